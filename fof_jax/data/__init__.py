@@ -1,0 +1,1 @@
+"""From a cohort table to batches: table, store, splits, loader, augmentation."""

@@ -1,0 +1,62 @@
+"""The letters of the paper and the records that travel between the parts.
+
+B images, H x W x C pixels, patch side p, grid h x w = H/p x W/p, P = h w patches,
+D encoder width, K grades, N biomarkers, F float markers. Images are channels last;
+tokens are row-major over the grid. Views are glb (the whole image), pos (the
+patches that speak for the true grade) and neg (the rest).
+"""
+
+from typing import Any
+
+import flax.struct
+import jax
+from jaxtyping import Array, Bool, Float, Int, UInt8
+
+Params = Any  # a pytree of float32 arrays
+State = Any  # what a method keeps besides parameters: EMA copies, banks; may be {}
+
+
+@flax.struct.dataclass
+class Batch:
+    """One global or local batch, as arrays.
+
+    Attributes:
+      image: pixels. uint8 0-255 as the loader gives them; float32, normalised, once
+        `data.augment` has run. A method sees the latter only.
+      grade: class index, 0 … K-1.
+      biomarkers: integer status per biomarker; meaningless where `known` is False.
+      known: True where the biomarker was measured. Unknown is a boolean beside the
+        value because -1 is a copy number.
+      floats: float markers (chromosome arms in the release); F may be 0.
+      index: stable position of the record in its store.
+      epoch: epoch in which the record is drawn; with `index` it keys augmentation.
+      valid: False on rows that only fill an evaluation batch up.
+      second_view: the same crop under a second colour draw, normalised; None for
+        methods that ask for one colour view.
+    """
+
+    image: UInt8[Array, "B H W C"] | Float[Array, "B H W C"]
+    grade: Int[Array, " B"]
+    biomarkers: Int[Array, "B N"]
+    known: Bool[Array, "B N"]
+    floats: Float[Array, "B F"]
+    index: Int[Array, " B"]
+    epoch: Int[Array, " B"]
+    valid: Bool[Array, " B"]
+    second_view: Float[Array, "B H W C"] | None = None
+
+
+@flax.struct.dataclass
+class Variables:
+    """What a method owns: `params` are trained, `state` is carried along."""
+
+    params: Params
+    state: State
+
+
+@flax.struct.dataclass
+class Aux:
+    """What a loss returns beside the scalar: figures to log, and the new state."""
+
+    metrics: dict[str, jax.Array]
+    state: State

@@ -1,0 +1,22 @@
+"""What every test shares: two fake CPU devices, run-time shape checks, strictness."""
+
+import os
+
+# Before jax is imported: devices cannot be added later.
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax  # noqa: E402
+import jaxtyping  # noqa: E402
+import pytest  # noqa: E402
+from absl import flags  # noqa: E402
+
+jaxtyping.install_import_hook("fof_jax", "beartype.beartype")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _absl_flags_parsed() -> None:
+    # Grain reads absl flags; outside app.run nobody has parsed them.
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()
