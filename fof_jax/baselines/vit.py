@@ -1,0 +1,121 @@
+"""The row "Baseline" of Table I: a ViT, cross-entropy on the whole image, no more."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Bool, Float, Int
+
+from fof_jax import vit
+from fof_jax.method import Gather
+from fof_jax.paper import cam, losses, views
+from fof_jax.shapes import Aux, Batch, State, Variables
+
+
+class Model(nn.Module):
+    """Encoder and a linear classifier with K outputs on the mean token."""
+
+    encoder: vit.ViT
+    num_classes: int
+    cam_block: int
+
+    def setup(self) -> None:
+        """Declares the classifier."""
+        self.classifier = nn.Dense(
+            self.num_classes, kernel_init=nn.initializers.truncated_normal(0.02)
+        )
+
+    def head(self, image: Float[Array, "B H W C"]) -> Float[Array, "B P D"]:
+        """Image to the tokens from which `explain` takes its map."""
+        tokens = self.encoder.add_position(self.encoder.embed(image))
+        return self.encoder.run(tokens, 0, self._split)
+
+    def tail(self, tokens: Float[Array, "B P D"]) -> Float[Array, "B K"]:
+        """Those tokens to logits."""
+        tokens = self.encoder.finish(self.encoder.run(tokens, self._split))
+        return self.classifier(tokens.mean(axis=1))
+
+    def __call__(self, image: Float[Array, "B H W C"]) -> Float[Array, "B K"]:
+        """Image to logits."""
+        return self.tail(self.head(image))
+
+    @property
+    def _split(self) -> int:
+        return self.encoder.size.depth + self.cam_block + 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Baseline:
+    """Cross-entropy on the global view; maps by Eq. 1-2, for comparison with FoF.
+
+    Attributes:
+      network: encoder and classifier.
+      theta: threshold of the mask that `keep` shows; training never sees it.
+    """
+
+    network: Model
+    theta: float
+
+    test_inputs = ("image",)
+    colour_views = 1
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return self.network.num_classes
+
+    def init(self, key: jax.Array, batch: Batch) -> Variables:
+        """Random parameters, no state."""
+        image = jnp.zeros((1, *batch.image.shape[1:]), jnp.float32)
+        return Variables(params=self.network.init(key, image)["params"], state={})
+
+    def loss(
+        self, variables: Variables, batch: Batch, key: jax.Array, *, gather: Gather
+    ) -> tuple[Float[Array, ""], Aux]:
+        """Mean cross-entropy of the global batch."""
+        del key
+        logits = gather(self.predict(variables, batch.image))
+        value = losses.cross_entropy(logits, gather(batch.grade))
+        return value, Aux(metrics={"total": value}, state=variables.state)
+
+    def after_update(self, variables: Variables, step: Int[Array, ""]) -> State:
+        """Nothing to carry along."""
+        del step
+        return variables.state
+
+    def predict(
+        self, variables: Variables, image: Float[Array, "B H W C"]
+    ) -> Float[Array, "B K"]:
+        """Logits of the K grades."""
+        return self.network.apply({"params": variables.params}, image)
+
+    def explain(
+        self,
+        variables: Variables,
+        image: Float[Array, "B H W C"],
+        target: Int[Array, " B"],
+    ) -> Float[Array, "B H W"]:
+        """The paper's A for this network, as in its Fig. 2 (b)."""
+        params = {"params": variables.params}
+        return cam.class_activation_map(
+            logits_of=lambda v: self.network.apply(params, v, method="tail"),
+            tokens=self.network.apply(params, image, method="head"),
+            target=target,
+            grid=self.network.encoder.grid,
+            image_size=self.network.encoder.image_size,
+        ).A
+
+    def keep(self, A: Float[Array, "B H W"]) -> Bool[Array, "B h w"]:
+        """The paper's M for a map."""
+        return views.keep_mask(A, patch=self.network.encoder.patch, theta=self.theta)
+
+
+def build(
+    *, encoder: vit.ViT, num_classes: int, cam_block: int, theta: float
+) -> Baseline:
+    """The method from plain numbers."""
+    return Baseline(
+        network=Model(encoder=encoder, num_classes=num_classes, cam_block=cam_block),
+        theta=theta,
+    )

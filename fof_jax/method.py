@@ -1,0 +1,105 @@
+"""What `train.py` knows of a method, and the table of methods.
+
+Adding one is a file with a `build` function, a line in `METHODS`, a config and a page
+in docs/methods.
+"""
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import jax
+from jaxtyping import Array, Float, Int
+
+from fof_jax.shapes import Aux, Batch, Params, State, Variables
+
+Gather = Callable[[jax.Array], jax.Array]
+
+# name -> module with `build(**options) -> Method`
+METHODS = {
+    "fof": "fof_jax.paper.objective",
+    "vit": "fof_jax.baselines.vit",
+}
+
+
+class Method(Protocol):
+    """One way to learn grades from images and, in training, biomarkers.
+
+    Attributes:
+      num_classes: K.
+      test_inputs: what prediction needs; ("image",) for every image-only method.
+      colour_views: how many colour draws of a crop a batch holds, 1 or 2.
+    """
+
+    num_classes: int
+    test_inputs: tuple[str, ...]
+    colour_views: int
+
+    def init(self, key: jax.Array, batch: Batch) -> Variables:
+        """Draws parameters for images like the batch's (only its shapes matter)."""
+
+    def loss(
+        self, variables: Variables, batch: Batch, key: jax.Array, *, gather: Gather
+    ) -> tuple[Float[Array, ""], Aux]:
+        """The loss of the global batch.
+
+        Args:
+          variables: parameters and state.
+          batch: this device's rows, normalised.
+          key: the same on every device; for methods that draw.
+          gather: local rows [B, …] to the rows of all devices, in order; the
+            identity on one device. Everything that enters the scalar goes through it,
+            so that every device computes the same number and the mean of the
+            devices' gradients is the gradient of one device on the global batch.
+        """
+
+    def after_update(self, variables: Variables, step: Int[Array, ""]) -> State:
+        """The state after optimizer step `step` (from 0), e.g. moving averages."""
+
+    def predict(
+        self, variables: Variables, image: Float[Array, "B H W C"]
+    ) -> Float[Array, "B K"]:
+        """Logits of the K grades; their softmax is the prediction."""
+
+    def explain(
+        self,
+        variables: Variables,
+        image: Float[Array, "B H W C"],
+        target: Int[Array, " B"],
+    ) -> Float[Array, "B H W"]:
+        """The map A of the evidence for `target`, in [0, 1]."""
+
+    def keep(self, A: Float[Array, "B H W"]) -> jax.Array:
+        """The mask M of patches, bool [B, h, w], that a map keeps."""
+
+
+def create(name: str, available: Mapping[str, Any]) -> Method:
+    """Builds a method by its name in the table.
+
+    Args:
+      name: a key of `METHODS`.
+      available: everything that the configuration and the data offer, by flat name
+        (`cam.block` is `cam_block`). The method's `build` takes what it names.
+
+    Raises:
+      ValueError: the name is not in the table, or something it needs is not there.
+    """
+    if name not in METHODS:
+        raise ValueError(
+            f"method: {name!r} does not exist. Expected one of {', '.join(METHODS)}."
+        )
+    build = importlib.import_module(METHODS[name]).build
+    needed = inspect.signature(build).parameters
+    missing = [field for field in needed if field not in available]
+    if missing:
+        raise ValueError(
+            f"method {name!r}: the configuration has no field for "
+            f"{', '.join(missing)}. Compare with a config in configs/ that uses it."
+        )
+    return build(**{field: available[field] for field in needed})
+
+
+def parameter_count(params: Params) -> int:
+    """Number of trained scalars."""
+    return sum(leaf.size for leaf in jax.tree.leaves(params))

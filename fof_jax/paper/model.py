@@ -1,0 +1,94 @@
+"""The networks of the paper: encoder g, classifier f, projection heads h^n.
+
+Parameters are one tree: `encoder`, `classifier`, `projectors`.
+"""
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from fof_jax import vit
+
+PROJECTION_WIDTH = 64  # P6: the authors' shape
+
+_init = nn.initializers.truncated_normal(0.02)
+
+
+@flax.struct.dataclass
+class Output:
+    """What one view gives.
+
+    Attributes:
+      feature: v = g(x), the mean of all P tokens after the last LayerNorm (P7).
+      logits: f(v), K grades and, last, the background class c = K (P5).
+    """
+
+    feature: Float[Array, "B D"]
+    logits: Float[Array, "B K+1"]
+
+
+class Model(nn.Module):
+    """f, g and h^n over one encoder.
+
+    Attributes:
+      encoder: g.
+      num_classes: K.
+      num_biomarkers: N; 0 leaves the projection heads out.
+      cam_block: the block after which tokens are taken for Eq. (1), Python style:
+        -1 is the last, -2 the last but one (P1).
+    """
+
+    encoder: vit.ViT
+    num_classes: int
+    num_biomarkers: int
+    cam_block: int = -2
+
+    def setup(self) -> None:
+        """Declares f (with bias, K + 1 outputs) and h^n (without, P6)."""
+        depth = self.encoder.size.depth
+        if not -depth <= self.cam_block < 0:
+            raise ValueError(
+                f"cam.block: got {self.cam_block}, expected -{depth} … -1 for an "
+                f"encoder of {depth} blocks (-2 is the last but one, P1)."
+            )
+        self.classifier = nn.Dense(
+            self.num_classes + 1, dtype=jnp.float32, kernel_init=_init
+        )
+        if self.num_biomarkers:
+            self.projectors = self.param(
+                "projectors",
+                _init,
+                (self.num_biomarkers, self.encoder.size.width, PROJECTION_WIDTH),
+                jnp.float32,
+            )
+
+    def head(self, image: Float[Array, "B H W C"]) -> Float[Array, "B P D"]:
+        """Image to the tokens v of Eq. (1): embedding and the blocks up to it."""
+        tokens = self.encoder.add_position(self.encoder.embed(image))
+        return self.encoder.run(tokens, 0, self._split)
+
+    def tail(self, tokens: Float[Array, "B P D"]) -> Output:
+        """The tokens of Eq. (1) to feature and logits: the remaining blocks."""
+        tokens = self.encoder.run(tokens, self._split)
+        feature = self.encoder.finish(tokens).mean(axis=1)  # P7
+        return Output(feature=feature, logits=self.classifier(feature))
+
+    def __call__(self, image: Float[Array, "B H W C"]) -> Output:
+        """The whole network, f . g."""
+        return self.tail(self.head(image))
+
+    def project(self, feature: Float[Array, "R D"]) -> Float[Array, "N R E"]:
+        """h^n(v) for every biomarker n: Linear without bias, then ReLU (P6)."""
+        if not self.num_biomarkers:
+            return jnp.zeros((0, feature.shape[0], PROJECTION_WIDTH))
+        return jax.nn.relu(jnp.einsum("rd,nde->nre", feature, self.projectors))
+
+    def initialise(self, image: Float[Array, "B H W C"]) -> Float[Array, "N B E"]:
+        """Touches every parameter once; only for `init`."""
+        return self.project(self(image).feature)
+
+    @property
+    def _split(self) -> int:
+        return self.encoder.size.depth + self.cam_block + 1

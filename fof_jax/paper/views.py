@@ -1,0 +1,53 @@
+"""Eq. (2): the mask M of patches, and the positive and negative views."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+
+def patch_mean(A: Float[Array, "B H W"], *, patch: int) -> Float[Array, "B h w"]:
+    """The mean contribution score of every patch."""
+    b, height, width = A.shape
+    A = A.reshape(b, height // patch, patch, width // patch, patch)
+    return A.mean(axis=(2, 4))
+
+
+def keep_mask(
+    A: Float[Array, "B H W"], *, patch: int, theta: float
+) -> Bool[Array, "B h w"]:
+    r"""Eq. (2), first line.
+
+    .. math::
+       M_{ij} = \frac{1}{p^2} \sum_{m,n} A_{pi+m,\,pj+n} > \theta
+
+    Args:
+      A: contribution scores in [0, 1].
+      patch: p, in pixels.
+      theta: 0.5 in the paper.
+
+    Returns:
+      M, bool [B, h, w]: True on patches that the positive view keeps.
+
+    Source: Eq. (2).
+    """
+    return patch_mean(A, patch=patch) > theta
+
+
+def split(
+    image: Float[Array, "B H W C"], keep: Bool[Array, "B h w"], *, patch: int
+) -> tuple[Float[Array, "B H W C"], Float[Array, "B H W C"]]:
+    """x_pos = x (.) M and x_neg = x (.) (1 - M), second line of that equation.
+
+    A masked patch is 0 in the normalised image, and its token stays in the sequence
+    (P4).
+
+    Args:
+      image: x_glb, normalised.
+      keep: M.
+      patch: p, in pixels.
+
+    Returns:
+      x_pos, x_neg.
+    """
+    pixels = jnp.repeat(jnp.repeat(keep, patch, axis=1), patch, axis=2)[..., None]
+    zero = jnp.zeros((), image.dtype)
+    return jnp.where(pixels, image, zero), jnp.where(pixels, zero, image)
