@@ -137,6 +137,8 @@ def _forward(query_chunk: int, q, k, v):
         o = _matmul(p.astype(v.dtype), v) / total
         return o.astype(v.dtype), (top + jnp.log(total))[..., 0]
 
+    if query_chunk == q.shape[1]:  # one chunk: a loop would only cost compile time
+        return one(q)
     o, lse = lax.map(one, _into_chunks(q, query_chunk))
     return _from_chunks(o, q.shape[1]), _from_chunks(lse, q.shape[1])
 
@@ -177,13 +179,16 @@ def _chunked_bwd(query_chunk: int, key_chunk: int, saved, do):
         )  # [R, d, P]
         return dq_t, (_matmul(ds, q) * scale, _matmul(p, do))
 
-    k_cs, v_cs = _into_chunks(k, key_chunk), _into_chunks(v, key_chunk)
-    firsts = jnp.arange(k_cs.shape[0]) * key_chunk
     zero = jnp.zeros((rows, width, length), jnp.float32)
-    dq_t, (dk, dv) = lax.scan(one, zero, (k_cs, v_cs, firsts))
-    dq = (dq_t.swapaxes(1, 2) * scale).astype(q.dtype)
-    dk, dv = (_from_chunks(a, length).astype(q.dtype) for a in (dk, dv))
-    return dq, dk, dv
+    if key_chunk == length:
+        dq_t, (dk, dv) = one(zero, (k, v, 0))
+    else:
+        k_cs, v_cs = _into_chunks(k, key_chunk), _into_chunks(v, key_chunk)
+        firsts = jnp.arange(k_cs.shape[0]) * key_chunk
+        dq_t, (dk, dv) = lax.scan(one, zero, (k_cs, v_cs, firsts))
+        dk, dv = _from_chunks(dk, length), _from_chunks(dv, length)
+    dq = dq_t.swapaxes(1, 2) * scale
+    return dq.astype(q.dtype), dk.astype(q.dtype), dv.astype(q.dtype)
 
 
 _chunked.defvjp(_chunked_fwd, _chunked_bwd)

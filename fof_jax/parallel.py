@@ -1,0 +1,189 @@
+"""Data parallelism: the one file that says pmap and all_gather.
+
+State is broadcast (`in_axes=None`, `out_axes=None`), batches carry a leading device
+axis. `jax.pmap` is jit + shard_map underneath; should it ever go, this file changes.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+from jaxtyping import Array, Float, Int
+
+from fof_jax.method import Method
+from fof_jax.shapes import Batch, Params, State, Variables
+
+AXIS = "batch"
+
+
+@flax.struct.dataclass
+class TrainState:
+    """All that a checkpoint holds.
+
+    Attributes:
+      step: optimizer steps taken; it alone fixes data order, draws and rate.
+      params, state: of the method.
+      opt_state: Adam's moments.
+    """
+
+    step: Int[Array, ""] | Int[np.ndarray, ""]
+    params: Params
+    state: State
+    opt_state: Any
+
+    @property
+    def variables(self) -> Variables:
+        """The part that the method knows."""
+        return Variables(params=self.params, state=self.state)
+
+
+Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
+
+
+def choose_devices(batch_size: int, requested: int | None) -> list[jax.Device]:
+    """The local devices to use: as many as divide the batch, or the number asked for.
+
+    Args:
+      batch_size: rows of this process's share of the global batch.
+      requested: how many devices, None for as many as possible.
+
+    Raises:
+      ValueError: more devices asked for than there are, or a number that does not
+        divide the batch.
+    """
+    here = jax.local_devices()
+    if requested is None:
+        count = max(n for n in range(1, len(here) + 1) if batch_size % n == 0)
+        return here[:count]
+    if not 1 <= requested <= len(here):
+        raise ValueError(
+            f"devices: asked for {requested}, but this machine has {len(here)} "
+            f"({here[0].platform}). Pass --config.devices=1…{len(here)}."
+        )
+    if batch_size % requested:
+        fits = [n for n in range(1, len(here) + 1) if batch_size % n == 0]
+        raise ValueError(
+            f"devices: a batch of {batch_size} does not divide by {requested}. Pass "
+            f"--config.devices with one of {fits}, or another --config.batch_size."
+        )
+    return here[:requested]
+
+
+def to_devices(batch: Batch, count: int) -> Batch:
+    """[B, …] to [devices, B / devices, …], in order."""
+    # Not reshape(count, -1): a cohort without float markers has arrays of size 0.
+    return jax.tree.map(
+        lambda a: a.reshape(count, a.shape[0] // count, *a.shape[1:]), batch
+    )
+
+
+def train_step(
+    method: Method,
+    optimizer: optax.GradientTransformation,
+    prepare: Callable[[Batch], Batch],
+    key: jax.Array,
+    devices: Sequence[jax.Device],
+) -> Step:
+    """Compiles one optimizer step over `devices`.
+
+    Args:
+      method: its loss sees the rows of all devices through all_gather.
+      optimizer: of the parameters.
+      prepare: uint8 batch to normalised batch, on the device: augmentation.
+      key: of the run; step t uses fold_in(key, t).
+      devices: as `choose_devices` gives them.
+
+    Returns:
+      (state, batch [devices, B / devices, …]) to (state, metrics). The state that
+      goes in is donated. Metrics are scalars: the loss's, and `grad_norm`.
+    """
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Any]]:
+        gather = functools.partial(lax.all_gather, axis_name=AXIS, tiled=True)
+        state, metrics = update(
+            method,
+            optimizer,
+            state,
+            prepare(batch),
+            jax.random.fold_in(key, state.step),
+            gather=gather,
+            mean=functools.partial(lax.pmean, axis_name=AXIS),
+        )
+        return state, metrics
+
+    return jax.pmap(
+        step,
+        axis_name=AXIS,
+        in_axes=(None, 0),
+        out_axes=(None, None),
+        donate_argnums=0,
+        devices=list(devices),
+    )
+
+
+def update(
+    method: Method,
+    optimizer: optax.GradientTransformation,
+    state: TrainState,
+    batch: Batch,
+    key: jax.Array,
+    *,
+    gather: Callable[[jax.Array], jax.Array] = lambda a: a,
+    mean: Callable[[Params], Params] = lambda a: a,
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """The step itself: gradient of the global loss, optimizer, carried state.
+
+    Args:
+      gather: see `Method.loss`.
+      mean: average of a tree over devices; the identity on one.
+    """
+
+    def loss(params: Params) -> tuple[jax.Array, Any]:
+        variables = Variables(params=params, state=state.state)
+        return method.loss(variables, batch, key, gather=gather)
+
+    gradient, aux = jax.grad(loss, has_aux=True)(state.params)
+    gradient = mean(gradient)
+    updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    carried = method.after_update(Variables(params=params, state=aux.state), state.step)
+    metrics = aux.metrics | {"grad_norm": optax.global_norm(gradient)}
+    new = TrainState(
+        step=state.step + 1, params=params, state=carried, opt_state=opt_state
+    )
+    return new, metrics
+
+
+def predict_step(
+    method: Method,
+    prepare: Callable[[jax.Array], jax.Array],
+    devices: Sequence[jax.Device],
+) -> Callable[[Variables, Batch], Float[Array, "n b K"]]:
+    """Compiles (variables, batch [devices, b, …]) to logits of the K grades."""
+
+    def step(variables: Variables, batch: Batch) -> jax.Array:
+        return method.predict(variables, prepare(batch.image))
+
+    return jax.pmap(step, in_axes=(None, 0), out_axes=0, devices=list(devices))
+
+
+def initial_state(
+    method: Method,
+    optimizer: optax.GradientTransformation,
+    key: jax.Array,
+    batch: Batch,
+) -> TrainState:
+    """Parameters drawn from `key`, moments at 0, step 0."""
+    variables = jax.jit(method.init)(key, batch)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=variables.params,
+        state=variables.state,
+        opt_state=optimizer.init(variables.params),
+    )
