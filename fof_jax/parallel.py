@@ -16,7 +16,8 @@ import optax
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from fof_jax.method import Method
+from fof_jax import optimizer as optim
+from fof_jax.method import Gather, Method
 from fof_jax.shapes import Batch, Params, State, Variables
 
 AXIS = "batch"
@@ -43,7 +44,9 @@ class TrainState:
         return Variables(params=self.params, state=self.state)
 
 
-Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
+Step = Callable[
+    [TrainState, Batch, np.float32], tuple[TrainState, dict[str, jax.Array]]
+]
 
 
 def choose_devices(batch_size: int, requested: int | None) -> list[jax.Device]:
@@ -100,17 +103,20 @@ def train_step(
       devices: as `choose_devices` gives them.
 
     Returns:
-      (state, batch [devices, B / devices, …]) to (state, metrics). The state that
-      goes in is donated. Metrics are scalars: the loss's, and `grad_norm`.
+      (state, batch [devices, B / devices, …], learning rate) to (state, metrics). The
+      state that goes in is donated. Metrics are scalars: the loss's, and `grad_norm`.
     """
 
-    def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Any]]:
+    def step(
+        state: TrainState, batch: Batch, learning_rate: jax.Array
+    ) -> tuple[TrainState, dict[str, Any]]:
         gather = functools.partial(lax.all_gather, axis_name=AXIS, tiled=True)
         state, metrics = update(
             method,
             optimizer,
             state,
             prepare(batch),
+            learning_rate,
             jax.random.fold_in(key, state.step),
             gather=gather,
             mean=functools.partial(lax.pmean, axis_name=AXIS),
@@ -120,7 +126,7 @@ def train_step(
     return jax.pmap(
         step,
         axis_name=AXIS,
-        in_axes=(None, 0),
+        in_axes=(None, 0, None),
         out_axes=(None, None),
         donate_argnums=0,
         devices=list(devices),
@@ -132,9 +138,10 @@ def update(
     optimizer: optax.GradientTransformation,
     state: TrainState,
     batch: Batch,
+    learning_rate: Float[Array, ""],
     key: jax.Array,
     *,
-    gather: Callable[[jax.Array], jax.Array] = lambda a: a,
+    gather: Gather = lambda a: a,
     mean: Callable[[Params], Params] = lambda a: a,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """The step itself: gradient of the global loss, optimizer, carried state.
@@ -150,8 +157,8 @@ def update(
 
     gradient, aux = jax.grad(loss, has_aux=True)(state.params)
     gradient = mean(gradient)
-    updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
+    direction, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+    params = optim.apply(state.params, direction, learning_rate)
     carried = method.after_update(Variables(params=params, state=aux.state), state.step)
     metrics = aux.metrics | {"grad_norm": optax.global_norm(gradient)}
     new = TrainState(

@@ -291,11 +291,7 @@ def _all_steps(
     recording: Recording, method: objective.FocusOnFocus, variables: Variables
 ) -> Iterator[Row]:
     number = recording.number
-    schedule = optimizer.cosine(
-        learning_rate=number("lr"), total_steps=int(number("total"))
-    )
     adamw = optimizer.adamw(
-        schedule,
         beta1=BETA1,
         beta2=BETA2,
         eps=EPS,
@@ -310,12 +306,17 @@ def _all_steps(
         opt_state=adamw.init(variables.params),
     )
     steps = int(number("steps"))
-    rates = recording["steps/lr"]
+    rates = [
+        optimizer.cosine(
+            t, learning_rate=number("lr"), total_steps=int(number("total"))
+        )
+        for t in range(steps)
+    ]
     history: list[Mapping[str, jax.Array]] = []
     after: dict[int, dict[str, np.ndarray]] = {}
     for t in range(steps):
         batch = parallel.to_devices(_batch(recording, t), 1)
-        state, metrics = step(state, batch)
+        state, metrics = step(state, batch, np.float32(rates[t]))
         history.append(jax.device_get(metrics))
         if f"after{t + 1}/classifier.bias" in recording:
             after[t + 1] = _named(jax.device_get(state.params), method)
@@ -331,8 +332,7 @@ def _all_steps(
             last = 1 if kind == "first loss" else steps
             largest = np.abs(got - want)[:last].max()
             yield Row(label, float(largest), float(worst), TOLERANCES[kind], kind)
-    got = np.array([float(schedule(t)) for t in range(steps)])
-    yield compare("lr", got, rates, "rate", None)
+    yield compare("lr", np.array(rates), recording["steps/lr"], "rate", None)
     for t, params in after.items():
         yield from _parameters(recording, t, params, math.fsum(rates[:t]))
 

@@ -71,13 +71,16 @@ class Model(nn.Module):
 
     def tail(self, tokens: Float[Array, "B P D"]) -> Output:
         """The tokens of Eq. (1) to feature and logits: the remaining blocks."""
-        tokens = self.encoder.run(tokens, self._split)
-        feature = self.encoder.finish(tokens).mean(axis=1)  # P7
-        return Output(feature=feature, logits=self.classifier(feature))
+        return self._classify(self.encoder.run(tokens, self._split))
 
     def __call__(self, image: Float[Array, "B H W C"]) -> Output:
         """The whole network, f . g."""
-        return self.tail(self.head(image))
+        tokens = self.encoder.add_position(self.encoder.embed(image))
+        return self._classify(self.encoder.run(tokens))
+
+    def _classify(self, tokens: Float[Array, "B P D"]) -> Output:
+        feature = self.encoder.finish(tokens).mean(axis=1)  # P7
+        return Output(feature=feature, logits=self.classifier(feature))
 
     def project(self, feature: Float[Array, "R D"]) -> Float[Array, "N R E"]:
         """h^n(v) for every biomarker n: Linear without bias, then ReLU (P6)."""
