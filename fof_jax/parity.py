@@ -153,6 +153,22 @@ def replay(path: Path) -> list[Row]:
     ]
 
 
+def table(title: str, rows: list[Row]) -> str:
+    """A line a quantity, and a last one that counts."""
+    width = max(len(row.quantity) for row in rows)
+    head = (
+        f"{'quantity':{width}}  {'max abs':>9}  {'deviation':>9}  {'tolerance':>9}  ok"
+    )
+    lines = [
+        f"{row.quantity:{width}}  {row.max_abs:9.2e}  {row.deviation:9.2e}  "
+        f"{row.tolerance:9.0e}  {'ok' if row.ok else 'FAILS'}"
+        for row in rows
+    ]
+    failed = sum(not row.ok for row in rows)
+    last = f"{title}: {len(rows) - failed} of {len(rows)} quantities within tolerance"
+    return "\n".join([title, head, *lines, last, ""])
+
+
 def _method(recording: Recording) -> objective.FocusOnFocus:
     number = recording.number
     side = int(number("image"))

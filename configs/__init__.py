@@ -1,0 +1,1 @@
+"""Configurations: `--config=configs/NAME.py[:ARGUMENT]`, or `--config=NAME`."""

@@ -1,0 +1,93 @@
+"""The command line: which verb, its flags, and how errors reach the terminal.
+
+Each verb is a file of this package, imported only when it is asked for, with
+`add_flags(parser)` and `run(flags) -> exit code`.
+"""
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+# verb -> (module, what it does in a line)
+VERBS = {
+    "train": ("fof_jax.cli.train", "train and test every fold of a configuration"),
+    "eval": ("fof_jax.cli.evaluate", "compute every metric of a predictions.csv"),
+    "parity": ("fof_jax.cli.parity", "compare this program with recordings"),
+    "data": ("fof_jax.cli.data", "build, check, split or look at the data"),
+}
+BAD_INPUT, NON_FINITE, INTERRUPTED = 2, 3, 130
+
+
+class _Parser(argparse.ArgumentParser):
+    """Errors in one message, without the usage block before it."""
+
+    def error(self, message: str):
+        """Raises instead of leaving: `main` decides on the exit."""
+        raise ValueError(f"{self.prog}: {message}. See {self.prog} --help.")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs one command.
+
+    Args:
+      argv: the words after the program's name.
+
+    Returns:
+      0 done; 1 a comparison failed; 2 bad input; 3 not finite; 130 interrupted.
+    """
+    words = list(argv)
+    verb = words.pop(0) if words and not words[0].startswith("-") else "train"
+    try:
+        if words[:1] in (["--help"], ["-h"]) and argv[0] == words[0]:
+            print(_overview())
+            return 0
+        if verb == "help":
+            print(_overview())
+            return 0
+        if verb not in VERBS:
+            raise ValueError(
+                f"{verb!r} is no verb. Expected one of {', '.join(VERBS)}, or flags "
+                "alone for train."
+            )
+        module = importlib.import_module(VERBS[verb][0])
+        parser = _Parser(
+            prog=f"launch.py {verb}",
+            description=module.__doc__,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        module.add_flags(parser)
+        return module.run(parser.parse_args(words))
+    except SystemExit as leaving:  # --help of a verb
+        return int(leaving.code or 0)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        return INTERRUPTED
+    except ArithmeticError as error:
+        print(f"not finite: {error}", file=sys.stderr)
+        return NON_FINITE
+    except (ValueError, OSError) as error:
+        if os.environ.get("FOF_TRACEBACK"):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return BAD_INPUT
+
+
+def run() -> None:
+    """The console script `fof`."""
+    sys.exit(main(sys.argv[1:]))
+
+
+def _overview() -> str:
+    lines = [f"  {verb:8} {what}" for verb, (_, what) in VERBS.items()]
+    return "\n".join(
+        [
+            "python launch.py [VERB] FLAGS      the verb defaults to train",
+            "",
+            *lines,
+            "",
+            "python launch.py VERB --help       flags of a verb, with an example",
+        ]
+    )

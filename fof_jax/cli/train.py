@@ -1,0 +1,45 @@
+"""Train and test every fold of a configuration.
+
+python launch.py --config=configs/gbmlgg.py --workdir=runs/gbmlgg
+python launch.py --config=configs/phantom.py --config.seed=1 --config.fold=0
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from fof_jax.cli import config as config_flag
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """--workdir and --config."""
+    config_flag.add_flags(parser)
+    parser.add_argument(
+        "--workdir",
+        type=Path,
+        help="folder of the run; default runs/<config>[-<argument>]",
+    )
+
+
+def run(flags: argparse.Namespace) -> int:
+    """All folds, then the table."""
+    config = config_flag.load(flags.config_words)
+    # Imported here: --help and a misspelt field should not wait for JAX.
+    from fof_jax import crossval
+    from fof_jax.cli import data
+
+    workdir = flags.workdir or default_workdir(flags.config)
+    store = data.prepare(config)
+    crossval.run(config, store, workdir, say=_say)
+    print(f"results: {workdir / 'results.json'}")
+    return 0
+
+
+def default_workdir(word: str) -> Path:
+    """runs/<config>[-<argument>]."""
+    name, _, argument = word.partition(":")
+    return Path("runs") / (Path(name).stem + (f"-{argument}" if argument else ""))
+
+
+def _say(line: str) -> None:
+    print(line, flush=True, file=sys.stdout)

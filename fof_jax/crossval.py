@@ -1,0 +1,219 @@
+"""All folds of a configuration, and the table of their results."""
+
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from fof_jax import metrics, parallel, predictions, train
+from fof_jax.data import loader, splits, store
+
+# Fields that may change between two runs on one workdir: they do not alter numbers.
+FREE_FIELDS = (
+    "attention",
+    "data_cache",
+    "data_dir",
+    "data_raw_dir",
+    "data_table",
+    "data_threads",
+    "data_workers",
+    "debug_nans",
+    "devices",
+    "eval_batch_size",
+    "eval_every",
+    "fold",
+    "log_every",
+    "paper_row",
+    "remat",
+    "save_every",
+)
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+
+
+def run(
+    config: ConfigDict,
+    data: store.Store,
+    workdir: Path,
+    say: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Trains and tests every fold (or `config.fold`), then writes results.json.
+
+    A finished fold is not run again; an unfinished one goes on from its checkpoint.
+
+    Args:
+      config: resolved.
+      data: the store to train on.
+      workdir: the run's folder.
+      say: prints a line.
+
+    Returns:
+      The results of `metrics.summarise`, over the folds that are finished.
+
+    Raises:
+      ValueError: the workdir belongs to another configuration or table, or the
+        configuration does not fit the data.
+      train.NonFiniteError: training diverged.
+    """
+    # --- The workdir and its files ---
+    workdir.mkdir(parents=True, exist_ok=True)
+    remember(config, data, workdir)
+    folds = _splits(config, data, workdir)
+    wanted = _wanted(config.fold, len(folds.folds), workdir)
+
+    # --- What all folds share ---
+    jax.config.update("jax_debug_nans", config.debug.nans)
+    smallest = min(len(rows) for rows, _ in folds.folds)
+    if smallest < config.batch_size:
+        raise ValueError(
+            f"batch_size: {config.batch_size} is more than the {smallest} training "
+            f"regions of the smallest fold. Pass --config.batch_size={smallest} or less."
+        )
+    program = train.build_program(config, data)
+    reader = loader.open_reader(data, config.data.image_size, config.data.cache)
+    say(
+        f"{len(data)} regions, {len(folds.folds)} folds ({config.data.scheme} split), "
+        f"method {config.method}, encoder {config.encoder}, "
+        f"{len(program.devices)} of {jax.local_device_count()} "
+        f"{jax.default_backend()} devices, batch {config.batch_size}"
+    )
+
+    # --- Folds ---
+    for fold in wanted:
+        done = workdir / f"fold_{fold}" / "predictions.csv"
+        if done.exists():
+            say(f"fold {fold}: finished before")
+            continue
+        train.train_fold(config, program, reader, folds, fold, workdir, say)
+
+    # --- Results ---
+    return conclude(config, workdir, len(folds.folds), say)
+
+
+def conclude(
+    config: ConfigDict, workdir: Path, folds: int, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """results.json and the printed tables, from the folds that are finished."""
+    paths = [workdir / f"fold_{k}" / "predictions.csv" for k in range(folds)]
+    finished = [path for path in paths if path.exists()]
+    joined = predictions.join([predictions.read_predictions(p) for p in finished])
+    results = metrics.summarise(joined)
+    results |= {
+        "method": config.method,
+        "scheme": config.data.scheme,
+        "folds_finished": len(finished),
+        "folds": folds,
+    }
+    write_json(workdir / "results.json", results)
+    caption = f"{config.data.name}, {config.method}"
+    if len(finished) < folds:
+        caption += f", {len(finished)} of {folds} folds finished"
+    for unit in ("region", "patient"):
+        for average in metrics.AVERAGES:
+            if results["units"][unit] is None:
+                continue
+            say(
+                metrics.format_table(
+                    results,
+                    unit=unit,
+                    scheme=config.data.scheme,
+                    caption=caption,
+                    average=average,
+                    paper_row=config.paper_row,
+                )
+            )
+            say("")
+    for note in results["notes"]:
+        say(f"note: {note}")
+    return results
+
+
+def remember(config: ConfigDict, data: store.Store, workdir: Path) -> None:
+    """Writes config.json once; refuses a workdir of another configuration.
+
+    Raises:
+      ValueError: with the fields that differ.
+    """
+    path = workdir / "config.json"
+    fields = json.loads(json.dumps(train.flat(config.to_dict())))
+    fields["table_hash"] = data.table_hash
+    if not path.exists():
+        known = {"config": config.to_dict(), "fields": fields, "made_with": _origin()}
+        write_json(path, known)
+        return
+    before = json.loads(path.read_text())["fields"]
+    names = sorted(set(before) | set(fields) - set(FREE_FIELDS))
+    changed = [
+        f"  {name}: {before.get(name)!r} there, {fields.get(name)!r} now"
+        for name in names
+        if name not in FREE_FIELDS and before.get(name) != fields.get(name)
+    ]
+    if changed:
+        raise ValueError(
+            f"workdir: {workdir} was begun with another configuration:\n"
+            + "\n".join(changed)
+            + "\nGo back to those values, or pass a new --workdir."
+        )
+
+
+def write_json(path: Path, value: object) -> None:
+    """Writes to a temporary name, then renames."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(value, indent=2) + "\n")
+    os.replace(temporary, path)
+
+
+def _splits(config: ConfigDict, data: store.Store, workdir: Path) -> splits.Splits:
+    path = workdir / "splits.json"
+    if not path.exists():
+        made = splits.make_splits(
+            data, scheme=config.data.scheme, folds=config.folds, seed=config.seed
+        )
+        splits.write_splits(path, made, data)
+    return splits.read_splits(path, data)
+
+
+def _wanted(fold: int | None, folds: int, workdir: Path) -> Sequence[int]:
+    if fold is None:
+        return range(folds)
+    if not 0 <= fold < folds:
+        raise ValueError(
+            f"Fold {fold} does not exist: {workdir / 'splits.json'} has folds "
+            f"0-{folds - 1}. Pass --config.fold=0…{folds - 1}."
+        )
+    return [fold]
+
+
+def _origin() -> dict[str, Any]:
+    """Versions, commit and machine, for whoever asks later where numbers come from."""
+    here = Path(__file__).resolve().parent.parent
+    commit, changes = (
+        _git(here, *words) for words in (("rev-parse", "HEAD"), ("status", "--short"))
+    )
+    return {
+        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "commit": commit,
+        "uncommitted_changes": None if changes is None else bool(changes),
+        "platform": jax.default_backend(),
+        "device": jax.local_devices()[0].device_kind,
+        "devices": jax.device_count(),
+    }
+
+
+def _git(folder: Path, *words: str) -> str | None:
+    if not (folder / ".git").exists():  # installed as a wheel
+        return None
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *words], capture_output=True, text=True
+        )
+    except OSError:  # no git on this machine
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

@@ -1,0 +1,101 @@
+"""What a fold tells while it trains: a file of lines, TensorBoard events, the terminal."""
+
+import itertools
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tensorboardX import SummaryWriter
+
+from fof_jax import predictions
+
+
+class RunLog:
+    """metrics.jsonl, TensorBoard events and lines on the terminal.
+
+    metrics.jsonl holds nothing that a clock gives: equal runs write equal files.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        label: str,
+        first: int,
+        total: int,
+        per_epoch: int,
+        every: int,
+        say: Callable[[str], None],
+    ):
+        """Opens the files of a fold, dropping what a killed run wrote too much.
+
+        Args:
+          folder: of the fold.
+          label: begins every line.
+          first: steps already taken; later lines of an older file are dropped.
+          total: steps in all.
+          per_epoch: steps an epoch.
+          every: steps between lines.
+          say: prints a line.
+        """
+        self._path = folder / "metrics.jsonl"
+        _keep_steps_below(self._path, first)
+        self._file = self._path.open("a")
+        self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=first)
+        self._first, self._total, self._per_epoch = first, total, per_epoch
+        self._every, self._say, self._label = every, say, label
+        self._start = time.monotonic()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._file.close()
+        self._events.close()
+
+    def step(self, step: int, figures: dict[str, float]) -> None:
+        """Notes the figures of step `step` (from 0), if its turn has come."""
+        done = step + 1
+        if done % self._every and done != self._total:
+            return
+        self._line({"step": done, "epoch": step / self._per_epoch} | figures)
+        for name, value in figures.items():
+            self._events.add_scalar(f"train/{name}", value, done)
+        elapsed = time.monotonic() - self._start
+        rate = (done - self._first) / max(elapsed, 1e-9)
+        self._events.add_scalar("train/steps_per_second", rate, done)
+        left = (self._total - done) / rate
+        terms = " ".join(
+            f"{name} {figures[name]:.4f}"
+            for name in ("total", "cls", "frl", "mca", "kept")
+            if name in figures
+        )
+        self._say(
+            f"{self._label} step {done}/{self._total} {terms} "
+            f"({rate:.2f} steps/s, {left:.0f} s left)"
+        )
+
+    def evaluation(self, done: int, tested: predictions.Predictions) -> None:
+        """Notes the accuracy on the test fold after `done` steps."""
+        right = float((tested.pred == tested.y).mean())
+        self._line({"step": done, "test_accuracy": right})
+        self._events.add_scalar("test/accuracy", right, done)
+
+    def _line(self, figures: dict[str, float]) -> None:
+        self._file.write(json.dumps(figures) + "\n")
+        self._file.flush()
+
+
+def _keep_steps_below(path: Path, first: int) -> None:
+    """Drops the lines of steps that a killed run took after its last checkpoint."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        return
+    lines = path.read_text().splitlines(keepends=True)
+    whole = itertools.takewhile(lambda line: line.endswith("\n"), lines)
+    kept = [line for line in whole if json.loads(line)["step"] <= first]
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text("".join(kept))
+    os.replace(temporary, path)

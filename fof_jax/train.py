@@ -1,0 +1,291 @@
+"""One fold, from fresh parameters to predictions."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from ml_collections import ConfigDict
+
+from fof_jax import (
+    checkpoint,
+    method,
+    optimizer,
+    parallel,
+    predictions,
+    runlog,
+    vit,
+)
+from fof_jax.data import augment, augment_spec, loader, splits, store
+from fof_jax.shapes import Batch, Variables
+
+# Streams of the run's key; the order is part of a run's identity.
+_INIT, _AUGMENT, _STEP = range(3)
+
+
+class NonFiniteError(Exception):
+    """A loss or gradient that is not a number; training cannot go on."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """What all folds share: the method and its compiled steps.
+
+    Attributes:
+      method: from the table in `method.py`.
+      adamw: the optimizer.
+      devices: the local devices in use.
+      train: one optimizer step, see `parallel.train_step`.
+      predict: logits of a batch, see `parallel.predict_step`.
+      key: of the run.
+    """
+
+    method: method.Method
+    adamw: optax.GradientTransformation
+    devices: Sequence[jax.Device]
+    train: parallel.Step
+    predict: Callable[[Variables, Batch], jax.Array]
+    key: jax.Array
+
+
+def build_method(config: ConfigDict, data: store.Store) -> method.Method:
+    """The method that a config names, for the classes and markers of a store."""
+    size, patch = vit.variant(config.encoder)
+    side = config.data.image_size
+    vit.grid((side, side), patch)
+    encoder = vit.ViT(
+        size=size,
+        patch=patch,
+        image_size=(side, side),
+        layer_norm_eps=config.layer_norm_eps,
+        compute_dtype=compute_dtype(config.compute_dtype, jax.default_backend()),
+        implementation=config.attention,
+        remat=config.remat,
+    )
+    available = flat(config.to_dict()) | {
+        "encoder": encoder,
+        "num_classes": len(data.classes),
+        "num_biomarkers": len(data.biomarkers),
+        "num_floats": len(data.float_markers),
+    }
+    return method.create(config.method, available)
+
+
+def build_program(config: ConfigDict, data: store.Store) -> Program:
+    """Method, optimizer and steps; nothing compiles before the first batch."""
+    key = jax.random.key(config.seed)
+    made = build_method(config, data)
+    spec = augment_spec.Augmentation(**config.augment.to_dict())
+    devices = parallel.choose_devices(config.batch_size, config.devices)
+    options = config.optimizer
+    adamw = optimizer.adamw(
+        beta1=options.beta1,
+        beta2=options.beta2,
+        eps=options.eps,
+        weight_decay=options.weight_decay,
+    )
+    draw = functools.partial(
+        augment.augment,
+        seed_key=jax.random.fold_in(key, _AUGMENT),
+        spec=spec,
+        color=config.data.color,
+        colour_views=made.colour_views,
+    )
+    plain = functools.partial(augment.normalise, color=config.data.color)
+    step_key = jax.random.fold_in(key, _STEP)
+    return Program(
+        method=made,
+        adamw=adamw,
+        devices=devices,
+        train=parallel.train_step(made, adamw, draw, step_key, devices),
+        predict=parallel.predict_step(made, plain, devices),
+        key=key,
+    )
+
+
+def compute_dtype(name: str, platform: str) -> Any:
+    """The dtype of activations by its name in the config.
+
+    Raises:
+      ValueError: the name is none of float32, bfloat16 and auto.
+    """
+    names = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+    if name == "auto":
+        return jnp.float32 if platform == "cpu" else jnp.bfloat16
+    if name not in names:
+        raise ValueError(
+            f"compute_dtype: {name!r} is not known. Expected float32, bfloat16 or auto."
+        )
+    return names[name]
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested fields by flat name: cam.block is cam_block."""
+    out: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            out |= flat(value, f"{prefix}{name}_")
+        else:
+            out[prefix + name] = value
+    return out
+
+
+def train_fold(
+    config: ConfigDict,
+    program: Program,
+    reader: loader.Reader,
+    folds: splits.Splits,
+    fold: int,
+    workdir: Path,
+    say: Callable[[str], None],
+) -> predictions.Predictions:
+    """Trains one fold, or goes on from its newest checkpoint, and tests it.
+
+    Args:
+      config: resolved.
+      program: of `build_program`.
+      reader: decoded regions.
+      folds: who trains and who tests.
+      fold: which one.
+      workdir: the run's folder; this fold writes under fold_K/.
+      say: prints a line.
+
+    Returns:
+      Predictions of the test regions, also written to fold_K/predictions.csv.
+
+    Raises:
+      NonFiniteError: a loss or gradient is not finite; the last checkpoint is from
+        before.
+      ValueError: fewer regions than a batch, or a checkpoint of another model.
+    """
+    folder = workdir / f"fold_{fold}"
+    train_rows, test_rows = folds.folds[fold]
+    per_epoch = loader.steps_per_epoch(len(train_rows), config.batch_size)
+    total = config.epochs * per_epoch
+
+    # --- State: fresh, or the newest whole checkpoint ---
+    batches = functools.partial(
+        loader.train_batches,
+        reader.store,
+        train_rows,
+        batch_size=config.batch_size,
+        epochs=config.epochs,
+        seed=config.seed,
+        image_size=config.data.image_size,
+        cache=reader,
+        workers=config.data.workers,
+        threads=config.data.threads,
+    )
+    example = next(batches())
+    state = parallel.initial_state(
+        program.method,
+        program.adamw,
+        jax.random.fold_in(jax.random.fold_in(program.key, _INIT), fold),
+        example,
+    )
+    kept = checkpoint.Checkpoints(folder / "checkpoints", say=say)
+    restored = kept.restore(state)
+    if restored is not None:
+        state = restored
+        say(f"fold {fold}: goes on from step {int(state.step)} of {total}")
+    first = int(state.step)
+    log = runlog.RunLog(
+        folder,
+        label=f"fold {fold}",
+        first=first,
+        total=total,
+        per_epoch=per_epoch,
+        every=config.log_every,
+        say=say,
+    )
+
+    # --- Steps ---
+    with log:
+        pending: list[tuple[int, dict, Batch, float]] = []
+        steps = zip(range(first, total), batches(start_step=first), strict=False)
+        for t, batch in steps:
+            rate = optimizer.cosine(
+                t,
+                learning_rate=config.optimizer.learning_rate,
+                total_steps=total,
+                warmup_steps=config.optimizer.warmup_epochs * per_epoch,
+            )
+            sharded = parallel.to_devices(batch, len(program.devices))
+            state, metrics = program.train(state, sharded, np.float32(rate))
+            # The step before this one is read now: the device never waits for us.
+            pending.append((t, metrics, batch, rate))
+            if len(pending) > 1:
+                _settle(pending.pop(0), log, reader.store)
+            done = t + 1
+            if done % config.save_every == 0 or done == total:
+                for one in pending:  # nothing that is not finite is ever saved
+                    _settle(one, log, reader.store)
+                pending.clear()
+                kept.save(state)
+            if config.eval_every and done % (config.eval_every * per_epoch) == 0:
+                tested = predict(config, program, state.variables, reader, test_rows)
+                log.evaluation(done, tested)
+    kept.close()
+
+    # --- Test: the last epoch, once ---
+    tested = predict(config, program, state.variables, reader, test_rows)
+    tested = dataclasses.replace(tested, fold=np.full(len(tested), fold))
+    predictions.write_predictions(folder / "predictions.csv", tested)
+    return tested
+
+
+def predict(
+    config: ConfigDict,
+    program: Program,
+    variables: Variables,
+    reader: loader.Reader,
+    rows: np.ndarray,
+) -> predictions.Predictions:
+    """Softmax probabilities of some regions of a store."""
+    count = len(program.devices)
+    size = -(-config.eval_batch_size // count) * count
+    parts = []
+    for batch in loader.eval_batches(
+        reader.store,
+        rows,
+        batch_size=size,
+        image_size=config.data.image_size,
+        cache=reader,
+        threads=config.data.threads,
+    ):
+        logits = program.predict(variables, parallel.to_devices(batch, count))
+        logits = np.asarray(logits, np.float64).reshape(size, -1)[batch.valid]
+        parts.append(np.exp(logits - logits.max(axis=1, keepdims=True)))
+    odds = np.concatenate(parts)
+    data = reader.store
+    return predictions.Predictions(
+        patient=tuple(data.patients[i] for i in rows),
+        image=tuple(data.images[i] for i in rows),
+        fold=np.full(len(rows), predictions.UNKNOWN),
+        y=np.asarray(data.grades)[rows],
+        prob=odds / odds.sum(axis=1, keepdims=True),
+        error=("",) * len(rows),
+    )
+
+
+def _settle(
+    one: tuple[int, dict, Batch, float], log: runlog.RunLog, data: store.Store
+) -> None:
+    """Reads a finished step's figures, logs them, stops on what is not finite."""
+    step, metrics, batch, rate = one
+    figures = {k: float(v) for k, v in jax.device_get(metrics).items()}
+    bad = [name for name, value in figures.items() if not np.isfinite(value)]
+    if bad:
+        images = ", ".join(data.images[i] for i in batch.index)
+        raise NonFiniteError(
+            f"step {step}: {', '.join(bad)} not finite (learning rate {rate:.3g}). "
+            f"Images of the batch: {images}. The last checkpoint is from before. Try "
+            "a lower --config.optimizer.learning_rate, or --config.debug.nans=True to "
+            "see the first operation that fails."
+        )
+    log.step(step, figures | {"learning_rate": rate})
