@@ -70,7 +70,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.compute_dtype = "float32"
     # Attention: auto, chunked, cudnn, pallas or naive (fof_jax/attention.py).
     config.attention = "auto"
-    # What the backward pass keeps of a block: none, attention or block (fof_jax/vit.py).
+    # What the backward pass keeps of a block: none, attention or block.
     config.remat = "attention"
 
     # [n] Sec. III-B: "theta … set at 0.5".

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from fof_jax import metrics, parallel, predictions, train
+from fof_jax import metrics, predictions, train
 from fof_jax.data import loader, splits, store
 
 # Fields that may change between two runs on one workdir: they do not alter numbers.
@@ -73,7 +73,7 @@ def run(
     if smallest < config.batch_size:
         raise ValueError(
             f"batch_size: {config.batch_size} is more than the {smallest} training "
-            f"regions of the smallest fold. Pass --config.batch_size={smallest} or less."
+            "regions of the smallest fold. Pass a smaller --config.batch_size."
         )
     program = train.build_program(config, data)
     reader = loader.open_reader(data, config.data.image_size, config.data.cache)

@@ -1,4 +1,4 @@
-"""What a fold tells while it trains: a file of lines, TensorBoard events, the terminal."""
+"""What a fold tells while it trains: a file of lines, TensorBoard, the terminal."""
 
 import itertools
 import json

@@ -43,12 +43,42 @@ def load(words: Sequence[str]) -> ConfigDict:
     return config
 
 
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Lets a verb take --config and --config.FIELD; they are read by `load`."""
-    parser.add_argument(
+def separate(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The --config words of a command line in the form --FLAG=VALUE, and the rest."""
+    ours: list[str] = []
+    rest: list[str] = []
+    left = list(words)
+    while left:
+        word = left.pop(0)
+        if word.partition("=")[0] != "--config" and not word.startswith("--config."):
+            rest.append(word)
+        elif "=" in word or not left:
+            ours.append(word)
+        else:
+            ours.append(f"{word}={left.pop(0)}")
+    return ours, rest
+
+
+def name_of(words: Sequence[str]) -> str:
+    """NAME[:ARGUMENT] of the config that the words load; its path without suffix."""
+    value = next(w for w in words if w.startswith("--config=")).partition("=")[2]
+    path, colon, argument = value.partition(":")
+    return f"{Path(path).stem}{colon}{argument}"
+
+
+def describe(parser: argparse.ArgumentParser) -> None:
+    """Adds the config flags to a verb's --help."""
+    group = parser.add_argument_group("configuration")
+    group.add_argument(
         "--config",
         metavar="PATH[:ARGUMENT]",
-        help="configuration file, or its bare name; --config.FIELD=VALUE sets a field",
+        help="a file such as configs/phantom.py:baseline, or its bare name",
+    )
+    group.add_argument(
+        "--config.FIELD",
+        dest="config_field",
+        metavar="VALUE",
+        help="sets a field of it, e.g. --config.batch_size=8",
     )
 
 

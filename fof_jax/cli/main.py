@@ -10,6 +10,8 @@ import os
 import sys
 from collections.abc import Sequence
 
+from fof_jax.cli import config
+
 # verb -> (module, what it does in a line)
 VERBS = {
     "train": ("fof_jax.cli.train", "train and test every fold of a configuration"),
@@ -59,7 +61,10 @@ def main(argv: Sequence[str]) -> int:
             allow_abbrev=False,
         )
         module.add_flags(parser)
-        return module.run(parser.parse_args(words))
+        config_words, words = config.separate(words)
+        parsed = parser.parse_args(words)
+        parsed.config_words = config_words
+        return module.run(parsed)
     except SystemExit as leaving:  # --help of a verb
         return int(leaving.code or 0)
     except KeyboardInterrupt:

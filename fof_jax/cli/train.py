@@ -13,7 +13,7 @@ from fof_jax.cli import config as config_flag
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """--workdir and --config."""
-    config_flag.add_flags(parser)
+    config_flag.describe(parser)
     parser.add_argument(
         "--workdir",
         type=Path,
@@ -28,17 +28,16 @@ def run(flags: argparse.Namespace) -> int:
     from fof_jax import crossval
     from fof_jax.cli import data
 
-    workdir = flags.workdir or default_workdir(flags.config)
+    workdir = flags.workdir or default_workdir(config_flag.name_of(flags.config_words))
     store = data.prepare(config)
     crossval.run(config, store, workdir, say=_say)
     print(f"results: {workdir / 'results.json'}")
     return 0
 
 
-def default_workdir(word: str) -> Path:
-    """runs/<config>[-<argument>]."""
-    name, _, argument = word.partition(":")
-    return Path("runs") / (Path(name).stem + (f"-{argument}" if argument else ""))
+def default_workdir(name: str) -> Path:
+    """runs/<config>[-<argument>] for a name such as phantom:baseline."""
+    return Path("runs") / name.replace(":", "-")
 
 
 def _say(line: str) -> None:
