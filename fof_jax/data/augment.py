@@ -296,7 +296,7 @@ def _shown(image, index, epoch, key, *, spec, color):
 def _alone(spec: Augmentation) -> dict[str, Augmentation]:
     """Each operation of `spec` that is on, by itself; flips made certain."""
     off = dataclasses.replace(Augmentation.off(), elastic_cells=spec.elastic_cells)
-    groups = {"crop": ("crop_area", "crop_aspect")}
+    groups: dict[str, tuple[str, ...]] = {"crop": ("crop_area", "crop_aspect")}
     groups |= {name: (name,) for name in (*_FLIPS, "elastic", *_COLOURS)}
     alone = {}
     for label, names in groups.items():
