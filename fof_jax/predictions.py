@@ -122,8 +122,14 @@ def read_predictions(path: str | Path) -> Predictions:
     faults: list[str] = []
     rows = []
     seen: dict[tuple, int] = {}
-    for row in reader:
-        line = reader.line_num
+    try:
+        lines = [(reader.line_num, row) for row in reader]
+    except csv.Error as fault:
+        raise PredictionsError(
+            f"{path}, line {reader.line_num} is not CSV ({fault}); expected fields "
+            "divided by commas. Write the file again."
+        ) from fault
+    for line, row in lines:
         try:
             parsed = _row(row, classes)
         except ValueError as fault:
@@ -256,7 +262,7 @@ def _whole(row: dict, name: str, below: int | None) -> int:
         value = float(text)  # pandas writes 2.0 where a column has gaps
     except ValueError:
         value = -1.0
-    if value < 0 or value != int(value) or (below is not None and value >= below):
+    if not 0 <= value < (below or 10**6) or value != int(value):  # NaN too
         limit = f"0 … {below - 1}" if below else "0, 1, 2 …"
         raise ValueError(f"{name} is {text!r}, expected {limit} or empty")
     return int(value)

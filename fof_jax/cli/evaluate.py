@@ -37,6 +37,10 @@ def run(
             "eval got no predictions; expected one file or more. Pass "
             "--predictions=runs/…/fold_0/predictions.csv, once a fold."
         )
+    if out is not None and out.is_dir():
+        raise ValueError(
+            f"{out} is a folder; expected a file to write. Pass --out={out}/eval.json."
+        )
     table = join([read_predictions(path) for path in predictions])
     results = summarise(table, aggregate=aggregate)
     results["scheme"] = scheme
@@ -59,6 +63,7 @@ def run(
     if results["notes"]:
         blocks.append("\n".join(["Notes", *(f"- {n}" for n in results["notes"])]))
     if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
         unfinished = out.with_name(f".{out.name}.tmp")
         unfinished.write_text(
             json.dumps(results, indent=1, allow_nan=False) + "\n", encoding="utf-8"
