@@ -47,9 +47,18 @@ def key(seed=0):
     return jax.random.key(seed)
 
 
-def levels(images, spec, *, seed=0, **options):
-    batch = images if isinstance(images, Batch) else batch_of(images)
-    return np.asarray(augment(batch, key(seed), spec=spec, **LEVELS, **options).image)
+@partial(jax.jit, static_argnames="spec")
+def compiled(image, index, epoch, seed_key, *, spec):
+    batch = batch_of(image, index, epoch)
+    return augment(batch, seed_key, spec=spec, **LEVELS).image
+
+
+def levels(images, spec, *, seed=0, index=None, epoch=None):
+    """What augment gives, in grey levels, compiled as in training."""
+    n = len(images)
+    index = np.arange(n) if index is None else np.asarray(index)
+    epoch = np.zeros(n, int) if epoch is None else np.asarray(epoch)
+    return np.asarray(compiled(images, index, epoch, key(seed), spec=spec))
 
 
 # --- geometry ---------------------------------------------------------------------
@@ -267,51 +276,44 @@ def test_greyscale_ignores_saturation_and_hue_and_undoes_mild_brightness():
 
 
 def test_a_record_has_one_draw_an_epoch_wherever_it_stands():
-    images = noise(4, 32, 32, 3)
-    spec = Augmentation()
-    draw = jax.jit(partial(levels_of, spec=spec))
-    index, epoch = [7, 3, 900, 12], [0, 5, 5, 1]
-    whole = np.asarray(draw(batch_of(images, index, epoch)))
-    order = [2, 0, 3, 1]
-    turned = draw(batch_of(images[order], np.take(index, order), np.take(epoch, order)))
-    np.testing.assert_array_equal(np.asarray(turned), whole[order])
-    for i in range(4):  # alone: another program, so 0.01 levels and not bits
-        alone = draw(batch_of(images[i : i + 1], index[i : i + 1], epoch[i : i + 1]))
-        np.testing.assert_allclose(np.asarray(alone)[0], whole[i], atol=0.01)
-
-
-def levels_of(batch, *, spec, seed=0):
-    return augment(batch, key(seed), spec=spec, **LEVELS).image
+    images, spec = noise(4, 32, 32, 3), Augmentation()
+    index, epoch = np.array([7, 3, 900, 12]), np.array([0, 5, 5, 1])
+    whole = levels(images, spec, index=index, epoch=epoch)
+    at = [2, 0, 3, 1]
+    turned = levels(images[at], spec, index=index[at], epoch=epoch[at])
+    np.testing.assert_allclose(turned, whole[at], atol=0.01)
+    for i in (1, 2):  # alone in its batch: another program
+        alone = levels(images[[i]], spec, index=index[[i]], epoch=epoch[[i]])
+        np.testing.assert_allclose(alone[0], whole[i], atol=0.01)
 
 
 def test_another_index_epoch_or_seed_is_another_draw():
-    image = np.broadcast_to(noise(16, 16, 3), (3, 16, 16, 3))
-    spec = Augmentation()
-    drawn = levels(batch_of(image, [1, 2, 1], [0, 0, 1]), spec)
-    other = levels(batch_of(image[:1], [1], [0]), spec, seed=1)[0]
-    views = [*drawn, other]
+    image = np.broadcast_to(noise(32, 32, 3), (4, 32, 32, 3))
+    options = {"spec": Augmentation(), "index": [1, 2, 1, 1], "epoch": [0, 0, 1, 0]}
+    drawn = levels(image, **options)
+    np.testing.assert_array_equal(drawn[0], drawn[3])
+    other = levels(image, **options, seed=1)[0]
+    views = [*drawn[:3], other]
     for i in range(4):
         for j in range(i):
             assert np.abs(views[i] - views[j]).mean() > 3
 
 
 def test_jit_is_no_jit():
-    # 96 x 96 noise has coordinates on every side of integers; without the barrier
-    # single pixels differ by up to 255 levels.
-    batch = batch_of(noise(2, 96, 96, 3))
-    spec = Augmentation()
-    eager = levels_of(batch, spec=spec)
-    jitted = jax.jit(partial(levels_of, spec=spec))(batch)
-    np.testing.assert_allclose(jitted, eager, atol=0.01)
+    # Noise has steps of up to 255 levels between pixels, and coordinates lie on
+    # every side of integers: without the barrier single pixels come out wrong.
+    images, spec = noise(1, 96, 96, 3), Augmentation()
+    eager = augment(batch_of(images), key(), spec=spec, **LEVELS).image
+    np.testing.assert_allclose(levels(images, spec), eager, atol=0.01)
 
 
 def test_two_devices_are_one():
     assert jax.local_device_count() == 2
-    images, index = noise(4, 24, 24, 3), [5, 6, 7, 8]
-    batch = batch_of(images, index)
-    one = levels_of(batch, spec=Augmentation())
-    halves = jax.tree.map(lambda a: a.reshape(2, 2, *a.shape[1:]), batch)
-    two = jax.pmap(partial(levels_of, spec=Augmentation()))(halves)
+    images, spec = noise(4, 32, 32, 3), Augmentation()
+    step = jax.pmap(partial(compiled, spec=spec), in_axes=(0, 0, 0, None))
+    parts = (images, np.arange(4), np.zeros(4, int))
+    two = step(*(a.reshape(2, 2, *a.shape[1:]) for a in parts), key())
+    one = levels(images, spec)
     np.testing.assert_allclose(np.asarray(two).reshape(one.shape), one, atol=0.01)
 
 
@@ -411,7 +413,7 @@ def test_the_contact_sheet_shows_the_original_and_the_draws(tmp_path):
     assert sheet.shape == (16 + 2 * (32 + 16 + 4), columns * (32 + 4), 3)
     cells = [sheet[16 : 16 + 32, j * 36 : j * 36 + 32] for j in range(columns)]
     np.testing.assert_array_equal(cells[0], images[0])
-    drawn = levels(batch_of(images[0][None], [0], [1]), spec, seed=4)[0]
+    drawn = levels(images[0][None], spec, epoch=[1], seed=4)[0]
     np.testing.assert_allclose(cells[2], drawn.clip(0, 255), atol=0.51)
     np.testing.assert_array_equal(cells[4], images[0][:, ::-1])
     assert [p.name for p in tmp_path.iterdir()] == ["sheet.png"]

@@ -66,10 +66,12 @@ def turn_hue(
     value = jnp.maximum(jnp.maximum(red, green), blue)
     chroma = value - jnp.minimum(jnp.minimum(red, green), blue)
     per = 1 / jnp.where(chroma > 0, chroma, 1.0)  # a grey has hue 0 and chroma 0
+    # By order, not by `value == red`: XLA may compute a channel twice, rounded
+    # differently, and a pixel that equals no channel would take the wrong third.
     sixth = jnp.where(
-        value == red,
+        (red >= green) & (red >= blue),
         (green - blue) * per,
-        jnp.where(value == green, 2 + (blue - red) * per, 4 + (red - green) * per),
+        jnp.where(green >= blue, 2 + (blue - red) * per, 4 + (red - green) * per),
     )
     sixth = sixth + 6 * turn
 
