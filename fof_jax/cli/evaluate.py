@@ -1,0 +1,87 @@
+"""The verb `eval`: every figure again, from predictions files alone."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from fof_jax.metrics import AVERAGES, join, read_predictions, summarise
+from fof_jax.results_table import align, format_table, percent
+
+
+def run(
+    *,
+    predictions: list[Path],
+    aggregate: Literal["mean", "max"] = "mean",
+    scheme: str | None = None,
+    paper_row: str | None = None,
+    out: Path | None = None,
+) -> int:
+    """Print the tables of one run's predictions, and write them as JSON if asked.
+
+    Args:
+      predictions: files of the one form, together the folds of one run.
+      aggregate: how a patient's images come together.
+      scheme: how the folds were split, to be named in the tables; None: not given.
+      paper_row: row of the paper's Table I to print beside, or None.
+      out: JSON file for all figures, single folds too; written whole or not at all.
+
+    Returns:
+      0.
+
+    Raises:
+      ValueError: files that cannot be used; nothing has been written then.
+    """
+    if not predictions:
+        raise ValueError(
+            "eval got no predictions; expected one file or more. Pass "
+            "--predictions=runs/…/fold_0/predictions.csv, once a fold."
+        )
+    if out is not None and out.is_dir():
+        raise ValueError(
+            f"{out} is a folder; expected a file to write. Pass --out={out}/eval.json."
+        )
+    table = join([read_predictions(path) for path in predictions])
+    results = summarise(table, aggregate=aggregate)
+    results["scheme"] = scheme
+    blocks = []
+    for unit in ("region", "patient"):
+        if results["units"][unit] is None:
+            continue
+        for average in AVERAGES:
+            blocks.append(
+                format_table(
+                    results,
+                    unit=unit,
+                    scheme=scheme,
+                    caption=f"Per {unit}, {average}",
+                    average=average,
+                    paper_row=paper_row,
+                )
+            )
+        blocks.append(_classes(results["units"][unit], unit))
+    if results["notes"]:
+        blocks.append("\n".join(["Notes", *(f"- {n}" for n in results["notes"])]))
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = out.with_name(f".{out.name}.tmp")
+        unfinished.write_text(
+            json.dumps(results, indent=1, allow_nan=False) + "\n", encoding="utf-8"
+        )
+        os.replace(unfinished, out)
+    print("\n\n".join(blocks))
+    return 0
+
+
+def _classes(figures: dict[str, Any], unit: str) -> str:
+    """AUC of each class against the rest, and the confusion matrix."""
+    confusion = figures["confusion"]
+    head = ["truth", *(f"pred {k}" for k in range(len(confusion))), "AUC (%)"]
+    rows = [
+        [f"class {k}", *map(str, counts), percent(auc["mean"], auc["std"])]
+        for k, (counts, auc) in enumerate(
+            zip(confusion, figures["auc_per_class"], strict=True)
+        )
+    ]
+    caption = f"Per {unit}: confusion (sum over folds), AUC of a class against the rest"
+    return "\n".join([caption, *align([head, *rows])])
