@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib
+import io
 import json
 import shutil
 import sys
@@ -24,9 +25,10 @@ from fof_jax.data.store import Store, build_store, open_store
 NAMES = ("gbmlgg", "cohort", "phantom")
 _DRAWING = ".drawing-"
 Progress = Callable[[int, int], None]
+Out = TextIO | io.TextIOBase  # a StringIO is the latter only
 
 
-def run(words: list[str], config: ConfigDict, *, out: TextIO | None = None) -> int:
+def run(words: list[str], config: ConfigDict, *, out: Out | None = None) -> int:
     """Runs one action on the data that a config describes.
 
     Args:
@@ -59,7 +61,7 @@ def run(words: list[str], config: ConfigDict, *, out: TextIO | None = None) -> i
     return 0
 
 
-def prepare(config: ConfigDict, *, out: TextIO | None = None) -> Store:
+def prepare(config: ConfigDict, *, out: Out | None = None) -> Store:
     """The store that a run trains on. The phantom is drawn and built if need be.
 
     Args:
@@ -115,7 +117,7 @@ def _raw(config: ConfigDict) -> Path:
     return Path(config.data.raw_dir or Path(config.data.dir) / config.data.name)
 
 
-def _progress(verb: str, out: TextIO) -> Progress:
+def _progress(verb: str, out: Out) -> Progress:
     """Prints a line with rate every few seconds, and a last one."""
     start = last = time.monotonic()
 
@@ -132,7 +134,7 @@ def _progress(verb: str, out: TextIO) -> Progress:
     return tell
 
 
-def _read(config: ConfigDict, out: TextIO) -> Cohort:
+def _read(config: ConfigDict, out: Out) -> Cohort:
     """The checked cohort of gbmlgg or of the user's table."""
     progress, threads = _progress("checked", out), max(config.data.threads, 1)
     if _name(config) == "gbmlgg":
@@ -158,7 +160,7 @@ def _read(config: ConfigDict, out: TextIO) -> Cohort:
     )
 
 
-def _build(config: ConfigDict, out: TextIO) -> None:
+def _build(config: ConfigDict, out: Out) -> None:
     if _name(config) == "phantom":
         store = _phantom(config, out)
     else:
@@ -169,7 +171,7 @@ def _build(config: ConfigDict, out: TextIO) -> None:
     print(f"store: {store.folder}", file=out)
 
 
-def _check(config: ConfigDict, out: TextIO) -> None:
+def _check(config: ConfigDict, out: Out) -> None:
     if _name(config) == "phantom":
         raise ValueError("data check: the phantom is drawn, there is no table to check")
     cohort = _read(config, out)
@@ -177,7 +179,7 @@ def _check(config: ConfigDict, out: TextIO) -> None:
     print("no faults", file=out)
 
 
-def _split(config: ConfigDict, out: TextIO) -> None:
+def _split(config: ConfigDict, out: Out) -> None:
     store = prepare(config, out=out)
     splits = make_splits(
         store, scheme=config.data.scheme, folds=config.folds, seed=config.seed
@@ -204,7 +206,7 @@ def _split(config: ConfigDict, out: TextIO) -> None:
     )
 
 
-def _summary(table: columns.Columns, out: TextIO) -> None:
+def _summary(table: columns.Columns, out: Out) -> None:
     counts = np.bincount(table.grades, minlength=len(table.classes)).tolist()
     graded = ", ".join(f"{c} {n}" for c, n in zip(table.classes, counts, strict=True))
     print(
@@ -215,7 +217,7 @@ def _summary(table: columns.Columns, out: TextIO) -> None:
         print(f"  {name}: known for {known.sum()} of {len(table)}", file=out)
 
 
-def _store(config: ConfigDict, cohort: Cohort, origin: str, out: TextIO) -> Path:
+def _store(config: ConfigDict, cohort: Cohort, origin: str, out: Out) -> Path:
     return build_store(
         cohort,
         directory=config.data.dir,
@@ -227,7 +229,7 @@ def _store(config: ConfigDict, cohort: Cohort, origin: str, out: TextIO) -> Path
     )
 
 
-def _phantom(config: ConfigDict, out: TextIO) -> Store:
+def _phantom(config: ConfigDict, out: Out) -> Store:
     """Opens the phantom's store; draws and builds it if its parameters changed."""
     # Its generator draws thousands of shapes: imported only where it is asked for.
     phantom = importlib.import_module("fof_jax.data.phantom")

@@ -85,7 +85,7 @@ def _open(path: Path, modes: tuple[str, ...], *, whole: bool) -> Header:
         return header
     except ImageFault:
         raise
-    except Image.DecompressionBombError as error:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageFault(
             "image too large", f"{path.name}: {error}; cut regions out of it first"
         ) from None

@@ -121,7 +121,7 @@ class _Dated:
     per_epoch: int
 
     def __call__(self, position: int, row: int) -> tuple[int, int, bool]:
-        return int(row), position // self.per_epoch, True
+        return row, position // self.per_epoch, True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -249,7 +249,7 @@ def train_batches(
         workers = 0
     # Grain shuffles epoch e with seed + e: neighbouring seeds would share epochs.
     mixed = int(np.random.SeedSequence(seed).generate_state(1)[0])
-    drawn = grain.MapDataset.source(positions).shuffle(seed=mixed)
+    drawn = grain.MapDataset.source(positions.tolist()).shuffle(seed=mixed)
     drawn = drawn[: steps * batch_size].repeat(epochs)
     drawn = drawn.map_with_index(_Dated(steps * batch_size))
     drawn = drawn[process_index::process_count].batch(local, drop_remainder=True)
