@@ -150,6 +150,14 @@ def test_bad_folds(tmp_path, fold):
     assert faults_of(write_table(tmp_path, rows))[0] == {"bad fold": [3]}
 
 
+def test_empty_cells_are_told_once(tmp_path):
+    files(tmp_path, 4)
+    rows = rows_of(4)
+    rows[0]["image"] = rows[1]["image"] = rows[2]["grade"] = ""
+    found, _ = faults_of(write_table(tmp_path, rows))
+    assert found == {"empty cell": [2, 3], "unknown grade": [4]}
+
+
 def test_bad_floats(tmp_path):
     files(tmp_path, 2)
     rows = [{**r, "7p": f} for r, f in zip(rows_of(2), ["inf", "x"], strict=True)]

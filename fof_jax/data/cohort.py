@@ -220,8 +220,14 @@ def read_cohort(
     )
     faults = reader.faults
     if "image" in reader.header:
-        faults += _contradictions(cohort)
-        faults += check_images(cohort, threads=threads, progress=progress)
+        named = [k for k, (_, cells) in enumerate(reader.lines) if cells["image"]]
+        with_image = dataclasses.replace(
+            cohort,
+            rows=tuple(cohort.rows[k] for k in named),
+            lines=tuple(cohort.lines[k] for k in named),
+        )
+        faults += _contradictions(with_image)
+        faults += check_images(with_image, threads=threads, progress=progress)
     raise_faults(table, faults)
     return cohort
 

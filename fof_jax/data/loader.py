@@ -34,8 +34,12 @@ def available_memory() -> int:
     group = Path("/sys/fs/cgroup")
     try:
         limit = int((group / "memory.max").read_text())
-        figures.append(limit - int((group / "memory.current").read_text()))
-    except (OSError, ValueError):
+        used = int((group / "memory.current").read_text())
+        stat = dict(
+            line.split() for line in (group / "memory.stat").read_text().splitlines()
+        )
+        figures.append(limit - used + int(stat["inactive_file"]))  # given back at need
+    except (OSError, ValueError, KeyError):
         pass  # no container, or one without a limit ("max")
     return min(figures)
 
