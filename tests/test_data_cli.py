@@ -114,7 +114,7 @@ def stand_in_phantom(tmp_path, monkeypatch):
     """A phantom of noise, in place of the drawn one; counts how often it is drawn."""
     calls: list[dict] = []
 
-    def write_cohort(directory, *, regions, image_size, seed):
+    def write_cohort(directory, *, regions, image_size, seed, progress):
         calls.append({"regions": regions, "image_size": image_size, "seed": seed})
         (directory / "img").mkdir()
         table = Path(directory) / "cohort.csv"
@@ -128,6 +128,7 @@ def stand_in_phantom(tmp_path, monkeypatch):
                 mask.save(directory / f"img/{i}_mask.png")
                 cells = [f"img/{i}.png", f"P{i}", CLASSES[i % 3], i % 2, -1]
                 writer.writerow([*cells, f"img/{i}_mask.png"])
+                progress(i + 1, regions)
         return table
 
     module = types.ModuleType("fof_jax.data.phantom")
@@ -143,6 +144,7 @@ def test_the_phantom_is_drawn_when_its_parameters_change(tmp_path, monkeypatch):
     config = config_for(tmp_path, name="phantom")
     out = io.StringIO()
     store = prepare(config, out=out)
+    assert "drew 12/12 images" in out.getvalue()
     assert calls == [{"regions": 12, "image_size": 20, "seed": 42}]
     assert store.read_mask(3, 20).all()
     assert prepare(config, out=out).folder == store.folder

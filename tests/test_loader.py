@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from cohort_files import BIOMARKERS, CLASSES, pixels, write_cohort_files
 
-from fof_jax.data import loader
+from fof_jax.data import loader, reader
 from fof_jax.data.cohort import read_cohort
 from fof_jax.data.loader import (
     eval_batches,
@@ -113,15 +113,15 @@ def test_a_reader_is_shared_and_decodes_once(store, monkeypatch):
     monkeypatch.setattr(
         type(store), "read", lambda s, i, size: calls.append(i) or read(s, i, size)
     )
-    reader = open_reader(store, 20, "ram")
+    shared = open_reader(store, 20, "ram")
     assert calls == []
-    first = draw(store, cache=reader, threads=0)
-    again = draw(store, cache=reader, threads=0)
-    list(eval_batches(store, ROWS, batch_size=4, image_size=20, cache=reader))
+    first = draw(store, cache=shared, threads=0)
+    again = draw(store, cache=shared, threads=0)
+    list(eval_batches(store, ROWS, batch_size=4, image_size=20, cache=shared))
     same(first, again)
     assert sorted(calls) == ROWS
     with pytest.raises(ValueError, match="opened on .* at 20"):
-        draw(store, cache=reader, image_size=10)
+        draw(store, cache=shared, image_size=10)
 
 
 def test_with_a_cache_no_worker_starts(store, monkeypatch):
@@ -134,9 +134,9 @@ def test_with_a_cache_no_worker_starts(store, monkeypatch):
 
 def test_a_cache_that_does_not_fit_is_refused(store, monkeypatch):
     needed = 24 * 20 * 20 * 3
-    monkeypatch.setattr(loader, "available_memory", lambda: 2 * needed)
+    monkeypatch.setattr(reader, "available_memory", lambda: 2 * needed)
     open_reader(store, 20, "ram")
-    monkeypatch.setattr(loader, "available_memory", lambda: 2 * needed - 2)
+    monkeypatch.setattr(reader, "available_memory", lambda: 2 * needed - 2)
     with pytest.raises(ValueError, match=r"24 images of 20x20.*data.cache=none"):
         open_reader(store, 20, "ram")
     open_reader(store, 20, "none")
@@ -145,7 +145,7 @@ def test_a_cache_that_does_not_fit_is_refused(store, monkeypatch):
 
 
 def test_available_memory_is_plausible():
-    assert 2**26 < loader.available_memory() < 2**50
+    assert 2**26 < reader.available_memory() < 2**50
 
 
 @pytest.mark.parametrize("threads", [0, 2])

@@ -243,7 +243,10 @@ def _phantom(config: ConfigDict, out: Out) -> Store:
         field: _labels(config, field)
         for field in ("classes", "biomarkers", "float_markers")
     }
-    code = Path(str(phantom.__file__)).read_bytes()
+    # Drawn again also when the code that draws it has changed.
+    drawn_by = Path(str(phantom.__file__))
+    sources = [drawn_by, *sorted((drawn_by.parent / "tissue").glob("**/*.py"))]
+    code = b"".join(source.read_bytes() for source in sources)
     origin = json.dumps([wanted, labels, hashlib.sha256(code).hexdigest()])
     home = Path(config.data.dir) / "phantom"
     with atomic.locked(home / ".drawing.lock"):
@@ -257,7 +260,8 @@ def _phantom(config: ConfigDict, out: Out) -> Store:
             shutil.rmtree(stale)
         print(f"drawing the phantom: {wanted}", file=out, flush=True)
         with tempfile.TemporaryDirectory(dir=home, prefix=_DRAWING) as folder:
-            table = phantom.write_cohort(Path(folder), **wanted)
+            drawn = _progress("drew", out)
+            table = phantom.write_cohort(Path(folder), **wanted, progress=drawn)
             cohort = read_cohort(table, **labels, progress=_progress("checked", out))
             _store(config, cohort, origin, out)
         return open_store(config.data.dir, "phantom")
