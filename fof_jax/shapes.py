@@ -10,10 +10,12 @@ from typing import Any
 
 import flax.struct
 import jax
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 Params = Any  # a pytree of float32 arrays
 State = Any  # what a method keeps besides parameters: EMA copies, banks; may be {}
+Host = Array | np.ndarray  # NumPy from the loader, jax.Array once it is on a device
 
 
 @flax.struct.dataclass
@@ -35,15 +37,15 @@ class Batch:
         methods that ask for one colour view.
     """
 
-    image: UInt8[Array, "B H W C"] | Float[Array, "B H W C"]
-    grade: Int[Array, " B"]
-    biomarkers: Int[Array, "B N"]
-    known: Bool[Array, "B N"]
-    floats: Float[Array, "B F"]
-    index: Int[Array, " B"]
-    epoch: Int[Array, " B"]
-    valid: Bool[Array, " B"]
-    second_view: Float[Array, "B H W C"] | None = None
+    image: UInt8[Host, "B H W C"] | Float[Host, "B H W C"]
+    grade: Int[Host, " B"]
+    biomarkers: Int[Host, "B N"]
+    known: Bool[Host, "B N"]
+    floats: Float[Host, "B F"]
+    index: Int[Host, " B"]
+    epoch: Int[Host, " B"]
+    valid: Bool[Host, " B"]
+    second_view: Float[Host, "B H W C"] | None = None
 
 
 @flax.struct.dataclass

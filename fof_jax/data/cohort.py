@@ -1,0 +1,264 @@
+"""The cohort table: one CSV that says image, patient, grade and biomarkers.
+
+Columns `image`, `patient`, `grade`, one a biomarker (integer; empty, NA, N/A or NaN =
+unknown), one a float marker, and optionally `fold` (integer from 0) and `mask`. Other
+columns are left alone. UTF-8 with or without byte order mark, comma or semicolon.
+"""
+
+import csv
+import dataclasses
+import io
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from fof_jax.data import atomic, images
+from fof_jax.data.faults import CohortError, Fault, raise_faults
+from fof_jax.data.table import TableReader, unknown
+
+__all__ = [
+    "Cohort",
+    "CohortError",
+    "Row",
+    "check_images",
+    "read_cohort",
+    "write_cohort",
+]
+
+Progress = Callable[[int, int], None]  # done, of
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One region.
+
+    Attributes:
+      image: its file.
+      patient: whose it is.
+      grade: class index.
+      biomarkers: integer status a biomarker, None where unknown.
+      floats: a value a float marker, None where unknown.
+      fold: the user's own fold, or None.
+      mask: truth mask of the diagnostic structures (phantom only), or None.
+    """
+
+    image: Path
+    patient: str
+    grade: int
+    biomarkers: tuple[int | None, ...] = ()
+    floats: tuple[float | None, ...] = ()
+    fold: int | None = None
+    mask: Path | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Cohort:
+    """A table that was found sound.
+
+    Attributes:
+      rows: in the order of the table.
+      classes: labels of the grades; `Row.grade` indexes them.
+      biomarkers: names, in the order of `Row.biomarkers`.
+      float_markers: names, in the order of `Row.floats`.
+      root: folder that the images' names are relative to.
+      lines: the row of the table that each of `rows` came from.
+    """
+
+    rows: tuple[Row, ...]
+    classes: tuple[str, ...]
+    biomarkers: tuple[str, ...] = ()
+    float_markers: tuple[str, ...] = ()
+    root: Path | None = None
+    lines: tuple[int, ...] = ()
+
+    def name_of(self, row: Row) -> str:
+        """An image's name: its path below `root`, so that a moved cohort keeps it."""
+        if self.root is not None:
+            image, root = os.path.abspath(row.image), os.path.abspath(self.root)
+            if image.startswith(root + os.sep):
+                return Path(image).relative_to(root).as_posix()
+        return row.image.as_posix()
+
+
+def _row(reader: TableReader, number: int, cells: dict[str, str], empty: Cohort) -> Row:
+    """One row; its faults go to the reader. `empty` has the names and the root."""
+    for name in ("image", "patient"):
+        if name in cells and not cells[name]:
+            reader.fault("empty cell", number, f"no {name}")
+    root, mask = Path(empty.root or ""), cells.get("mask", "")
+    grade = 0
+    if "grade" in cells:
+        grade = reader.grade(number, cells["grade"], empty.classes)
+    return Row(
+        image=root / cells.get("image", ""),
+        patient=cells.get("patient", ""),
+        grade=grade,
+        biomarkers=tuple(
+            reader.integer(number, name, cells.get(name, ""))
+            for name in empty.biomarkers
+        ),
+        floats=tuple(
+            reader.real(number, name, cells.get(name, ""))
+            for name in empty.float_markers
+        ),
+        fold=reader.fold(number, cells["fold"]) if "fold" in cells else None,
+        mask=None if unknown(mask) else root / mask,
+    )
+
+
+def _contradictions(cohort: Cohort) -> list[Fault]:
+    """The same image twice; a patient with two sets of biomarkers."""
+    faults: list[Fault] = []
+    seen: dict[str, int] = {}
+    sets: dict[str, tuple[int, Row]] = {}
+    for number, row in zip(cohort.lines, cohort.rows, strict=True):
+        path = os.path.realpath(row.image)
+        if path in seen:
+            text = f"{cohort.name_of(row)} is already in row {seen[path]}"
+            faults.append(Fault("same image twice", number, text))
+        seen.setdefault(path, number)
+        earlier, first = sets.setdefault(row.patient, (number, row))
+        pairs = zip(cohort.biomarkers, first.biomarkers, row.biomarkers, strict=True)
+        differ = [
+            f"{name} {_shown(a)} and {_shown(b)}" for name, a, b in pairs if a != b
+        ]
+        if differ and row.patient:
+            text = f"{row.patient}: {', '.join(differ)} (first in row {earlier})"
+            faults.append(Fault("patient with two sets of biomarkers", number, text))
+    return faults
+
+
+def _shown(value: int | None) -> str:
+    return "unknown" if value is None else str(value)
+
+
+def check_images(
+    cohort: Cohort, *, threads: int = 2, progress: Progress | None = None
+) -> list[Fault]:
+    """Opens every image and mask once and decodes it whole.
+
+    Args:
+      cohort: rows whose files are to be checked.
+      threads: files decoded at a time.
+      progress: called with (done, of) after each image.
+
+    Returns:
+      The faults: files that are missing, unreadable, truncated or of a kind that
+      `fof_jax.data.images` does not take, and masks that do not fit their image.
+    """
+
+    def check(row: Row) -> tuple[str, str] | None:
+        try:
+            region = images.check_region(row.image)
+            if row.mask is None:
+                return None
+            mask = images.check_mask(row.mask)
+        except images.ImageFault as fault:
+            return fault.kind, str(fault)
+        if (mask.height, mask.width) == (region.height, region.width):
+            return None
+        return "mask of another size", (
+            f"{row.mask.name} is {mask.width}x{mask.height}, "
+            f"its image {region.width}x{region.height}"
+        )
+
+    faults = []
+    lines = cohort.lines or range(2, len(cohort.rows) + 2)
+    with images.quiet_decoding(), ThreadPoolExecutor(threads) as pool:
+        results = zip(lines, pool.map(check, cohort.rows), strict=True)
+        for done, (number, result) in enumerate(results, 1):
+            if result is not None:
+                faults.append(Fault(result[0], number, result[1]))
+            if progress is not None:
+                progress(done, len(cohort.rows))
+    return faults
+
+
+def read_cohort(
+    table: Path | str,
+    *,
+    classes: tuple[str, ...],
+    biomarkers: tuple[str, ...],
+    float_markers: tuple[str, ...] = (),
+    root: Path | str | None = None,
+    threads: int = 2,
+    progress: Progress | None = None,
+) -> Cohort:
+    """Reads a cohort table and checks it whole, its image files included.
+
+    Args:
+      table: the CSV.
+      classes: labels that the column `grade` may hold, compared as strings; their
+        order gives the class indices.
+      biomarkers: integer columns; may be none.
+      float_markers: float columns; may be none.
+      root: folder that image and mask paths are relative to; the table's if None.
+      threads: image files checked at a time.
+      progress: called with (done, of) after each image.
+
+    Returns:
+      The rows in the table's order.
+
+    Raises:
+      CohortError: anything is wrong; all faults at once, by kind and row.
+    """
+    table = Path(table)
+    root = table.parent if root is None else Path(root)
+    if len(set(classes)) != len(classes) or not classes:
+        raise CohortError(f"data.classes must be distinct labels; got {classes}")
+    reader = TableReader(table)
+    reader.load()
+    reader.need(("image", "patient", "grade", *biomarkers, *float_markers))
+    empty = Cohort((), classes, biomarkers, float_markers, root)
+    cohort = dataclasses.replace(
+        empty,
+        rows=tuple(
+            _row(reader, number, cells, empty) for number, cells in reader.lines
+        ),
+        lines=tuple(number for number, _ in reader.lines),
+    )
+    faults = reader.faults
+    if "image" in reader.header:
+        named = [k for k, (_, cells) in enumerate(reader.lines) if cells["image"]]
+        with_image = dataclasses.replace(
+            cohort,
+            rows=tuple(cohort.rows[k] for k in named),
+            lines=tuple(cohort.lines[k] for k in named),
+        )
+        faults += _contradictions(with_image)
+        faults += check_images(with_image, threads=threads, progress=progress)
+    raise_faults(table, faults)
+    return cohort
+
+
+def write_cohort(path: Path | str, cohort: Cohort) -> None:
+    """Writes a cohort as a table that `read_cohort` reads back.
+
+    Args:
+      path: the CSV to write; image paths below its folder are written relative.
+      cohort: what to write.
+    """
+    path = Path(path)
+    folder = dataclasses.replace(cohort, root=path.parent)
+    with_fold = any(row.fold is not None for row in cohort.rows)
+    with_mask = any(row.mask is not None for row in cohort.rows)
+    header = ["image", "patient", "grade", *cohort.biomarkers, *cohort.float_markers]
+    header += ["fold"] * with_fold + ["mask"] * with_mask
+    stream = io.StringIO(newline="")
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(header)
+    for row in cohort.rows:
+        cells: list[object] = [
+            folder.name_of(row),
+            row.patient,
+            cohort.classes[row.grade],
+            *row.biomarkers,
+            *row.floats,
+        ]
+        cells += [row.fold] * with_fold
+        if with_mask:
+            as_image = dataclasses.replace(row, image=row.mask) if row.mask else None
+            cells.append(folder.name_of(as_image) if as_image else None)
+        writer.writerow(cells)  # None becomes an empty cell
+    atomic.write_text(path, stream.getvalue())

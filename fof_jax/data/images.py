@@ -1,0 +1,240 @@
+"""Which image files are accepted, and the rule by which each becomes RGB.
+
+Accepted: PNG, JPEG and single-page TIFF with 8 bits a channel, in RGB, RGBA (laid
+over white, as the background of a slide is white) or grey (the value three times).
+Orientation tags are not applied: pixels are taken as stored. Everything else is a
+fault, never a guess.
+"""
+
+import dataclasses
+import io
+import warnings
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, UInt8
+from PIL import Image
+
+SMALL_RULES = ("resize", "pad", "error")
+_FORMATS = ("PNG", "JPEG", "TIFF")
+_MODES = ("RGB", "RGBA", "L")
+_MASK_MODES = ("L", "1")
+_TIFF_BITS = 258  # the tag BitsPerSample
+
+
+class ImageFault(ValueError):
+    """A file that cannot be used as a region; `kind` groups faults in a report."""
+
+    def __init__(self, kind: str, message: str):
+        super().__init__(message)
+        self.kind = kind
+
+
+@dataclasses.dataclass(frozen=True)
+class Header:
+    """What the head of an image file says: format, PIL mode, height and width."""
+
+    format: str
+    mode: str
+    height: int
+    width: int
+
+
+def _bits(image: Image.Image, head: bytes) -> tuple[int, ...]:
+    # PIL opens 16-bit RGB as if it had 8 bits and drops the lower half in silence.
+    if image.format == "PNG":
+        return (head[24],)
+    if image.format == "TIFF":
+        return tuple(image.tag_v2.get(_TIFF_BITS, (1,)))  # type: ignore[attr-defined]
+    return (8,)
+
+
+def _header(path: Path, image: Image.Image, head: bytes, modes: tuple[str, ...]):
+    if image.format not in _FORMATS:
+        raise ImageFault(
+            "unsupported image format",
+            f"{path.name} is {image.format}; PNG, JPEG and TIFF are read",
+        )
+    if getattr(image, "n_frames", 1) != 1:
+        raise ImageFault(
+            "several pages",
+            f"{path.name} has {image.n_frames} pages or levels; "  # type: ignore[attr-defined]
+            "save the one that is meant as a file of its own",
+        )
+    bits = _bits(image, head)
+    if image.mode not in modes or (image.mode != "1" and set(bits) != {8}):
+        raise ImageFault(
+            "unsupported channels",
+            f"{path.name} has mode {image.mode} with {max(bits)} bits; "
+            f"expected 8 bits in {' or '.join(modes)}: convert the file",
+        )
+    return Header(image.format, image.mode, image.height, image.width)
+
+
+def _open(path: Path, modes: tuple[str, ...], *, whole: bool) -> Header:
+    try:
+        with path.open("rb") as file:
+            head = file.read(32)
+        with Image.open(path) as image:
+            header = _header(path, image, head, modes)
+            if whole and image.format == "PNG":
+                image.verify()  # the checksums; afterwards PIL wants a new handle
+        if whole:
+            with Image.open(path) as image:
+                image.load()
+        return header
+    except ImageFault:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageFault(
+            "image too large", f"{path.name}: {error}; cut regions out of it first"
+        ) from None
+    except FileNotFoundError:
+        raise ImageFault("missing file", f"{path} does not exist") from None
+    # PIL's plug-ins raise these and struct.error, IndexError … on broken bytes.
+    except Exception as error:
+        raise ImageFault(
+            "unreadable image", f"{path.name}: {error or type(error).__name__}"
+        ) from None
+
+
+def read_header(path: Path) -> Header:
+    """Reads the head of a region's file and applies the rules above to it.
+
+    Args:
+      path: an image file.
+
+    Returns:
+      Its header.
+
+    Raises:
+      ImageFault: the file is not an image that is accepted.
+    """
+    return _open(path, _MODES, whole=False)
+
+
+def check_region(path: Path) -> Header:
+    """Like `read_header`, but decodes every pixel: a truncated file is a fault."""
+    return _open(path, _MODES, whole=True)
+
+
+def check_mask(path: Path) -> Header:
+    """Decodes a truth mask: one channel, 8 bits or 1 bit; not 0 is a structure."""
+    return _open(path, _MASK_MODES, whole=True)
+
+
+def encode_region(path: Path) -> bytes:
+    """The bytes that a store keeps for a region.
+
+    8-bit RGB in PNG or JPEG is kept verbatim. Grey, RGBA and TIFF become RGB PNG,
+    without loss.
+
+    Args:
+      path: an image file.
+
+    Returns:
+      PNG or JPEG bytes that decode to RGB.
+
+    Raises:
+      ImageFault: the file is not an image that is accepted.
+    """
+    header = read_header(path)
+    if header.mode == "RGB" and header.format in ("PNG", "JPEG"):
+        return path.read_bytes()
+    with Image.open(path) as image:
+        if header.mode != "RGBA":
+            return _png(image.convert("RGB"))
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        return _png(Image.alpha_composite(white, image).convert("RGB"))
+
+
+def encode_mask(path: Path) -> bytes:
+    """A mask as a one-channel PNG of 0 and 255; not 0 in the file is a structure."""
+    with Image.open(path) as image:
+        inside = np.asarray(image.convert("L")) != 0
+    return _png(Image.fromarray(inside.astype(np.uint8) * 255))
+
+
+def _png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", compress_level=3)
+    return buffer.getvalue()
+
+
+def _pad(image: Image.Image, side: int, fill) -> Image.Image:
+    height, width = max(image.height, side), max(image.width, side)
+    canvas = Image.new(image.mode, (width, height), fill)
+    canvas.paste(image, ((width - image.width) // 2, (height - image.height) // 2))
+    return canvas
+
+
+def _fit(image, side: int, small: str, name: str, resample, fill) -> Image.Image:
+    if image.size == (side, side):
+        return image
+    if min(image.size) < side:
+        if small == "error":
+            raise ImageFault(
+                "small image",
+                f"{name} is {image.width}x{image.height}, smaller than "
+                f"image_size={side}, and data.small='error'. Lower image_size or "
+                "set data.small to 'resize' or 'pad'.",
+            )
+        if small == "pad":
+            image = _pad(image, side, fill)
+    if image.size == (side, side):
+        return image
+    return image.resize((side, side), resample)
+
+
+def decode_region(
+    data: bytes, side: int, *, small: str, name: str
+) -> UInt8[np.ndarray, "S S 3"]:
+    """Decodes a region and brings it to a square.
+
+    A region smaller than `side` follows `small`. Then, if it is not `side` x `side`
+    already, it is resized to it, bicubic with antialiasing; a region that is not
+    square is squeezed, its aspect ratio is not kept.
+
+    Args:
+      data: PNG or JPEG bytes, RGB.
+      side: side of the result, in pixels.
+      small: `resize`, `pad` (centred, on white) or `error`.
+      name: said in the error.
+
+    Returns:
+      Pixels, 0-255.
+
+    Raises:
+      ImageFault: the region is smaller than `side` and `small` is `error`.
+    """
+    with Image.open(io.BytesIO(data)) as image:
+        rgb = image if image.mode == "RGB" else image.convert("RGB")
+        white = (255, 255, 255)
+        square = _fit(rgb, side, small, name, Image.Resampling.BICUBIC, white)
+        return np.array(square)
+
+
+def decode_mask(
+    data: bytes, side: int, *, small: str, name: str
+) -> Bool[np.ndarray, "S S"]:
+    """Decodes a mask and brings it to a square by the rules of `decode_region`.
+
+    A pixel of the result is True where at least half of what it covers was.
+    """
+    with Image.open(io.BytesIO(data)) as image:
+        square = _fit(image, side, small, name, Image.Resampling.BOX, 0)
+        return np.asarray(square) > 127
+
+
+class quiet_decoding(warnings.catch_warnings):
+    """While images of unknown origin are opened: PIL's remarks on tags are dropped.
+
+    A size at which PIL suspects a decompression bomb becomes an error instead. Not
+    safe inside threads: enter it around them.
+    """
+
+    def __enter__(self):
+        log = super().__enter__()
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        return log

@@ -1,0 +1,226 @@
+"""Batches from a store, by Grain: the step alone fixes the position in the data."""
+
+import dataclasses
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import grain
+import numpy as np
+
+from fof_jax.data.reader import Reader, open_reader
+from fof_jax.data.store import Store
+from fof_jax.shapes import Batch
+
+__all__ = [
+    "Reader",
+    "eval_batches",
+    "open_reader",
+    "steps_per_epoch",
+    "train_batches",
+]
+
+_log = logging.getLogger(__name__)
+
+
+def steps_per_epoch(n: int, batch_size: int) -> int:
+    """Whole batches in n records; what is left over is not drawn in that epoch."""
+    return n // batch_size
+
+
+def _reader(store: Store, image_size: int, cache: str | Reader) -> Reader:
+    if isinstance(cache, str):
+        return open_reader(store, image_size, cache)
+    if cache.store is not store or cache.image_size != image_size:
+        raise ValueError(
+            f"The reader was opened on {cache.store.folder} at {cache.image_size}; "
+            f"these batches are of {store.folder} at {image_size}."
+        )
+    return cache
+
+
+@dataclasses.dataclass(frozen=True)
+class _Dated:
+    """Puts the epoch beside a row. A class, so that worker processes get it."""
+
+    per_epoch: int
+
+    def __call__(self, position: int, row: int) -> tuple[int, int, bool]:
+        return row, position // self.per_epoch, True
+
+
+@dataclasses.dataclass(frozen=True)
+class _Gather:
+    """Positions -> the arrays of a batch. One call a batch: Grain costs per call."""
+
+    reader: Reader
+
+    def __call__(self, drawn: tuple[Any, Any, Any]) -> dict[str, np.ndarray]:
+        rows, epoch, valid = (np.asarray(part) for part in drawn)
+        store = self.reader.store
+        return {
+            "image": self.reader.read(rows),
+            "grade": store.grades[rows],
+            "biomarkers": store.biomarker_values[rows],
+            "known": store.known[rows],
+            "floats": store.floats[rows],
+            "index": rows.astype(np.int32),
+            "epoch": epoch.astype(np.int32),
+            "valid": valid,
+        }
+
+
+def _iterate(batches: grain.MapDataset, threads: int, workers: int) -> Iterator[Batch]:
+    # Grain's default buffers 500 batches, which is gigabytes here.
+    options = grain.ReadOptions(
+        num_threads=threads, prefetch_buffer_size=2 * threads if threads else 1
+    )
+    dataset = batches.to_iter_dataset(options)
+    if workers:
+        dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
+    iterator = iter(dataset)
+    try:
+        for arrays in iterator:
+            yield Batch(**arrays)
+    finally:
+        iterator.close()
+
+
+def _local_size(batch_size: int, process_index: int, process_count: int) -> int:
+    if batch_size < 1 or batch_size % process_count:
+        raise ValueError(
+            f"batch_size={batch_size} does not divide among {process_count} processes. "
+            "Set --config.batch_size to a multiple of it."
+        )
+    if not 0 <= process_index < process_count:
+        raise ValueError(f"process_index={process_index} of {process_count}")
+    return batch_size // process_count
+
+
+def _positions(store: Store, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+    positions = np.asarray(rows, np.int64)
+    if positions.ndim != 1 or (
+        positions.size and not 0 <= positions.min() <= positions.max() < len(store)
+    ):
+        raise ValueError(
+            f"rows must be positions 0 … {len(store) - 1} of the store, in one "
+            f"dimension; got shape {positions.shape}"
+        )
+    return positions
+
+
+def train_batches(
+    store: Store,
+    rows: Sequence[int] | np.ndarray,
+    *,
+    batch_size: int,
+    epochs: int,
+    seed: int,
+    image_size: int,
+    start_step: int = 0,
+    cache: str | Reader = "ram",
+    workers: int = 0,
+    threads: int = 2,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Iterator[Batch]:
+    """Shuffled batches, `steps_per_epoch(len(rows), batch_size)` an epoch.
+
+    Every epoch is shuffled anew and no batch crosses an epoch. Shuffled first, then
+    dealt out to the processes: their parts of a step make up the same set of records
+    for any number of processes. Batches depend on seed, rows and step alone.
+
+    Args:
+      store: what to read.
+      rows: positions in the store that may be drawn.
+      batch_size: of the global batch.
+      epochs: to run through.
+      seed: of the shuffle, at least 0.
+      image_size: side of the images.
+      start_step: steps that have been made already.
+      cache: `ram`, `none`, or a reader from `open_reader` to share.
+      workers: processes that decode. With a cache in RAM images are decoded once, in
+        this process, by `threads`; no worker is started then.
+      threads: that decode ahead in each process; 0 decodes on demand.
+      process_index: of this process.
+      process_count: their number.
+
+    Returns:
+      An iterator of this process's part of each batch, NumPy arrays, uint8 pixels.
+
+    Raises:
+      ValueError: fewer rows than a batch, a batch that does not divide, a bad count.
+    """
+    positions = _positions(store, rows)
+    local = _local_size(batch_size, process_index, process_count)
+    steps = steps_per_epoch(len(positions), batch_size)
+    if steps == 0:
+        raise ValueError(
+            f"{len(positions)} rows do not fill one batch of {batch_size}. Set "
+            f"--config.batch_size to {max(len(positions), 1)} or less."
+        )
+    if epochs < 1 or seed < 0 or min(workers, threads) < 0:
+        raise ValueError(
+            f"epochs={epochs} must be 1 or more; seed={seed}, workers={workers} and "
+            f"threads={threads} must be 0 or more."
+        )
+    if not 0 <= start_step <= epochs * steps:
+        raise ValueError(
+            f"start_step={start_step}: {epochs} epochs have {epochs * steps} steps."
+        )
+    reader = _reader(store, image_size, cache)
+    if workers and reader.pixels is not None:
+        _log.info("data.cache='ram': workers=%d are not needed, none start", workers)
+        workers = 0
+    # Grain shuffles epoch e with seed + e: neighbouring seeds would share epochs.
+    mixed = int(np.random.SeedSequence(seed).generate_state(1)[0])
+    drawn = grain.MapDataset.source(positions.tolist()).shuffle(seed=mixed)
+    drawn = drawn[: steps * batch_size].repeat(epochs)
+    drawn = drawn.map_with_index(_Dated(steps * batch_size))
+    drawn = drawn[process_index::process_count].batch(local, drop_remainder=True)
+    return _iterate(drawn[start_step:].map(_Gather(reader)), threads, workers)
+
+
+def eval_batches(
+    store: Store,
+    rows: Sequence[int] | np.ndarray,
+    *,
+    batch_size: int,
+    image_size: int,
+    cache: str | Reader = "ram",
+    threads: int = 2,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Iterator[Batch]:
+    """Batches in the order of `rows`, each row once.
+
+    The last batch is filled up by repeating the last row with `valid` False, so that
+    every batch has one shape. `epoch` is 0.
+
+    Args:
+      store: what to read.
+      rows: positions in the store; at least one.
+      batch_size: of the global batch.
+      image_size: side of the images.
+      cache: `ram`, `none`, or a reader from `open_reader` to share.
+      threads: that decode ahead; 0 decodes on demand.
+      process_index: of this process.
+      process_count: their number; process p has rows p, p + count, … of a batch.
+
+    Returns:
+      An iterator of this process's part of each batch, NumPy arrays, uint8 pixels.
+
+    Raises:
+      ValueError: no rows, or a batch that does not divide.
+    """
+    positions = _positions(store, rows)
+    local = _local_size(batch_size, process_index, process_count)
+    if not len(positions):
+        raise ValueError("There are no rows to evaluate.")
+    missing = -len(positions) % batch_size
+    padded = np.concatenate([positions, np.repeat(positions[-1], missing)])
+    valid = np.arange(len(padded)) < len(positions)
+    records = [(int(row), 0, bool(v)) for row, v in zip(padded, valid, strict=True)]
+    drawn = grain.MapDataset.source(records)[process_index::process_count]
+    batches = drawn.batch(local).map(_Gather(_reader(store, image_size, cache)))
+    return _iterate(batches, threads, workers=0)

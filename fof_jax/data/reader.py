@@ -1,0 +1,96 @@
+"""Decoded images of a store, kept in memory if there is room."""
+
+import dataclasses
+import os
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Int, UInt8
+
+from fof_jax.data.store import Store
+
+CACHES = ("ram", "none")
+
+
+def available_memory() -> int:
+    """Bytes that this process may still take: of the machine and of its container."""
+    figures = [os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        for line in meminfo.read_text().splitlines():
+            if line.startswith("MemAvailable:"):  # counts what the page cache holds
+                figures = [int(line.split()[1]) * 1024]
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit = int((group / "memory.max").read_text())
+        used = int((group / "memory.current").read_text())
+        stat = dict(
+            line.split() for line in (group / "memory.stat").read_text().splitlines()
+        )
+        figures.append(limit - used + int(stat["inactive_file"]))  # given back at need
+    except (OSError, ValueError, KeyError):
+        pass  # no container, or one without a limit ("max")
+    return min(figures)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Reader:
+    """Decoded images of a store at one size; `open_reader` makes it.
+
+    Attributes:
+      store: what it reads.
+      image_size: S.
+      pixels: the cache, [n, S, S, 3], or None.
+      filled: which rows of `pixels` have been decoded, or None.
+    """
+
+    store: Store
+    image_size: int
+    pixels: UInt8[np.ndarray, "n S S 3"] | None = None
+    filled: Bool[np.ndarray, " n"] | None = None
+
+    def read(self, rows: Int[np.ndarray, " B"]) -> UInt8[np.ndarray, "B S S 3"]:
+        """Images at the given positions of the store; safe in several threads."""
+        if self.pixels is None or self.filled is None:
+            side = self.image_size
+            out = np.empty((len(rows), side, side, 3), np.uint8)
+            for k, i in enumerate(rows):
+                out[k] = self.store.read(int(i), side)
+            return out
+        for i in rows[~self.filled[rows]]:
+            self.pixels[i] = self.store.read(int(i), self.image_size)
+            self.filled[i] = True  # after the pixels: another thread may look
+        return self.pixels[rows]
+
+
+def open_reader(store: Store, image_size: int, cache: str = "ram") -> Reader:
+    """A reader that folds, training and evaluation can share.
+
+    Args:
+      store: what to read.
+      image_size: side of the images.
+      cache: `ram` decodes an image once, on first use, and keeps it as uint8;
+        `none` decodes it each time.
+
+    Returns:
+      The reader.
+
+    Raises:
+      ValueError: a bad `cache`, or one that would take more than half of the
+        memory that is available.
+    """
+    if cache not in CACHES:
+        raise ValueError(f"data.cache={cache!r}: expected one of {', '.join(CACHES)}")
+    if cache == "none":
+        return Reader(store, image_size)
+    shape = (len(store), image_size, image_size, 3)
+    needed, available = int(np.prod(shape, dtype=np.int64)), available_memory()
+    if needed > available // 2:
+        raise ValueError(
+            f"data.cache='ram' needs {needed / 2**30:.1f} GiB for {len(store)} images "
+            f"of {image_size}x{image_size}; {available / 2**30:.1f} GiB are available "
+            "and at most half is taken. Set --config.data.cache=none."
+        )
+    return Reader(
+        store, image_size, np.empty(shape, np.uint8), np.zeros(shape[0], bool)
+    )

@@ -1,0 +1,254 @@
+"""Which regions train and which test, fold by fold; written once, read ever after."""
+
+import dataclasses
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.model_selection import KFold, StratifiedGroupKFold
+
+from fof_jax.data import atomic
+from fof_jax.data.columns import Columns
+from fof_jax.data.faults import DataWarning, shortened
+
+SCHEMES = ("patient", "roi", "fold")
+
+
+class SplitError(ValueError):
+    """A split that cannot be made, or a file that is not of this table."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Splits:
+    """Folds of one table.
+
+    Attributes:
+      scheme: `patient`, `roi` or `fold`.
+      seed: of the shuffle; means nothing under `fold`.
+      table_hash: of the table that the positions index.
+      folds: (train, test) positions, increasing, a pair a fold.
+      images: the ids that the positions stand for.
+    """
+
+    scheme: str
+    seed: int
+    table_hash: str
+    folds: tuple[tuple[np.ndarray, np.ndarray], ...]
+    images: tuple[str, ...]
+
+
+def make_splits(
+    columns: Columns, *, scheme: str = "patient", folds: int = 5, seed: int = 42
+) -> Splits:
+    """Divides a table into folds.
+
+    `patient` is stratified by grade and keeps a patient's regions together. `roi` is
+    the release's rule, KFold over regions in the table's order: regions of one
+    patient train and test. `fold` follows the table's own column.
+
+    Args:
+      columns: a store, or a cohort's columns.
+      scheme: `patient`, `roi` or `fold`.
+      folds: their number.
+      seed: of the shuffle.
+
+    Returns:
+      The folds; every region is tested exactly once.
+
+    Warns:
+      DataWarning: a class has fewer patients than there are folds.
+
+    Raises:
+      SplitError: the table cannot be divided so.
+    """
+    if scheme not in SCHEMES:
+        raise SplitError(
+            f"data.scheme={scheme!r}: expected one of {', '.join(SCHEMES)}"
+        )
+    n, patients = len(columns), np.array(columns.patients)
+    units = len(set(columns.patients)) if scheme == "patient" else n
+    if scheme != "fold" and not 2 <= folds <= units:
+        unit = "patients" if scheme == "patient" else "regions"
+        raise SplitError(
+            f"folds={folds} with {units} {unit}: expected 2 … {units}. "
+            "Set --config.folds."
+        )
+    if scheme == "fold":
+        tests = _own_folds(columns, folds)
+    elif scheme == "roi":
+        rule = KFold(folds, shuffle=True, random_state=seed)
+        tests = [test for _, test in rule.split(np.arange(n))]
+    else:
+        _check_strata(columns, folds)
+        grouped = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+        with warnings.catch_warnings():
+            # sklearn counts regions where patients matter; _check_strata has said it.
+            warnings.filterwarnings("ignore", "The least populated class")
+            pairs = grouped.split(np.zeros(n), columns.grades, patients)
+            tests = [test for _, test in pairs]
+    for k, test in enumerate(tests):
+        if not 0 < len(test) < n:
+            raise SplitError(
+                f"Fold {k} of {len(tests)} would test {len(test)} of {n} regions: "
+                "there are too few patients. Set --config.folds lower."
+            )
+    every = np.arange(n)
+    pairs_of = tuple((np.setdiff1d(every, test), np.sort(test)) for test in tests)
+    return Splits(scheme, seed, columns.table_hash, pairs_of, columns.images)
+
+
+def _own_folds(columns: Columns, folds: int) -> list[np.ndarray]:
+    if columns.folds is None:
+        raise SplitError(
+            "data.scheme='fold' wants a column 'fold' in the table; it has none. Add "
+            "it and build again, or set --config.data.scheme=patient."
+        )
+    present = sorted(set(columns.folds.tolist()))
+    if present != list(range(folds)):
+        raise SplitError(
+            f"The column 'fold' holds {shortened([str(f) for f in present])}; "
+            f"expected 0 … {folds - 1}, because folds={folds}. Set --config.folds."
+        )
+    return [np.flatnonzero(columns.folds == k) for k in present]
+
+
+def _check_strata(columns: Columns, folds: int) -> None:
+    patients = {
+        label: len({p for p, g in zip(columns.patients, columns.grades, strict=True)
+                    if g == k})
+        for k, label in enumerate(columns.classes)
+    }  # fmt: skip
+    few = [f"{label}: {count}" for label, count in patients.items() if count < folds]
+    regions = np.bincount(columns.grades, minlength=len(columns.classes))
+    if regions.max() < folds:
+        raise SplitError(
+            f"folds={folds}, and no class has as many regions ({regions.tolist()} of "
+            f"{', '.join(columns.classes)}). Set --config.folds lower."
+        )
+    if few:
+        warnings.warn(
+            f"Fewer patients than the {folds} folds in class {shortened(few)}: some "
+            "folds test or train without it.",
+            DataWarning,
+            stacklevel=3,
+        )
+
+
+def leak_share(splits: Splits, patients: tuple[str, ...]) -> float:
+    """The share of test regions, over all folds, whose patient also trains.
+
+    Args:
+      splits: folds.
+      patients: a patient a region, in the table's order.
+
+    Returns:
+      0 for a split by patient; about 0.69 for `roi` on TCGA GBM-LGG.
+    """
+    owner = np.array(patients)
+    leaked = [np.isin(owner[test], owner[train]) for train, test in splits.folds]
+    return float(np.concatenate(leaked).mean())
+
+
+def _side(columns: Columns, rows: np.ndarray) -> dict[str, Any]:
+    counts = np.bincount(columns.grades[rows], minlength=len(columns.classes))
+    return {
+        "regions": len(rows),
+        "patients": len({columns.patients[i] for i in rows}),
+        "classes": dict(zip(columns.classes, counts.tolist(), strict=True)),
+        "images": [columns.images[i] for i in rows],
+    }
+
+
+def write_splits(path: Path | str, splits: Splits, columns: Columns) -> None:
+    """Writes folds as JSON: ids and counts a class and fold, scheme, seed, hash.
+
+    Args:
+      path: where to.
+      splits: folds of `columns`.
+      columns: the table, for patients and grades.
+
+    Raises:
+      SplitError: `splits` is of another table.
+    """
+    _same_table(str(path), splits.table_hash, columns)
+    document = {
+        "scheme": splits.scheme,
+        "seed": splits.seed,
+        "table_hash": splits.table_hash,
+        "leak_share": leak_share(splits, columns.patients),
+        "folds": [
+            {"fold": k, "train": _side(columns, train), "test": _side(columns, test)}
+            for k, (train, test) in enumerate(splits.folds)
+        ],
+    }
+    atomic.write_text(Path(path), json.dumps(document, indent=1) + "\n")
+
+
+def _same_table(path: str, table_hash: object, columns: Columns) -> None:
+    if table_hash != columns.table_hash:
+        raise SplitError(
+            f"{path} belongs to another table (hash {str(table_hash)[:12]}, the "
+            f"store has {columns.table_hash[:12]}): images, patients, grades, markers "
+            "or folds have changed. Use a new workdir, or go back to the old table."
+        )
+
+
+def read_splits(path: Path | str, columns: Columns) -> Splits:
+    """Reads folds and checks that they are this table's and do not leak.
+
+    Args:
+      path: a file of `write_splits`.
+      columns: the table, usually a store.
+
+    Returns:
+      The folds.
+
+    Raises:
+      SplitError: no such file, not of its form, of another table, an image on both
+        sides, or, under `patient`, a patient on both sides.
+    """
+    try:
+        document = json.loads(Path(path).read_text(encoding="utf-8"))
+        scheme, seed = document["scheme"], document["seed"]
+        table_hash = document["table_hash"]
+        listed = [
+            (fold["train"]["images"], fold["test"]["images"])
+            for fold in document["folds"]
+        ]
+    except (OSError, UnicodeDecodeError) as error:
+        raise SplitError(f"{path} cannot be read: {error}") from None
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise SplitError(
+            f"{path} is not a file of splits ({type(error).__name__}: {error}). "
+            "Remove it to have it made again."
+        ) from None
+    _same_table(str(path), table_hash, columns)
+    position = {name: i for i, name in enumerate(columns.images)}
+    strangers = [n for pair in listed for side in pair for n in side
+                 if n not in position]  # fmt: skip
+    if strangers:
+        raise SplitError(f"{path}: not in the table: {shortened(strangers)}")
+    folds = tuple(
+        (np.array([position[n] for n in train], int),
+         np.array([position[n] for n in test], int))
+        for train, test in listed
+    )  # fmt: skip
+    splits = Splits(scheme, seed, table_hash, folds, columns.images)
+    _refuse_leaks(str(path), splits, columns)
+    return splits
+
+
+def _refuse_leaks(path: str, splits: Splits, columns: Columns) -> None:
+    for k, (train, test) in enumerate(splits.folds):
+        both = [columns.images[i] for i in np.intersect1d(train, test)]
+        what = "images"
+        if not both and splits.scheme == "patient":
+            sides = [{columns.patients[i] for i in side} for side in (train, test)]
+            both, what = sorted(sides[0] & sides[1]), "patients"
+        if both:
+            raise SplitError(
+                f"{path}: fold {k} has {len(both)} {what} on both sides: "
+                f"{shortened(both)}. Remove the file to have it made again."
+            )

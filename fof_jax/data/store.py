@@ -1,0 +1,274 @@
+"""A cohort as a TFDS dataset in ArrayRecord files, read at random, no TensorFlow.
+
+On disk, below `directory/name/store/`:
+
+    current.json            which build is in use
+    <digest>/columns.json   the table's columns, sizes, reading rule
+    <digest>/regions/1.0.0/ the TFDS dataset: encoded images and the same columns
+
+A build appears under its final name only when it is whole.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from jaxtyping import Bool, Int, UInt8
+
+from fof_jax.data import atomic, columns, images
+from fof_jax.data.builder import SPLIT, Regions
+from fof_jax.data.cohort import Cohort
+from fof_jax.data.faults import DataWarning, MissingDataError, shortened
+
+_FORMAT = 1  # of the files below; a store of another format is built again
+_STAGING = ".building-"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Store(columns.Columns):
+    """A built cohort: its columns, and its images by position.
+
+    Attributes:
+      folder: the build's folder.
+      small: what `read` does with an image smaller than is asked for.
+      sizes: height and width as stored.
+      has_mask: True where there is a truth mask.
+      origin: what the builder was told about where the cohort is from.
+    """
+
+    folder: Path
+    small: str
+    sizes: Int[np.ndarray, "n 2"]
+    has_mask: Bool[np.ndarray, " n"]
+    origin: str
+
+    @functools.cached_property
+    def _source(self):
+        builder = tfds.builder_from_directory(_dataset_folder(self.folder))
+        skip = {"image": tfds.decode.SkipDecoding()}
+        return builder.as_data_source(split=SPLIT, decoders=skip)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Open files do not travel to a worker process; it opens its own.
+        return {k: v for k, v in self.__dict__.items() if k != "_source"}
+
+    def encoded(self, i: int) -> bytes:
+        """The PNG or JPEG bytes of image i, as they were in the user's file."""
+        return self._source[i]["image"]
+
+    def read(self, i: int, image_size: int) -> UInt8[np.ndarray, "S S 3"]:
+        """Decodes image i at image_size x image_size; the rules are `data.images`'.
+
+        Raises:
+          ValueError: it is smaller and the store was built with `small='error'`.
+        """
+        name = self.images[i]
+        return images.decode_region(
+            self.encoded(i), image_size, small=self.small, name=name
+        )
+
+    def read_mask(self, i: int, image_size: int) -> Bool[np.ndarray, "S S"] | None:
+        """The truth mask of image i, or None if it has none."""
+        if not self.has_mask[i]:
+            return None
+        data, name = self._source[i]["mask"], self.images[i]
+        return images.decode_mask(data, image_size, small=self.small, name=name)
+
+
+def _home(directory: Path | str, name: str) -> Path:
+    return Path(directory) / name / "store"
+
+
+def _dataset_folder(folder: Path) -> Path:
+    return folder / Regions.name / str(Regions.VERSION)
+
+
+def _digest(cohort: Cohort) -> str:
+    """Of the columns and of every file's content."""
+    whole = hashlib.sha256(columns.from_cohort(cohort).table_hash.encode())
+    whole.update(str(_FORMAT).encode())
+    for row in cohort.rows:
+        for path in (row.image, row.mask):
+            if path is not None:
+                with path.open("rb") as file:
+                    whole.update(hashlib.file_digest(file, "sha256").digest())
+    return whole.hexdigest()[:16]
+
+
+def _check_sizes(
+    sizes: np.ndarray, names: tuple[str, ...], small: str, image_size: int
+) -> None:
+    if small not in images.SMALL_RULES:
+        raise ValueError(
+            f"data.small={small!r}: expected one of {', '.join(images.SMALL_RULES)}"
+        )
+
+    def told(where: np.ndarray) -> str:
+        return shortened([f"{names[i]} ({sizes[i, 1]}x{sizes[i, 0]})" for i in where])
+
+    under = np.flatnonzero(sizes.min(axis=1) < image_size)
+    if len(under):
+        text = (
+            f"{len(under)} of {len(names)} images are smaller than "
+            f"image_size={image_size}: {told(under)}"
+        )
+        if small == "error":
+            raise ValueError(
+                f"{text}. data.small='error' forbids that: lower "
+                "--config.data.image_size, or set --config.data.small to resize or pad."
+            )
+        fate = "enlarged" if small == "resize" else "padded with white"
+        warnings.warn(
+            f"{text}. They are {fate} when read (data.small={small!r}).",
+            DataWarning,
+            stacklevel=3,
+        )
+    oblong = np.flatnonzero(sizes[:, 0] != sizes[:, 1])
+    if len(oblong):
+        warnings.warn(
+            f"{len(oblong)} of {len(names)} images are not square: {told(oblong)}. "
+            "They are squeezed into a square when read.",
+            DataWarning,
+            stacklevel=3,
+        )
+
+
+def build_store(
+    cohort: Cohort,
+    *,
+    directory: Path | str,
+    name: str,
+    small: str = "resize",
+    image_size: int,
+    origin: str = "",
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Builds a store, or finds that this very cohort is built already.
+
+    Files that earlier builds left half-made are removed, under a lock. Images keep
+    their encoded bytes where `data.images` allows.
+
+    Args:
+      cohort: rows that `check_images` has found sound.
+      directory: where stores are (`data.dir`).
+      name: of this store.
+      small: `resize`, `pad` or `error`: what reading does with an image that is
+        smaller than asked for. One store serves several sizes, so it is applied
+        when reading; here it is checked for `image_size` and told.
+      image_size: the size at which the store will be read first.
+      origin: a text kept in the store, to know it again.
+      progress: called with (done, of) after each image.
+
+    Returns:
+      The folder of the build.
+
+    Warns:
+      DataWarning: images that are smaller, or not square, and which.
+
+    Raises:
+      ValueError: small images under `error`; a bad `small`; an empty cohort.
+      ImageFault: a file is not an image that is accepted.
+    """
+    if not cohort.rows:
+        raise ValueError(f"The cohort for store '{name}' has no rows.")
+    with images.quiet_decoding():
+        headers = [images.read_header(row.image) for row in cohort.rows]
+    sizes = np.array([(h.height, h.width) for h in headers], np.int32)
+    table = columns.from_cohort(cohort)
+    _check_sizes(sizes, table.images, small, image_size)
+    home = _home(directory, name)
+    with atomic.locked(home / ".lock"):
+        for stale in home.glob(f"{_STAGING}*"):
+            shutil.rmtree(stale)
+        folder = home / _digest(cohort)
+        if not folder.exists():
+            _build(cohort, folder, progress)
+        document = {
+            "format": _FORMAT,
+            "small": small,
+            "origin": origin,
+            "table_hash": table.table_hash,
+            "sizes": sizes.tolist(),
+            "has_mask": [row.mask is not None for row in cohort.rows],
+            **columns.to_json(table),
+        }
+        atomic.write_text(folder / "columns.json", json.dumps(document))
+        atomic.write_text(home / "current.json", json.dumps({"build": folder.name}))
+    return folder
+
+
+def _build(
+    cohort: Cohort, folder: Path, progress: Callable[[int, int], None] | None
+) -> None:
+    staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=_STAGING))
+    os.chmod(staging, 0o755)  # mkdtemp makes folders that only their owner can read
+    tfds.disable_progress_bar()  # ours has a rate; theirs needs IPython's
+    tfds_log = logging.getLogger("absl")
+    level = tfds_log.level
+    tfds_log.setLevel(logging.WARNING)
+    try:
+        builder = Regions(
+            cohort=cohort,
+            progress=progress,
+            data_dir=str(staging),
+            file_format="array_record",
+        )
+        builder.download_and_prepare()
+        shutil.rmtree(staging / "downloads", ignore_errors=True)
+        os.rename(staging, folder)
+    finally:
+        tfds_log.setLevel(level)
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def open_store(directory: Path | str, name: str) -> Store:
+    """Opens the current build of a store; no image is read.
+
+    Args:
+      directory: where stores are (`data.dir`).
+      name: of the store.
+
+    Returns:
+      Its columns, and its images by position.
+
+    Raises:
+      MissingDataError: there is none, or it is not whole; says how to build it.
+    """
+    home = _home(directory, name)
+    remedy = f"Build it: python launch.py data build --config=configs/{name}.py"
+    if not (home / "current.json").exists():
+        raise MissingDataError(f"There is no store '{name}' in {directory}. {remedy}")
+    try:
+        folder = home / json.loads((home / "current.json").read_text())["build"]
+        data = json.loads((folder / "columns.json").read_text(encoding="utf-8"))
+        if data["format"] != _FORMAT:
+            raise ValueError(f"format {data['format']}, expected {_FORMAT}")
+        store = Store(
+            **columns.fields_from_json(data),
+            folder=folder,
+            small=data["small"],
+            sizes=np.array(data["sizes"], np.int32),
+            has_mask=np.array(data["has_mask"], bool),
+            origin=data["origin"],
+        )
+        if store.table_hash != data["table_hash"]:
+            raise ValueError("columns.json was changed after the build")
+        if not (_dataset_folder(folder) / "dataset_info.json").exists():
+            raise ValueError(f"{_dataset_folder(folder)} is not there")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise MissingDataError(
+            f"The store '{name}' in {home} is not whole ({error}). Remove that folder. "
+            f"{remedy}"
+        ) from None
+    return store

@@ -1,0 +1,194 @@
+"""`data build`, `check`, `split`, and the store that training asks for."""
+
+import csv
+import io
+import json
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cohort_files import BIOMARKERS, CLASSES, SHARED, pixels, write_cohort_files
+from ml_collections import ConfigDict
+from PIL import Image
+
+from fof_jax.cli.data import prepare, run
+from fof_jax.data.faults import CohortError, MissingDataError
+
+
+def config_for(tmp_path, **data):
+    fields = {
+        "name": "cohort",
+        "dir": str(tmp_path / "data"),
+        "raw_dir": "",
+        "table": str(tmp_path / "table.csv"),
+        "regions": 12,
+        "image_size": 20,
+        "classes": CLASSES,
+        "biomarkers": BIOMARKERS,
+        "float_markers": (),
+        "scheme": "patient",
+        "small": "resize",
+        "cache": "ram",
+        "workers": 0,
+        "threads": 2,
+    }
+    return ConfigDict({"seed": 42, "folds": 3, "data": {**fields, **data}})
+
+
+def call(action, config):
+    out = io.StringIO()
+    assert run([action], config, out=out) == 0
+    return out.getvalue()
+
+
+def test_build_then_split(tmp_path):
+    write_cohort_files(tmp_path, 24)
+    config = config_for(tmp_path)
+    told = call("build", config)
+    assert "24 images of 12 patients: II 8, III 8, IV 8" in told
+    assert "idh: known for 20 of 24" in told
+    assert "stored 24/24 images" in told
+    assert prepare(config).grades.tolist() == [i // 2 % 3 for i in range(24)]
+    told = call("split", config)
+    assert "scheme patient: 0.0% of test regions" in told
+    document = json.loads((tmp_path / "data/cohort/splits.json").read_text())
+    assert len(document["folds"]) == 3
+    config.data.scheme = "roi"
+    assert "scheme roi: 0.0%" not in call("split", config)
+
+
+def test_check_writes_nothing(tmp_path):
+    write_cohort_files(tmp_path, 4)
+    assert "no faults" in call("check", config_for(tmp_path))
+    assert not (tmp_path / "data").exists()
+
+
+def test_faults_write_nothing(tmp_path):
+    write_cohort_files(tmp_path, 4)
+    (tmp_path / "img/001.png").unlink()
+    for action in ("build", "check"):
+        with pytest.raises(CohortError, match="missing file"):
+            run([action], config_for(tmp_path), out=io.StringIO())
+    assert not (tmp_path / "data").exists()
+
+
+def test_warnings_are_lines(tmp_path):
+    write_cohort_files(tmp_path, 4, side=10)
+    told = call("build", config_for(tmp_path))
+    assert "warning: 4 of 4 images are smaller than image_size=20" in told
+
+
+@pytest.mark.parametrize("words", [[], ["bild"], ["build", "now"]])
+def test_bad_actions(tmp_path, words):
+    with pytest.raises(ValueError, match="expected one of build, check, split"):
+        run(words, config_for(tmp_path))
+
+
+def test_what_is_not_set_or_not_there(tmp_path):
+    with pytest.raises(ValueError, match="data.table is not set"):
+        run(["build"], config_for(tmp_path, table=""), out=io.StringIO())
+    with pytest.raises(ValueError, match="expected one of gbmlgg, cohort, phantom"):
+        run(["build"], config_for(tmp_path, name="mine"), out=io.StringIO())
+    with pytest.raises(MissingDataError, match="data build --config=configs/cohort"):
+        prepare(config_for(tmp_path))
+    config = config_for(tmp_path, name="gbmlgg")
+    for call_it in (lambda: prepare(config), lambda: run(["build"], config)):
+        with pytest.raises(MissingDataError) as caught:
+            call_it()
+        assert "all_st/" in str(caught.value)
+        assert str(tmp_path / "data/gbmlgg") in str(caught.value)
+
+
+def test_a_store_of_other_classes_is_refused(tmp_path):
+    write_cohort_files(tmp_path, 4)
+    call("build", config_for(tmp_path))
+    with pytest.raises(ValueError, match="data.biomarkers is .*the store"):
+        prepare(config_for(tmp_path, biomarkers=("EGFR",)))
+    with pytest.raises(ValueError, match="data.classes is"):
+        prepare(config_for(tmp_path, classes=("II", "III")))
+
+
+def stand_in_phantom(tmp_path, monkeypatch):
+    """A phantom of noise, in place of the drawn one; counts how often it is drawn."""
+    calls: list[dict] = []
+
+    def write_cohort(directory, *, regions, image_size, seed, progress):
+        calls.append({"regions": regions, "image_size": image_size, "seed": seed})
+        (directory / "img").mkdir()
+        table = Path(directory) / "cohort.csv"
+        with table.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["image", "patient", "grade", *BIOMARKERS, "mask"])
+            for i in range(regions):
+                image = pixels(1000 * seed + i, image_size, image_size)
+                Image.fromarray(image).save(directory / f"img/{i}.png")
+                mask = Image.fromarray(np.full(image.shape[:2], 255, np.uint8))
+                mask.save(directory / f"img/{i}_mask.png")
+                cells = [f"img/{i}.png", f"P{i}", CLASSES[i % 3], i % 2, -1]
+                writer.writerow([*cells, f"img/{i}_mask.png"])
+                progress(i + 1, regions)
+        return table
+
+    module = types.ModuleType("fof_jax.data.phantom")
+    module.__file__ = str(tmp_path / "phantom.py")
+    Path(module.__file__).write_text("version 1")
+    module.write_cohort = write_cohort
+    monkeypatch.setitem(sys.modules, "fof_jax.data.phantom", module)
+    return calls
+
+
+def test_the_phantom_is_drawn_when_its_parameters_change(tmp_path, monkeypatch):
+    calls = stand_in_phantom(tmp_path, monkeypatch)
+    config = config_for(tmp_path, name="phantom")
+    out = io.StringIO()
+    store = prepare(config, out=out)
+    assert "drew 12/12 images" in out.getvalue()
+    assert calls == [{"regions": 12, "image_size": 20, "seed": 42}]
+    assert store.read_mask(3, 20).all()
+    assert prepare(config, out=out).folder == store.folder
+    assert len(calls) == 1
+    config.data.regions = 9
+    assert len(prepare(config, out=out)) == 9
+    config.seed = 1
+    again = prepare(config, out=out)
+    np.testing.assert_array_equal(again.read(2, 20), pixels(1002))
+    assert len(calls) == 3
+    (tmp_path / "phantom.py").write_text("version 2")  # drawn by other code
+    prepare(config, out=out)
+    assert len(calls) == 4
+    assert not list((tmp_path / "data/phantom").glob(".drawing-*"))
+    assert "12 images" in call("build", config_for(tmp_path, name="phantom"))
+
+
+def test_real_lung_tiles(tmp_path):
+    folder = SHARED / "data/lc25000_lung224"
+    if not folder.exists():
+        pytest.skip(f"no real tiles in {folder}")
+    names = {"lung_n": "benign", "lung_aca": "adenocarcinoma",
+             "lung_scc": "squamous"}  # fmt: skip
+    text = (folder / "labels.csv").read_text(encoding="utf-8-sig")
+    labels = list(csv.DictReader(text.splitlines()))
+    with (tmp_path / "table.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image", "patient", "grade", "malignant", "squamous"])
+        for row in labels:
+            kind = row["class"]
+            markers = [int(kind != "lung_n"), int(kind == "lung_scc")]
+            writer.writerow([row["file"], row["tile_cluster"], names[kind], *markers])
+    config = config_for(
+        tmp_path,
+        raw_dir=str(folder),
+        classes=tuple(names.values()),
+        biomarkers=("malignant", "squamous"),
+        image_size=224,
+    )
+    told = call("build", config)
+    n = len(labels)
+    assert f"{n} images of " in told
+    assert "warning" not in told
+    store = prepare(config)
+    with Image.open(folder / labels[500]["file"]) as image:
+        np.testing.assert_array_equal(store.read(500, 224), np.asarray(image))
+    assert "0.0% of test regions" in call("split", config)

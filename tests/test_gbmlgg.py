@@ -1,0 +1,157 @@
+"""Pathomic Fusion's distribution, on the real rows that are at hand and a stand-in."""
+
+import csv
+import warnings
+
+import numpy as np
+import pytest
+from cohort_files import SHARED, pixels
+from PIL import Image
+
+from fof_jax.data.faults import CohortError, DataWarning, MissingDataError
+from fof_jax.data.gbmlgg import BIOMARKERS, EXPECTED, make_cohort
+
+TABLES = SHARED / "data/tcga_glioma_tables"
+COLUMNS = ["TCGA ID", "indexes", *BIOMARKERS.values(), "7p", "7q", "10p", "10q"]
+
+
+def distribution(folder, patients):
+    """`patients`: id -> (grade cell, idh cell, number of regions)."""
+    (folder / "all_st").mkdir(exist_ok=True)
+    Image.fromarray(pixels(0, 4, 4)).save(folder / "one.png")
+    data = (folder / "one.png").read_bytes()
+    with (
+        (folder / "all_dataset.csv").open("w", newline="") as a,
+        (folder / "grade_data.csv").open("w", newline="") as g,
+    ):
+        molecular, graded = csv.writer(a), csv.writer(g)
+        molecular.writerow(COLUMNS)
+        graded.writerow(["TCGA ID", "Histology", "Grade", "Region count"])
+        for patient, (grade, idh, count) in patients.items():
+            cells = [idh, idh, "-1", "2", "", "0"]
+            molecular.writerow([patient, 0, *cells, 0.5, "", -0.25, 1])
+            graded.writerow([patient, "x", grade, count])
+            for k in range(count):
+                name = f"{patient}-01Z-00-DX1.abc_{k}.png"
+                (folder / "all_st" / name).write_bytes(data)
+
+
+def test_columns_by_name_and_unknown_stays_unknown(tmp_path):
+    distribution(tmp_path, {
+        "TCGA-AA-0001": ("2", "1", 2), "TCGA-AA-0002": ("4", "NA", 1),
+        "TCGA-AA-0003": ("NA", "0", 1), "TCGA-AA-0004": ("3", "0", 1),
+    })  # fmt: skip
+    with pytest.warns(DataWarning, match="expected .patients, regions"):
+        cohort = make_cohort(tmp_path)
+    assert cohort.classes == ("II", "III", "IV")
+    assert cohort.biomarkers == (
+        "idh", "codeletion", "PTEN", "EGFR", "CARD11", "FGFR2"
+    )  # fmt: skip
+    assert [(r.patient, r.grade) for r in cohort.rows] == [
+        ("TCGA-AA-0001", 0), ("TCGA-AA-0001", 0), ("TCGA-AA-0004", 1)
+    ]  # fmt: skip
+    assert cohort.rows[0].biomarkers == (1, 1, -1, 2, None, 0)
+    assert cohort.float_markers == ("10q", "10p", "7p", "7q")
+    assert cohort.rows[0].floats == (1.0, -0.25, 0.5, None)
+    with pytest.warns(DataWarning):
+        graded = make_cohort(tmp_path, subset="graded")
+    assert [r.biomarkers[:2] for r in graded.rows if r.grade == 2] == [(None, None)]
+
+
+def counts_of_true_size():
+    """769 patients with the published counts of regions a class and subset."""
+    patients, number = {}, 0
+
+    def add(n_patients, n_regions, grade, idh):
+        nonlocal number
+        extra = n_regions - n_patients
+        for k in range(n_patients):
+            count = 1 + extra // n_patients + (k < extra % n_patients)
+            patients[f"TCGA-{number // 10000:02d}-{number % 10000:04d}"] = (
+                grade, idh, count)  # fmt: skip
+            number += 1
+
+    add(200, 393, "2", "1")
+    add(200, 408, "3", "0")
+    add(264, 524, "4", "0")
+    add(2, 3, "2", "NA")
+    add(70, 130, "4", "NA")
+    add(33, 47, "NA", "1")
+    return patients
+
+
+def test_a_distribution_of_the_true_size_has_the_published_counts(tmp_path):
+    patients = counts_of_true_size()
+    assert len(patients) == 769
+    assert sum(count for *_, count in patients.values()) == 1505
+    distribution(tmp_path, patients)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # nothing to report
+        for subset, (n_patients, n_regions, by_class) in EXPECTED.items():
+            rows = make_cohort(tmp_path, subset=subset).rows
+            assert len({r.patient for r in rows}) == n_patients
+            assert len(rows) == n_regions
+            grades = np.bincount([r.grade for r in rows])
+            assert tuple(grades.tolist()) == by_class
+    next((tmp_path / "all_st").glob("TCGA-00-0007*")).unlink()
+    with pytest.warns(DataWarning, match=r"TCGA-00-0007 \(2, 1 here\)"):
+        make_cohort(tmp_path)
+
+
+def test_strangers_are_listed(tmp_path):
+    distribution(tmp_path, {"TCGA-AA-0001": ("2", "1", 1),
+                            "TCGA-AA-0002": ("2", "1", 0)})  # fmt: skip
+    Image.fromarray(pixels(1, 4, 4)).save(tmp_path / "all_st/TCGA-ZZ-9999-1_1.png")
+    with pytest.warns(DataWarning) as caught:
+        make_cohort(tmp_path)
+    told = " ".join(str(w.message) for w in caught)
+    assert "in no table, left out: TCGA-ZZ-9999" in told
+    assert "no image in all_st/: TCGA-AA-0002" in told
+
+
+def test_what_is_missing_is_said_with_the_remedy(tmp_path):
+    with pytest.raises(MissingDataError) as caught:
+        make_cohort(tmp_path / "gbmlgg")
+    for part in ("all_st/", "all_dataset.csv", "grade_data.csv", "Pathomic Fusion",
+                 str(tmp_path / "gbmlgg"),
+                 "python launch.py data build --config=configs/gbmlgg.py"):  # fmt: skip
+        assert part in str(caught.value)
+
+
+def test_cells_that_are_no_statuses(tmp_path):
+    distribution(tmp_path, {"TCGA-AA-0001": ("2", "0.61", 1),
+                            "TCGA-AA-0002": ("5", "1", 1)})  # fmt: skip
+    with pytest.raises(CohortError, match="(?s)z-scores.*unknown grade"):
+        make_cohort(tmp_path)
+    with pytest.raises(ValueError, match="molecular or graded"):
+        make_cohort(tmp_path, subset="all")
+
+
+@pytest.mark.skipif(not TABLES.exists(), reason=f"no real tables in {TABLES}")
+def test_the_real_rows_parse_to_the_joined_table(tmp_path):
+    for name in ("all_dataset", "grade_data"):
+        source = TABLES / f"{name}.excerpt74.csv"
+        (tmp_path / f"{name}.csv").write_bytes(source.read_bytes())
+    text = (TABLES / "fof_biomarkers_74.csv").read_text(encoding="utf-8-sig")
+    joined = list(csv.DictReader(text.splitlines()))
+    (tmp_path / "all_st").mkdir()
+    for row in joined:
+        name = f"{row['TCGA ID']}-01Z-00-DX1.abc_1.png"
+        Image.fromarray(pixels(0, 4, 4)).save(tmp_path / "all_st" / name)
+    with pytest.warns(DataWarning):
+        rows = make_cohort(tmp_path, subset="graded").rows
+    found = {row.patient: (row.grade, row.biomarkers) for row in rows}
+
+    def status(cell):
+        return None if cell in ("", "NA") else int(float(cell))
+
+    wanted = {
+        row["TCGA ID"]: (
+            int(float(row["Grade"])) - 2,
+            tuple(status(row[column]) for column in BIOMARKERS.values()),
+        )
+        for row in joined
+        if row["Grade"] not in ("", "NA")
+    }
+    assert len(joined) == 74
+    assert found == wanted
