@@ -250,4 +250,4 @@ def test_recorded_bytes():
     assert digest.hexdigest()[:16] == RECORDED
 
 
-RECORDED = "239a8eadea25c608"
+RECORDED = "10141e08c34c4a0f"

@@ -153,6 +153,7 @@ def make(
     elongation: float,
     irregular: float,
     dark: float,
+    uneven: float = 0.18,
     hollow: float = 0.0,
     along: Float32[np.ndarray, "n 2"] | None = None,
 ) -> Nuclei:
@@ -166,6 +167,7 @@ def make(
       elongation: mean ratio of long to short axis, 1 or more.
       irregular: amplitude of the outline's harmonics.
       dark: mean haematoxylin strength.
+      uneven: largest deviation of a nucleus from it, as a share.
       hollow: see `Nuclei`.
       along: long axes; random when None.
     """
@@ -177,7 +179,7 @@ def make(
     lobes = np.stack(
         [irregular * chance.bell(rng, n), irregular * chance.bell(rng, n)], axis=1
     )
-    strength = dark * chance.uniform(rng, 0.82, 1.18, n)
+    strength = dark * chance.uniform(rng, 1 - uneven, 1 + uneven, n)
     return Nuclei(
         at=at,
         axes=axes,

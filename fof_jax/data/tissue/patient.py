@@ -68,6 +68,7 @@ class Stain:
     Attributes:
       haematoxylin: optical density (base 10) per unit of stain in R, G, B.
       eosin: the same for eosin.
+      bite: how much more than its share a dense nucleus takes up, per unit.
       mean_h: mean haematoxylin over tissue, in units of stain.
       std_h: its standard deviation.
       mean_e: mean eosin over tissue.
@@ -78,6 +79,7 @@ class Stain:
 
     haematoxylin: Triple
     eosin: Triple
+    bite: float
     mean_h: float
     std_h: float
     mean_e: float
@@ -126,6 +128,7 @@ def draw_stain(rng: np.random.Generator) -> Stain:
     return Stain(
         haematoxylin=unit((0.650, 0.704, 0.286), 0.09),
         eosin=unit((0.092, 0.954, 0.283), 0.07),
+        bite=between(rng, -0.35, 0.8),
         mean_h=between(rng, 0.20, 0.36),
         std_h=between(rng, 0.19, 0.27),
         mean_e=between(rng, 0.20, 0.36),

@@ -7,13 +7,21 @@ from fof_jax.data.tissue import chance, nuclei, structures
 from fof_jax.data.tissue.patient import Patient
 
 # Keys of the streams, one per part; see `chance.stream`.
-_FIBRES, _PLACES, _SHAPES, _VESSELS, _CYSTS, _STRUCTURES, _GIANTS, _CHROMATIN = range(
-    10, 18
-)
+(
+    _FIBRES,
+    _PLACES,
+    _SHAPES,
+    _VESSELS,
+    _CYSTS,
+    _STRUCTURES,
+    _GIANTS,
+    _CHROMATIN,
+    _BENEATH,
+) = range(10, 19)
 # Nuclei per square millimetre, mean radius (um), its variation, outline, chromatin:
 # grade II, then III and IV, which differ from each other by structures alone.
-_DENSITY = ((1500.0, 2300.0), (2400.0, 3500.0))
-_RADIUS = (3.3, 4.0)
+_DENSITY = ((1700.0, 2600.0), (2300.0, 3400.0))
+_RADIUS = (3.5, 3.9)
 _SPREAD = (0.08, 0.26)
 _IRREGULAR = (0.03, 0.13)
 _CLUMPING = (0.25, 0.7)
@@ -102,8 +110,8 @@ def tissue(
     eosin = eosin * (1 - core) + (np.float32(0.35) + np.float32(0.6) * grain) * core
     haze = haze * (1 - core) + np.float32(0.12) * grain * core
     eosin = eosin * (1 - tuft) + np.float32(0.8) * tuft
-    eosin = np.maximum(eosin, np.float32(0.8) * wall)
-    empty = np.maximum(np.maximum(cysts * np.float32(0.7), bore), found.lumen)
+    eosin = np.maximum(eosin, np.float32(0.95) * wall)
+    empty = np.maximum(np.maximum(cysts, bore) * np.float32(0.7), found.lumen)
     eosin = eosin * (1 - np.float32(0.85) * empty)
     haze = haze * (1 - np.float32(0.85) * empty)
     pale = np.maximum(np.minimum(halo, 1) * np.float32(0.8), clear * np.float32(0.6))
@@ -113,9 +121,27 @@ def tissue(
     rng = chance.stream(*seed, _CHROMATIN)
     clumps = chance.value_noise(rng, side, max(1.0, 1.3 / um)) - np.float32(0.5)
     drawn = drawn * (1 + np.float32(_CLUMPING[high]) * clumps)
+    haze = np.maximum(haze, _beneath(chance.stream(*seed, _BENEATH), side, um))
     haematoxylin = np.maximum(haze, drawn)
     eosin = eosin * (1 - np.float32(0.55) * np.minimum(drawn, 1))
     return haematoxylin, eosin, found.mask | (giants > 0.4)
+
+
+def _beneath(rng: np.random.Generator, side: int, um: float) -> np.ndarray:
+    """Haematoxylin of nuclei deeper in the section, pale and out of focus.
+
+    A distractor: their number is independent of the grade and blurs what the amount
+    of haematoxylin says.
+    """
+    spacing = 1000 / float(np.sqrt(chance.between(rng, 200.0, 2600.0)))
+    at = nuclei.scatter(rng, field=side * um, spacing=spacing, jitter=1.0)
+    radius = chance.between(rng, 3.2, 4.6)
+    canvas = np.zeros((side, side), np.float32)
+    for grow in (0.55, 0.8, 1.05, 1.3):
+        layer = np.zeros((side, side), np.float32)
+        nuclei.stamp(layer, nuclei.discs(at, radius * grow), um)
+        canvas += layer
+    return canvas * np.float32(chance.between(rng, 0.25, 0.6) / 4)
 
 
 def _neuropil(
@@ -180,10 +206,11 @@ def _ordinary(
         places,
         radius=_RADIUS[high],
         spread=_SPREAD[high],
-        elongation=(2.6, 2.1, 1.4, 1.15, 1.0)[2 + pten],
+        elongation=(2.4, 1.9, 1.4, 1.15, 1.0)[2 + pten],
         irregular=_IRREGULAR[high],
         dark=1.0,
-        hollow=(0.0, 0.12, 0.6)[1 + card11],
+        uneven=chance.between(rng, 0.1, 0.6),
+        hollow=(0.0, 0.1, 0.55)[1 + card11],
     )
 
 

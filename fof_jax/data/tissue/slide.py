@@ -72,7 +72,8 @@ def photograph(
     Returns:
       The image, and `mask` without the pixels that lie on empty glass.
     """
-    h = standardise(haematoxylin, mean=stain.mean_h, std=stain.std_h)
+    taken = haematoxylin * (1 + np.float32(stain.bite) * np.minimum(haematoxylin, 1))
+    h = standardise(taken, mean=stain.mean_h, std=stain.std_h)
     e = standardise(eosin, mean=stain.mean_e, std=stain.std_e)
     side = h.shape[0]
     density = np.empty((3, side, side), np.float32)
