@@ -1,0 +1,1 @@
+"""The parts of the phantom: patients, noise, nuclei, structures, stain, PNG."""
