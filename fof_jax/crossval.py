@@ -107,8 +107,7 @@ def conclude(
     results |= {
         "method": config.method,
         "scheme": config.data.scheme,
-        "folds_finished": len(finished),
-        "folds": folds,
+        "finished": f"{len(finished)} of {folds} folds",
     }
     write_json(workdir / "results.json", results)
     caption = f"{config.data.name}, {config.method}"

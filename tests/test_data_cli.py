@@ -13,7 +13,7 @@ from cohort_files import BIOMARKERS, CLASSES, SHARED, pixels, write_cohort_files
 from ml_collections import ConfigDict
 from PIL import Image
 
-from fof_jax.cli.data import prepare, run
+from fof_jax.cli.data import act, prepare
 from fof_jax.data.faults import CohortError, MissingDataError
 
 
@@ -88,13 +88,13 @@ def test_bad_actions(tmp_path, words):
 
 def test_what_is_not_set_or_not_there(tmp_path):
     with pytest.raises(ValueError, match="data.table is not set"):
-        run(["build"], config_for(tmp_path, table=""), out=io.StringIO())
+        act("build", config_for(tmp_path, table=""), out=io.StringIO())
     with pytest.raises(ValueError, match="expected one of gbmlgg, cohort, phantom"):
-        run(["build"], config_for(tmp_path, name="mine"), out=io.StringIO())
+        act("build", config_for(tmp_path, name="mine"), out=io.StringIO())
     with pytest.raises(MissingDataError, match="data build --config=configs/cohort"):
         prepare(config_for(tmp_path))
     config = config_for(tmp_path, name="gbmlgg")
-    for call_it in (lambda: prepare(config), lambda: run(["build"], config)):
+    for call_it in (lambda: prepare(config), lambda: act("build", config)):
         with pytest.raises(MissingDataError) as caught:
             call_it()
         assert "all_st/" in str(caught.value)

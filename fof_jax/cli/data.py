@@ -1,5 +1,13 @@
-"""`data build`, `data check`, `data split`: from a config to a store and its folds."""
+"""From raw files to a store, its faults, its folds, and pictures of it.
 
+python launch.py data build --config=configs/cohort.py --config.data.table=T.csv
+python launch.py data check --config=configs/cohort.py --config.data.table=T.csv
+python launch.py data split --config=configs/cohort.py
+python launch.py data augment --config=configs/phantom.py --out=augment.png
+python launch.py data phantom --config=configs/phantom.py --out=phantom.png
+"""
+
+import argparse
 import hashlib
 import importlib
 import io
@@ -16,25 +24,51 @@ from typing import Any, TextIO
 import numpy as np
 from ml_collections import ConfigDict
 
+from fof_jax.cli import config as config_flag
 from fof_jax.data import atomic, columns, gbmlgg
 from fof_jax.data.cohort import Cohort, check_images, read_cohort
 from fof_jax.data.faults import DataWarning, MissingDataError, raise_faults
 from fof_jax.data.splits import leak_share, make_splits, write_splits
 from fof_jax.data.store import Store, build_store, open_store
 
+ACTIONS = ("build", "check", "split", "augment", "phantom")
 NAMES = ("gbmlgg", "cohort", "phantom")
 _DRAWING = ".drawing-"
 Progress = Callable[[int, int], None]
 Out = TextIO | io.TextIOBase  # a StringIO is the latter only
 
 
-def run(words: list[str], config: ConfigDict, *, out: Out | None = None) -> int:
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """The action, --config and --out."""
+    parser.add_argument("action", choices=ACTIONS)
+    parser.add_argument(
+        "--out", type=Path, help="PNG that `augment` and `phantom` draw"
+    )
+    config_flag.describe(parser)
+
+
+def run(flags: argparse.Namespace) -> int:
+    """Loads the config and acts."""
+    config = config_flag.load(flags.config_words)
+    return act(flags.action, config, picture=flags.out)
+
+
+def act(
+    action: str,
+    config: ConfigDict,
+    *,
+    picture: Path | None = None,
+    out: Out | None = None,
+) -> int:
     """Runs one action on the data that a config describes.
 
     Args:
-      words: `["build"]` (check whole, then write the store), `["check"]` (list every
-        fault, write nothing) or `["split"]` (write `splits.json` beside the store).
-      config: `data.*`, `folds`, `seed`.
+      action: `build` (check whole, then write the store), `check` (list every fault,
+        write nothing), `split` (write `splits.json` beside the store), `augment`
+        (draw what the augmentation does to a region a class) or `phantom` (draw
+        twelve phantom regions beside their masks).
+      config: `data.*`, `folds`, `seed`, `augment.*`.
+      picture: file of `augment` and `phantom`; ACTION.png if None.
       out: where lines go; the terminal if None.
 
     Returns:
@@ -44,16 +78,23 @@ def run(words: list[str], config: ConfigDict, *, out: Out | None = None) -> int:
       ValueError: a bad action or config, faults in the data, data that are missing.
     """
     out = sys.stdout if out is None else out
-    actions = {"build": _build, "check": _check, "split": _split}
-    if len(words) != 1 or words[0] not in actions:
+    picture = picture or Path(f"{action}.png")
+    actions: dict[str, Callable[[], None]] = {
+        "build": lambda: _build(config, out),
+        "check": lambda: _check(config, out),
+        "split": lambda: _split(config, out),
+        "augment": lambda: _augment(config, picture, out),
+        "phantom": lambda: _sheet(config, picture, out),
+    }
+    if action not in actions:
         raise ValueError(
-            f"data {' '.join(words)}: expected one of {', '.join(actions)}, as in "
+            f"data {action}: expected one of {', '.join(actions)}, as in "
             "python launch.py data build --config=configs/cohort.py"
         )
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", DataWarning)
         try:
-            actions[words[0]](config, out)
+            actions[action]()
         finally:
             for warning in caught:
                 if issubclass(warning.category, DataWarning):
@@ -204,6 +245,30 @@ def _split(config: ConfigDict, out: Out) -> None:
         f"who also trains\n{path}",
         file=out,
     )
+
+
+def _augment(config: ConfigDict, picture: Path, out: Out) -> None:
+    # JAX is needed for this action alone.
+    from fof_jax.data.augment import contact_sheet
+    from fof_jax.data.augment_spec import Augmentation
+
+    store = prepare(config, out=out)
+    first = [int(np.flatnonzero(store.grades == g)[0]) for g in set(store.grades)]
+    contact_sheet(
+        [store.read(i, config.data.image_size) for i in first],
+        [store.images[i] for i in first],
+        picture,
+        spec=Augmentation(**config.augment.to_dict()),
+        seed=config.seed,
+        color=config.data.color,
+    )
+    print(f"picture: {picture}", file=out)
+
+
+def _sheet(config: ConfigDict, picture: Path, out: Out) -> None:
+    phantom = importlib.import_module("fof_jax.data.phantom")
+    phantom.contact_sheet(picture, image_size=config.data.image_size, seed=config.seed)
+    print(f"picture: {picture}", file=out)
 
 
 def _summary(table: columns.Columns, out: Out) -> None:

@@ -1,5 +1,9 @@
-"""The verb `eval`: every figure again, from predictions files alone."""
+"""Compute every figure again, from predictions files alone.
 
+python launch.py eval --predictions=runs/phantom/fold_0/predictions.csv
+"""
+
+import argparse
 import json
 import os
 from pathlib import Path
@@ -9,7 +13,39 @@ from fof_jax.metrics import AVERAGES, join, read_predictions, summarise
 from fof_jax.results_table import align, format_table, percent
 
 
-def run(
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """--predictions, repeated for more, and how to read them."""
+    parser.add_argument(
+        "--predictions",
+        action="append",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="a predictions.csv; repeat the flag for the folds of one run",
+    )
+    parser.add_argument(
+        "--aggregate",
+        choices=("mean", "max"),
+        default="mean",
+        help="how a patient's regions come together",
+    )
+    parser.add_argument("--scheme", help="how the folds were split, for the tables")
+    parser.add_argument("--paper_row", help="row of the paper's Table I to print")
+    parser.add_argument("--out", type=Path, help="JSON file for every figure")
+
+
+def run(flags: argparse.Namespace) -> int:
+    """The flags to `evaluate`."""
+    return evaluate(
+        predictions=flags.predictions,
+        aggregate=flags.aggregate,
+        scheme=flags.scheme,
+        paper_row=flags.paper_row,
+        out=flags.out,
+    )
+
+
+def evaluate(
     *,
     predictions: list[Path],
     aggregate: Literal["mean", "max"] = "mean",
