@@ -21,9 +21,9 @@ def cross_entropy(
 
 def classification(
     *,
-    glb: Float[Array, "B K+1"],
-    pos: Float[Array, "B K+1"],
-    neg: Float[Array, "B K+1"],
+    glb: Float[Array, "B J"],
+    pos: Float[Array, "B J"],
+    neg: Float[Array, "B J"],
     grade: Int[Array, " B"],
     background: int,
 ) -> dict[str, Float[Array, ""]]:
@@ -34,7 +34,7 @@ def classification(
          CE(x^i_{glb}, y^i) + CE(x^i_{pos}, y^i) + CE(x^i_{neg}, c)
 
     Args:
-      glb, pos, neg: logits of the three views.
+      glb, pos, neg: logits of the three views, J = K + 1.
       grade: y, 0 … K-1.
       background: c, the index of the background class (K, P5).
 

@@ -22,11 +22,11 @@ class Output:
 
     Attributes:
       feature: v = g(x), the mean of all P tokens after the last LayerNorm (P7).
-      logits: f(v), K grades and, last, the background class c = K (P5).
+      logits: f(v), J = K + 1: the grades and, last, the background c = K (P5).
     """
 
     feature: Float[Array, "B D"]
-    logits: Float[Array, "B K+1"]
+    logits: Float[Array, "B J"]
 
 
 class Model(nn.Module):

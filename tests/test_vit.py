@@ -1,0 +1,147 @@
+"""The encoder: exact parameter counts, splits, policies, and PyTorch's own layers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fof_jax import vit
+from fof_jax.method import parameter_count
+
+# Counted by hand: embedding 3 p p D + D, position P D, norms 2 D each,
+# a block 4 D D + 4 D + 2 D M + M + D + 4 D.
+COUNTS = {
+    ("Ti/16", (1024, 1024)): 6_272_640,
+    ("Ti/16", (224, 224)): 5_523_840,
+    ("S/16", (224, 224)): 21_664_896,
+    ("mu/8", (64, 64)): 216_640,
+    ("mu/16", (32, 48)): 249_728,
+}
+
+
+def by_hand(name, image_size):
+    size, p = vit.variant(name)
+    d, m = size.width, size.mlp
+    patches = (image_size[0] // p) * (image_size[1] // p)
+    block = 4 * d * d + 4 * d + 2 * d * m + m + d + 4 * d
+    return 3 * p * p * d + d + patches * d + 2 * d + size.depth * block
+
+
+def encoder(**options):
+    defaults = {
+        "size": vit.Size(width=16, depth=3, heads=2, mlp=32),
+        "patch": 4,
+        "image_size": (8, 12),
+    }
+    return vit.ViT(**(defaults | options))
+
+
+def image(batch=2, height=8, width=12):
+    return jax.random.normal(jax.random.key(1), (batch, height, width, 3))
+
+
+@pytest.mark.parametrize(("name", "image_size"), COUNTS)
+def test_parameter_counts(name, image_size):
+    size, patch = vit.variant(name)
+    model = vit.ViT(size=size, patch=patch, image_size=image_size)
+    shapes = jax.eval_shape(
+        model.init, jax.random.key(0), jnp.zeros((1, *image_size, 3))
+    )
+    assert parameter_count(shapes["params"]) == COUNTS[name, image_size]
+    assert by_hand(name, image_size) == COUNTS[name, image_size]
+
+
+def test_every_size_has_a_count():
+    assert {name.partition("/")[0] for name, _ in COUNTS} == set(vit.SIZES)
+
+
+@pytest.mark.parametrize("at", [0, 1, 2, 3])
+def test_a_split_anywhere_is_the_whole(at):
+    model = encoder()
+    params = model.init(jax.random.key(0), image())
+    whole = model.apply(params, image())
+
+    def split(m, x):
+        tokens = m.add_position(m.embed(x))
+        return m.finish(m.run(m.run(tokens, 0, at), at))
+
+    np.testing.assert_allclose(
+        model.apply(params, image(), method=split), whole, atol=1e-6
+    )
+
+
+def test_policies_and_unrolling_do_not_change_the_gradient():
+    params = encoder().init(jax.random.key(0), image())
+
+    def gradient(**options):
+        model = encoder(**options)
+        loss = jax.jit(jax.grad(lambda p: (model.apply(p, image()) ** 3).sum()))
+        return jax.tree.leaves(loss(params))
+
+    want = gradient(remat="none")
+    for options in ({"remat": "attention"}, {"remat": "block"}, {"unroll": 3}):
+        for got, one in zip(gradient(**options), want, strict=True):
+            np.testing.assert_allclose(got, one, rtol=1e-4, atol=1e-4)
+
+
+def test_a_block_is_what_pytorch_computes():
+    torch = pytest.importorskip("torch", reason="the reference is PyTorch's layer")
+    d, heads, m = 16, 2, 32
+    layer = torch.nn.TransformerEncoderLayer(
+        d, heads, m, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+    ).double()
+    block = vit.Block(
+        heads=heads,
+        mlp=m,
+        layer_norm_eps=layer.norm1.eps,
+        compute_dtype=jnp.float32,
+        implementation="chunked",
+    )
+    numbers = {k: v.detach().numpy() for k, v in layer.state_dict().items()}
+
+    def dense(name):
+        return {"kernel": numbers[f"{name}.weight"].T, "bias": numbers[f"{name}.bias"]}
+
+    def norm(name):
+        return {"scale": numbers[f"{name}.weight"], "bias": numbers[f"{name}.bias"]}
+
+    params = {
+        "qkv": {
+            "kernel": numbers["self_attn.in_proj_weight"].T,
+            "bias": numbers["self_attn.in_proj_bias"],
+        },
+        "out": dense("self_attn.out_proj"),
+        "mlp_in": dense("linear1"),
+        "mlp_out": dense("linear2"),
+        "norm_attention": norm("norm1"),
+        "norm_mlp": norm("norm2"),
+    }
+    x = np.random.default_rng(0).standard_normal((2, 5, d))
+    want = layer(torch.tensor(x)).detach().numpy()
+    params = jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), params)
+    got = block.apply({"params": params}, jnp.asarray(x, jnp.float32))
+    np.testing.assert_allclose(got, want, atol=2e-6 * np.abs(want).max())
+
+
+def test_bfloat16_keeps_parameters_and_the_last_norm_in_float32():
+    model = encoder(compute_dtype=jnp.bfloat16)
+    params = model.init(jax.random.key(0), image())
+    assert {a.dtype for a in jax.tree.leaves(params)} == {jnp.dtype("float32")}
+    out = model.apply(params, image())
+    assert out.dtype == jnp.float32
+    exact = encoder().apply(params, image())
+    assert 0 < np.abs(out - exact).max() < 0.1
+
+
+def test_bad_names_and_sizes_say_what_is_expected():
+    with pytest.raises(ValueError, match="'Tiny/16' is not a variant"):
+        vit.variant("Tiny/16")
+    with pytest.raises(ValueError, match="'Ti/x' is not a variant"):
+        vit.variant("Ti/x")
+    with pytest.raises(ValueError, match="100 x 64 pixels .* patches of 16.*=96"):
+        vit.grid((100, 64), 16)
+    with pytest.raises(ValueError, match="got an image of 12 x 12"):
+        model = encoder()
+        model.init(jax.random.key(0), image(height=12))
+    with pytest.raises(ValueError, match="'blocks' is not a policy"):
+        encoder(remat="blocks").init(jax.random.key(0), image())
