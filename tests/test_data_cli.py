@@ -80,6 +80,21 @@ def test_warnings_are_lines(tmp_path):
     assert "warning: 4 of 4 images are smaller than image_size=20" in told
 
 
+def test_the_rule_for_small_images_is_the_configs(tmp_path):
+    write_cohort_files(tmp_path, 4, side=10)
+    call("build", config_for(tmp_path, image_size=10))
+    out = io.StringIO()
+    store = prepare(config_for(tmp_path, small="pad"), out=out)
+    assert "4 of 4 images are smaller" in out.getvalue()
+    assert (store.read(0, 20)[:5] == 255).all()
+    out = io.StringIO()
+    prepare(config_for(tmp_path, image_size=10), out=out)
+    assert out.getvalue() == ""
+    for ask in (prepare, lambda c: call("check", c)):
+        with pytest.raises(ValueError, match="data.small='error' forbids"):
+            ask(config_for(tmp_path, small="error"))
+
+
 @pytest.mark.parametrize("words", [[], ["bild"], ["build", "now"]])
 def test_bad_actions(tmp_path, words):
     with pytest.raises(ValueError, match="expected one of build, check, split"):

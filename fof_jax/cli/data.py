@@ -1,5 +1,7 @@
 """`data build`, `data check`, `data split`: from a config to a store and its folds."""
 
+import contextlib
+import dataclasses
 import hashlib
 import importlib
 import io
@@ -9,7 +11,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -20,7 +22,13 @@ from fof_jax.data import atomic, columns, gbmlgg
 from fof_jax.data.cohort import Cohort, check_images, read_cohort
 from fof_jax.data.faults import DataWarning, MissingDataError, raise_faults
 from fof_jax.data.splits import leak_share, make_splits, write_splits
-from fof_jax.data.store import Store, build_store, open_store
+from fof_jax.data.store import (
+    Store,
+    build_store,
+    check_sizes,
+    measure,
+    open_store,
+)
 
 NAMES = ("gbmlgg", "cohort", "phantom")
 _DRAWING = ".drawing-"
@@ -50,15 +58,27 @@ def run(words: list[str], config: ConfigDict, *, out: Out | None = None) -> int:
             f"data {' '.join(words)}: expected one of {', '.join(actions)}, as in "
             "python launch.py data build --config=configs/cohort.py"
         )
+    with _warnings_to(out):
+        actions[words[0]](config, out)
+    return 0
+
+
+@contextlib.contextmanager
+def _warnings_to(out: Out) -> Iterator[None]:
+    """Says data warnings as plain lines; others keep to Python's own way."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", DataWarning)
         try:
-            actions[words[0]](config, out)
+            yield
         finally:
-            for warning in caught:
-                if issubclass(warning.category, DataWarning):
-                    print(f"warning: {warning.message}", file=out)
-    return 0
+            lines = [w for w in caught if issubclass(w.category, DataWarning)]
+            others = [w for w in caught if not issubclass(w.category, DataWarning)]
+            for line in lines:
+                print(f"warning: {line.message}", file=out, flush=True)
+    for other in others:
+        warnings.warn_explicit(
+            other.message, other.category, other.filename, other.lineno
+        )
 
 
 def prepare(config: ConfigDict, *, out: Out | None = None) -> Store:
@@ -69,24 +89,21 @@ def prepare(config: ConfigDict, *, out: Out | None = None) -> Store:
       out: where progress goes; the terminal if None.
 
     Returns:
-      The store, with the classes and biomarkers that the config names.
+      The store, with the classes and biomarkers that the config names, set to read
+      small images as `data.small` says. Sizes that differ are told on `out`.
 
     Raises:
       MissingDataError: there is no store and it is not the phantom's; or the raw
         files of gbmlgg are missing too, and then what to get.
-      ValueError: the store is of other classes, biomarkers or float markers.
+      ValueError: the store is of other classes, biomarkers or float markers; it has
+        images smaller than `data.image_size` under `data.small='error'`.
     """
     out = sys.stdout if out is None else out
     if _name(config) == "phantom":
-        store = _phantom(config, out)
+        with _warnings_to(out):
+            store = _phantom(config, out)
     else:
-        try:
-            store = open_store(config.data.dir, config.data.name)
-        except MissingDataError:
-            if config.data.name == "gbmlgg":
-                # Where the raw files are missing too, the message says what to get.
-                gbmlgg.check_files(_raw(config))
-            raise
+        store = _open_built(config)
     for field in ("classes", "biomarkers", "float_markers"):
         wanted, found = _labels(config, field), getattr(store, field)
         fits = set(wanted) <= set(found) if field == "float_markers" else (
@@ -98,7 +115,20 @@ def prepare(config: ConfigDict, *, out: Out | None = None) -> Store:
                 f"{found}. Change the field, or build again: python launch.py data "
                 f"build --config=configs/{config.data.name}.py"
             )
-    return store
+    small, side = config.data.small, config.data.image_size
+    with _warnings_to(out):
+        check_sizes(store.sizes, store.images, small=small, image_size=side)
+    return dataclasses.replace(store, small=small)
+
+
+def _open_built(config: ConfigDict) -> Store:
+    try:
+        return open_store(config.data.dir, config.data.name)
+    except MissingDataError:
+        if config.data.name == "gbmlgg":
+            # Where the raw files are missing too, the message says what to get.
+            gbmlgg.check_files(_raw(config))
+        raise
 
 
 def _name(config: ConfigDict) -> str:
@@ -175,7 +205,10 @@ def _check(config: ConfigDict, out: Out) -> None:
     if _name(config) == "phantom":
         raise ValueError("data check: the phantom is drawn, there is no table to check")
     cohort = _read(config, out)
-    _summary(columns.from_cohort(cohort), out)
+    table = columns.from_cohort(cohort)
+    small, side = config.data.small, config.data.image_size
+    check_sizes(measure(cohort), table.images, small=small, image_size=side)
+    _summary(table, out)
     print("no faults", file=out)
 
 
@@ -249,13 +282,11 @@ def _phantom(config: ConfigDict, out: Out) -> Store:
     code = b"".join(source.read_bytes() for source in sources)
     origin = json.dumps([wanted, labels, hashlib.sha256(code).hexdigest()])
     home = Path(config.data.dir) / "phantom"
+    if (store := _drawn(config, origin)) is not None:
+        return store
     with atomic.locked(home / ".drawing.lock"):
-        try:
-            store = open_store(config.data.dir, "phantom")
-            if store.origin == origin and store.small == config.data.small:
-                return store
-        except MissingDataError:
-            pass
+        if (store := _drawn(config, origin)) is not None:
+            return store  # by the process that held the lock
         for stale in home.glob(f"{_DRAWING}*"):
             shutil.rmtree(stale)
         print(f"drawing the phantom: {wanted}", file=out, flush=True)
@@ -265,3 +296,12 @@ def _phantom(config: ConfigDict, out: Out) -> Store:
             cohort = read_cohort(table, **labels, progress=_progress("checked", out))
             _store(config, cohort, origin, out)
         return open_store(config.data.dir, "phantom")
+
+
+def _drawn(config: ConfigDict, origin: str) -> Store | None:
+    """The phantom's store, if it is there and of these parameters."""
+    try:
+        store = open_store(config.data.dir, "phantom")
+    except MissingDataError:
+        return None
+    return store if store.origin == origin else None

@@ -106,9 +106,38 @@ def _digest(cohort: Cohort) -> str:
     return whole.hexdigest()[:16]
 
 
-def _check_sizes(
-    sizes: np.ndarray, names: tuple[str, ...], small: str, image_size: int
+def measure(cohort: Cohort) -> Int[np.ndarray, "n 2"]:
+    """Height and width of each image, from the heads of the files.
+
+    Raises:
+      ImageFault: a file is not an image that is accepted.
+    """
+    with images.quiet_decoding():
+        headers = [images.read_header(row.image) for row in cohort.rows]
+    return np.array([(h.height, h.width) for h in headers], np.int32).reshape(-1, 2)
+
+
+def check_sizes(
+    sizes: Int[np.ndarray, "n 2"],
+    names: tuple[str, ...],
+    *,
+    small: str,
+    image_size: int,
 ) -> None:
+    """Tells which images do not have the size at which they will be read.
+
+    Args:
+      sizes: height and width of each.
+      names: said in the message.
+      small: `resize`, `pad` or `error`.
+      image_size: side of the square that they will become.
+
+    Warns:
+      DataWarning: images that are smaller, or not square, and which.
+
+    Raises:
+      ValueError: smaller images under `error`; a bad `small`.
+    """
     if small not in images.SMALL_RULES:
         raise ValueError(
             f"data.small={small!r}: expected one of {', '.join(images.SMALL_RULES)}"
@@ -182,11 +211,9 @@ def build_store(
     """
     if not cohort.rows:
         raise ValueError(f"The cohort for store '{name}' has no rows.")
-    with images.quiet_decoding():
-        headers = [images.read_header(row.image) for row in cohort.rows]
-    sizes = np.array([(h.height, h.width) for h in headers], np.int32)
+    sizes = measure(cohort)
     table = columns.from_cohort(cohort)
-    _check_sizes(sizes, table.images, small, image_size)
+    check_sizes(sizes, table.images, small=small, image_size=image_size)
     home = _home(directory, name)
     with atomic.locked(home / ".lock"):
         for stale in home.glob(f"{_STAGING}*"):
