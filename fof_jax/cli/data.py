@@ -1,39 +1,32 @@
 """`data build`, `data check`, `data split`: from a config to a store and its folds."""
 
-import contextlib
-import dataclasses
 import hashlib
 import importlib
-import io
 import json
 import shutil
 import sys
 import tempfile
-import time
-import warnings
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
+from fof_jax.cli.lines import Out, progress_to, warnings_to
 from fof_jax.data import atomic, columns, gbmlgg
 from fof_jax.data.cohort import Cohort, check_images, read_cohort
-from fof_jax.data.faults import DataWarning, MissingDataError, raise_faults
+from fof_jax.data.faults import MissingDataError, raise_faults
+from fof_jax.data.sizes import check_sizes, measure
 from fof_jax.data.splits import leak_share, make_splits, write_splits
 from fof_jax.data.store import (
     Store,
+    as_asked,
     build_store,
-    check_sizes,
-    measure,
     open_store,
 )
 
 NAMES = ("gbmlgg", "cohort", "phantom")
 _DRAWING = ".drawing-"
-Progress = Callable[[int, int], None]
-Out = TextIO | io.TextIOBase  # a StringIO is the latter only
 
 
 def run(words: list[str], config: ConfigDict, *, out: Out | None = None) -> int:
@@ -58,27 +51,9 @@ def run(words: list[str], config: ConfigDict, *, out: Out | None = None) -> int:
             f"data {' '.join(words)}: expected one of {', '.join(actions)}, as in "
             "python launch.py data build --config=configs/cohort.py"
         )
-    with _warnings_to(out):
+    with warnings_to(out):
         actions[words[0]](config, out)
     return 0
-
-
-@contextlib.contextmanager
-def _warnings_to(out: Out) -> Iterator[None]:
-    """Says data warnings as plain lines; others keep to Python's own way."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", DataWarning)
-        try:
-            yield
-        finally:
-            lines = [w for w in caught if issubclass(w.category, DataWarning)]
-            others = [w for w in caught if not issubclass(w.category, DataWarning)]
-            for line in lines:
-                print(f"warning: {line.message}", file=out, flush=True)
-    for other in others:
-        warnings.warn_explicit(
-            other.message, other.category, other.filename, other.lineno
-        )
 
 
 def prepare(config: ConfigDict, *, out: Out | None = None) -> Store:
@@ -89,8 +64,9 @@ def prepare(config: ConfigDict, *, out: Out | None = None) -> Store:
       out: where progress goes; the terminal if None.
 
     Returns:
-      The store, with the classes and biomarkers that the config names, set to read
-      small images as `data.small` says. Sizes that differ are told on `out`.
+      The store, with the classes, biomarkers and float markers that the config names,
+      set to read small images as `data.small` says. Sizes that differ are told on
+      `out`.
 
     Raises:
       MissingDataError: there is no store and it is not the phantom's; or the raw
@@ -100,7 +76,7 @@ def prepare(config: ConfigDict, *, out: Out | None = None) -> Store:
     """
     out = sys.stdout if out is None else out
     if _name(config) == "phantom":
-        with _warnings_to(out):
+        with warnings_to(out):
             store = _phantom(config, out)
     else:
         store = _open_built(config)
@@ -116,9 +92,9 @@ def prepare(config: ConfigDict, *, out: Out | None = None) -> Store:
                 f"build --config=configs/{config.data.name}.py"
             )
     small, side = config.data.small, config.data.image_size
-    with _warnings_to(out):
+    with warnings_to(out):
         check_sizes(store.sizes, store.images, small=small, image_size=side)
-    return dataclasses.replace(store, small=small)
+    return as_asked(store, small=small, float_markers=_labels(config, "float_markers"))
 
 
 def _open_built(config: ConfigDict) -> Store:
@@ -147,26 +123,9 @@ def _raw(config: ConfigDict) -> Path:
     return Path(config.data.raw_dir or Path(config.data.dir) / config.data.name)
 
 
-def _progress(verb: str, out: Out) -> Progress:
-    """Prints a line with rate every few seconds, and a last one."""
-    start = last = time.monotonic()
-
-    def tell(done: int, of: int) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if done < of and now - last < 5:
-            return
-        last = now
-        rate = done / max(now - start, 1e-9)
-        left = f", {(of - done) / rate:.0f} s left" if done < of else ""
-        print(f"{verb} {done}/{of} images, {rate:.0f}/s{left}", file=out, flush=True)
-
-    return tell
-
-
 def _read(config: ConfigDict, out: Out) -> Cohort:
     """The checked cohort of gbmlgg or of the user's table."""
-    progress, threads = _progress("checked", out), max(config.data.threads, 1)
+    progress, threads = progress_to("checked", out), max(config.data.threads, 1)
     if _name(config) == "gbmlgg":
         subset = config.data.get("subset", "molecular")
         cohort = gbmlgg.make_cohort(_raw(config), subset=subset)
@@ -258,7 +217,7 @@ def _store(config: ConfigDict, cohort: Cohort, origin: str, out: Out) -> Path:
         small=config.data.small,
         image_size=config.data.image_size,
         origin=origin,
-        progress=_progress("stored", out),
+        progress=progress_to("stored", out),
     )
 
 
@@ -291,9 +250,9 @@ def _phantom(config: ConfigDict, out: Out) -> Store:
             shutil.rmtree(stale)
         print(f"drawing the phantom: {wanted}", file=out, flush=True)
         with tempfile.TemporaryDirectory(dir=home, prefix=_DRAWING) as folder:
-            drawn = _progress("drew", out)
+            drawn = progress_to("drew", out)
             table = phantom.write_cohort(Path(folder), **wanted, progress=drawn)
-            cohort = read_cohort(table, **labels, progress=_progress("checked", out))
+            cohort = read_cohort(table, **labels, progress=progress_to("checked", out))
             _store(config, cohort, origin, out)
         return open_store(config.data.dir, "phantom")
 
