@@ -10,6 +10,7 @@ is the one place that decides.
 import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +29,7 @@ KEY_CHUNK_ELEMENTS = 3 * 128 * 4096
 Heads = Float[Array, "B heads P d"]
 
 
-def choose(platform: str, dtype: jnp.dtype, head_width: int) -> str:
+def choose(platform: str, dtype: Any, head_width: int) -> str:
     """Names the implementation that runs where nobody asked for one.
 
     | platform | dtype | width of a head | implementation |

@@ -6,7 +6,7 @@ axis. `jax.pmap` is jit + shard_map underneath; should it ever go, this file cha
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import flax.struct
 import jax
@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from fof_jax import optimizer as optim
 from fof_jax.method import Gather, Method
@@ -33,7 +33,7 @@ class TrainState:
       opt_state: Adam's moments.
     """
 
-    step: Int[Array, ""] | Int[np.ndarray, ""]
+    step: Annotated[Any, "int32 scalar"]
     params: Params
     state: State
     opt_state: Any

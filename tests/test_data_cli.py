@@ -12,14 +12,18 @@ import pytest
 from cohort_files import BIOMARKERS, CLASSES, SHARED, pixels, write_cohort_files
 from ml_collections import ConfigDict
 from PIL import Image
+from test_gbmlgg import distribution
 
-from fof_jax.cli.data import act, prepare
+from fof_jax.cli.data import act
+from fof_jax.cli.stores import prepare
+from fof_jax.data import gbmlgg
 from fof_jax.data.faults import CohortError, MissingDataError
 
 
 def config_for(tmp_path, **data):
     fields = {
         "name": "cohort",
+        "subset": "molecular",
         "dir": str(tmp_path / "data"),
         "raw_dir": "",
         "table": str(tmp_path / "table.csv"),
@@ -80,6 +84,37 @@ def test_warnings_are_lines(tmp_path):
     assert "warning: 4 of 4 images are smaller than image_size=20" in told
 
 
+def test_the_rule_for_small_images_is_the_configs(tmp_path):
+    write_cohort_files(tmp_path, 4, side=10)
+    call("build", config_for(tmp_path, image_size=10))
+    out = io.StringIO()
+    store = prepare(config_for(tmp_path, small="pad"), out=out)
+    assert "4 of 4 images are smaller" in out.getvalue()
+    assert (store.read(0, 20)[:5] == 255).all()
+    out = io.StringIO()
+    prepare(config_for(tmp_path, image_size=10), out=out)
+    assert out.getvalue() == ""
+    for ask in (prepare, lambda c: call("check", c)):
+        with pytest.raises(ValueError, match="data.small='error' forbids"):
+            ask(config_for(tmp_path, small="error"))
+
+
+def test_the_float_markers_are_those_of_the_config(tmp_path):
+    write_cohort_files(tmp_path, 4)
+    table = tmp_path / "table.csv"
+    lines = table.read_text().splitlines()
+    rows = [f"{line},{k}.5,-{k}" for k, line in enumerate(lines[1:])]
+    table.write_text("\n".join([lines[0] + ",7p,10q", *rows]))
+    call("build", config_for(tmp_path, float_markers=("7p", "10q")))
+    whole = prepare(config_for(tmp_path, float_markers=("7p", "10q")))
+    one = prepare(config_for(tmp_path, float_markers=("10q",)))
+    assert one.floats.tolist() == [[0.0], [-1.0], [-2.0], [-3.0]]
+    assert one.table_hash == whole.table_hash  # the same splits fit
+    assert prepare(config_for(tmp_path)).floats.shape == (4, 0)
+    with pytest.raises(ValueError, match="data.float_markers is .*7q"):
+        prepare(config_for(tmp_path, float_markers=("7q",)))
+
+
 def test_bad_actions(tmp_path):
     with pytest.raises(ValueError, match="expected one of build, check, split"):
         act("bild", config_for(tmp_path))
@@ -107,6 +142,24 @@ def test_a_store_of_other_classes_is_refused(tmp_path):
         prepare(config_for(tmp_path, biomarkers=("EGFR",)))
     with pytest.raises(ValueError, match="data.classes is"):
         prepare(config_for(tmp_path, classes=("II", "III")))
+
+
+def test_gbmlgg_from_distribution_to_folds(tmp_path):
+    grades = {f"TCGA-AA-{k:04d}": (str(2 + k % 3), "1", 2) for k in range(9)}
+    raw = tmp_path / "data/gbmlgg"
+    raw.mkdir(parents=True)
+    distribution(raw, {**grades, "TCGA-ZZ-0001": ("4", "NA", 1)})
+    config = config_for(
+        tmp_path, name="gbmlgg", biomarkers=tuple(gbmlgg.BIOMARKERS), image_size=4
+    )
+    told = call("build", config)
+    assert "18 images of 9 patients: II 6, III 6, IV 6" in told
+    assert "warning: subset 'molecular': expected" in told
+    assert "CARD11: known for 0 of 18" in told
+    assert prepare(config).images[0] == "TCGA-AA-0000-01Z-00-DX1.abc_0.png"
+    assert "scheme patient: 0.0%" in call("split", config)
+    config.data.subset = "graded"
+    assert "19 images of 10 patients" in call("build", config)
 
 
 def stand_in_phantom(tmp_path, monkeypatch):

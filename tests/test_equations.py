@@ -40,7 +40,7 @@ def test_eq1_alpha_is_summed_over_the_grid_and_weighs_channels():
             by_hand = sum(float(gradient[b, i, k]) for i in range(6))
             assert alpha[b, k] == pytest.approx(by_hand, rel=TOLERANCE, abs=1e-6)
         for i in range(6):
-            evidence = sum(float(alpha[b, k]) * float(tokens[b, i, k]) for k in range(5))
+            evidence = sum(float(alpha[b, k] * tokens[b, i, k]) for k in range(5))
             got = relu_map[b, i // 3, i % 3]
             assert got == pytest.approx(max(evidence, 0), rel=TOLERANCE, abs=1e-6)
 
@@ -172,9 +172,7 @@ def alignment_by_hand(h, y, known, normalize):
     rows = [i for i in range(len(h)) if known[i]]
     total = 0.0
     for i in rows:
-        denominator = sum(
-            np.exp(cosine(h[i], h[k]) / TAU) for k in rows if k != i
-        )
+        denominator = sum(np.exp(cosine(h[i], h[k]) / TAU) for k in rows if k != i)
         positives = [j for j in rows if j != i and y[j] == y[i]]
         of_one = sum(
             np.log(np.exp(cosine(h[i], h[j]) / TAU) / denominator) for j in positives

@@ -26,10 +26,10 @@ def run(flags: argparse.Namespace) -> int:
     config = config_flag.load(flags.config_words)
     # Imported here: --help and a misspelt field should not wait for JAX.
     from fof_jax import crossval
-    from fof_jax.cli import data
+    from fof_jax.cli import stores
 
     workdir = flags.workdir or default_workdir(config_flag.name_of(flags.config_words))
-    store = data.prepare(config)
+    store = stores.prepare(config)
     crossval.run(config, store, workdir, say=_say)
     print(f"results: {workdir / 'results.json'}")
     return 0

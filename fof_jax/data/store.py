@@ -17,7 +17,6 @@ import logging
 import os
 import shutil
 import tempfile
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,8 @@ from jaxtyping import Bool, Int, UInt8
 from fof_jax.data import atomic, columns, images
 from fof_jax.data.builder import SPLIT, Regions
 from fof_jax.data.cohort import Cohort
-from fof_jax.data.faults import DataWarning, MissingDataError, shortened
+from fof_jax.data.faults import MissingDataError
+from fof_jax.data.sizes import check_sizes, measure
 
 _FORMAT = 1  # of the files below; a store of another format is built again
 _STAGING = ".building-"
@@ -86,6 +86,26 @@ class Store(columns.Columns):
         return images.decode_mask(data, image_size, small=self.small, name=name)
 
 
+def as_asked(store: Store, *, small: str, float_markers: tuple[str, ...]) -> Store:
+    """The same store, read by another rule, with some of its float markers.
+
+    Args:
+      store: what was built.
+      small: `resize`, `pad` or `error`.
+      float_markers: names that the store has, in the order that is wanted.
+
+    Returns:
+      A store with the same table hash: it is still that table.
+    """
+    order = [store.float_markers.index(name) for name in float_markers]
+    floats = store.floats[:, order]
+    asked = dataclasses.replace(
+        store, small=small, float_markers=float_markers, floats=floats
+    )
+    asked.__dict__["table_hash"] = store.table_hash  # fills the cached property
+    return asked
+
+
 def _home(directory: Path | str, name: str) -> Path:
     return Path(directory) / name / "store"
 
@@ -104,44 +124,6 @@ def _digest(cohort: Cohort) -> str:
                 with path.open("rb") as file:
                     whole.update(hashlib.file_digest(file, "sha256").digest())
     return whole.hexdigest()[:16]
-
-
-def _check_sizes(
-    sizes: np.ndarray, names: tuple[str, ...], small: str, image_size: int
-) -> None:
-    if small not in images.SMALL_RULES:
-        raise ValueError(
-            f"data.small={small!r}: expected one of {', '.join(images.SMALL_RULES)}"
-        )
-
-    def told(where: np.ndarray) -> str:
-        return shortened([f"{names[i]} ({sizes[i, 1]}x{sizes[i, 0]})" for i in where])
-
-    under = np.flatnonzero(sizes.min(axis=1) < image_size)
-    if len(under):
-        text = (
-            f"{len(under)} of {len(names)} images are smaller than "
-            f"image_size={image_size}: {told(under)}"
-        )
-        if small == "error":
-            raise ValueError(
-                f"{text}. data.small='error' forbids that: lower "
-                "--config.data.image_size, or set --config.data.small to resize or pad."
-            )
-        fate = "enlarged" if small == "resize" else "padded with white"
-        warnings.warn(
-            f"{text}. They are {fate} when read (data.small={small!r}).",
-            DataWarning,
-            stacklevel=3,
-        )
-    oblong = np.flatnonzero(sizes[:, 0] != sizes[:, 1])
-    if len(oblong):
-        warnings.warn(
-            f"{len(oblong)} of {len(names)} images are not square: {told(oblong)}. "
-            "They are squeezed into a square when read.",
-            DataWarning,
-            stacklevel=3,
-        )
 
 
 def build_store(
@@ -182,11 +164,9 @@ def build_store(
     """
     if not cohort.rows:
         raise ValueError(f"The cohort for store '{name}' has no rows.")
-    with images.quiet_decoding():
-        headers = [images.read_header(row.image) for row in cohort.rows]
-    sizes = np.array([(h.height, h.width) for h in headers], np.int32)
+    sizes = measure(cohort)
     table = columns.from_cohort(cohort)
-    _check_sizes(sizes, table.images, small, image_size)
+    check_sizes(sizes, table.images, small=small, image_size=image_size)
     home = _home(directory, name)
     with atomic.locked(home / ".lock"):
         for stale in home.glob(f"{_STAGING}*"):

@@ -1,0 +1,183 @@
+"""The store that a configuration describes: opened, or made from what lies there."""
+
+import hashlib
+import importlib
+import json
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from fof_jax.cli.lines import Out, progress_to, warnings_to
+from fof_jax.data import atomic, gbmlgg
+from fof_jax.data.cohort import Cohort, check_images, read_cohort
+from fof_jax.data.faults import MissingDataError, raise_faults
+from fof_jax.data.sizes import check_sizes
+from fof_jax.data.store import (
+    Store,
+    as_asked,
+    build_store,
+    open_store,
+)
+
+NAMES = ("gbmlgg", "cohort", "phantom")
+_DRAWING = ".drawing-"
+
+
+def prepare(config: ConfigDict, *, out: Out | None = None) -> Store:
+    """The store that a run trains on. The phantom is drawn and built if need be.
+
+    Args:
+      config: `data.*` and, for the phantom, `seed`.
+      out: where progress goes; the terminal if None.
+
+    Returns:
+      The store, with the classes, biomarkers and float markers that the config names,
+      set to read small images as `data.small` says. Sizes that differ are told on
+      `out`.
+
+    Raises:
+      MissingDataError: there is no store and it is not the phantom's; or the raw
+        files of gbmlgg are missing too, and then what to get.
+      ValueError: the store is of other classes, biomarkers or float markers; it has
+        images smaller than `data.image_size` under `data.small='error'`.
+    """
+    out = sys.stdout if out is None else out
+    if source(config) == "phantom":
+        with warnings_to(out):
+            store = phantom_store(config, out)
+    else:
+        store = _open_built(config)
+    for field in ("classes", "biomarkers", "float_markers"):
+        wanted, found = _labels(config, field), getattr(store, field)
+        fits = set(wanted) <= set(found) if field == "float_markers" else (
+            wanted == found
+        )  # fmt: skip
+        if not fits:
+            raise ValueError(
+                f"data.{field} is {wanted}; the store '{config.data.name}' has "
+                f"{found}. Change the field, or build again: python launch.py data "
+                f"build --config=configs/{config.data.name}.py"
+            )
+    small, side = config.data.small, config.data.image_size
+    with warnings_to(out):
+        check_sizes(store.sizes, store.images, small=small, image_size=side)
+    return as_asked(store, small=small, float_markers=_labels(config, "float_markers"))
+
+
+def source(config: ConfigDict) -> str:
+    """`data.name`: gbmlgg, cohort or phantom.
+
+    Raises:
+      ValueError: it is none of them.
+    """
+    if config.data.name not in NAMES:
+        raise ValueError(
+            f"data.name={config.data.name!r}: expected one of {', '.join(NAMES)}"
+        )
+    return config.data.name
+
+
+def _labels(config: ConfigDict, field: str) -> tuple[str, ...]:
+    return tuple(str(label) for label in config.data[field])
+
+
+def _raw(config: ConfigDict) -> Path:
+    return Path(config.data.raw_dir or Path(config.data.dir) / config.data.name)
+
+
+def read_raw(config: ConfigDict, out: Out) -> Cohort:
+    """The checked cohort of gbmlgg or of the user's table."""
+    progress, threads = progress_to("checked", out), max(config.data.threads, 1)
+    if source(config) == "gbmlgg":
+        subset = config.data.get("subset", "molecular")
+        cohort = gbmlgg.make_cohort(_raw(config), subset=subset)
+        raise_faults(
+            _raw(config), check_images(cohort, threads=threads, progress=progress)
+        )
+        return cohort
+    if not config.data.table:
+        raise ValueError(
+            "data.table is not set: pass --config.data.table=TABLE.csv, with columns "
+            "image, patient, grade and one a biomarker."
+        )
+    return read_cohort(
+        config.data.table,
+        classes=_labels(config, "classes"),
+        biomarkers=_labels(config, "biomarkers"),
+        float_markers=_labels(config, "float_markers"),
+        root=config.data.raw_dir or None,
+        threads=threads,
+        progress=progress,
+    )
+
+
+def write_store(config: ConfigDict, cohort: Cohort, origin: str, out: Out) -> Path:
+    """Builds the store of a checked cohort under `data.dir`."""
+    return build_store(
+        cohort,
+        directory=config.data.dir,
+        name=config.data.name,
+        small=config.data.small,
+        image_size=config.data.image_size,
+        origin=origin,
+        progress=progress_to("stored", out),
+    )
+
+
+def phantom_store(config: ConfigDict, out: Out) -> Store:
+    """Opens the phantom's store; draws and builds it if its parameters changed."""
+    # Its generator draws thousands of shapes: imported only where it is asked for.
+    phantom = importlib.import_module("fof_jax.data.phantom")
+
+    wanted = {
+        "regions": config.data.regions,
+        "image_size": config.data.image_size,
+        "seed": config.seed,
+    }
+    labels: dict[str, Any] = {
+        field: _labels(config, field)
+        for field in ("classes", "biomarkers", "float_markers")
+    }
+    # Drawn again also when the code that draws it has changed.
+    drawn_by = Path(str(phantom.__file__))
+    sources = [drawn_by, *sorted((drawn_by.parent / "tissue").glob("**/*.py"))]
+    code = b"".join(file.read_bytes() for file in sources)
+    origin = json.dumps([wanted, labels, hashlib.sha256(code).hexdigest()])
+    home = Path(config.data.dir) / "phantom"
+    if (store := _drawn(config, origin)) is not None:
+        return store
+    with atomic.locked(home / ".drawing.lock"):
+        if (store := _drawn(config, origin)) is not None:
+            return store  # by the process that held the lock
+        for stale in home.glob(f"{_DRAWING}*"):
+            shutil.rmtree(stale)
+        print(f"drawing the phantom: {wanted}", file=out, flush=True)
+        with tempfile.TemporaryDirectory(dir=home, prefix=_DRAWING) as folder:
+            drawn = progress_to("drew", out)
+            table = phantom.write_cohort(Path(folder), **wanted, progress=drawn)
+            cohort = read_cohort(table, **labels, progress=progress_to("checked", out))
+            write_store(config, cohort, origin, out)
+        return open_store(config.data.dir, "phantom")
+
+
+def _open_built(config: ConfigDict) -> Store:
+    try:
+        return open_store(config.data.dir, config.data.name)
+    except MissingDataError:
+        if config.data.name == "gbmlgg":
+            # Where the raw files are missing too, the message says what to get.
+            gbmlgg.check_files(_raw(config))
+        raise
+
+
+def _drawn(config: ConfigDict, origin: str) -> Store | None:
+    """The phantom's store, if it is there and of these parameters."""
+    try:
+        store = open_store(config.data.dir, "phantom")
+    except MissingDataError:
+        return None
+    return store if store.origin == origin else None
