@@ -119,7 +119,8 @@ def test_the_crop_has_the_share_and_proportions_that_were_asked_for():
         "elastic": 0.0,
         "elastic_cells": 4,
     }
-    draw = jax.vmap(partial(warp.coordinates, height=30, width=50, **options))
+    draw = partial(warp.coordinates, height=30, width=50, **options)
+    draw = jax.jit(jax.vmap(draw))
     rows, columns = (np.asarray(a) for a in draw(jax.random.split(key(), 200)))
     share_r = rows[:, 1, 0] - rows[:, 0, 0]  # crop's side / image's side
     share_c = columns[:, 0, 1] - columns[:, 0, 0]
@@ -177,7 +178,7 @@ def test_flips_are_exact(flip, turned):
 def test_a_flip_of_probability_a_half_is_done_half_of_the_time():
     image = np.broadcast_to(noise(2, 2, 3), (400, 2, 2, 3))
     ours = levels(image, dataclasses.replace(OFF, flip_horizontal=0.5))
-    done = (ours != levels(image, OFF)).any(axis=(1, 2, 3)).sum()
+    done = (np.abs(ours - image) > 0.5).any(axis=(1, 2, 3)).sum()
     assert 160 < done < 240  # 4 standard deviations
 
 
@@ -268,12 +269,12 @@ def test_one_pixel_off_is_not_constant():
 
 def test_greyscale_ignores_saturation_and_hue_and_undoes_mild_brightness():
     images = noise(2, 24, 24, 3) // 2 + 60  # far from the clipping ends
-    mild = dataclasses.replace(OFF, brightness=0.1, contrast=0.1)
-    wild = dataclasses.replace(mild, saturation=1.0, hue=0.5)
+    wild = dataclasses.replace(
+        OFF, brightness=0.1, contrast=0.1, saturation=1.0, hue=0.5
+    )
     plain = np.asarray(normalise(jnp.asarray(images), color=False))
-    for spec in (mild, wild):
-        drawn = grey(images, np.arange(2), spec=spec)
-        np.testing.assert_allclose(drawn, plain, atol=1e-4)
+    drawn = grey(images, np.arange(2), spec=wild)
+    np.testing.assert_allclose(drawn, plain, atol=1e-4)
 
 
 # --- draws ------------------------------------------------------------------------
@@ -347,21 +348,22 @@ def test_every_amount_does_something(names):
 
 
 def test_the_second_view_has_the_same_crop_under_other_colours():
-    images = noise(3, 32, 32, 3)
-    batch = batch_of(images)
-    plain = jax.jit(lambda b: augment(b, key(), spec=Augmentation()))(batch)
-    assert plain.second_view is None
-    two = jax.jit(
-        lambda b, spec: augment(b, key(), spec=spec, colour_views=2), static_argnums=1
+    images = noise(4, 32, 32, 3)
+    spec = dataclasses.replace(OFF, crop_area=(0.5, 0.5), brightness=0.2)
+    both = jax.jit(lambda b: augment(b, key(), spec=spec, colour_views=2))(
+        batch_of(images // 2)  # dark: nothing is clipped
     )
-    both = two(batch, Augmentation())
-    np.testing.assert_allclose(both.image, plain.image, atol=1e-4)
-    assert np.abs(np.asarray(both.image - both.second_view)).mean() > 0.05
-    space = {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0}
-    spatial = dataclasses.replace(Augmentation(), **space)
-    same = two(batch, spatial)
-    np.testing.assert_array_equal(same.image, same.second_view)
-    np.testing.assert_array_equal(both.grade, batch.grade)
+    single = augment(batch_of(images // 2), key(), spec=spec)
+    assert single.second_view is None
+    np.testing.assert_allclose(both.image, single.image, atol=1e-4)
+    unit = np.array(module.IMAGENET_STD), np.array(module.IMAGENET_MEAN)
+    first, second = (
+        np.asarray(view) * unit[0] + unit[1] for view in (both.image, both.second_view)
+    )
+    for one, other in zip(first, second, strict=True):
+        ratio = other.sum() / one.sum()  # brightness alone: one factor an image
+        np.testing.assert_allclose(other, one * ratio, atol=1e-4)
+        assert abs(ratio - 1) > 1e-3
 
 
 def test_the_default_is_the_papers_and_is_hashable():
@@ -413,12 +415,10 @@ def test_images_are_augmented_once():
 def test_the_contact_sheet_shows_the_original_and_the_draws(tmp_path):
     images = [noise(32, 32, 3), noise(32, 32, 3, seed=1)]
     path = tmp_path / "sheet.png"
-    spec = dataclasses.replace(
-        Augmentation(), flip_vertical=0.0, contrast=0.0, saturation=0.0, hue=0.0
-    )
+    spec = dataclasses.replace(OFF, crop_area=(0.7, 1), flip_horizontal=0.5, hue=0.1)
     contact_sheet(images, ["a", "b"], path, spec=spec, seed=4, draws=2, side=32)
     sheet = np.asarray(Image.open(path))
-    columns = 1 + 2 + 4  # original, draws, crop, one flip, elastic, brightness
+    columns = 1 + 2 + 3  # original, draws, crop, one flip, hue
     assert sheet.shape == (16 + 2 * (32 + 16 + 4), columns * (32 + 4), 3)
     cells = [sheet[16 : 16 + 32, j * 36 : j * 36 + 32] for j in range(columns)]
     np.testing.assert_array_equal(cells[0], images[0])
