@@ -116,8 +116,9 @@ def warp(
       float32 in [0, 1].
     """
     height, width, channels = image.shape
-    # Without the barrier XLA computes the coordinates twice, rounded differently for
-    # floor and for the weights: pixels at integer boundaries come out wrong.
+    # Without a barrier XLA is free to compute the coordinates twice, rounded
+    # differently for floor and for the weights: pixels whose coordinates lie at
+    # integers then come out wrong by up to a whole step.
     rows, columns = jax.lax.optimization_barrier(where)
     rows, columns = _mirror(rows, height - 1), _mirror(columns, width - 1)
     top, left = jnp.floor(rows), jnp.floor(columns)
