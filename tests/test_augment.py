@@ -47,18 +47,31 @@ def key(seed=0):
     return jax.random.key(seed)
 
 
-@partial(jax.jit, static_argnames="spec")
-def compiled(image, index, epoch, seed_key, *, spec):
+def drawn_as_levels(image, index, epoch, seed_key, *, spec):
     batch = batch_of(image, index, epoch)
     return augment(batch, seed_key, spec=spec, **LEVELS).image
 
 
-def levels(images, spec, *, seed=0, index=None, epoch=None):
-    """What augment gives, in grey levels, compiled as in training."""
+compiled = jax.jit(drawn_as_levels, static_argnames="spec")
+# Half the time to compile, for tests that are not about what the compiler does.
+quick = jax.jit(
+    drawn_as_levels,
+    static_argnames="spec",
+    compiler_options={"xla_backend_optimization_level": 0},
+)
+
+
+@partial(jax.jit, static_argnames="spec")
+def grey(images, index, *, spec):
+    return augment(batch_of(images, index), key(), spec=spec, color=False).image
+
+
+def levels(images, spec, *, seed=0, index=None, epoch=None, run=quick):
+    """What augment gives, in grey levels."""
     n = len(images)
     index = np.arange(n) if index is None else np.asarray(index)
     epoch = np.zeros(n, int) if epoch is None else np.asarray(epoch)
-    return np.asarray(compiled(images, index, epoch, key(seed), spec=spec))
+    return np.asarray(run(images, index, epoch, key(seed), spec=spec))
 
 
 # --- geometry ---------------------------------------------------------------------
@@ -86,9 +99,8 @@ def test_displacement_is_a_cubic_b_spline_of_the_grid_and_bounded():
     field = np.asarray(
         warp.displacement(key(3), amount=amount, cells=cells, height=h, width=w)
     )
-    grid = np.asarray(
-        jax.random.uniform(key(3), (2, cells + 3, cells + 3), minval=-1.0, maxval=1.0)
-    )
+    grid = np.asarray(jax.random.uniform(key(3), (98,), minval=-1.0))
+    grid = grid.reshape(2, cells + 3, cells + 3)
     for axis in range(2):
         for r in (0, 7, 39):
             for c in (0, 11, 23):
@@ -115,7 +127,8 @@ def test_the_crop_has_the_share_and_proportions_that_were_asked_for():
         "elastic": 0.0,
         "elastic_cells": 4,
     }
-    draw = jax.vmap(partial(warp.coordinates, height=30, width=50, **options))
+    draw = partial(warp.coordinates, height=30, width=50, **options)
+    draw = jax.jit(jax.vmap(draw))
     rows, columns = (np.asarray(a) for a in draw(jax.random.split(key(), 200)))
     share_r = rows[:, 1, 0] - rows[:, 0, 0]  # crop's side / image's side
     share_c = columns[:, 0, 1] - columns[:, 0, 0]
@@ -139,9 +152,9 @@ def test_a_crop_reads_what_a_numpy_loop_reads():
     spec = dataclasses.replace(OFF, crop_area=(0.5, 0.5), flip_horizontal=1.0)
     ours = levels(image[None], spec)[0]
     record = jax.random.fold_in(jax.random.fold_in(key(), 0), 0)
-    k = jax.random.split(jax.random.split(record, 3)[0], 6)
+    frame = jax.random.split(jax.random.split(record, 3)[0])[0]
     share = np.sqrt(0.5)
-    top, left = (float(jax.random.uniform(k[i])) * (1 - share) for i in (2, 3))
+    top, left = np.asarray(jax.random.uniform(frame, (6,)))[2:4] * (1 - share)
     for r in range(9):
         for c in range(12):
             y = top * 9 + (r + 0.5) * share - 0.5
@@ -173,7 +186,7 @@ def test_flips_are_exact(flip, turned):
 def test_a_flip_of_probability_a_half_is_done_half_of_the_time():
     image = np.broadcast_to(noise(2, 2, 3), (400, 2, 2, 3))
     ours = levels(image, dataclasses.replace(OFF, flip_horizontal=0.5))
-    done = (ours != levels(image, OFF)).any(axis=(1, 2, 3)).sum()
+    done = (np.abs(ours - image) > 0.5).any(axis=(1, 2, 3)).sum()
     assert 160 < done < 240  # 4 standard deviations
 
 
@@ -203,8 +216,8 @@ def test_jitter_is_the_blend_that_it_says(name):
     grey = (image * np.array([0.299, 0.587, 0.114])).sum(axis=2, keepdims=True)
     other = {"brightness": 0.0, "contrast": grey.mean(), "saturation": grey}[name]
     order = ["brightness", "contrast", "saturation", "hue"]
-    k = jax.random.split(key(5), 4)[order.index(name)]
-    factor = float(jax.random.uniform(k, minval=0.4, maxval=1.6))
+    drawn = jax.random.uniform(key(5), (4,), minval=-1.0)[order.index(name)]
+    factor = 1 + 0.6 * float(drawn)
     assert abs(factor - 1) > 0.02  # else the test shows nothing
     theirs = np.clip(other + factor * (image - other), 0, 1)
     np.testing.assert_allclose(ours, theirs, atol=1e-6)
@@ -221,8 +234,8 @@ def test_greys_black_and_white_stay_finite_grey():
 
 def test_off_is_normalise_and_normalise_is_numpy():
     images = noise(3, 16, 20, 3)
-    ours = augment(batch_of(images), key(), spec=OFF).image
-    np.testing.assert_array_equal(ours, normalise(jnp.asarray(images)))
+    ours = jax.jit(lambda x: augment(batch_of(x), key(), spec=OFF).image)(images)
+    np.testing.assert_array_equal(ours, jax.jit(normalise)(images))
     mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
     np.testing.assert_allclose(ours, (images / 255 - mean) / std, atol=1e-6)
     # One record through every operation at zero strength: bits, not tolerances.
@@ -251,7 +264,7 @@ def test_greyscale_is_luma_standardised_within_each_image():
 def test_a_constant_image_is_zero_in_greyscale(value):
     images = np.full((1, 300, 300, 3), value, np.uint8)
     assert not np.any(normalise(jnp.asarray(images), color=False))
-    drawn = augment(batch_of(images), key(), spec=Augmentation(), color=False).image
+    drawn = grey(images, np.arange(1), spec=Augmentation())
     np.testing.assert_array_equal(drawn, np.zeros_like(drawn))
 
 
@@ -264,12 +277,12 @@ def test_one_pixel_off_is_not_constant():
 
 def test_greyscale_ignores_saturation_and_hue_and_undoes_mild_brightness():
     images = noise(2, 24, 24, 3) // 2 + 60  # far from the clipping ends
-    mild = dataclasses.replace(OFF, brightness=0.1, contrast=0.1)
-    wild = dataclasses.replace(mild, saturation=1.0, hue=0.5)
+    wild = dataclasses.replace(
+        OFF, brightness=0.1, contrast=0.1, saturation=1.0, hue=0.5
+    )
     plain = np.asarray(normalise(jnp.asarray(images), color=False))
-    for spec in (mild, wild):
-        drawn = augment(batch_of(images), key(), spec=spec, color=False).image
-        np.testing.assert_allclose(drawn, plain, atol=1e-4)
+    drawn = grey(images, np.arange(2), spec=wild)
+    np.testing.assert_allclose(drawn, plain, atol=1e-4)
 
 
 # --- draws ------------------------------------------------------------------------
@@ -278,13 +291,13 @@ def test_greyscale_ignores_saturation_and_hue_and_undoes_mild_brightness():
 def test_a_record_has_one_draw_an_epoch_wherever_it_stands():
     images, spec = noise(4, 32, 32, 3), Augmentation()
     index, epoch = np.array([7, 3, 900, 12]), np.array([0, 5, 5, 1])
-    whole = levels(images, spec, index=index, epoch=epoch)
+    whole = levels(images, spec, index=index, epoch=epoch, run=compiled)
     at = [2, 0, 3, 1]
-    turned = levels(images[at], spec, index=index[at], epoch=epoch[at])
+    turned = levels(images[at], spec, index=index[at], epoch=epoch[at], run=compiled)
     np.testing.assert_allclose(turned, whole[at], atol=0.01)
-    for i in (1, 2):  # alone in its batch: another program
-        alone = levels(images[[i]], spec, index=index[[i]], epoch=epoch[[i]])
-        np.testing.assert_allclose(alone[0], whole[i], atol=0.01)
+    i = [1]  # alone in its batch: another program
+    alone = levels(images[i], spec, index=index[i], epoch=epoch[i], run=compiled)
+    np.testing.assert_allclose(alone, whole[i], atol=0.01)
 
 
 def test_another_index_epoch_or_seed_is_another_draw():
@@ -300,11 +313,12 @@ def test_another_index_epoch_or_seed_is_another_draw():
 
 
 def test_jit_is_no_jit():
-    # Noise has steps of up to 255 levels between pixels, and coordinates lie on
-    # every side of integers: without the barrier single pixels come out wrong.
-    images, spec = noise(1, 96, 96, 3), Augmentation()
+    # Noise has steps of up to 255 levels between pixels, and equal or nearly equal
+    # channels: where XLA computes a value twice and rounds it in two ways, a pixel
+    # may come out wrong by 200 levels.
+    images, spec = noise(4, 32, 32, 3), Augmentation()
     eager = augment(batch_of(images), key(), spec=spec, **LEVELS).image
-    np.testing.assert_allclose(levels(images, spec), eager, atol=0.01)
+    np.testing.assert_allclose(levels(images, spec, run=compiled), eager, atol=0.01)
 
 
 def test_two_devices_are_one():
@@ -313,7 +327,7 @@ def test_two_devices_are_one():
     step = jax.pmap(partial(compiled, spec=spec), in_axes=(0, 0, 0, None))
     parts = (images, np.arange(4), np.zeros(4, int))
     two = step(*(a.reshape(2, 2, *a.shape[1:]) for a in parts), key())
-    one = levels(images, spec)
+    one = levels(images, spec, run=compiled)
     np.testing.assert_allclose(np.asarray(two).reshape(one.shape), one, atol=0.01)
 
 
@@ -343,18 +357,22 @@ def test_every_amount_does_something(names):
 
 
 def test_the_second_view_has_the_same_crop_under_other_colours():
-    images = noise(3, 32, 32, 3)
-    batch = batch_of(images)
-    plain = augment(batch, key(), spec=Augmentation())
-    assert plain.second_view is None
-    both = augment(batch, key(), spec=Augmentation(), colour_views=2)
-    np.testing.assert_allclose(both.image, plain.image, atol=1e-4)
-    assert np.abs(np.asarray(both.image - both.second_view)).mean() > 0.05
-    space = {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0}
-    spatial = dataclasses.replace(Augmentation(), **space)
-    same = augment(batch, key(), spec=spatial, colour_views=2)
-    np.testing.assert_array_equal(same.image, same.second_view)
-    np.testing.assert_array_equal(both.grade, batch.grade)
+    images = noise(4, 32, 32, 3)
+    spec = dataclasses.replace(OFF, crop_area=(0.5, 0.5), brightness=0.2)
+    both = jax.jit(lambda b: augment(b, key(), spec=spec, colour_views=2))(
+        batch_of(images // 2)  # dark: nothing is clipped
+    )
+    single = augment(batch_of(images // 2), key(), spec=spec)
+    assert single.second_view is None
+    np.testing.assert_allclose(both.image, single.image, atol=1e-4)
+    unit = np.array(module.IMAGENET_STD), np.array(module.IMAGENET_MEAN)
+    first, second = (
+        np.asarray(view) * unit[0] + unit[1] for view in (both.image, both.second_view)
+    )
+    for one, other in zip(first, second, strict=True):
+        ratio = other.sum() / one.sum()  # brightness alone: one factor an image
+        np.testing.assert_allclose(other, one * ratio, atol=1e-4)
+        assert abs(ratio - 1) > 1e-3
 
 
 def test_the_default_is_the_papers_and_is_hashable():
@@ -404,12 +422,12 @@ def test_images_are_augmented_once():
 
 
 def test_the_contact_sheet_shows_the_original_and_the_draws(tmp_path):
-    images = [noise(32, 32, 3), noise(40, 32, 3, seed=1)]
+    images = [noise(32, 32, 3), noise(32, 32, 3, seed=1)]
     path = tmp_path / "sheet.png"
-    spec = dataclasses.replace(Augmentation(), hue=0.0, flip_vertical=0.0)
+    spec = dataclasses.replace(OFF, crop_area=(0.7, 1), flip_horizontal=0.5, hue=0.1)
     contact_sheet(images, ["a", "b"], path, spec=spec, seed=4, draws=2, side=32)
     sheet = np.asarray(Image.open(path))
-    columns = 1 + 2 + 6  # original, draws, all operations but hue and one flip
+    columns = 1 + 2 + 3  # original, draws, crop, one flip, hue
     assert sheet.shape == (16 + 2 * (32 + 16 + 4), columns * (32 + 4), 3)
     cells = [sheet[16 : 16 + 32, j * 36 : j * 36 + 32] for j in range(columns)]
     np.testing.assert_array_equal(cells[0], images[0])

@@ -33,20 +33,19 @@ def recolour(
     Returns:
       The image, in [0, 1].
     """
-    k_brightness, k_contrast, k_saturation, k_hue = jax.random.split(key, 4)
+    # One draw of all numbers: every call of the generator is compiled anew.
+    u = jax.random.uniform(key, (4,), minval=-1.0)
     coloured = image.shape[-1] == 3
     if brightness:
-        image = jnp.clip(image * _factor(k_brightness, brightness), 0, 1)
+        image = jnp.clip(image * (1 + brightness * u[0]), 0, 1)
     if contrast:
         middle = jnp.mean(luma(image) if coloured else image)
-        factor = _factor(k_contrast, contrast)
-        image = jnp.clip(middle + factor * (image - middle), 0, 1)
+        image = jnp.clip(middle + (1 + contrast * u[1]) * (image - middle), 0, 1)
     if saturation and coloured:
         grey = luma(image)  # [H, W, 1]
-        factor = _factor(k_saturation, saturation)
-        image = jnp.clip(grey + factor * (image - grey), 0, 1)
+        image = jnp.clip(grey + (1 + saturation * u[2]) * (image - grey), 0, 1)
     if hue and coloured:
-        image = turn_hue(image, hue * jax.random.uniform(k_hue, minval=-1.0))
+        image = turn_hue(image, hue * u[3])
     return image
 
 
@@ -102,7 +101,3 @@ def standardise(image: Float[Array, "H W 1"]) -> Float[Array, "H W 1"]:
     # constant image between its pixels gives 1e-7.
     flat = spread < 1e-6
     return jnp.where(flat, 0.0, image / jnp.where(flat, 1.0, spread))
-
-
-def _factor(key, amount):
-    return jax.random.uniform(key, minval=1.0 - amount, maxval=1.0 + amount)

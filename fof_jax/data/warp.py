@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 Number = float | int
@@ -40,20 +41,19 @@ def coordinates(
       Rows and columns, in pixels of the input; up to the elastic displacement
       outside of it.
     """
-    k_area, k_aspect, k_top, k_left, k_flip, k_bend = jax.random.split(key, 6)
-    area = _uniform(k_area, *crop_area)
+    # One draw of all numbers: every call of the generator is compiled anew.
+    k_frame, k_bend = jax.random.split(key)
+    u_area, u_aspect, *u = jax.random.uniform(k_frame, (6,))
+    area = crop_area[0] + u_area * (crop_area[1] - crop_area[0])
     # w h = area and w / h = aspect fit into the unit square for area <= aspect <=
     # 1 / area: narrowing the range keeps the area as drawn and needs no rejection.
     low = jnp.log(jnp.maximum(crop_aspect[0], area))
     high = jnp.log(jnp.minimum(crop_aspect[1], 1 / area))
-    aspect = jnp.exp(low + jax.random.uniform(k_aspect) * (high - low))
-    shares = jnp.sqrt(jnp.stack([area / aspect, area * aspect]))  # [rows, columns]
-    shares = jnp.minimum(shares, 1.0)
-    starts = jnp.stack([jax.random.uniform(k_top), jax.random.uniform(k_left)])
-    starts = starts * (1 - shares)
-    flips = jax.random.uniform(k_flip, (2,)) < jnp.array(
-        [flip_vertical, flip_horizontal], jnp.float32
-    )
+    aspect = jnp.exp(low + u_aspect * (high - low))
+    shares = [jnp.sqrt(area / aspect), jnp.sqrt(area * aspect)]  # rows, columns
+    shares = [jnp.minimum(share, 1.0) for share in shares]
+    starts = [u[i] * (1 - shares[i]) for i in range(2)]
+    flips = [u[2] < flip_vertical, u[3] < flip_horizontal]
 
     sides = (height, width)
     row, column = (
@@ -89,7 +89,10 @@ def displacement(
     Returns:
       Displacements of rows and columns, as shares of the side.
     """
-    grid = jax.random.uniform(key, (2, cells + 3, cells + 3), minval=-1.0, maxval=1.0)
+    knots = cells + 3
+    # Drawn flat: XLA takes five times as long to compile the draw of a 3-D shape.
+    grid = jax.random.uniform(key, (2 * knots * knots,), minval=-1.0)
+    grid = grid.reshape(2, knots, knots)
     down, across = _splines(height, cells), _splines(width, cells)
     precision = jax.lax.Precision.HIGHEST  # a TPU would round the field to bf16
     return amount * jnp.einsum(
@@ -113,8 +116,9 @@ def warp(
       float32 in [0, 1].
     """
     height, width, channels = image.shape
-    # Without the barrier XLA computes the coordinates twice, rounded differently for
-    # floor and for the weights: pixels at integer boundaries come out wrong.
+    # Without a barrier XLA is free to compute the coordinates twice, rounded
+    # differently for floor and for the weights: pixels whose coordinates lie at
+    # integers then come out wrong by up to a whole step.
     rows, columns = jax.lax.optimization_barrier(where)
     rows, columns = _mirror(rows, height - 1), _mirror(columns, width - 1)
     top, left = jnp.floor(rows), jnp.floor(columns)
@@ -133,10 +137,6 @@ def warp(
     return ((1 - down) * upper + down * lower) / 255
 
 
-def _uniform(key, low, high):
-    return low + jax.random.uniform(key) * (high - low)
-
-
 def _axis(side, share, start, flip):
     """Source coordinate of each output pixel along one axis, in pixels."""
     centre = jnp.arange(side, dtype=jnp.float32) + 0.5
@@ -150,11 +150,10 @@ def _mirror(position, last):
     return jnp.clip(last - jnp.abs(last - position), 0, last)
 
 
-def _splines(side: int, cells: int) -> Float[Array, "side knots"]:
+def _splines(side: int, cells: int) -> Float[np.ndarray, "side knots"]:
     """Weights of the uniform cubic B-splines at the pixel centres of a side."""
-    at = (jnp.arange(side, dtype=jnp.float32) + 0.5) * (cells / side)
-    knot = jnp.arange(-1, cells + 2, dtype=jnp.float32)
-    distance = jnp.abs(at[:, None] - knot[None, :])
-    near = 2 / 3 - jnp.square(distance) * (1 - distance / 2)
-    far = jnp.clip(2 - distance, 0, None) ** 3 / 6
-    return jnp.where(distance < 1, near, far)
+    at = (np.arange(side) + 0.5) * (cells / side)
+    distance = np.abs(at[:, None] - np.arange(-1, cells + 2)[None, :])
+    near = 2 / 3 - distance**2 * (1 - distance / 2)
+    far = np.clip(2 - distance, 0, None) ** 3 / 6
+    return np.where(distance < 1, near, far).astype(np.float32)
