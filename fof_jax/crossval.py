@@ -12,7 +12,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from fof_jax import metrics, predictions, train
+from fof_jax import metrics, predictions, results_table, train
 from fof_jax.data import loader, splits, store
 
 # Fields that may change between two runs on one workdir: they do not alter numbers.
@@ -118,7 +118,7 @@ def conclude(
             if results["units"][unit] is None:
                 continue
             say(
-                metrics.format_table(
+                results_table.format_table(
                     results,
                     unit=unit,
                     scheme=config.data.scheme,

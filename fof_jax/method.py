@@ -7,7 +7,7 @@ in docs/methods.
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import jax
 from jaxtyping import Array, Float, Int
@@ -28,14 +28,17 @@ class Method(Protocol):
     """One way to learn grades from images and, in training, biomarkers.
 
     Attributes:
-      num_classes: K.
       test_inputs: what prediction needs; ("image",) for every image-only method.
       colour_views: how many colour draws of a crop a batch holds, 1 or 2.
     """
 
-    num_classes: int
-    test_inputs: tuple[str, ...]
-    colour_views: int
+    test_inputs: ClassVar[tuple[str, ...]]
+    colour_views: ClassVar[int]
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        ...
 
     def init(self, key: jax.Array, batch: Batch) -> Variables:
         """Draws parameters for images like the batch's (only its shapes matter)."""

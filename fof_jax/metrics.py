@@ -11,30 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from sklearn import metrics as sk
 
-from fof_jax.predictions import (
-    UNKNOWN,
-    Predictions,
-    PredictionsError,
-    join,
-    read_predictions,
-    write_predictions,
-)
-from fof_jax.results_table import PAPER_ROWS, format_table
-
-__all__ = [
-    "AVERAGES",
-    "FIGURES",
-    "PAPER_ROWS",
-    "Predictions",
-    "PredictionsError",
-    "by_patient",
-    "format_table",
-    "join",
-    "read_predictions",
-    "scores",
-    "summarise",
-    "write_predictions",
-]
+from fof_jax.predictions import UNKNOWN, Predictions, PredictionsError
 
 Average = Literal["micro", "macro"]
 Aggregate = Literal["mean", "max"]

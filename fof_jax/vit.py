@@ -182,7 +182,7 @@ class ViT(nn.Module):
         stack = jax.tree.map(lambda a: a[first:last], self.blocks)
         block = self._block(self.implementation)
 
-        def step(x: jax.Array, layer: Params) -> tuple[jax.Array, None]:
+        def step(x: jax.Array, layer: Params) -> tuple[Any, None]:
             return block.apply({"params": layer}, x), None
 
         if self.remat == "attention":

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from fof_jax.cli import evaluate
-from fof_jax.metrics import Predictions, summarise, write_predictions
+from fof_jax.metrics import summarise
+from fof_jax.predictions import Predictions, write_predictions
 
 
 def fold(path, number, *, seed=0, n=18):
@@ -27,7 +28,7 @@ def test_eval_prints_every_table_and_writes_every_figure(tmp_path, capsys):
     paths = [tmp_path / f"fold_{k}.csv" for k in range(3)]
     rows = [fold(path, k) for k, path in enumerate(paths)]
     out = tmp_path / "new" / "eval.json"
-    code = evaluate.run(
+    code = evaluate.evaluate(
         predictions=paths, scheme="patient", paper_row="FoF w/o FRL", out=out
     )
     assert code == 0
@@ -55,7 +56,7 @@ def test_eval_by_the_maximum_says_so_and_differs(tmp_path, capsys):
     fold(path, 0, n=60)
     texts = {}
     for aggregate in ("mean", "max"):
-        evaluate.run(predictions=[path], aggregate=aggregate)
+        evaluate.evaluate(predictions=[path], aggregate=aggregate)
         texts[aggregate] = capsys.readouterr().out
         assert f"({aggregate} of probabilities over its images)" in texts[aggregate]
         assert "split unit not given" in texts[aggregate]
@@ -74,7 +75,7 @@ def test_eval_says_what_was_left_out(tmp_path, capsys):
         "b,3,,0,0,0.8,0.2,,\n"
         "c,4,,1,,,,,is not an image\n"
     )
-    assert evaluate.run(predictions=[path]) == 0
+    assert evaluate.evaluate(predictions=[path]) == 0
     text = capsys.readouterr().out
     assert "1 of 4 rows have an error" in text
     assert "1 patient(s) with two grades left out of patient figures: a." in text
@@ -99,6 +100,6 @@ def test_eval_refuses_before_it_writes(tmp_path, capsys, options, said):
     given["predictions"] = [tmp_path / name for name in given["predictions"]]
     given["out"] = tmp_path / given["out"]
     with pytest.raises(ValueError, match=said):
-        evaluate.run(**given)
+        evaluate.evaluate(**given)
     assert not (tmp_path / "out.json").exists()
     assert capsys.readouterr().out == ""

@@ -6,17 +6,9 @@ import json
 import numpy as np
 import pytest
 
-from fof_jax.metrics import (
-    PAPER_ROWS,
-    Predictions,
-    by_patient,
-    format_table,
-    join,
-    read_predictions,
-    scores,
-    summarise,
-    write_predictions,
-)
+from fof_jax.metrics import by_patient, scores, summarise
+from fof_jax.predictions import Predictions, join, read_predictions, write_predictions
+from fof_jax.results_table import PAPER_ROWS, format_table
 
 # Computed elsewhere in float64, for five rows of three classes.
 ORACLE_P = np.array(

@@ -1,6 +1,7 @@
 """The row "Baseline" of Table I: a ViT, cross-entropy on the whole image, no more."""
 
 import dataclasses
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -57,8 +58,8 @@ class Baseline:
     network: Model
     theta: float
 
-    test_inputs = ("image",)
-    colour_views = 1
+    test_inputs: ClassVar[tuple[str, ...]] = ("image",)
+    colour_views: ClassVar[int] = 1
 
     @property
     def num_classes(self) -> int:
@@ -88,7 +89,7 @@ class Baseline:
         self, variables: Variables, image: Float[Array, "B H W C"]
     ) -> Float[Array, "B K"]:
         """Logits of the K grades."""
-        return self.network.apply({"params": variables.params}, image)
+        return self._apply(variables, image, "__call__")
 
     def explain(
         self,
@@ -97,10 +98,9 @@ class Baseline:
         target: Int[Array, " B"],
     ) -> Float[Array, "B H W"]:
         """The paper's A for this network, as in its Fig. 2 (b)."""
-        params = {"params": variables.params}
         return cam.class_activation_map(
-            logits_of=lambda v: self.network.apply(params, v, method="tail"),
-            tokens=self.network.apply(params, image, method="head"),
+            logits_of=lambda v: self._apply(variables, v, "tail"),
+            tokens=self._apply(variables, image, "head"),
             target=target,
             grid=self.network.encoder.grid,
             image_size=self.network.encoder.image_size,
@@ -109,6 +109,9 @@ class Baseline:
     def keep(self, A: Float[Array, "B H W"]) -> Bool[Array, "B h w"]:
         """The paper's M for a map."""
         return views.keep_mask(A, patch=self.network.encoder.patch, theta=self.theta)
+
+    def _apply(self, variables: Variables, argument: jax.Array, method: str) -> Any:
+        return self.network.apply({"params": variables.params}, argument, method=method)
 
 
 def build(

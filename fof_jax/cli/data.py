@@ -10,6 +10,7 @@ python launch.py data phantom --config=configs/phantom.py --out=phantom.png
 import argparse
 import importlib
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np

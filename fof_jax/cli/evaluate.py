@@ -9,7 +9,8 @@ import os
 from pathlib import Path
 from typing import Any, Literal
 
-from fof_jax.metrics import AVERAGES, join, read_predictions, summarise
+from fof_jax.metrics import AVERAGES, summarise
+from fof_jax.predictions import join, read_predictions
 from fof_jax.results_table import align, format_table, percent
 
 

@@ -1,6 +1,7 @@
 """Focus on Focus as published: three views, Eq. (1)-(6), as a Method."""
 
 import dataclasses
+from typing import Any, ClassVar
 
 import flax.struct
 import jax
@@ -55,8 +56,8 @@ class FocusOnFocus:
     normalize_positives: bool
     frl: bool
 
-    test_inputs = ("image",)
-    colour_views = 1
+    test_inputs: ClassVar[tuple[str, ...]] = ("image",)
+    colour_views: ClassVar[int] = 1
 
     @property
     def num_classes(self) -> int:
@@ -189,7 +190,7 @@ class FocusOnFocus:
         """M of Eq. (2)."""
         return views.keep_mask(A, patch=self.network.encoder.patch, theta=self.theta)
 
-    def _apply(self, variables: Variables, argument: jax.Array, method: str):
+    def _apply(self, variables: Variables, argument: jax.Array, method: str) -> Any:
         return self.network.apply({"params": variables.params}, argument, method=method)
 
     def _activation(
