@@ -160,7 +160,7 @@ def update(
     direction, opt_state = optimizer.update(gradient, state.opt_state, state.params)
     params = optim.apply(state.params, direction, learning_rate)
     carried = method.after_update(Variables(params=params, state=aux.state), state.step)
-    metrics = aux.metrics | {"grad_norm": optax.global_norm(gradient)}
+    metrics = aux.metrics | {"grad_norm": optax.tree.norm(gradient)}
     new = TrainState(
         step=state.step + 1, params=params, state=carried, opt_state=opt_state
     )

@@ -7,7 +7,7 @@ the functions that training calls, in the order in which it calls them.
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import jax
@@ -284,23 +284,17 @@ def _first_step(
         yield compare(name, got, recording[f"t0/{name}"], "array", None)
     yield compare("mask", seen.keep, recording["t0/mask"], "mask", 1.0)
 
-    gradient = jax.jit(jax.grad(_loss_of(method, batch)))(variables.params)
+    def loss(params: Params, batch: Batch) -> jax.Array:
+        given = Variables(params=params, state={})
+        key = jax.random.key(0)  # the method draws nothing
+        return method.loss(given, batch, key, gather=lambda a: a)[0]
+
+    gradient = jax.jit(jax.grad(loss))(variables.params, batch)
     want = recording.under("t0/grad")
     largest = max(float(np.abs(g).max()) for g in want.values())
     for name, got in _named(gradient, method).items():
         unit = max(float(np.abs(want[name]).max()), 1e-3 * largest)
         yield compare(f"grad/{name}", got, want[name], "gradient", unit)
-
-
-def _loss_of(
-    method: objective.FocusOnFocus, batch: Batch
-) -> Callable[[Params], jax.Array]:
-    def loss(params: Params) -> jax.Array:
-        variables = Variables(params=params, state={})
-        key = jax.random.key(0)  # the method draws nothing
-        return method.loss(variables, batch, key, gather=lambda a: a)[0]
-
-    return loss
 
 
 def _all_steps(
