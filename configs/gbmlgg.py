@@ -51,6 +51,9 @@ def get_config(arg: str = "") -> ConfigDict:
     config.fold = config_dict.placeholder(int)
     # Local devices; unset takes as many as divide the batch.
     config.devices = config_dict.placeholder(int)
+    # Devices that a CPU is divided into where there is no accelerator. One is best for
+    # large images (its matrix products use all cores), one a core for small ones.
+    config.cpu_devices = 1
     # Steps between checkpoints; the last step is always saved.
     config.save_every = 500
     # Epochs between evaluations of the test fold, for the curves only; 0 is the end

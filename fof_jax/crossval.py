@@ -18,6 +18,7 @@ from fof_jax.data import loader, splits, store
 # Fields that may change between two runs on one workdir: they do not alter numbers.
 FREE_FIELDS = (
     "attention",
+    "cpu_devices",
     "data_cache",
     "data_dir",
     "data_raw_dir",
