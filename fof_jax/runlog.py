@@ -4,7 +4,7 @@ import itertools
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from tensorboardX import SummaryWriter
@@ -83,7 +83,7 @@ class RunLog:
         self._line({"step": done, "test_accuracy": right})
         self._events.add_scalar("test/accuracy", right, done)
 
-    def _line(self, figures: dict[str, float]) -> None:
+    def _line(self, figures: Mapping[str, float | int]) -> None:
         self._file.write(json.dumps(figures) + "\n")
         self._file.flush()
 

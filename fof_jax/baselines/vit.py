@@ -23,9 +23,7 @@ class Model(nn.Module):
 
     def setup(self) -> None:
         """Declares the classifier."""
-        self.classifier = nn.Dense(
-            self.num_classes, kernel_init=nn.initializers.truncated_normal(0.02)
-        )
+        self.classifier = nn.Dense(self.num_classes)
 
     def head(self, image: Float[Array, "B H W C"]) -> Float[Array, "B P D"]:
         """Image to the tokens from which `explain` takes its map."""

@@ -13,8 +13,6 @@ from fof_jax import vit
 
 PROJECTION_WIDTH = 64  # P6: the authors' shape
 
-_init = nn.initializers.truncated_normal(0.02)
-
 
 @flax.struct.dataclass
 class Output:
@@ -53,13 +51,11 @@ class Model(nn.Module):
                 f"cam.block: got {self.cam_block}, expected -{depth} … -1 for an "
                 f"encoder of {depth} blocks (-2 is the last but one, P1)."
             )
-        self.classifier = nn.Dense(
-            self.num_classes + 1, dtype=jnp.float32, kernel_init=_init
-        )
+        self.classifier = nn.Dense(self.num_classes + 1, dtype=jnp.float32)
         if self.num_biomarkers:
             self.projectors = self.param(
                 "projectors",
-                _init,
+                nn.initializers.lecun_normal(batch_axis=0),
                 (self.num_biomarkers, self.encoder.size.width, PROJECTION_WIDTH),
                 jnp.float32,
             )
