@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import flax.struct
 import jax
@@ -13,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 from fof_jax import vit
 from fof_jax.method import Gather
 from fof_jax.release import cam, labels, losses, model
-from fof_jax.shapes import Aux, Batch, State, Variables
+from fof_jax.shapes import Aux, Batch, Params, State, Variables
 
 Reference = Float[Array, "B D"] | None  # recorded directions, see `cam`
 
@@ -219,11 +220,12 @@ class Release:
         """
         average = lax.stop_gradient(variables.state["global_projectors"])
         local = variables.params["local_projectors"]
-        return (
-            self.projectors.apply({"params": average}, glb),  # Q21 Q26
-            self.projectors.apply({"params": local}, pos),
-            self.projectors.apply({"params": local}, neg),
-        )
+
+        def by(heads: Params, feature: jax.Array) -> Any:
+            return self.projectors.apply({"params": heads}, feature)
+
+        # Q21 Q26: two sets of heads, whose outputs are compared with each other.
+        return by(average, glb), by(local, pos), by(local, neg)
 
     def after_update(self, variables: Variables, step: Int[Array, ""]) -> State:
         """The averaged heads after optimizer step `step`; see `averaged`."""
@@ -268,14 +270,16 @@ class Release:
     def _guided(
         self, variables, glb, pos, neg, biomarkers, floats
     ) -> dict[str, jax.Array]:
-        """The terms that need more than cross-entropy; 0 where the weight is 0."""
+        """The terms beside cross-entropy; one without columns is 0."""
         g, p, n = self.project(variables, glb.feature, pos.feature, neg.feature)
-        out = dict.fromkeys(("region", "dis_gene", "float_gene"), jnp.zeros(()))
-        if self.lambda_region:
-            out["region"] = losses.region(
+        out = {
+            "region": losses.region(
                 glb=g.region, pos=p.region, neg=n.region, tau=self.tau
-            )
-        if self.lambda_dis_gene:
+            ),
+            "dis_gene": jnp.zeros(()),
+            "float_gene": jnp.zeros(()),
+        }
+        if biomarkers.shape[1]:
             out["dis_gene"] = losses.discrete_genes(
                 glb=g.gene,
                 pos=p.gene,
@@ -288,7 +292,7 @@ class Release:
                 ),
                 tau=self.tau,
             )
-        if self.lambda_float_gene:
+        if floats.shape[1]:
             ranks = self.world_size_emulated
             out["float_gene"] = losses.float_genes(
                 losses.rank_rows(pos.feature, glb.feature, ranks=ranks),

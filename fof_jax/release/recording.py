@@ -1,5 +1,6 @@
 """Reads recordings of the authors' code into our records."""
 
+import inspect
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -54,8 +55,9 @@ def method_of(z: Recording, **changes: Any) -> objective.Release:
         image_size=(int(side[0]), int(side[1])),
         layer_norm_eps=c["layer_norm_eps"],
     )
-    numbers = ("cam_block", "theta", "tau", "lambda_region", "lambda_dis_gene")
-    numbers += ("lambda_float_gene", "lambda_neg", "ema_decay")
+    numbers = [
+        name for name in inspect.signature(objective.build).parameters if name in c
+    ]
     options = {
         "encoder": encoder,
         "num_classes": c["num_classes"],

@@ -65,7 +65,6 @@ def replay(
     )
 
 
-@functools.partial(jax.jit, static_argnums=0)
 def forward_backward(method: objective.Release, variables, batch, reference):
     """Views, projections, terms and gradients of one step."""
     seen = method.views(variables, batch, reference)
@@ -96,30 +95,34 @@ def replay_case(z: Recording) -> list[Row]:
     )
     adamw = objective.optimizer(schedule, weight_decay=numbers["weight_decay"])
     opt_state = adamw.init(variables.params)
+    run = jax.jit(functools.partial(forward_backward, method))
+
+    @jax.jit
+    def update(variables, opt_state, gradient, step):
+        change, opt_state = adamw.update(gradient, opt_state, variables.params)
+        params = optax.apply_updates(variables.params, change)
+        variables = variables.replace(params=params)
+        state = method.after_update(variables, step)
+        return variables.replace(state=state), opt_state
+
     rows: list[Row] = []
     later = _Steps(z)
     for step in range(numbers["steps"]):
         batch = recording.batch_of(z, step % numbers["nbatch"])
         reference = jnp.asarray(z["steps/cam_v1"][step])
-        seen, projected, terms, gradient = forward_backward(
-            method, variables, batch, reference
-        )
+        seen, projected, terms, gradient = run(variables, batch, reference)
         if step == 0:
             rows += _first_step(z, seen, projected)
             named = convert.to_state_dict(Variables(gradient, {}), patch=patch)
             rows.append(_gradients(z, named, patches=seen.tokens.shape[1]))
         later.add(seen, terms, float(schedule(step)), batch)
-        updates, opt_state = adamw.update(gradient, opt_state, variables.params)
-        params = optax.apply_updates(variables.params, updates)
-        variables = variables.replace(params=params)
-        state = method.after_update(variables, jnp.asarray(step))
-        variables = variables.replace(state=state)
+        variables, opt_state = update(variables, opt_state, gradient, step)
         if any(name.startswith(f"after{step + 1}/") for name in z):
             rows += _parameters(z, variables, step + 1, numbers)
     return rows + later.rows(numbers["lr"])
 
 
-def _channels_first(tokens: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+def _channels_first(tokens: jax.Array, grid: tuple[int, int]) -> np.ndarray:
     b, _, width = tokens.shape
     return np.asarray(tokens).swapaxes(1, 2).reshape(b, width, *grid)
 
@@ -129,12 +132,12 @@ def _first_step(
 ) -> list[Row]:
     """Every intermediate result of step 0."""
     a = seen.activation
-    grid = a.projection.shape[1:]
+    grid = (a.projection.shape[1], a.projection.shape[2])
     b = a.alpha.shape[0]
     forward, component = TOLERANCES["forward"], TOLERANCES["component"]
-    pool = _pool(a.A, grid)
+    pool = _pool(a)
     # quantity, recorded name, ours, tolerance
-    table = [
+    table: list[tuple[str, str, Any, float]] = [
         ("activations", "cam/activations", _channels_first(seen.tokens, grid), forward),
         ("CAM gradients", "cam/gradients", _channels_first(a.gradient, grid), forward),
         ("alpha", "cam/alpha", a.alpha, forward),
@@ -160,10 +163,10 @@ def _first_step(
         table.append(("proj_gene", f"proj_gene/{view}", p.gene, forward))
     rows: dict[str, list[Row]] = {}
     for quantity, name, ours, tolerance in table:
-        pair = comparison.recorded(z, f"t0/{name}", ours)
+        ours, theirs = comparison.recorded(z, f"t0/{name}", ours)
         scale = 1.0 if quantity == "mask" else None
         rows.setdefault(quantity, []).append(
-            row(quantity, *pair, tolerance, where=name, scale=scale)
+            row(quantity, ours, theirs, tolerance, where=name, scale=scale)
         )
     return [worst(group, f"step 0 {name}") for name, group in rows.items()]
 
@@ -173,9 +176,8 @@ def _weighted_sum(seen: objective.Views, grid: tuple[int, int]) -> jax.Array:
     return jnp.einsum("bpd,bd->bp", seen.tokens, alpha).reshape(-1, *grid)
 
 
-def _pool(A: jax.Array, grid: tuple[int, int]) -> jax.Array:
-    b, height, _ = A.shape
-    return cam.pooled(A, patch=height // grid[0])
+def _pool(a: cam.Activation) -> jax.Array:
+    return cam.pooled(a.A, patch=a.A.shape[1] // a.projection.shape[1])
 
 
 def _gradients(z: Recording, ours: dict[str, np.ndarray], *, patches: int) -> Row:
@@ -258,7 +260,7 @@ class _Steps:
         found = {theirs: terms[ours] for ours, theirs in LOSSES.items()} | {
             "cam_score_sum": score,
             "mask": seen.hide.reshape(b, -1),
-            "cam_pooled": _pool(a.A, a.projection.shape[1:]).reshape(b, -1),
+            "cam_pooled": _pool(a).reshape(b, -1),
             "cam_projection": a.projection,
             "cam_v1": a.direction,
             "lr_model": rate,
@@ -303,29 +305,29 @@ def replay_ddp(z: Recording, case: Recording) -> list[Row]:
     }
     out = []
     for world in (1, 2):
+        method = recording.method_of(sized, world_size_emulated=world)
+
+        @jax.jit
+        def run(weights, method=method):
+            weighted = dataclasses.replace(method, **weights)
+            return forward_backward(weighted, variables, batch, reference)
+
         gradients = {}
         for name in ("cls", *(f"cls+{term}" for term in weights), "full"):
-            off = {
-                field: 0.0
+            on = {
+                field: getattr(method, field)
+                if name == "full" or name.endswith(f"+{term}")
+                else 0.0
                 for term, field in weights.items()
-                if name != "full" and not name.endswith(f"+{term}")
             }
-            method = recording.method_of(sized, world_size_emulated=world, **off)
-            seen, _, terms, gradient = forward_backward(
-                method, variables, batch, reference
-            )
+            seen, _, terms, gradient = run(on)
             gradients[name] = convert.to_state_dict(
                 Variables(gradient, {}), patch=patch
             )
             totals = _rank_totals(method, seen, terms, batch)
-            out.append(
-                row(
-                    f"world {world} loss {name}",
-                    totals,
-                    z[f"loss_total/world{world}/{name}"].reshape(-1),
-                    TOLERANCES["loss"],
-                )
-            )
+            theirs = z[f"loss_total/world{world}/{name}"].reshape(-1)
+            quantity = f"world {world} loss {name}"
+            out.append(row(quantity, totals, theirs, TOLERANCES["loss"]))
         grads = comparison.tensors(
             z,
             f"grad_full/world{world}/",

@@ -1,5 +1,6 @@
 """Replays recordings of single functions of the authors' code."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -64,9 +65,9 @@ def _gradient(name: str, at: str, ours, theirs) -> Row:
 
 def _supcon(z: Recording, at: str) -> list[Row]:
     labels = jnp.asarray(z[f"{at}/labels"].astype(np.int32))
-    value, gradient = jax.value_and_grad(losses.supervised_contrastive)(
-        jnp.asarray(z[f"{at}/features"]), labels, tau=float(z[f"{at}/temperature"])
-    )
+    value, gradient = jax.jit(
+        jax.value_and_grad(losses.supervised_contrastive), static_argnames=("tau",)
+    )(jnp.asarray(z[f"{at}/features"]), labels, tau=float(z[f"{at}/temperature"]))
     return [
         _loss("supcon", at, value, z[f"{at}/loss"]),
         _gradient("supcon", at, gradient, z[f"{at}/grad"]),
@@ -80,7 +81,7 @@ def _multihead(z: Recording, at: str) -> list[Row]:
         return losses.discrete_genes(**views, labels=labels, tau=CONSTANTS["tau"])
 
     views = {v: jnp.asarray(z[f"{at}/{v}"]) for v in VIEWS}
-    value, gradient = jax.value_and_grad(loss)(views)
+    value, gradient = jax.jit(jax.value_and_grad(loss))(views)
     return [_loss("multihead", at, value, z[f"{at}/loss"])] + [
         _gradient("multihead", at, gradient[v], z[f"{at}/grad_{v}"]) for v in VIEWS
     ]
@@ -92,7 +93,7 @@ def _region(z: Recording, at: str) -> list[Row]:
 
     theirs = dict(zip(VIEWS, ("anchor", "pos", "neg"), strict=True))
     views = {v: jnp.asarray(z[f"{at}/{name}"]) for v, name in theirs.items()}
-    value, gradient = jax.value_and_grad(loss)(views)
+    value, gradient = jax.jit(jax.value_and_grad(loss))(views)
     mask = losses.region_rows(views["glb"].shape[0])[0]
     return [
         _loss("region", at, value, z[f"{at}/loss"]),
@@ -104,7 +105,9 @@ def _region(z: Recording, at: str) -> list[Row]:
 
 
 def _gene_guidance(z: Recording, at: str) -> list[Row]:
-    value, gradient = jax.value_and_grad(losses.float_genes)(
+    value, gradient = jax.jit(
+        jax.value_and_grad(losses.float_genes), static_argnames=("batch",)
+    )(
         jnp.asarray(z[f"{at}/features"]),
         jnp.asarray(z[f"{at}/gene"]),
         batch=int(z[f"{at}/batch_size"]),
@@ -117,7 +120,8 @@ def _gene_guidance(z: Recording, at: str) -> list[Row]:
 
 def _cam2mask(z: Recording, at: str) -> list[Row]:
     A, theta = jnp.asarray(z[f"{at}/cam"]), float(z[f"{at}/threshold"])
-    hide = cam.hide_mask(A, patch=int(z[f"{at}/patch"]), theta=theta)
+    patch = int(z[f"{at}/patch"])
+    hide = jax.jit(functools.partial(cam.hide_mask, patch=patch, theta=theta))(A)
     ours, theirs = hide.reshape(hide.shape[0], -1), z[f"{at}/mask"]
     return [row("cam2mask", ours, theirs, TOLERANCES["mask"], scale=1, where=at)]
 
@@ -131,16 +135,24 @@ def _cam_post(z: Recording, at: str) -> list[Row]:
     weighted = z[f"{at}/alpha"][:, None] * tokens
     weighted -= weighted.mean(axis=1, keepdims=True)
     component = z[f"{at}/projection"].reshape(b, -1)
-    activation = cam.map_of(
-        tokens=jnp.asarray(tokens),
-        gradient=jnp.asarray(gradient),
-        grid=(grid[0], grid[1]),
-        image_size=(side, side),
-        reference=jnp.asarray(np.einsum("bpd,bp->bd", weighted, component)),
-    )
-    evidence = jnp.einsum("bpd,bd->bp", jnp.asarray(tokens), activation.alpha)
-    evidence = jax.nn.relu(evidence).reshape(b, *grid)
-    plain = cam.scale(cam.scale(evidence, image_size=(side, side)), image_size=None)
+    reference = np.einsum("bpd,bp->bd", weighted, component)
+
+    @jax.jit
+    def maps(tokens, gradient, reference):
+        size, grid_size = (side, side), (grid[0], grid[1])
+        activation = cam.map_of(
+            tokens=tokens,
+            gradient=gradient,
+            grid=grid_size,
+            image_size=size,
+            reference=reference,
+        )
+        evidence = jnp.einsum("bpd,bd->bp", tokens, activation.alpha)
+        evidence = jax.nn.relu(evidence).reshape(b, *grid_size)
+        plain = cam.scale(evidence, image_size=size)
+        return activation, cam.scale(plain, image_size=None)
+
+    activation, plain = maps(tokens, gradient, reference)
     table = {
         "alpha": (activation.alpha, "forward"),
         "projection": (activation.projection, "component"),
@@ -156,7 +168,7 @@ def _cam_post(z: Recording, at: str) -> list[Row]:
 def _scale(z: Recording, at: str) -> list[Row]:
     width, height = (int(n) for n in z[f"{at}/target"])  # cv2's order
     size = (height, width) if height else None
-    ours = cam.scale(jnp.asarray(z[f"{at}/in"]), image_size=size)
+    ours = jax.jit(functools.partial(cam.scale, image_size=size))(z[f"{at}/in"])
     return [row("scale", ours, z[f"{at}/out"], TOLERANCES["forward"], where=at)]
 
 
@@ -177,7 +189,7 @@ def _rates(z: Recording, at: str) -> list[Row]:
     schedule = objective.learning_rate(base=base, warmup=int(warmup), total=int(total))
     theirs = z[f"{at}/lr"]
     steps = jnp.arange(len(theirs)) * int(z[f"{at}/stride"])
-    ours = jax.vmap(schedule)(steps)
+    ours = jax.jit(jax.vmap(schedule))(steps)
     return [row("lr", ours, theirs, TOLERANCES["rate"], scale=base, where=at)]
 
 
@@ -190,7 +202,7 @@ def _metrics(z: Recording, i: int, scores: Callable[..., dict[str, Any]]) -> lis
         theirs = dict(zip(order, z[f"metrics/{i}/{average}"], strict=True))
         for name, other in METRICS.items():
             # What does not exist is None with us and 0 with them (Q48).
-            value = 0.0 if ours[name] is None else ours[name]
+            value = np.asarray(0.0 if ours[name] is None else ours[name])
             where = f"metrics/{i} {name}"
             rows.append(
                 row(
