@@ -7,7 +7,7 @@ in docs/methods.
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 from jaxtyping import Array, Float, Int
@@ -23,6 +23,7 @@ METHODS = {
 }
 
 
+@runtime_checkable
 class Method(Protocol):
     """One way to learn grades from images and, in training, biomarkers.
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -51,8 +52,8 @@ class Row:
 
 def row(
     quantity: str,
-    ours: np.ndarray,
-    theirs: np.ndarray,
+    ours: Any,
+    theirs: Any,
     tolerance: float,
     *,
     scale: float | None = None,
@@ -62,7 +63,7 @@ def row(
 
     Args:
       quantity: goes into the row.
-      ours, theirs: same shape.
+      ours, theirs: arrays of one shape, NumPy's or JAX's.
       tolerance: bound of the largest difference over `scale`.
       scale: None is the largest recorded magnitude; 1 compares absolutely.
       where: goes before the index of the largest difference.
@@ -96,7 +97,9 @@ def worst(rows: list[Row], quantity: str) -> Row:
     return dataclasses.replace(chosen, quantity=quantity, ok=all(r.ok for r in rows))
 
 
-def recorded(z: Mapping[str, np.ndarray], name: str, ours: np.ndarray):
+def recorded(
+    z: Mapping[str, np.ndarray], name: str, ours: Any
+) -> tuple[np.ndarray, np.ndarray]:
     """Ours and theirs; a thinned recording `NAME@flat13` thins ours alike."""
     if name in z:
         return np.asarray(ours), z[name]

@@ -16,6 +16,7 @@ from fof_jax.method import Gather
 from fof_jax.release import cam, labels, losses, model
 from fof_jax.shapes import Aux, Batch, Params, State, Variables
 
+Weight = float | Float[Array, ""]  # traced: one program serves several weights
 Reference = Float[Array, "B D"] | None  # recorded directions, see `cam`
 
 
@@ -59,10 +60,10 @@ class Release:
     projectors: model.Projectors
     theta: float
     tau: float
-    lambda_region: float
-    lambda_dis_gene: float
-    lambda_float_gene: float
-    lambda_neg: float
+    lambda_region: Weight
+    lambda_dis_gene: Weight
+    lambda_float_gene: Weight
+    lambda_neg: Weight
     ema_decay: float
     world_size_emulated: int
     label_transform: str
@@ -369,8 +370,8 @@ def build(
     ema_decay: float,
     world_size_emulated: int,
     data_label_transform: str,
-    label_means: tuple[float, ...],
-    label_stds: tuple[float, ...],
+    data_label_means: tuple[float, ...],
+    data_label_stds: tuple[float, ...],
 ) -> Release:
     """The method from plain numbers; see `Release` and `model.Model`.
 
@@ -394,8 +395,8 @@ def build(
             )
     labels.check(
         name=data_label_transform,
-        means=tuple(label_means),
-        stds=tuple(label_stds),
+        means=tuple(data_label_means),
+        stds=tuple(data_label_stds),
         num_biomarkers=num_biomarkers,
     )
     return Release(
@@ -412,6 +413,6 @@ def build(
         ema_decay=ema_decay,
         world_size_emulated=world_size_emulated,
         label_transform=data_label_transform,
-        label_means=tuple(label_means),
-        label_stds=tuple(label_stds),
+        label_means=tuple(data_label_means),
+        label_stds=tuple(data_label_stds),
     )

@@ -65,8 +65,8 @@ def method_of(z: Recording, **changes: Any) -> objective.Release:
         "num_floats": floats,
         "world_size_emulated": 1,
         "data_label_transform": "raw",
-        "label_means": (),
-        "label_stds": (),
+        "data_label_means": (),
+        "data_label_stds": (),
         **{name: c[name] for name in numbers},
     }
     return objective.build(**(options | changes))

@@ -59,7 +59,7 @@ def _gradient(name: str, at: str, ours, theirs) -> Row:
     scale = np.maximum(top, max(comparison.GRADIENT_FLOOR * usual, 1e-6))
     tolerance = TOLERANCES["gradient"]
     return row(
-        f"{name} gradient", ours / scale, theirs / scale, tolerance, scale=1, where=at
+        f"{name} gradient", ours / scale, theirs / scale, tolerance, scale=1.0, where=at
     )
 
 
@@ -97,7 +97,7 @@ def _region(z: Recording, at: str) -> list[Row]:
     mask = losses.region_rows(views["glb"].shape[0])[0]
     return [
         _loss("region", at, value, z[f"{at}/loss"]),
-        row("region mask", mask, z[f"{at}/mask"], TOLERANCES["mask"], scale=1),
+        row("region mask", mask, z[f"{at}/mask"], TOLERANCES["mask"], scale=1.0),
     ] + [
         _gradient("region", at, gradient[v], z[f"{at}/grad_{name}"])
         for v, name in theirs.items()
@@ -123,7 +123,7 @@ def _cam2mask(z: Recording, at: str) -> list[Row]:
     patch = int(z[f"{at}/patch"])
     hide = jax.jit(functools.partial(cam.hide_mask, patch=patch, theta=theta))(A)
     ours, theirs = hide.reshape(hide.shape[0], -1), z[f"{at}/mask"]
-    return [row("cam2mask", ours, theirs, TOLERANCES["mask"], scale=1, where=at)]
+    return [row("cam2mask", ours, theirs, TOLERANCES["mask"], scale=1.0, where=at)]
 
 
 def _cam_post(z: Recording, at: str) -> list[Row]:
@@ -210,7 +210,7 @@ def _metrics(z: Recording, i: int, scores: Callable[..., dict[str, Any]]) -> lis
                     value,
                     theirs[other],
                     TOLERANCES["metric"],
-                    scale=1,
+                    scale=1.0,
                     where=where,
                 )
             )
