@@ -1,4 +1,4 @@
-"""Recordings of the authors' code against `fof_jax.release`, tolerances in its table."""
+"""Recordings of the authors' code against ours; tolerances in comparison.py."""
 
 import os
 from pathlib import Path

@@ -20,7 +20,7 @@ Tensors = Mapping[str, np.ndarray]
 
 _MODEL = "model."
 _HEADS = ("global_classifier", "local_classifier")
-_MASK_TOKEN = "vit.embeddings.mask_token"  # noqa: S105: a name, no secret
+_MASK_TOKEN = "vit.embeddings.mask_token"
 _SETS = ("local_projectors", "global_projectors")
 # our name of a projection matrix -> theirs; genes are numbered
 _REGION = {
