@@ -166,7 +166,7 @@ class Release:
             gather(batch.floats),
         )
         # Item 40: their "pos_ratio" is the share of hidden patches; this is not.
-        terms["kept"] = 1 - hide.mean(dtype=jnp.float32)
+        terms["kept"] = (~hide).mean(dtype=jnp.float32)
         return value, Aux(metrics=terms, state=variables.state)
 
     def terms(
