@@ -1,15 +1,16 @@
 """Runs a checkout of the authors' code and records what it does; see `live`.
 
 A script of its own: the interpreter that runs it needs torch, transformers 4.46 and
-grad-cam, and not this package. Nothing of the checkout is changed on disk. From outside,
-`.cuda()` becomes the identity, imports that training does not use become stubs, and
-hooks write down what passes.
+grad-cam, and not this package. Nothing of the checkout is changed on disk. From
+outside, `.cuda()` becomes the identity, imports that training does not use become
+stubs, and hooks write down what passes.
 
     python live_child.py CHECKOUT INPUT.npz OUTPUT.npz
 """
 
 import argparse
 import importlib
+import importlib.abc
 import importlib.machinery
 import importlib.util
 import os
@@ -35,7 +36,7 @@ class _Stub(types.ModuleType):
         return type(name, (), {})
 
 
-class _Stubs:
+class _Stubs(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """Finds a stub for what is not installed."""
 
     def __init__(self, names: tuple[str, ...]):
@@ -108,9 +109,9 @@ def run(checkout: str, z: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     torch.nn.Module.cuda = lambda self, *a, **k: self  # type: ignore[assignment]
     from transformers.optimization import get_cosine_schedule_with_warmup
 
-    encoder = importlib.import_module("models.encoder")
+    encoder: Any = importlib.import_module("models.encoder")
     projector = importlib.import_module("models.projector")
-    cam_helper = importlib.import_module("utils.cam_helper")
+    cam_helper: Any = importlib.import_module("utils.cam_helper")
     loop = importlib.import_module("utils.train_validate")
     cfg = {k[4:]: a.item() for k, a in z.items() if k.startswith("cfg/")}
     out = dict(z)
@@ -165,8 +166,8 @@ def run(checkout: str, z: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
             for key, tensor in part.state_dict().items()
         }
 
-    watched = ("Transformer", "ContrastiveProjectors", "CrossEntropyLoss")
-    watched += ("GeneGuidance", "MultiHeadContrastiveLoss", "RegionContrastiveLoss")
+    watched = {"Transformer", "ContrastiveProjectors", "CrossEntropyLoss"}
+    watched |= {"GeneGuidance", "MultiHeadContrastiveLoss", "RegionContrastiveLoss"}
 
     def hook(module: Any, arguments: Any, result: Any) -> None:
         name = type(module).__name__

@@ -86,7 +86,16 @@ def forward_backward(method: objective.Release, variables, batch, reference):
 
 
 def replay_case(z: Recording) -> list[Row]:
-    """Five optimizer steps from recorded parameters and batches."""
+    """All recorded optimizer steps from recorded parameters and batches."""
+    return _run(z)[0]
+
+
+def per_step(z: Recording) -> dict[str, np.ndarray]:
+    """Our figures of every step, under the recording's names without `steps/`."""
+    return {name: np.stack(values) for name, values in _run(z)[1].items()}
+
+
+def _run(z: Recording) -> tuple[list[Row], dict[str, list[Any]]]:
     method, numbers = recording.method_of(z), recording.constants(z)
     variables = recording.variables_of(z)
     patch = numbers["patch"]
@@ -119,7 +128,7 @@ def replay_case(z: Recording) -> list[Row]:
         variables, opt_state = update(variables, opt_state, gradient, step)
         if any(name.startswith(f"after{step + 1}/") for name in z):
             rows += _parameters(z, variables, step + 1, numbers)
-    return rows + later.rows(numbers["lr"])
+    return rows + later.rows(numbers["lr"]), later.ours
 
 
 def _channels_first(tokens: jax.Array, grid: tuple[int, int]) -> np.ndarray:
