@@ -23,7 +23,9 @@ def _must_hold(rows: list[comparison.Row], at_least: int) -> None:
     assert [r for r in rows if not r.ok] == []
 
 
-@pytest.mark.parametrize("case", ["a", "b", pytest.param("d", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "case", ["a", *(pytest.param(c, marks=pytest.mark.slow) for c in "bd")]
+)
 def test_case(case):
     _must_hold(replay.replay(GOLDEN / f"release_{case}.npz"), 34)
 
@@ -100,7 +102,7 @@ def test_other_files_are_refused(tmp_path):
         replay.replay(tmp_path / "other.npz")
 
 
-@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize("devices", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_real_devices_do_not_matter(devices):
     """Two emulated processes on one and on two devices give the recorded gradient."""
     z = recording.load(GOLDEN / "release_ddp.npz")

@@ -93,6 +93,7 @@ def test_five_classes_nine_biomarkers(five_classes):
     assert jax.eval_shape(method.predict, variables, batch.image).shape == (6, 5)
 
 
+@pytest.mark.slow
 def test_odd_patches_more_blocks_two_classes_not_square():
     method = make((21, 35), patch=7, depth=5, num_classes=2, num_biomarkers=1)
     batch = draw(method, 5, genes=1)
