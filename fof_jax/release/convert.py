@@ -1,0 +1,222 @@
+"""The authors' state dicts <-> our parameters and state, both ways and exact.
+
+Names with a prefix, `model.*`, `local_projectors.*` and `global_projectors.*`, hold a
+whole training state. The file that the authors publish is the model's state dict alone,
+without the prefix; `module.`, which DistributedDataParallel puts in front, is accepted.
+"""
+
+import os
+import re
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from fof_jax import pretrained
+from fof_jax.shapes import Params, Variables
+
+Tensors = Mapping[str, np.ndarray]
+
+_MODEL = "model."
+_HEADS = ("global_classifier", "local_classifier")
+_MASK_TOKEN = "vit.embeddings.mask_token"
+_SETS = ("local_projectors", "global_projectors")
+# our name of a projection matrix -> theirs; genes are numbered
+_REGION = {
+    "region_in": "region_projector.0.weight",
+    "region_out": "region_projector.2.weight",
+}
+_GENE = "gene_projectors.{}.0.weight"
+_LAYER = re.compile(r"vit\.encoder\.layer\.(\d+)\.")
+
+
+def from_state_dict(tensors: Tensors) -> Variables:
+    """Named tensors to parameters and state.
+
+    Args:
+      tensors: a whole state, or the model's alone, with or without `module.`.
+
+    Returns:
+      `params["model"]` always; `params["local_projectors"]` and
+      `state["global_projectors"]` where the names are there. Prediction and maps need
+      the model only.
+
+    Raises:
+      ValueError: a tensor is missing, or has no place here.
+    """
+    left = {_plain(name): np.asarray(a) for name, a in tensors.items()}
+    prefixed = any(name.startswith(_MODEL) for name in left)
+    start = _MODEL if prefixed else ""
+    theirs = {
+        name[len(start) :]: a
+        for name, a in left.items()
+        if name.startswith(start) and not name.startswith(_SETS)
+    }
+    params: dict[str, Params] = {"model": _model_from(theirs)}
+    state: dict[str, Params] = {}
+    for group, place in zip(_SETS, (params, state), strict=True):
+        part = {n: a for n, a in left.items() if n.startswith(f"{group}.")}
+        if part:
+            place[group] = _projectors_from(part, group)
+    variables = Variables(params=params, state=state)
+    known = to_state_dict(variables, patch=_patch(theirs))
+    names = {n if prefixed else n.removeprefix(_MODEL) for n in known}
+    extra = sorted(set(left) - names - set(known))
+    if extra:
+        raise ValueError(
+            f"release weights: {len(extra)} tensors have no place, first {extra[0]!r}. "
+            "Expected the state dict of the authors' model: an encoder without class "
+            "token and pooler, two classifiers, projection heads."
+        )
+    return variables
+
+
+def to_state_dict(
+    variables: Variables, *, patch: int, model_only: bool = False
+) -> dict[str, np.ndarray]:
+    """The inverse of `from_state_dict`; also names gradients and moments.
+
+    Args:
+      variables: what there is of parameters and state.
+      patch: p, in pixels.
+      model_only: the published file's form: no prefix, no projection heads.
+    """
+    ours = variables.params["model"]
+    out = pretrained.encoder_to_hf(ours["encoder"], patch=patch)
+    out[_MASK_TOKEN] = np.asarray(ours["mask_token"])[None, None]
+    for head in _HEADS:
+        out[f"{head}.weight"] = np.asarray(ours[head]["kernel"]).T
+        out[f"{head}.bias"] = np.asarray(ours[head]["bias"])
+    if model_only:
+        return out
+    out = {f"{_MODEL}{name}": a for name, a in out.items()}
+    for group, place in zip(_SETS, (variables.params, variables.state), strict=True):
+        if group in place:
+            heads = place[group]
+            for name, other in _REGION.items():
+                out[f"{group}.{other}"] = np.asarray(heads[name]).T
+            for n, kernel in enumerate(np.asarray(heads["gene"])):
+                out[f"{group}.{_GENE.format(n)}"] = kernel.T
+    return out
+
+
+def import_pth(path: str | os.PathLike[str]) -> Variables:
+    """Reads the authors' `.pth` file; needs torch, which is imported here only.
+
+    Args:
+      path: a state dict, or a dict that holds one under `model` or `state_dict`.
+
+    Raises:
+      ValueError: torch is missing, the file is not a state dict of plain tensors (it
+        is read with `weights_only`, so nothing in it is executed), or see
+        `from_state_dict`.
+    """
+    torch = _torch("importing a .pth file")
+    if not Path(path).is_file():
+        raise ValueError(
+            f"{path}: there is no such file. Pass the path of a .pth file."
+        )
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a bad file
+        raise ValueError(
+            f"{path}: not a PyTorch file of plain tensors ({type(error).__name__}). "
+            "Expected what torch.save(model.state_dict(), …) writes."
+        ) from error
+    for key in ("state_dict", "model"):
+        if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
+            loaded = loaded[key]
+    if not isinstance(loaded, Mapping) or not all(
+        isinstance(t, torch.Tensor) for t in loaded.values()
+    ):
+        raise ValueError(
+            f"{path}: holds a {type(loaded).__name__}, expected a state dict, names to "
+            "tensors. Save model.state_dict() instead."
+        )
+    return from_state_dict({name: t.float().numpy() for name, t in loaded.items()})
+
+
+def export_pth(
+    path: str | os.PathLike[str],
+    variables: Variables,
+    *,
+    patch: int,
+    model_only: bool = True,
+) -> None:
+    """Writes a `.pth` file that the authors' code loads; needs torch.
+
+    Args:
+      path: is replaced in one move when the file is whole.
+      variables: at least `params["model"]`.
+      patch: p, in pixels.
+      model_only: see `to_state_dict`; the authors' inference reads this form.
+
+    Raises:
+      ValueError: torch is missing.
+    """
+    torch = _torch("exporting a .pth file")
+    named = to_state_dict(variables, patch=patch, model_only=model_only)
+    tensors = {n: torch.from_numpy(np.array(a, order="C")) for n, a in named.items()}
+    path = Path(path)
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+        temporary = Path(file.name)
+        try:
+            torch.save(tensors, file)
+        except BaseException:
+            temporary.unlink()
+            raise
+    os.chmod(temporary, 0o644)
+    os.replace(temporary, path)
+
+
+def _plain(name: str) -> str:
+    return name.replace("module.", "", 1)
+
+
+def _model_from(theirs: Tensors) -> Params:
+    layers = {int(m[1]) for name in theirs if (m := _LAYER.match(name))}
+    encoder = pretrained.encoder_from_hf(theirs, depth=max(layers, default=-1) + 1)
+    heads = {
+        head: {
+            "kernel": _take(theirs, f"{head}.weight").T,
+            "bias": _take(theirs, f"{head}.bias"),
+        }
+        for head in _HEADS
+    }
+    token = _take(theirs, _MASK_TOKEN).reshape(-1)
+    return {"encoder": encoder, "mask_token": token, **heads}
+
+
+def _projectors_from(part: Tensors, group: str) -> Params:
+    region = {
+        ours: _take(part, f"{group}.{other}").T for ours, other in _REGION.items()
+    }
+    count = len(part) - len(_REGION)
+    genes = [_take(part, f"{group}.{_GENE.format(n)}").T for n in range(count)]
+    width = region["region_in"].shape[0]
+    empty = np.zeros((0, width, region["region_out"].shape[1]), np.float32)
+    return {**region, "gene": np.stack(genes) if genes else empty}
+
+
+def _patch(theirs: Tensors) -> int:
+    return theirs["vit.embeddings.patch_embeddings.projection.weight"].shape[-1]
+
+
+def _take(tensors: Tensors, name: str) -> np.ndarray:
+    if name not in tensors:
+        raise ValueError(
+            f"release weights: tensor {name!r} is missing; there are {len(tensors)} "
+            "others. Expected the state dict of the authors' model."
+        )
+    return np.asarray(tensors[name])
+
+
+def _torch(purpose: str):
+    try:
+        import torch
+    except ImportError as error:
+        raise ValueError(
+            f"{purpose} needs PyTorch, which is not installed. Run pip install torch."
+        ) from error
+    return torch

@@ -1,0 +1,418 @@
+"""The authors' step as a Method: map, mask, three views, four losses, EMA heads."""
+
+import dataclasses
+import math
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int
+
+from fof_jax import vit
+from fof_jax.method import Gather
+from fof_jax.release import cam, labels, losses, model
+from fof_jax.shapes import Aux, Batch, Params, State, Variables
+
+Weight = float | Float[Array, ""]  # traced: one program serves several weights
+Reference = Float[Array, "B D"] | None  # recorded directions, see `cam`
+
+
+@flax.struct.dataclass
+class Views:
+    """The three views of a batch and how they came about.
+
+    Attributes:
+      tokens: the residual stream that the map is taken from.
+      activation: the map.
+      hide: True where the positive view hides the patch and the negative shows it.
+      glb: view 1, whole; pos: view 2, masked (Q9); neg: view 1, masked inversely.
+    """
+
+    tokens: Float[Array, "B P D"]
+    activation: cam.Activation
+    hide: Bool[Array, "B h w"]
+    glb: model.Output
+    pos: model.Output
+    neg: model.Output
+
+
+@dataclasses.dataclass(frozen=True)
+class Release:
+    """The authors' method.
+
+    Attributes:
+      network: encoder, mask token, two heads.
+      projectors: shape of the projection heads, of which there are two sets.
+      theta: share of the map's maximum below which a patch is hidden (Q4, Q5).
+      tau: temperature of the region and the discrete-gene loss.
+      lambda_region, lambda_dis_gene, lambda_float_gene, lambda_neg: weights.
+      ema_decay: largest decay of the averaged projection heads.
+      world_size_emulated: number of processes of the run that is reproduced. It
+        decides which rows float-gene guidance glues (Q30) and divides the gradients of
+        all terms but cross-entropy (Q32), whatever the real number of devices.
+      label_transform, label_means, label_stds: see `labels.transform` (Q27).
+    """
+
+    network: model.Model
+    projectors: model.Projectors
+    theta: float
+    tau: float
+    lambda_region: Weight
+    lambda_dis_gene: Weight
+    lambda_float_gene: Weight
+    lambda_neg: Weight
+    ema_decay: float
+    world_size_emulated: int
+    label_transform: str
+    label_means: tuple[float, ...]
+    label_stds: tuple[float, ...]
+
+    test_inputs = ("image",)
+    colour_views = 2
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return self.network.num_classes
+
+    def init(self, key: jax.Array, batch: Batch) -> Variables:
+        """Random parameters; the averaged heads are a draw of their own (Q22)."""
+        keys = jax.random.split(key, 3)
+        image = jnp.zeros((1, *batch.image.shape[1:]), jnp.float32)
+        feature = jnp.zeros((1, self.network.encoder.size.width))
+        local = self.projectors.init(keys[1], feature)["params"]
+        average = self.projectors.init(keys[2], feature)["params"]  # Q22
+        return Variables(
+            params={
+                "model": self.network.init(keys[0], image)["params"],
+                "local_projectors": local,
+            },
+            state={"global_projectors": average},
+        )
+
+    def views(
+        self, variables: Variables, batch: Batch, reference: Reference = None
+    ) -> Views:
+        """Global forward, map, mask, and one forward of both masked views.
+
+        The map reuses the global forward and differentiates the tail only; the
+        authors run the whole network forwards and backwards for it (item 12).
+
+        Args:
+          variables: parameters and state.
+          batch: with `second_view`.
+          reference: directions whose signs a replay takes over.
+
+        Raises:
+          ValueError: the batch has one colour view only.
+        """
+        if batch.second_view is None:
+            raise ValueError(
+                "release: the batch has no second colour view, expected two draws of "
+                "each crop. Build the loader with the method's colour_views (2)."
+            )
+        first = self._apply(variables, batch.image, method="embed")
+        second = self._apply(variables, batch.second_view, method="embed")
+        tokens = self._apply(variables, first, method="head")
+        glb = self._apply(variables, tokens, method="tail")
+        activation = self._activation(variables, tokens, batch.grade, reference)
+        hide = cam.hide_mask(
+            activation.A, patch=self.network.encoder.patch, theta=self.theta
+        )
+        # Q9: the positive view is the second colour draw, not a part of the first.
+        pos = self._apply(variables, second, hide, method="mask")
+        neg = self._apply(variables, first, ~hide, method="mask")
+        both = self._apply(variables, jnp.concatenate([pos, neg]), method="head")
+        both = self._apply(variables, both, method="tail")
+        b = batch.image.shape[0]
+        return Views(
+            tokens=tokens,
+            activation=activation,
+            hide=hide,
+            glb=glb,
+            pos=jax.tree.map(lambda a: a[:b], both),
+            neg=jax.tree.map(lambda a: a[b:], both),
+        )
+
+    def loss(
+        self,
+        variables: Variables,
+        batch: Batch,
+        key: jax.Array,
+        *,
+        gather: Gather,
+        reference: Reference = None,
+    ) -> tuple[Float[Array, ""], Aux]:
+        """The weighted sum of all terms on the global batch; see `Method.loss`.
+
+        `batch.known` is not read: the authors' data have no gaps, markers being
+        imputed upstream (item 28). An unknown marker counts with the value stored.
+        """
+        del key  # nothing is drawn
+        seen = self.views(variables, batch, reference)
+        glb, pos, neg, hide = jax.tree.map(
+            gather, (seen.glb, seen.pos, seen.neg, seen.hide)
+        )
+        value, terms = self.terms(
+            variables,
+            glb,
+            pos,
+            neg,
+            gather(batch.grade),
+            gather(batch.biomarkers),
+            gather(batch.floats),
+        )
+        # Item 40: their "pos_ratio" is the share of hidden patches; this is not.
+        terms["kept"] = (~hide).mean(dtype=jnp.float32)
+        return value, Aux(metrics=terms, state=variables.state)
+
+    def terms(
+        self,
+        variables: Variables,
+        glb: model.Output,
+        pos: model.Output,
+        neg: model.Output,
+        grade: Int[Array, " B"],
+        biomarkers: Int[Array, "B N"],
+        floats: Float[Array, "B F"],
+    ) -> tuple[Float[Array, ""], dict[str, jax.Array]]:
+        """The total and its terms, unweighted, from the views of the global batch.
+
+        Raises:
+          ValueError: `world_size_emulated` does not divide the batch.
+        """
+        if grade.shape[0] % self.world_size_emulated:
+            raise ValueError(
+                f"world_size_emulated: {self.world_size_emulated} processes cannot "
+                f"share a batch of {grade.shape[0]}. Pass a divisor of batch_size."
+            )
+        # Q14: K outputs for the whole image, K + 10 for the parts, of which the
+        # negative view's target is number K.
+        background = jnp.full_like(grade, self.num_classes)
+        terms = {
+            "global_cls": losses.cross_entropy(glb.global_logits, grade),
+            "pos_cls": losses.cross_entropy(pos.local_logits, grade),
+            "neg_cls": losses.cross_entropy(neg.local_logits, background),
+        }
+        guided = self._guided(variables, glb, pos, neg, biomarkers, floats)
+        weights = {
+            "region": self.lambda_region,
+            "dis_gene": self.lambda_dis_gene,
+            "float_gene": self.lambda_float_gene,
+        }
+        total = terms["global_cls"] + terms["pos_cls"]
+        total += self.lambda_neg * terms["neg_cls"]  # Q31
+        for name, term in guided.items():
+            # Q32: each process keeps the gradient of its own rows, and the mean over
+            # processes is taken of that.
+            term = losses.scale_gradient(term, 1 / self.world_size_emulated)
+            total += weights[name] * term
+        return total, terms | guided | {"total": total}
+
+    def project(
+        self, variables: Variables, glb: jax.Array, pos: jax.Array, neg: jax.Array
+    ) -> tuple[model.Projection, model.Projection, model.Projection]:
+        """Projections of three features [B, D]: the global one by the averaged heads.
+
+        Those are frozen, but the gradient flows through them into the feature.
+        """
+        average = lax.stop_gradient(variables.state["global_projectors"])
+        local = variables.params["local_projectors"]
+
+        def by(heads: Params, feature: jax.Array) -> Any:
+            return self.projectors.apply({"params": heads}, feature)
+
+        # Q21 Q26: two sets of heads, whose outputs are compared with each other.
+        return by(average, glb), by(local, pos), by(local, neg)
+
+    def after_update(self, variables: Variables, step: Int[Array, ""]) -> State:
+        """The averaged heads after optimizer step `step`; see `averaged`."""
+        return averaged(variables, step, decay=self.ema_decay)
+
+    def predict(
+        self, variables: Variables, image: Float[Array, "B H W C"]
+    ) -> Float[Array, "B K"]:
+        """Logits of the global head (Q14)."""
+        return self._apply(variables, image).global_logits
+
+    def explain(
+        self,
+        variables: Variables,
+        image: Float[Array, "B H W C"],
+        target: Int[Array, " B"],
+    ) -> Float[Array, "B H W"]:
+        """A of any class (item 50: the authors draw it for the true one)."""
+        tokens = self._apply(variables, image, method="embed")
+        tokens = self._apply(variables, tokens, method="head")
+        return self._activation(variables, tokens, target, None).A
+
+    def keep(self, A: Float[Array, "B H W"]) -> Bool[Array, "B h w"]:
+        """The patches that the positive view shows."""
+        return ~cam.hide_mask(A, patch=self.network.encoder.patch, theta=self.theta)
+
+    def _apply(self, variables: Variables, *arguments: jax.Array, method="__call__"):
+        params = {"params": variables.params["model"]}
+        return self.network.apply(params, *arguments, method=method)
+
+    def _activation(self, variables, tokens, target, reference) -> cam.Activation:
+        frozen = lax.stop_gradient(variables)
+        return cam.principal_component_map(
+            logits_of=lambda v: self._apply(frozen, v, method="tail").global_logits,
+            tokens=tokens,
+            target=target,
+            grid=self.network.encoder.grid,
+            image_size=self.network.encoder.image_size,
+            reference=reference,
+        )
+
+    def _guided(
+        self, variables, glb, pos, neg, biomarkers, floats
+    ) -> dict[str, jax.Array]:
+        """The terms beside cross-entropy; one without columns is 0."""
+        g, p, n = self.project(variables, glb.feature, pos.feature, neg.feature)
+        out = {
+            "region": losses.region(
+                glb=g.region, pos=p.region, neg=n.region, tau=self.tau
+            ),
+            "dis_gene": jnp.zeros(()),
+            "float_gene": jnp.zeros(()),
+        }
+        if biomarkers.shape[1]:
+            out["dis_gene"] = losses.discrete_genes(
+                glb=g.gene,
+                pos=p.gene,
+                neg=n.gene,
+                labels=labels.transform(
+                    biomarkers,
+                    name=self.label_transform,
+                    means=self.label_means,
+                    stds=self.label_stds,
+                ),
+                tau=self.tau,
+            )
+        if floats.shape[1]:
+            ranks = self.world_size_emulated
+            out["float_gene"] = losses.float_genes(
+                losses.rank_rows(pos.feature, glb.feature, ranks=ranks),
+                losses.rank_rows(floats, floats, ranks=ranks),
+                batch=glb.feature.shape[0],
+            )
+        return out
+
+
+def averaged(variables: Variables, step: Int[Array, ""], *, decay: float) -> State:
+    """The averaged heads after the optimizer step: alpha old + (1 - alpha) trained.
+
+    alpha = min(1 - 1/(step + 1), decay): at step 0 the average, an independent draw
+    until then, is overwritten by the trained heads (Q22).
+
+    Args:
+      variables: the trained heads after the step, the average before it.
+      step: optimizer step, from 0.
+      decay: 0.999.
+    """
+    # 1 - alpha, because 1 - 0.999 loses four digits in float32.
+    beta = jnp.maximum(1 / (step + 1), 1 - decay)  # Q22
+    average = jax.tree.map(
+        lambda old, new: (1 - beta) * old + beta * new,
+        variables.state["global_projectors"],
+        variables.params["local_projectors"],
+    )
+    return {"global_projectors": average}
+
+
+def learning_rate(*, base: float, warmup: int, total: int) -> optax.Schedule:
+    """The authors' schedule by optimizer step t, from 0.
+
+    base t/w for t < w, so that the first step has rate 0 (Q34); then
+    base 0.5 (1 + cos(pi (t - w) / max(1, T - w))).
+
+    Args:
+      base: largest rate, 1e-4.
+      warmup: w, 15 epochs of steps.
+      total: T, 70 epochs of steps, with len(train) // batch steps an epoch. Past it the
+        rate rises again, as theirs does when the loader has a batch more (Q39).
+    """
+
+    def schedule(step):
+        rising = step / max(1, warmup)  # Q34
+        phase = math.pi * (step - warmup) / max(1, total - warmup)
+        falling = jnp.cos(phase / 2) ** 2  # = 0.5 (1 + cos), exact near 0; Q39
+        return base * jnp.where(step < warmup, rising, falling)
+
+    return schedule
+
+
+def optimizer(
+    schedule: optax.Schedule, *, weight_decay: float
+) -> optax.GradientTransformation:
+    """AdamW as theirs: decay (0.01) on every tensor, one rate for all (Q33, Q36)."""
+    # Q33: their lr_mult of 10 for the heads is ignored. Q36: no mask.
+    return optax.adamw(schedule, b1=0.9, b2=0.999, eps=1e-8, weight_decay=weight_decay)
+
+
+def build(
+    *,
+    encoder: vit.ViT,
+    num_classes: int,
+    num_biomarkers: int,
+    num_floats: int,
+    cam_block: int,
+    theta: float,
+    tau: float,
+    lambda_region: float,
+    lambda_dis_gene: float,
+    lambda_float_gene: float,
+    lambda_neg: float,
+    ema_decay: float,
+    world_size_emulated: int,
+    data_label_transform: str,
+    data_label_means: tuple[float, ...],
+    data_label_stds: tuple[float, ...],
+) -> Release:
+    """The method from plain numbers; see `Release` and `model.Model`.
+
+    Raises:
+      ValueError: no process, a term without the columns it needs, or a label transform
+        without its figures.
+    """
+    if world_size_emulated < 1:
+        raise ValueError(
+            f"world_size_emulated: got {world_size_emulated}, expected 1 or more "
+            "processes."
+        )
+    for field, weight, what, count in (
+        ("lambda_dis_gene", lambda_dis_gene, "biomarkers", num_biomarkers),
+        ("lambda_float_gene", lambda_float_gene, "float_markers", num_floats),
+    ):
+        if weight and not count:
+            raise ValueError(
+                f"{field}: got {weight}, but data.{what} names no column. Name some, "
+                f"or pass --config.{field}=0."
+            )
+    labels.check(
+        name=data_label_transform,
+        means=tuple(data_label_means),
+        stds=tuple(data_label_stds),
+        num_biomarkers=num_biomarkers,
+    )
+    return Release(
+        network=model.Model(
+            encoder=encoder, num_classes=num_classes, cam_block=cam_block
+        ),
+        projectors=model.Projectors(num_biomarkers=num_biomarkers),
+        theta=theta,
+        tau=tau,
+        lambda_region=lambda_region,
+        lambda_dis_gene=lambda_dis_gene,
+        lambda_float_gene=lambda_float_gene,
+        lambda_neg=lambda_neg,
+        ema_decay=ema_decay,
+        world_size_emulated=world_size_emulated,
+        label_transform=data_label_transform,
+        label_means=tuple(data_label_means),
+        label_stds=tuple(data_label_stds),
+    )
