@@ -1,0 +1,61 @@
+"""What colour alone achieves on a run's own folds: logistic regression, no texture.
+
+    python tools/colour_baseline.py --store=data/cohort --workdir=runs/cohort
+
+Features are the mean and standard deviation of each RGB channel of a region. A network
+that is not well above this has not been shown to see more than stain.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from fof_jax import metrics, predictions, results_table
+from fof_jax.data import splits, store
+
+
+def main(store_folder: Path, workdir: Path) -> None:
+    """Prints the table of the colour-only classifier."""
+    data = store.open_store(store_folder.parent, store_folder.name)
+    folds = splits.read_splits(workdir / "splits.json", data)
+    fields = json.loads((workdir / "config.json").read_text())["fields"]
+    pixels = (data.read(i, fields["data_image_size"]) for i in range(len(data)))
+    features = np.array(
+        [[*p.mean(axis=(0, 1)), *p.std(axis=(0, 1))] for p in pixels]
+    )  # [n, 6]
+    tested = []
+    for k, (train, test) in enumerate(folds.folds):
+        model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+        model.fit(features[train], data.grades[train])
+        tested.append(
+            predictions.Predictions(
+                patient=tuple(data.patients[i] for i in test),
+                image=tuple(data.images[i] for i in test),
+                fold=np.full(len(test), k),
+                y=data.grades[test],
+                prob=model.predict_proba(features[test]),
+                error=("",) * len(test),
+            )
+        )
+    results = metrics.summarise(predictions.join(tested))
+    print(
+        results_table.format_table(
+            results,
+            unit="region",
+            scheme=folds.scheme,
+            caption="Colour alone (mean and deviation of RGB, logistic regression)",
+        )
+    )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--store", type=Path, required=True)
+    parser.add_argument("--workdir", type=Path, required=True)
+    flags = parser.parse_args()
+    main(flags.store, flags.workdir)

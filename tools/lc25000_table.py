@@ -1,0 +1,36 @@
+"""Writes a cohort table for LC25000's lung tiles, from the labels.csv beside them.
+
+    python tools/lc25000_table.py FOLDER/labels.csv lung.csv
+
+labels.csv has file, class (lung_n, lung_aca, lung_scc) and tile_cluster. A cluster
+holds augmented copies of one tile, so it stands for the patient. The two biomarkers
+are facts of the class: malignant, and squamous differentiation.
+"""
+
+import csv
+import sys
+from pathlib import Path
+
+GRADES = {
+    # class: (grade, malignant, squamous)
+    "lung_n": ("benign", 0, 0),
+    "lung_aca": ("adenocarcinoma", 1, 0),
+    "lung_scc": ("squamous", 1, 1),
+}
+
+
+def main(labels: Path, table: Path) -> None:
+    """Reads `labels`, writes `table` with absolute image paths."""
+    with labels.open(newline="") as file:
+        tiles = list(csv.DictReader(file))
+    with table.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image", "patient", "grade", "malignant", "squamous"])
+        for tile in tiles:
+            image = (labels.parent / tile["file"]).resolve()
+            writer.writerow([image, tile["tile_cluster"], *GRADES[tile["class"]]])
+    print(f"{table}: {len(tiles)} tiles")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
