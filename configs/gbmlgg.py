@@ -119,8 +119,12 @@ def get_config(arg: str = "") -> ConfigDict:
     # [n] Float columns; the paper uses none.
     config.data.float_markers = ()
     # [n] patient keeps a patient on one side of a split; roi is the authors' KFold
-    # over regions (RELEASE 46); fold is the table's own column.
+    # over regions (RELEASE 46); fold is the table's own column; pnas15 the 15
+    # randomisations of pnas_splits.csv; pickle a split pickle (fof_jax/data/given.py).
+    # The last two bring their own number of folds.
     config.data.scheme = "patient"
+    # [n] File of pnas15 and pickle; unset is pnas_splits.csv where raw_dir has it.
+    config.data.splits_file = config_dict.placeholder(str)
     # What happens to an image smaller than image_size: resize, pad or error. [n]
     config.data.small = "resize"
     # Decoded images: ram keeps them, none decodes each time.

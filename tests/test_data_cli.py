@@ -33,6 +33,7 @@ def config_for(tmp_path, **data):
         "biomarkers": BIOMARKERS,
         "float_markers": (),
         "scheme": "patient",
+        "splits_file": "",
         "small": "resize",
         "cache": "ram",
         "workers": 0,

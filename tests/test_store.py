@@ -154,6 +154,17 @@ def test_floats_and_folds_survive(tmp_path):
     assert store.biomarker_values.shape == (3, 0)
 
 
+def test_the_molecular_vector_survives(tmp_path):
+    Image.fromarray(pixels(0)).save(tmp_path / "a.png")
+    row = Row(tmp_path / "a.png", "P", 0, omics=(-2.0, None, 0.125))
+    cohort = Cohort((row,), ("a",), root=tmp_path, omics=("EGFR", "MYC", "7p"))
+    store = build(cohort, tmp_path)
+    assert store.omic_names == ("EGFR", "MYC", "7p")
+    np.testing.assert_array_equal(
+        store.omics, np.array([[-2, np.nan, 0.125]], np.float32)
+    )
+
+
 def test_the_same_cohort_is_not_built_twice_and_another_is(cohort, tmp_path):
     first = build(cohort, tmp_path)
     record = next(first.folder.rglob("*.array_record*"))

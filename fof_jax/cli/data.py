@@ -174,3 +174,10 @@ def _summary(table: columns.Columns, out: Out) -> None:
     )
     for name, known in zip(table.biomarkers, table.known.T, strict=True):
         print(f"  {name}: known for {known.sum()} of {len(table)}", file=out)
+    if table.omics is not None:
+        whole = int((~np.isnan(table.omics).any(axis=1)).sum())
+        print(
+            f"  molecular vector: {len(table.omic_names)} columns, complete for "
+            f"{whole} of {len(table)}",
+            file=out,
+        )

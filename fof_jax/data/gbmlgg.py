@@ -32,6 +32,20 @@ BIOMARKERS = {
     "FGFR2": "FGFR2",
 }
 FLOAT_MARKERS = ("10q", "10p", "7p", "7q")  # the release's four chromosome arms
+# The molecular vector of Pathomic Fusion, 80 columns in the order of its table: status
+# of 1p/19q and IDH, 41 genes' copy numbers (-2 … 2), 37 chromosome arms (real).
+OMICS = tuple(
+    """
+    codeletion|idh mutation|EGFR|MDM4|MYC|BRAF|EZH2|MET|SMO|KIAA1549|CREB3L2|NTRK1|PRCC
+    |BLM|NTRK3|CRTC3|CDKN2A|CDKN2B|FGFR2|TSHR|TCL1A|TRIP11|GOLGA5|GPHN|DICER1|TCL6|EBF1
+    |ITK|RPL22|CDKN2C|LCP1|RB1|IRF4|FGFR1OP|MLLT4|MYB|ROS1|TNFAIP3|GOPC|CARD11|JAK2
+    |STK11|PTEN
+    |1q|2p|2q|3p|3q|4p|4q|5p|5q|6p|6q|7p|7q|8p|8q|9p|9q|10p|10q|11p|11q|12p|12q|13q|14q
+    |15q|16p|16q|17p|17q|18p|18q|19p|20p|20q|21q|22q
+    """.replace("\n    ", "")
+    .strip()
+    .split("|")
+)
 # Patients, regions, regions a class, counted in Pathomic Fusion's own split files.
 EXPECTED = {
     "molecular": (664, 1325, (393, 408, 524)),
@@ -123,7 +137,8 @@ def make_cohort(raw_dir: Path | str, *, subset: str = "molecular") -> Cohort:
 
     Returns:
       The regions in the order of their names; float markers are those of 10q, 10p,
-      7p, 7q that the table has.
+      7p, 7q that the table has; the vector of the 80 `OMICS`, raw, for the fusion
+      methods.
 
     Warns:
       DataWarning: images without a patient, patients without an image, columns that
@@ -141,9 +156,12 @@ def make_cohort(raw_dir: Path | str, *, subset: str = "molecular") -> Cohort:
     columns, molecular = _read(raw_dir / "all_dataset.csv")
     _, graded = _read(raw_dir / "grade_data.csv")
 
-    lost = [name for name in BIOMARKERS.values() if name not in columns]
+    lost = [name for name in OMICS if name not in columns]
     if lost:
-        _warn(f"all_dataset.csv has no column {', '.join(lost)}: unknown everywhere")
+        _warn(
+            f"all_dataset.csv lacks {len(lost)} of {len(OMICS)} columns, unknown "
+            f"everywhere: {', '.join(lost)}"
+        )
     float_markers = tuple(name for name in FLOAT_MARKERS if name in columns)
 
     by_patient: dict[str, list[Path]] = {}
@@ -159,6 +177,7 @@ def make_cohort(raw_dir: Path | str, *, subset: str = "molecular") -> Cohort:
             label = _number(graded.get(patient, {}).get("Grade", ""))
             values = _markers(cells, list(BIOMARKERS.values()))
             floats = _markers(cells, list(float_markers))
+            omics = tuple(_markers(cells, list(OMICS)))
             status = tuple(None if v is None else _whole(v) for v in values)
         except ValueError as error:
             faults.append(
@@ -172,11 +191,15 @@ def make_cohort(raw_dir: Path | str, *, subset: str = "molecular") -> Cohort:
             text = f"{patient}: {label:g}; expected 2, 3, 4 or NA"
             faults.append(Fault("unknown grade", None, text))
             continue
-        rows += [Row(file, patient, grade, status, tuple(floats)) for file in files]
+        rows += [
+            Row(file, patient, grade, status, tuple(floats), omics=omics)
+            for file in files
+        ]
     raise_faults(raw_dir, faults)
     _report_counts(rows, subset, by_patient, graded)
+    root = raw_dir / "all_st"
     return Cohort(
-        tuple(rows), CLASSES, tuple(BIOMARKERS), float_markers, raw_dir / "all_st"
+        tuple(rows), CLASSES, tuple(BIOMARKERS), float_markers, root, omics=OMICS
     )
 
 
