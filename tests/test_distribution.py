@@ -26,10 +26,8 @@ pytestmark = [
     # ml_collections 1.1 loads a config file by a call that Python will drop.
     pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning"),
 ]
-REGIONS = {
-    # Regions a patient of the 664: 289 have 1, 271 have 2, 52 have 3, 52 have 4-16.
-    "molecular": [16, 14, 12, 10] + [6] * 46 + [5] * 2 + [3] * 52 + [2] * 271 + [1] * 289
-}  # fmt: skip
+# Regions a patient of the 664: 289 have 1, 271 have 2, 52 have 3, 52 have 4-16.
+REGIONS = [16, 14, 12, 10, *[6] * 46, 5, 5, *[3] * 52, *[2] * 271, *[1] * 289]
 
 
 def patients_of_true_size() -> dict[str, tuple[str, str, int]]:
@@ -38,7 +36,7 @@ def patients_of_true_size() -> dict[str, tuple[str, str, int]]:
     np.random.default_rng(0).shuffle(ids)
     left = {"2": 393, "3": 408, "4": 524}
     made = {}
-    for count in REGIONS["molecular"]:
+    for count in REGIONS:
         grade = max(left, key=lambda g: left[g])
         left[grade] -= count
         made[ids.pop()] = (grade, str(len(made) % 2), count)

@@ -172,12 +172,12 @@ def zscored(omics: Sequence[Any]) -> str:
     whole = (varied == np.round(varied)).all(axis=0)
     if not varied.size or whole.mean() >= _WHOLE:
         return ""
+    mean, spread = values.mean(axis=0), values.std(axis=0)
     return (
-        f"x_omic is z-scored: of {varied.shape[1]} columns that vary "
-        f"{whole.sum()} hold whole numbers (first training part: means {values.mean(axis=0).min():.2f} to "
-        f"{values.mean(axis=0).max():.2f}, deviations up to "
-        f"{values.std(axis=0).max():.2f}). It is not used: biomarkers are the raw "
-        "ones of all_dataset.csv."
+        f"x_omic is z-scored: of {varied.shape[1]} columns that vary {whole.sum()} "
+        f"hold whole numbers (first training part: means {mean.min():.2f} to "
+        f"{mean.max():.2f}, deviations up to {spread.max():.2f}). It is not used: "
+        "biomarkers are the raw ones of all_dataset.csv."
     )
 
 
