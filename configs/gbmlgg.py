@@ -127,6 +127,16 @@ def get_config(arg: str = "") -> ConfigDict:
     config.data.splits_file = config_dict.placeholder(str)
     # What happens to an image smaller than image_size: resize, pad or error. [n]
     config.data.small = "resize"
+    # [n] How an image becomes image_size x image_size, training and testing: resize
+    # takes the whole of it (1,024 here: as it is), crop a square at its own scale,
+    # anywhere in training, the centre in testing.
+    config.data.train_view = "resize"
+    config.data.test_view = "resize"
+    # [n] Stain normalisation of each image: none (the TCGA regions have had one), or
+    # macenko.
+    config.data.stain = "none"
+    # [n] True draws the classes equally often in training. Not in the paper.
+    config.data.balanced = False
     # Decoded images: ram keeps them, none decodes each time.
     config.data.cache = "ram"
     # Grain worker processes, and threads that read ahead. Neither alters the data.
@@ -143,13 +153,9 @@ def get_config(arg: str = "") -> ConfigDict:
         tuple
     )  # share of the area; (0.7, 1), whole
     config.augment.crop_aspect = config_dict.placeholder(tuple)  # (0.9, 1.1), whole
-    config.augment.flip_horizontal = config_dict.placeholder(
-        float
-    )  # 0.5, 0.5
+    config.augment.flip_horizontal = config_dict.placeholder(float)  # 0.5, 0.5
     config.augment.flip_vertical = config_dict.placeholder(float)  # 0.5, 0.5
-    config.augment.elastic = config_dict.placeholder(
-        float
-    )  # of the side; 0.02, 0
+    config.augment.elastic = config_dict.placeholder(float)  # of the side; 0.02, 0
     config.augment.elastic_cells = config_dict.placeholder(int)  # of its grid; 4
     config.augment.rotate90 = config_dict.placeholder(float)  # probability; 0, 0.5
     config.augment.affine = config_dict.placeholder(float)  # probability; 0, 0.5
@@ -159,9 +165,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.augment.brightness = config_dict.placeholder(float)  # 1 ± this; 0.2, 0.2
     config.augment.contrast = config_dict.placeholder(float)  # 1 ± this; 0.2, 0.2
     config.augment.saturation = config_dict.placeholder(float)  # 1 ± this; 0.2, 0.2
-    config.augment.hue = config_dict.placeholder(
-        float
-    )  # of a circle; 0.02, 0.5
+    config.augment.hue = config_dict.placeholder(float)  # of a circle; 0.02, 0.5
     config.augment.rgb_shift = config_dict.placeholder(float)  # probability; 0, 0.5
     config.augment.channel_shuffle = config_dict.placeholder(float)  # 0, 0.5
     config.augment.brightness_contrast = config_dict.placeholder(float)  # 0, 0.5

@@ -105,7 +105,10 @@ def _check(config: ConfigDict, out: Out) -> None:
     cohort = read_raw(config, out)
     table = columns.from_cohort(cohort)
     small, side = config.data.small, config.data.image_size
-    check_sizes(measure(cohort), table.images, small=small, image_size=side)
+    views = (config.data.train_view, config.data.test_view)
+    check_sizes(
+        measure(cohort), table.images, small=small, image_size=side, views=views
+    )
     files = [row.image for row in cohort.rows]
     thumbs = duplicates.thumbnails(files, threads=max(config.data.threads, 1))
     alike = duplicates.near_duplicates(thumbs, table.patients)

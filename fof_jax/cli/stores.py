@@ -14,13 +14,13 @@ from ml_collections import ConfigDict
 
 from fof_jax.cli.lines import Out, progress_to, warnings_to
 from fof_jax.data import atomic, gbmlgg, given
+from fof_jax.data.asked import as_asked
 from fof_jax.data.cohort import Cohort, check_images, read_cohort
 from fof_jax.data.faults import MissingDataError, raise_faults
 from fof_jax.data.sizes import check_sizes
 from fof_jax.data.splits import GIVEN
 from fof_jax.data.store import (
     Store,
-    as_asked,
     build_store,
     open_store,
 )
@@ -66,10 +66,21 @@ def prepare(config: ConfigDict, *, out: Out | None = None) -> Store:
             )
     small, side = config.data.small, config.data.image_size
     with warnings_to(out):
-        check_sizes(store.sizes, store.images, small=small, image_size=side)
+        views = (config.data.train_view, config.data.test_view)
+        check_sizes(
+            store.sizes, store.images, small=small, image_size=side, views=views
+        )
         if config.data.scheme in GIVEN:
             store = dataclasses.replace(store, given=_given_folds(config, store))
-    return as_asked(store, small=small, float_markers=_labels(config, "float_markers"))
+    return as_asked(
+        store,
+        small=small,
+        float_markers=_labels(config, "float_markers"),
+        stain=config.data.stain,
+        train_view=config.data.train_view,
+        test_view=config.data.test_view,
+        balanced=config.data.balanced,
+    )
 
 
 def _given_folds(config: ConfigDict, store: Store) -> given.Folds | None:
@@ -139,6 +150,7 @@ def write_store(config: ConfigDict, cohort: Cohort, origin: str, out: Out) -> Pa
         name=config.data.name,
         small=config.data.small,
         image_size=config.data.image_size,
+        views=(config.data.train_view, config.data.test_view),
         origin=origin,
         progress=progress_to("stored", out),
     )
