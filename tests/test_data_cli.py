@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import sys
+import time
 import types
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from PIL import Image
 from test_gbmlgg import distribution
 
 from fof_jax.cli.data import act
+from fof_jax.cli.lines import progress_to
 from fof_jax.cli.stores import prepare
 from fof_jax.data import gbmlgg
 from fof_jax.data.faults import CohortError, MissingDataError
@@ -72,6 +74,27 @@ def test_check_writes_nothing(tmp_path):
     write_cohort_files(tmp_path, 4)
     assert "no faults" in call("check", config_for(tmp_path))
     assert not (tmp_path / "data").exists()
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_progress_is_a_bar_on_a_terminal_and_lines_elsewhere(monkeypatch):
+    clock = iter(range(100))
+    monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
+    for out in (Terminal(), io.StringIO()):
+        tell = progress_to("stored", out)
+        for done in range(1, 11):
+            tell(done, 10)
+        text = out.getvalue()
+        assert text.endswith("stored 10/10 images, 1/s\n")
+        assert "stored 5/10 images, 1/s, 5 s left" in text
+        bars = text.count("\r")
+        assert bars == (10 if out.isatty() else 0)
+        assert text.count("\n") == (1 if out.isatty() else 3)
+        assert ("[" + "#" * 15 + "." * 15 + "]" in text) == out.isatty()
 
 
 def test_faults_write_nothing(tmp_path):

@@ -128,4 +128,4 @@ def test_classes_without_images_and_cohorts_without_biomarkers_are_said(tmp_path
     config = config_for(tmp_path, classes=(*CLASSES, "V"), biomarkers=())
     told = call("check", config)
     assert "No image has the grade V" in told
-    assert "no biomarkers: L_MCA" in told
+    assert "no biomarkers: L_MCA, Eq. (5), is off" in told

@@ -128,10 +128,10 @@ def test_the_three_distortions():
                 assert widths.min() > 0.7 / 1.3
                 assert widths.max() < 1.3 / 0.7
                 assert line[0] == pytest.approx(widths[0] / 2 - 0.5, abs=1e-4)
-        elif abs(down.mean() + 1) < 0.1 and down.std() < 0.2:
+        elif abs(down.mean() + 1) < 0.3 and down.std() < 0.25:
             kinds["noise"] += 1
-            assert across.mean() == pytest.approx(-1, abs=0.1)
-            assert down.std() == pytest.approx(2 / 17, rel=0.5)
+            assert across.mean() == pytest.approx(-1, abs=0.3)
+            assert down.std() == pytest.approx(2 / 17, rel=0.6)
         else:
             kinds["optical"] += 1
             y, x = at[:, None] / 40 - 0.5, at[None, :] / 40 - 0.5
@@ -207,12 +207,12 @@ def test_the_releases_second_view_shares_places_and_not_colours():
         brightness_contrast=0.0, hue=0.0, brightness=0.0, contrast=0.0, saturation=0.0,
     )  # fmt: skip
     image = noise(4, 33, 33, 3) // 2 + 60  # nothing is clipped
-    batch = augment(
-        batch_of(image), key(), spec=spec, colour_views=2, mean=(0.0,) * 3,
-        std=(1 / 255,) * 3,
-    )  # fmt: skip
+    plain = {"mean": (0.0,) * 3, "std": (1 / 255,) * 3}
+    both = jax.jit(lambda b: augment(b, key(), spec=spec, colour_views=2, **plain))
+    batch = both(batch_of(image))
     shift = np.asarray(batch.second_view) - np.asarray(batch.image)
-    np.testing.assert_allclose(shift, shift[:, :1, :1], atol=0.01)
+    same = np.broadcast_to(shift[:, :1, :1], shift.shape)
+    np.testing.assert_allclose(shift, same, atol=0.01)
     assert np.abs(shift).max() > 3
 
 

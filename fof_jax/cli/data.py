@@ -177,6 +177,8 @@ def _summary(table: columns.Columns, out: Out) -> None:
     )
     for name, known in zip(table.biomarkers, table.known.T, strict=True):
         print(f"  {name}: known for {known.sum()} of {len(table)}", file=out)
+    if not table.biomarkers:
+        print("  no biomarkers: L_MCA, Eq. (5), is off", file=out)
     if table.omics is not None:
         whole = int((~np.isnan(table.omics).any(axis=1)).sum())
         print(
