@@ -58,7 +58,9 @@ def write(folder: Path, images: int, side: int) -> int:
             name = f"img/{i:05d}.png"
             data = with_remark(pictures[i % DISTINCT], str(i))
             (folder / name).write_bytes(data)
-            table.writerow([name, f"P{i // 2}", ("II", "III", "IV")[i // 2 % 3], i % 2])
+            table.writerow(
+                [name, f"P{i // 2}", ("II", "III", "IV")[i // 2 % 3], i // 2 % 2]
+            )
     return sum(len(p) for p in pictures) // DISTINCT
 
 

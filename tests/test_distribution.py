@@ -141,6 +141,27 @@ def test_a_patient_that_differs_is_reported_by_id(raw, tmp_path, capsys):
     assert f"{patient} ({count}, {count - 1} here)" in told
 
 
+def test_a_patient_without_markers_or_row_is_reported_by_id(raw, tmp_path, capsys):
+    patient = next(
+        p for p, (_, idh, _) in patients_of_true_size().items() if idh == "1"
+    )
+    sound = (raw / "all_dataset.csv").read_text()
+    line = next(one for one in sound.splitlines() if one.startswith(patient))
+    cells = line.split(",")
+    cells[5] = "NA"  # IDH
+    (tmp_path / "all_st").symlink_to(raw / "all_st")
+    shutil.copy(raw / "grade_data.csv", tmp_path)
+    for changed, why in (
+        (sound.replace(line, ",".join(cells)), "without IDH or 1p/19q (73): "),
+        (sound.replace(line + "\n", ""), "in one of the two tables (1): "),
+    ):
+        (tmp_path / "all_dataset.csv").write_text(changed)
+        assert run(tmp_path, tmp_path / "d", "check")
+        told = capsys.readouterr().out
+        assert "found (663, " in told
+        assert patient in told.split(why)[1].split(". ")[0]
+
+
 def test_the_store_keeps_the_molecular_vector(built):
     store = open_store(built, "gbmlgg")
     assert store.omics.shape == (1325, 80)

@@ -302,6 +302,15 @@ def test_cuts_do_not_depend_on_threads_or_processes(uneven):
             np.testing.assert_array_equal(got[int(i), int(e)], image)  # fmt: skip
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_cuts_and_balance_do_not_depend_on_workers(uneven, workers):
+    cut = asked(uneven, train_view="crop", balanced=True)
+    rows = list(range(24))
+    same(draw(cut, rows=rows), draw(cut, rows=rows, workers=workers, cache="none"))
+
+
 def test_a_cache_of_whole_images_is_counted_at_their_size(uneven, monkeypatch):
     needed = sum((24 + i % 3) * 30 * 3 for i in range(24))
     monkeypatch.setattr(reader, "available_memory", lambda: 2 * needed - 2)

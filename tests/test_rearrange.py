@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import ndimage
-from test_augment import OFF, batch_of, key, levels, noise
+from test_augment import OFF, batch_of, grey, key, levels, noise
 
 from fof_jax.data import colour, rearrange
 from fof_jax.data.augment import Augmentation, augment
@@ -199,6 +199,13 @@ def test_the_release_preset_draws_anew_in_every_epoch():
     assert np.isfinite(drawn).all()
     assert drawn.min() >= -1e-3
     assert drawn.max() <= 255.001
+
+
+def test_the_release_preset_in_greyscale():
+    images = noise(2, 33, 33, 3)
+    drawn = grey(images, np.arange(2), spec=Augmentation.release())
+    assert np.isfinite(drawn).all()
+    np.testing.assert_allclose(np.std(drawn, axis=(1, 2)), 1, atol=1e-3)
 
 
 def test_the_releases_second_view_shares_places_and_not_colours():

@@ -171,6 +171,11 @@ def make_cohort(raw_dir: Path | str, *, subset: str = "molecular") -> Cohort:
     _report_strangers(by_patient, known_patients)
 
     rows, faults = [], []
+    left_out: dict[str, list[str]] = {
+        "without a grade": [],
+        "without IDH or 1p/19q": [],
+        "in one of the two tables": sorted(molecular.keys() ^ graded.keys()),
+    }
     for patient, files in by_patient.items():
         cells = molecular.get(patient, {})
         try:
@@ -184,7 +189,13 @@ def make_cohort(raw_dir: Path | str, *, subset: str = "molecular") -> Cohort:
                 Fault("cell that is not a number", None, f"{patient}: {error}")
             )
             continue
-        if label is None or (subset == "molecular" and None in status[:2]):
+        if patient not in known_patients:
+            continue
+        if label is None:
+            left_out["without a grade"].append(patient)
+            continue
+        if subset == "molecular" and None in status[:2]:
+            left_out["without IDH or 1p/19q"].append(patient)
             continue
         grade = _GRADES.get(f"{label:g}")
         if grade is None:
@@ -196,7 +207,7 @@ def make_cohort(raw_dir: Path | str, *, subset: str = "molecular") -> Cohort:
             for file in files
         ]
     raise_faults(raw_dir, faults)
-    _report_counts(rows, subset, by_patient, graded)
+    _report_counts(rows, subset, by_patient, graded, left_out)
     root = raw_dir / "all_st"
     return Cohort(
         tuple(rows), CLASSES, tuple(BIOMARKERS), float_markers, root, omics=OMICS
@@ -220,10 +231,10 @@ def _report_strangers(by_patient: dict[str, list[Path]], known: set[str]) -> Non
               f"{shortened(imageless)}")  # fmt: skip
 
 
-def _report_counts(rows, subset, by_patient, graded) -> None:
-    patients = len({row.patient for row in rows})
+def _report_counts(rows, subset, by_patient, graded, left_out) -> None:
+    people = len({row.patient for row in rows})
     counts = Counter(row.grade for row in rows)
-    found = (patients, len(rows), tuple(counts[k] for k in range(len(CLASSES))))
+    found = (people, len(rows), tuple(counts[k] for k in range(len(CLASSES))))
     if found == EXPECTED[subset]:
         return
     text = (
@@ -237,4 +248,8 @@ def _report_counts(rows, subset, by_patient, graded) -> None:
             differ.append(f"{patient} ({told}, {have} here)")
     if differ:
         text += f". Patients whose region count differs: {shortened(differ)}"
+    # In full: whoever looks for the one patient too many or too few finds the id here.
+    for why, patients in left_out.items():
+        if patients:
+            text += f". Left out, {why} ({len(patients)}): {', '.join(patients)}"
     _warn(text)
