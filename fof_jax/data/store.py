@@ -13,7 +13,6 @@ import dataclasses
 import functools
 import hashlib
 import json
-import logging
 import os
 import shutil
 import tempfile
@@ -26,7 +25,7 @@ import tensorflow_datasets as tfds
 from jaxtyping import Bool, Int, UInt8
 
 from fof_jax.data import atomic, columns, images
-from fof_jax.data.builder import SPLIT, Regions
+from fof_jax.data.builder import NAME, SPLIT, VERSION, write_dataset
 from fof_jax.data.cohort import Cohort
 from fof_jax.data.faults import MissingDataError
 from fof_jax.data.sizes import check_sizes, measure
@@ -122,7 +121,7 @@ def _home(directory: Path | str, name: str) -> Path:
 
 
 def _dataset_folder(folder: Path) -> Path:
-    return folder / Regions.name / str(Regions.VERSION)
+    return folder / NAME / VERSION
 
 
 def _digest(cohort: Cohort) -> str:
@@ -206,22 +205,10 @@ def _build(
 ) -> None:
     staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=_STAGING))
     os.chmod(staging, 0o755)  # mkdtemp makes folders that only their owner can read
-    tfds.disable_progress_bar()  # ours has a rate; theirs needs IPython's
-    tfds_log = logging.getLogger("absl")
-    level = tfds_log.level
-    tfds_log.setLevel(logging.WARNING)
     try:
-        builder = Regions(
-            cohort=cohort,
-            progress=progress,
-            data_dir=str(staging),
-            file_format="array_record",
-        )
-        builder.download_and_prepare()
-        shutil.rmtree(staging / "downloads", ignore_errors=True)
+        write_dataset(cohort, _dataset_folder(staging), progress=progress)
         os.rename(staging, folder)
     finally:
-        tfds_log.setLevel(level)
         shutil.rmtree(staging, ignore_errors=True)
 
 
