@@ -122,28 +122,57 @@ def get_config(arg: str = "") -> ConfigDict:
     # [n] Float columns; the paper uses none.
     config.data.float_markers = ()
     # [n] patient keeps a patient on one side of a split; roi is the authors' KFold
-    # over regions (RELEASE 46); fold is the table's own column.
+    # over regions (RELEASE 46); fold is the table's own column; pnas15 the 15
+    # randomisations of pnas_splits.csv; pickle a split pickle (fof_jax/data/given.py).
+    # The last two bring their own number of folds.
     config.data.scheme = "patient"
+    # [n] File of pnas15 and pickle; unset is pnas_splits.csv where raw_dir has it.
+    config.data.splits_file = config_dict.placeholder(str)
     # What happens to an image smaller than image_size: resize, pad or error. [n]
     config.data.small = "resize"
+    # [n] How an image becomes image_size x image_size, training and testing: resize
+    # takes the whole of it (1,024 here: as it is), crop a square at its own scale,
+    # anywhere in training, the centre in testing.
+    config.data.train_view = "resize"
+    config.data.test_view = "resize"
+    # [n] Stain normalisation of each image: none (the TCGA regions have had one), or
+    # macenko.
+    config.data.stain = "none"
+    # [n] True draws the classes equally often in training. Not in the paper.
+    config.data.balanced = False
     # Decoded images: ram keeps them, none decodes each time.
     config.data.cache = "ram"
     # Grain worker processes, and threads that read ahead. Neither alters the data.
     config.data.workers = 0
     config.data.threads = 2
 
-    # [n] P11, the four of Sec. IV-A: cropping, colour jittering, flipping, distortion.
+    # [n] Augmentation, on the device. paper is P11, the four of Sec. IV-A: cropping,
+    # colour jittering, flipping, distortion; release is the authors' code (RELEASE
+    # 43-45); off is none.
     config.augment = ConfigDict()
-    config.augment.crop_area = (0.7, 1.0)  # share of the image's area
-    config.augment.crop_aspect = (0.9, 1.1)  # width by height
-    config.augment.flip_horizontal = 0.5  # probability
-    config.augment.flip_vertical = 0.5  # probability
-    config.augment.brightness = 0.2  # factor 1 ± this
-    config.augment.contrast = 0.2  # factor 1 ± this
-    config.augment.saturation = 0.2  # factor 1 ± this
-    config.augment.hue = 0.02  # turn of the colour circle, ± this
-    config.augment.elastic = 0.02  # displacement, share of the side
-    config.augment.elastic_cells = 4  # cells of the coarse grid that draws it
+    config.augment.preset = "paper"
+    # [n] Amounts; unset is the preset's (fof_jax/data/augment_spec.py). Paper, release:
+    config.augment.crop_area = config_dict.placeholder(
+        tuple
+    )  # share of the area; (0.7, 1), whole
+    config.augment.crop_aspect = config_dict.placeholder(tuple)  # (0.9, 1.1), whole
+    config.augment.flip_horizontal = config_dict.placeholder(float)  # 0.5, 0.5
+    config.augment.flip_vertical = config_dict.placeholder(float)  # 0.5, 0.5
+    config.augment.elastic = config_dict.placeholder(float)  # of the side; 0.02, 0
+    config.augment.elastic_cells = config_dict.placeholder(int)  # of its grid; 4
+    config.augment.rotate90 = config_dict.placeholder(float)  # probability; 0, 0.5
+    config.augment.affine = config_dict.placeholder(float)  # probability; 0, 0.5
+    config.augment.distort = config_dict.placeholder(float)  # probability; 0, 0.5
+    config.augment.shuffle = config_dict.placeholder(float)  # of tiles; 0, 0.5
+    config.augment.jitter = config_dict.placeholder(float)  # of the four next; 1, 0.5
+    config.augment.brightness = config_dict.placeholder(float)  # 1 ± this; 0.2, 0.2
+    config.augment.contrast = config_dict.placeholder(float)  # 1 ± this; 0.2, 0.2
+    config.augment.saturation = config_dict.placeholder(float)  # 1 ± this; 0.2, 0.2
+    config.augment.hue = config_dict.placeholder(float)  # of a circle; 0.02, 0.5
+    config.augment.rgb_shift = config_dict.placeholder(float)  # probability; 0, 0.5
+    config.augment.channel_shuffle = config_dict.placeholder(float)  # 0, 0.5
+    config.augment.brightness_contrast = config_dict.placeholder(float)  # 0, 0.5
+    config.augment.stain = config_dict.placeholder(float)  # density 1 ± this; 0, 0
 
     config.init = ConfigDict()
     # Folder of imported weights; unset draws them at random.

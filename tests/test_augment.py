@@ -19,6 +19,7 @@ from scipy import ndimage
 from fof_jax.data import augment as module
 from fof_jax.data import colour, warp
 from fof_jax.data.augment import Augmentation, augment, contact_sheet, normalise
+from fof_jax.data.augment_spec import MOVES, TINTS
 from fof_jax.shapes import Batch
 
 OFF = Augmentation.off()
@@ -344,11 +345,22 @@ def test_two_devices_are_one():
         ("hue",),
         ("elastic",),
         ("elastic", "elastic_cells"),
+        ("rotate90",),
+        ("affine",),
+        ("distort",),
+        ("shuffle",),
+        ("stain",),
+        ("hue", "jitter"),
+        ("rgb_shift",),
+        ("channel_shuffle",),
+        ("brightness_contrast",),
     ],
 )
 def test_every_amount_does_something(names):
     # The last name is the one under test; those before it stand already.
-    paper = dataclasses.replace(Augmentation(), elastic_cells=6)
+    paper = dataclasses.replace(Augmentation(), elastic_cells=6, jitter=0.5, stain=0.2)
+    release = dict.fromkeys((*MOVES, *TINTS), 0.5)
+    paper = dataclasses.replace(paper, **release)
     image = np.broadcast_to(noise(32, 32, 3), (8, 32, 32, 3))
     before = dataclasses.replace(OFF, **{n: getattr(paper, n) for n in names[:-1]})
     after = dataclasses.replace(before, **{names[-1]: getattr(paper, names[-1])})

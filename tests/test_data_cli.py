@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import sys
+import time
 import types
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from PIL import Image
 from test_gbmlgg import distribution
 
 from fof_jax.cli.data import act
+from fof_jax.cli.lines import progress_to
 from fof_jax.cli.stores import prepare
 from fof_jax.data import gbmlgg
 from fof_jax.data.faults import CohortError, MissingDataError
@@ -33,7 +35,12 @@ def config_for(tmp_path, **data):
         "biomarkers": BIOMARKERS,
         "float_markers": (),
         "scheme": "patient",
+        "splits_file": "",
         "small": "resize",
+        "train_view": "resize",
+        "test_view": "resize",
+        "stain": "none",
+        "balanced": False,
         "cache": "ram",
         "workers": 0,
         "threads": 2,
@@ -67,6 +74,27 @@ def test_check_writes_nothing(tmp_path):
     write_cohort_files(tmp_path, 4)
     assert "no faults" in call("check", config_for(tmp_path))
     assert not (tmp_path / "data").exists()
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_progress_is_a_bar_on_a_terminal_and_lines_elsewhere(monkeypatch):
+    clock = iter(range(100))
+    monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
+    for out in (Terminal(), io.StringIO()):
+        tell = progress_to("stored", out)
+        for done in range(1, 11):
+            tell(done, 10)
+        text = out.getvalue()
+        assert text.endswith("stored 10/10 images, 1/s\n")
+        assert "stored 5/10 images, 1/s, 5 s left" in text
+        bars = text.count("\r")
+        assert bars == (10 if out.isatty() else 0)
+        assert text.count("\n") == (1 if out.isatty() else 2)
+        assert ("[" + "#" * 15 + "." * 15 + "]" in text) == out.isatty()
 
 
 def test_faults_write_nothing(tmp_path):
@@ -212,6 +240,44 @@ def test_the_phantom_is_drawn_when_its_parameters_change(tmp_path, monkeypatch):
     assert len(calls) == 4
     assert not list((tmp_path / "data/phantom").glob(".drawing-*"))
     assert "12 images" in call("build", config_for(tmp_path, name="phantom"))
+
+
+def test_five_real_regions_to_two_folds(tmp_path):
+    folder = SHARED / "data/tcga_glioma_roi"
+    if not folder.exists():
+        pytest.skip(f"no real regions in {folder}")
+    text = (folder / "labels.csv").read_text(encoding="utf-8-sig")
+    labels = list(csv.DictReader(text.splitlines()))
+    markers = {"idh": "idh_mutation", "codeletion": "codeletion_1p19q"}
+    markers |= {g: f"{g}_cnv" for g in ("PTEN", "EGFR", "CARD11", "FGFR2")}
+    grades = {"2": "II", "3": "III", "4": "IV"}
+    with (tmp_path / "table.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image", "patient", "grade", *markers])
+        for row in labels:
+            status = [row[column] for column in markers.values()]
+            writer.writerow(
+                [row["file"], row["patient"], grades[row["who_grade"]], *status]
+            )
+    config = config_for(
+        tmp_path, raw_dir=str(folder), biomarkers=tuple(markers), image_size=1024
+    )
+    config.folds = 2
+    told = call("build", config)
+    assert "warning: 2 of 5 images are smaller than image_size=1024" in told
+    assert "5 images of 5 patients: II 0, III 3, IV 2" in told
+    told = call("split", config)
+    assert "scheme patient: 0.0% of test regions" in told
+    document = json.loads((tmp_path / "data/cohort/splits.json").read_text())
+    tested = [name for fold in document["folds"] for name in fold["test"]["images"]]
+    assert sorted(tested) == sorted(row["file"] for row in labels)
+    assert len(document["folds"]) == 2
+    store = prepare(config, out=io.StringIO())
+    for i, row in enumerate(labels):
+        assert store.read(i, 1024).shape == (1024, 1024, 3)
+        assert CLASSES[store.grades[i]] == grades[row["who_grade"]]
+        status = store.biomarker_values[i].tolist()
+        assert status == [int(row[column]) for column in markers.values()]
 
 
 def test_real_lung_tiles(tmp_path):

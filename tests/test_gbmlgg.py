@@ -9,10 +9,10 @@ from cohort_files import SHARED, pixels
 from PIL import Image
 
 from fof_jax.data.faults import CohortError, DataWarning, MissingDataError
-from fof_jax.data.gbmlgg import BIOMARKERS, EXPECTED, make_cohort
+from fof_jax.data.gbmlgg import BIOMARKERS, EXPECTED, OMICS, make_cohort
 
 TABLES = SHARED / "data/tcga_glioma_tables"
-COLUMNS = ["TCGA ID", "indexes", *BIOMARKERS.values(), "7p", "7q", "10p", "10q"]
+COLUMNS = ["TCGA ID", "indexes", "censored", "Survival months", *OMICS]
 
 
 def distribution(folder, patients):
@@ -28,8 +28,11 @@ def distribution(folder, patients):
         molecular.writerow(COLUMNS)
         graded.writerow(["TCGA ID", "Histology", "Grade", "Region count"])
         for patient, (grade, idh, count) in patients.items():
-            cells = [idh, idh, "-1", "2", "", "0"]
-            molecular.writerow([patient, 0, *cells, 0.5, "", -0.25, 1])
+            cells = dict.fromkeys(OMICS, "0")
+            cells |= {"idh mutation": idh, "codeletion": idh, "PTEN": "-1"}
+            cells |= {"EGFR": "2", "CARD11": "", "FGFR2": "0", "7p": "0.5", "7q": ""}
+            cells |= {"10p": "-0.25", "10q": "1"}
+            molecular.writerow([patient, 0, 0, 12, *cells.values()])
             graded.writerow([patient, "x", grade, count])
             for k in range(count):
                 name = f"{patient}-01Z-00-DX1.abc_{k}.png"
@@ -53,6 +56,10 @@ def test_columns_by_name_and_unknown_stays_unknown(tmp_path):
     assert cohort.rows[0].biomarkers == (1, 1, -1, 2, None, 0)
     assert cohort.float_markers == ("10q", "10p", "7p", "7q")
     assert cohort.rows[0].floats == (1.0, -0.25, 0.5, None)
+    assert cohort.omics == OMICS
+    vector = dict(zip(cohort.omics, cohort.rows[0].omics, strict=True))
+    assert (vector["PTEN"], vector["EGFR"], vector["7p"]) == (-1.0, 2.0, 0.5)
+    assert (vector["CARD11"], vector["7q"], vector["22q"]) == (None, None, 0.0)
     with pytest.warns(DataWarning):
         graded = make_cohort(tmp_path, subset="graded")
     assert [r.biomarkers[:2] for r in graded.rows if r.grade == 2] == [(None, None)]
@@ -127,6 +134,18 @@ def test_cells_that_are_no_statuses(tmp_path):
         make_cohort(tmp_path, subset="all")
 
 
+def test_the_molecular_vector_has_its_columns_where_they_are_known_to_be():
+    # Positions in Pathomic Fusion's vector, as others' code indexes it.
+    at = {"codeletion": 0, "idh mutation": 1, "EGFR": 2, "FGFR2": 18, "CARD11": 39}
+    at |= {"PTEN": 42, "1q": 43, "7p": 54, "7q": 55, "10p": 60, "10q": 61, "22q": 79}
+    assert {name: OMICS.index(name) for name in at} == at
+    assert len(set(OMICS)) == len(OMICS) == 80
+    if TABLES.exists():
+        text = (TABLES / "all_dataset.excerpt74.csv").read_text(encoding="utf-8-sig")
+        header = text.splitlines()[0].split(",")[4:]
+        assert tuple(header) == OMICS[: len(header)]
+
+
 @pytest.mark.skipif(not TABLES.exists(), reason=f"no real tables in {TABLES}")
 def test_the_real_rows_parse_to_the_joined_table(tmp_path):
     for name in ("all_dataset", "grade_data"):
@@ -138,8 +157,21 @@ def test_the_real_rows_parse_to_the_joined_table(tmp_path):
     for row in joined:
         name = f"{row['TCGA ID']}-01Z-00-DX1.abc_1.png"
         Image.fromarray(pixels(0, 4, 4)).save(tmp_path / "all_st" / name)
-    with pytest.warns(DataWarning):
+    with pytest.warns(DataWarning) as caught:
         rows = make_cohort(tmp_path, subset="graded").rows
+    # The excerpt ends at PTEN: the arms are listed and unknown, the rest verbatim.
+    told = " ".join(str(w.message) for w in caught)
+    assert "lacks 37 of 80 columns, unknown everywhere: 1q, 2p, 2q" in told
+    cells = {
+        line["TCGA ID"]: line
+        for line in csv.DictReader(
+            (tmp_path / "all_dataset.csv").read_text("utf-8-sig").splitlines()
+        )
+    }
+    for row in rows:
+        for name, value in zip(OMICS, row.omics, strict=True):
+            cell = cells[row.patient].get(name, "")
+            assert value == (None if cell in ("", "NA") else float(cell))
     found = {row.patient: (row.grade, row.biomarkers) for row in rows}
 
     def status(cell):

@@ -6,9 +6,12 @@ import time
 import numpy as np
 import pytest
 from cohort_files import BIOMARKERS, CLASSES, pixels, write_cohort_files
+from PIL import Image
 
 from fof_jax.data import loader, reader
-from fof_jax.data.cohort import read_cohort
+from fof_jax.data.asked import as_asked
+from fof_jax.data.balance import class_weights
+from fof_jax.data.cohort import Cohort, Row, read_cohort
 from fof_jax.data.loader import (
     eval_batches,
     open_reader,
@@ -109,9 +112,9 @@ def test_worker_processes_change_nothing(store, workers):
 
 def test_a_reader_is_shared_and_decodes_once(store, monkeypatch):
     calls = []
-    read = type(store).read
+    native = type(store).native
     monkeypatch.setattr(
-        type(store), "read", lambda s, i, size: calls.append(i) or read(s, i, size)
+        type(store), "native", lambda s, i: calls.append(i) or native(s, i)
     )
     shared = open_reader(store, 20, "ram")
     assert calls == []
@@ -204,6 +207,145 @@ def test_bad_arguments_are_refused_at_once(store, kwargs, message):
 def test_nothing_to_evaluate(store):
     with pytest.raises(ValueError, match="no rows"):
         eval_batches(store, [], batch_size=2, image_size=20)
+
+
+# --- cuts and balance -------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def uneven(tmp_path_factory):
+    """A store of images of other sizes than they are read at, classes 2 : 6 : 16."""
+    folder = tmp_path_factory.mktemp("uneven")
+    rows = []
+    for i in range(24):
+        Image.fromarray(pixels(i, 24 + i % 3, 30)).save(folder / f"{i}.png")
+        grade = 0 if i < 2 else 1 if i < 8 else 2
+        rows.append(Row(folder / f"{i}.png", f"P{i}", grade))
+    cohort = Cohort(tuple(rows), CLASSES, root=folder)
+    build_store(cohort, directory=folder / "data", name="cohort", image_size=20,
+                views=("crop", "crop"))  # fmt: skip
+    return open_store(folder / "data", "cohort")
+
+
+def asked(store, **kwargs):
+    return as_asked(store, small="resize", float_markers=(), **kwargs)
+
+
+def cut_of(image, whole):
+    """Where a square lies in an image, by looking for it."""
+    places = [
+        (r, c)
+        for r in range(whole.shape[0] - 19)
+        for c in range(whole.shape[1] - 19)
+        if (whole[r : r + 20, c : c + 20] == image).all()
+    ]
+    assert len(places) == 1
+    return places[0]
+
+
+@pytest.mark.parametrize("cache", ["ram", "none"])
+def test_training_cuts_anywhere_and_testing_in_the_centre(uneven, cache):
+    cut = asked(uneven, train_view="crop", test_view="crop")
+    rows, places = list(range(24)), {}
+    for batch in draw(cut, rows=rows, epochs=4, cache=cache):
+        for image, i, epoch in zip(batch.image, batch.index, batch.epoch, strict=True):
+            place = cut_of(image, pixels(int(i), 24 + int(i) % 3, 30))
+            places[int(i), int(epoch)] = place
+    assert len(places) == 96
+    assert {r for r, _ in places.values()} == set(range(7))
+    assert {c for _, c in places.values()} == set(range(11))
+    moved = [len({places[i, e] for e in range(4)}) > 1 for i in rows]
+    assert sum(moved) > 20  # elsewhere in every epoch
+    (batch,) = eval_batches(cut, rows, batch_size=24, image_size=20, cache=cache)
+    for image, i in zip(batch.image, rows, strict=True):
+        whole = pixels(i, 24 + i % 3, 30)
+        assert cut_of(image, whole) == (round((4 + i % 3) / 2), 5)
+        np.testing.assert_array_equal(cut.read(i, 20), image)
+
+
+def test_each_view_is_a_field_of_its_own(uneven):
+    rows = list(range(24))
+    squeezed = [
+        np.asarray(Image.fromarray(pixels(i, 24 + i % 3, 30)).resize(
+            (20, 20), Image.Resampling.BICUBIC))
+        for i in rows
+    ]  # fmt: skip
+    one = asked(uneven, train_view="crop")
+    (batch,) = eval_batches(one, rows, batch_size=24, image_size=20)
+    np.testing.assert_array_equal(batch.image, squeezed)
+    first = draw(one, rows=rows)[0]
+    i = int(first.index[0])
+    assert cut_of(first.image[0], pixels(i, 24 + i % 3, 30))
+    other = asked(uneven, test_view="crop")
+    for batch in draw(other, rows=rows, epochs=1):
+        np.testing.assert_array_equal(batch.image, [squeezed[i] for i in batch.index])
+    with pytest.raises(ValueError, match="data.test_view='zoom': expected one of res"):
+        asked(uneven, test_view="zoom")
+
+
+def test_cuts_do_not_depend_on_threads_or_processes(uneven):
+    cut = asked(uneven, train_view="crop", balanced=True)
+    rows = list(range(24))
+    whole = draw(cut, rows=rows)
+    same(whole, draw(cut, rows=rows, cache="none", threads=0))
+    same(whole[5:], draw(cut, rows=rows, start_step=5))
+    parts = [draw(cut, rows=rows, process_index=p, process_count=2) for p in range(2)]
+    for step, batch in enumerate(whole):
+        got = {
+            (int(i), int(e)): image
+            for part in parts
+            for image, i, e in zip(
+                part[step].image, part[step].index, part[step].epoch, strict=True
+            )
+        }
+        for image, i, e in zip(batch.image, batch.index, batch.epoch, strict=True):
+            np.testing.assert_array_equal(got[int(i), int(e)], image)  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_cuts_and_balance_do_not_depend_on_workers(uneven, workers):
+    cut = asked(uneven, train_view="crop", balanced=True)
+    rows = list(range(24))
+    same(draw(cut, rows=rows), draw(cut, rows=rows, workers=workers, cache="none"))
+
+
+def test_a_cache_of_whole_images_is_counted_at_their_size(uneven, monkeypatch):
+    needed = sum((24 + i % 3) * 30 * 3 for i in range(24))
+    monkeypatch.setattr(reader, "available_memory", lambda: 2 * needed - 2)
+    open_reader(uneven, 20)
+    with pytest.raises(ValueError, match="of their own size"):
+        open_reader(asked(uneven, train_view="crop"), 20)
+
+
+def test_balanced_draws_classes_equally_often(uneven):
+    rows = list(range(24))
+    plain = np.concatenate([b.grade for b in draw(uneven, rows=rows)])
+    assert np.bincount(plain).tolist() == [6, 18, 48]
+    batches = draw(asked(uneven, balanced=True), rows=rows, epochs=6)
+    assert len(batches) == 6 * steps_per_epoch(24, 6)
+    for epoch in range(6):
+        drawn = np.concatenate([b.index for b in batches[4 * epoch : 4 * epoch + 4]])
+        assert all((b.epoch == epoch).all() for b in batches[4 * epoch : 4 * epoch + 4])
+        times = np.bincount(drawn, minlength=24)
+        assert [times[:2].sum(), times[2:8].sum(), times[8:].sum()] == [8, 8, 8]
+        assert times[:2].tolist() == [4, 4]
+        assert set(times[2:8].tolist()) == {1, 2}
+        assert times[8:].max() == 1
+    every = np.concatenate([b.index for b in batches])
+    assert set(every.tolist()) == set(rows)
+
+
+def test_class_weights_even_the_classes_out():
+    grades = np.array([0] * 2 + [1] * 6 + [3] * 16)
+    weights = class_weights(grades, 4)
+    np.testing.assert_allclose(weights, [24 / 6, 24 / 18, 0, 24 / 48], rtol=1e-6)
+    assert weights[grades].mean() == pytest.approx(1)
+    with pytest.raises(ValueError, match="0 grades"):
+        class_weights(np.zeros(0, int), 3)
+    with pytest.raises(ValueError, match="grades up to 3 for 3 classes"):
+        class_weights(grades, 3)
 
 
 def test_an_abandoned_iterator_stops(store):

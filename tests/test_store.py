@@ -13,9 +13,11 @@ import time
 
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 from cohort_files import BIOMARKERS, CLASSES, SHARED, pixels, write_cohort_files
 from PIL import Image
 
+from fof_jax.data import builder
 from fof_jax.data.cohort import Cohort, Row, read_cohort
 from fof_jax.data.columns import from_cohort
 from fof_jax.data.faults import DataWarning, MissingDataError
@@ -57,6 +59,26 @@ def test_columns_and_images_are_those_of_the_files(cohort, tmp_path):
         assert store.encoded(i) == row.image.read_bytes()
         np.testing.assert_array_equal(store.read(i, 20), pixels(i))
         assert store.read_mask(i, 20) is None
+
+
+def test_shards_keep_the_order(cohort, tmp_path, monkeypatch):
+    sizes = [row.image.stat().st_size for row in cohort.rows]
+    monkeypatch.setattr(builder, "_SHARD", 3 * max(sizes))
+    store = build(cohort, tmp_path)
+    files = sorted(store.folder.rglob("*.array_record*"))
+    assert len(files) > 2
+    assert all(f"-of-{len(files):05d}" in file.name for file in files)
+    for i in (9, 0, 4, 5, 3):
+        assert store.encoded(i) == cohort.rows[i].image.read_bytes()
+    assert len(store) == 10
+
+
+def test_a_store_is_a_dataset_of_tfds(cohort, tmp_path):
+    folder = build(cohort, tmp_path).folder / "regions/1.0.0"
+    source = tfds.builder_from_directory(folder).as_data_source(split="train")
+    assert len(source) == 10
+    assert source[3]["patient"] == b"P001"
+    assert source[3]["biomarkers"].tolist() == [1, 0]
 
 
 def test_no_tensorflow(cohort, tmp_path):
@@ -152,6 +174,17 @@ def test_floats_and_folds_survive(tmp_path):
     )
     assert store.folds.tolist() == [0, 1, 2]
     assert store.biomarker_values.shape == (3, 0)
+
+
+def test_the_molecular_vector_survives(tmp_path):
+    Image.fromarray(pixels(0)).save(tmp_path / "a.png")
+    row = Row(tmp_path / "a.png", "P", 0, omics=(-2.0, None, 0.125))
+    cohort = Cohort((row,), ("a",), root=tmp_path, omics=("EGFR", "MYC", "7p"))
+    store = build(cohort, tmp_path)
+    assert store.omic_names == ("EGFR", "MYC", "7p")
+    np.testing.assert_array_equal(
+        store.omics, np.array([[-2, np.nan, 0.125]], np.float32)
+    )
 
 
 def test_the_same_cohort_is_not_built_twice_and_another_is(cohort, tmp_path):

@@ -19,7 +19,8 @@ from ml_collections import ConfigDict
 from fof_jax.cli import config as config_flag
 from fof_jax.cli.lines import Out, warnings_to
 from fof_jax.cli.stores import phantom_store, prepare, read_raw, source, write_store
-from fof_jax.data import columns
+from fof_jax.data import columns, duplicates
+from fof_jax.data.oddities import warn_of_oddities
 from fof_jax.data.sizes import check_sizes, measure
 from fof_jax.data.splits import leak_share, make_splits, write_splits
 from fof_jax.data.store import (
@@ -104,7 +105,14 @@ def _check(config: ConfigDict, out: Out) -> None:
     cohort = read_raw(config, out)
     table = columns.from_cohort(cohort)
     small, side = config.data.small, config.data.image_size
-    check_sizes(measure(cohort), table.images, small=small, image_size=side)
+    views = (config.data.train_view, config.data.test_view)
+    check_sizes(
+        measure(cohort), table.images, small=small, image_size=side, views=views
+    )
+    files = [row.image for row in cohort.rows]
+    thumbs = duplicates.thumbnails(files, threads=max(config.data.threads, 1))
+    alike = duplicates.near_duplicates(thumbs, table.patients)
+    warn_of_oddities(table, folds=config.folds, alike=alike)
     _summary(table, out)
     print("no faults", file=out)
 
@@ -169,3 +177,12 @@ def _summary(table: columns.Columns, out: Out) -> None:
     )
     for name, known in zip(table.biomarkers, table.known.T, strict=True):
         print(f"  {name}: known for {known.sum()} of {len(table)}", file=out)
+    if not table.biomarkers:
+        print("  no biomarkers: L_MCA, Eq. (5), is off", file=out)
+    if table.omics is not None:
+        whole = int((~np.isnan(table.omics).any(axis=1)).sum())
+        print(
+            f"  molecular vector: {len(table.omic_names)} columns, complete for "
+            f"{whole} of {len(table)}",
+            file=out,
+        )

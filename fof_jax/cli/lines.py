@@ -9,6 +9,7 @@ from typing import TextIO
 
 from fof_jax.data.faults import DataWarning
 
+_WIDTH = 30  # of a progress bar, in characters
 Progress = Callable[[int, int], None]
 Out = TextIO | io.TextIOBase  # a StringIO is the latter only
 
@@ -32,25 +33,37 @@ def warnings_to(out: Out) -> Iterator[None]:
 
 
 def progress_to(verb: str, out: Out) -> Progress:
-    """A callback that prints a line with rate every few seconds, and a last one.
+    """A callback that tells progress with its rate and the time that is left.
+
+    On a terminal it is a bar, drawn anew a few times a second; elsewhere a line every
+    few seconds, and a last one.
 
     Args:
       verb: what is being done to the images.
-      out: where lines go.
+      out: where it goes.
 
     Returns:
       A function of (done, of).
     """
+    bar = out.isatty()
     start = last = time.monotonic()
 
     def tell(done: int, of: int) -> None:
         nonlocal last
         now = time.monotonic()
-        if done < of and now - last < 5:
+        if done < of and now - last < (0.2 if bar else 5):
             return
         last = now
         rate = done / max(now - start, 1e-9)
         left = f", {(of - done) / rate:.0f} s left" if done < of else ""
-        print(f"{verb} {done}/{of} images, {rate:.0f}/s{left}", file=out, flush=True)
+        line = f"{verb} {done}/{of} images, {rate:.0f}/s{left}"
+        if bar:
+            filled = _WIDTH * done // max(of, 1)
+            drawn = "#" * filled + "." * (_WIDTH - filled)
+            # Back to the start of the line; what an older, longer one left is cleared.
+            print(f"\r\033[K[{drawn}] {line}", end="", file=out, flush=True)
+            line = ""
+        if not bar or done == of:
+            print(line, file=out, flush=True)
 
     return tell

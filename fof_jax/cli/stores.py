@@ -1,5 +1,6 @@
 """The store that a configuration describes: opened, or made from what lies there."""
 
+import dataclasses
 import hashlib
 import importlib
 import json
@@ -12,13 +13,14 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from fof_jax.cli.lines import Out, progress_to, warnings_to
-from fof_jax.data import atomic, gbmlgg
+from fof_jax.data import atomic, gbmlgg, given
+from fof_jax.data.asked import as_asked
 from fof_jax.data.cohort import Cohort, check_images, read_cohort
 from fof_jax.data.faults import MissingDataError, raise_faults
 from fof_jax.data.sizes import check_sizes
+from fof_jax.data.splits import GIVEN
 from fof_jax.data.store import (
     Store,
-    as_asked,
     build_store,
     open_store,
 )
@@ -64,8 +66,33 @@ def prepare(config: ConfigDict, *, out: Out | None = None) -> Store:
             )
     small, side = config.data.small, config.data.image_size
     with warnings_to(out):
-        check_sizes(store.sizes, store.images, small=small, image_size=side)
-    return as_asked(store, small=small, float_markers=_labels(config, "float_markers"))
+        views = (config.data.train_view, config.data.test_view)
+        check_sizes(
+            store.sizes, store.images, small=small, image_size=side, views=views
+        )
+        if config.data.scheme in GIVEN:
+            store = dataclasses.replace(store, given=_given_folds(config, store))
+    return as_asked(
+        store,
+        small=small,
+        float_markers=_labels(config, "float_markers"),
+        stain=config.data.stain,
+        train_view=config.data.train_view,
+        test_view=config.data.test_view,
+        balanced=config.data.balanced,
+    )
+
+
+def _given_folds(config: ConfigDict, store: Store) -> given.Folds | None:
+    """Folds from `data.splits_file`; None where no file is named and none is there.
+
+    A run that has its splits.json does not need the file any more.
+    """
+    named, scheme = config.data.splits_file, config.data.scheme
+    if scheme == "pickle":
+        return given.pickle_folds(store, named) if named else None
+    path = Path(named or _raw(config) / given.PNAS_FILE)
+    return given.pnas_folds(store, path) if named or path.exists() else None
 
 
 def source(config: ConfigDict) -> str:
@@ -123,6 +150,7 @@ def write_store(config: ConfigDict, cohort: Cohort, origin: str, out: Out) -> Pa
         name=config.data.name,
         small=config.data.small,
         image_size=config.data.image_size,
+        views=(config.data.train_view, config.data.test_view),
         origin=origin,
         progress=progress_to("stored", out),
     )

@@ -1,10 +1,10 @@
 """Augmentation on the device, inside the compiled step (P11); and a look at it.
 
-One resampling an image: crop, flips and elastic displacement are composed into one
-field of coordinates and the pixels are gathered once. Colour follows, on [0, 1]
-values, in a fixed order: brightness, contrast, saturation, hue. The draw of a record
-depends on the seed, its index and its epoch alone, so it is the same whatever the
-batch, the number of workers or the number of devices.
+One resampling an image: crop, flips, displacement and what the authors' code does to
+places are composed into one field of coordinates and the pixels are gathered once.
+Colour follows, on [0, 1] values, in the fixed order of `data.colour`. The draw of a
+record depends on the seed, its index and its epoch alone, so it is the same whatever
+the batch, the number of workers or the number of devices.
 """
 
 import dataclasses
@@ -20,8 +20,16 @@ import numpy as np
 from jaxtyping import Array, Float, Shaped, UInt8
 from PIL import Image, ImageDraw
 
-from fof_jax.data.augment_spec import COLOURS, FLIPS, Augmentation
+from fof_jax.data.augment_spec import (
+    COLOURS,
+    FLIPS,
+    JITTER,
+    MOVES,
+    TINTS,
+    Augmentation,
+)
 from fof_jax.data.colour import luma, recolour, standardise
+from fof_jax.data.rearrange import mirrored, rearrange
 from fof_jax.data.warp import coordinates, warp
 from fof_jax.shapes import Batch
 
@@ -85,11 +93,17 @@ def _views(image, index, epoch, seed_key, *, spec, mean, std, color, count):
     """`augment` for one record: a list of `count` images."""
     amounts = vars(spec)
     colours = {name: amounts[name] for name in COLOURS}
-    geometry = {name: amounts[name] for name in amounts if name not in COLOURS}
+    moves = {name: amounts[name] for name in MOVES}
+    geometry = {n: amounts[n] for n in amounts if n not in (*COLOURS, *MOVES)}
     key = jax.random.fold_in(jax.random.fold_in(seed_key, index), epoch)
     k_space, *k_colours = jax.random.split(key, 3)
     height, width, _ = image.shape
     where = coordinates(k_space, height=height, width=width, **geometry)
+    if any(moves.values()):
+        sides = (height, width)
+        k_move = jax.random.fold_in(k_space, 1)
+        inside = mirrored(where, sides)
+        where = rearrange(k_move, inside, height=height, width=width, **moves)
     pixels = warp(image if color else luma(image), where)  # [H, W, 3 | 1]
     return [
         _finish(recolour(pixels, k, **colours), mean=mean, std=std, color=color)
@@ -201,14 +215,15 @@ def _shown(image, index, epoch, key, *, spec, color):
 
 
 def _alone(spec: Augmentation) -> dict[str, Augmentation]:
-    """Each operation of `spec` that is on, by itself; flips made certain."""
+    """Each operation of `spec` that is on, by itself, and certain to be done."""
     off = dataclasses.replace(Augmentation.off(), elastic_cells=spec.elastic_cells)
     groups: dict[str, tuple[str, ...]] = {"crop": ("crop_area", "crop_aspect")}
-    groups |= {name: (name,) for name in (*FLIPS, "elastic", *COLOURS)}
+    names_of = (*FLIPS, "elastic", *MOVES, "stain", *JITTER, *TINTS)
+    groups |= {name: (name,) for name in names_of}
     alone = {}
     for label, names in groups.items():
         amounts: dict[str, Any] = {name: getattr(spec, name) for name in names}
-        if label in FLIPS:
+        if label in (*FLIPS, *MOVES, *TINTS):
             amounts = {label: float(amounts[label] > 0)}
         alone[label] = dataclasses.replace(off, **amounts)
     return {label: one for label, one in alone.items() if one != off}

@@ -1,97 +1,175 @@
-"""The amounts of the augmentation, P11; their names are the fields `augment.*`."""
+"""The amounts of the augmentation; their names are the fields `augment.*`."""
 
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass, fields
+from typing import Any
 
 Number = float | int
+Range = tuple[Number, Number]
 
+# Names of amounts that are the chance of an operation being done.
 FLIPS = ("flip_horizontal", "flip_vertical")
-COLOURS = ("brightness", "contrast", "saturation", "hue")
+MOVES = ("rotate90", "affine", "distort", "shuffle")
+TINTS = ("rgb_shift", "channel_shuffle", "brightness_contrast")
+JITTER = ("brightness", "contrast", "saturation", "hue")
+# Everything that alters colours and not places.
+COLOURS = ("stain", "jitter", *JITTER, *TINTS)
+
+_OFF: dict[str, Any] = {
+    "crop_area": (1.0, 1.0),
+    "crop_aspect": (1.0, 1.0),
+    "flip_horizontal": 0.0,
+    "flip_vertical": 0.0,
+    "elastic": 0.0,
+    "elastic_cells": 4,
+    "rotate90": 0.0,
+    "affine": 0.0,
+    "distort": 0.0,
+    "shuffle": 0.0,
+    "stain": 0.0,
+    "jitter": 1.0,
+    "brightness": 0.0,
+    "contrast": 0.0,
+    "saturation": 0.0,
+    "hue": 0.0,
+    "rgb_shift": 0.0,
+    "channel_shuffle": 0.0,
+    "brightness_contrast": 0.0,
+}
+_FLIPPED = {"flip_horizontal": 0.5, "flip_vertical": 0.5}
+_JITTERED = {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2}
+PRESETS: dict[str, dict[str, Any]] = {
+    "off": _OFF,
+    # P11: the four of Sec. IV-A.
+    "paper": _OFF
+    | _FLIPPED
+    | _JITTERED
+    | {
+        "crop_area": (0.7, 1.0),
+        "crop_aspect": (0.9, 1.1),
+        "hue": 0.02,
+        "elastic": 0.02,
+    },
+    # RELEASE 45; what each does is in data/rearrange.py and data/colour.py.
+    "release": _OFF
+    | _FLIPPED
+    | _JITTERED
+    | {"hue": 0.5, "jitter": 0.5}
+    | dict.fromkeys((*MOVES, *TINTS), 0.5),
+}
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Every amount of the augmentation; the defaults are the preset `paper` (P11).
+    """Every amount of the augmentation; what is None is the preset's.
 
     Hashable, so it can be static under jit. An amount of 0 (or a range that is one
     point, 1) switches an operation off, and then nothing of it is compiled.
 
     Attributes:
+      preset: `paper` (P11), `release` (the authors' code, RELEASE 45) or `off`.
       crop_area: range of the crop's share of the image's area, 0 < low <= high <= 1.
       crop_aspect: range of the crop's width by height, relative to the image's,
         drawn on a log scale; narrowed where a crop of that area would not fit in.
       flip_horizontal: probability of left becoming right, 0-1.
       flip_vertical: probability of top becoming bottom, 0-1.
+      elastic: largest displacement along an axis, as a share of that side, 0-0.25.
+      elastic_cells: cells along a side of the coarse grid that draws the
+        displacement; more cells, finer waves.
+      rotate90: probability of a turn by 0, 1, 2 or 3 quarters.
+      affine: probability of shift, scale and turn by any angle.
+      distort: probability of one of elastic noise, grid and optical distortion.
+      shuffle: probability of 3 x 3, 7 x 7 or 11 x 11 tiles changing places.
+      stain: factor from [1 - stain, 1 + stain] on the optical density of each of
+        haematoxylin, eosin and what is left, 0-1.
+      jitter: probability of the next four being done at all, 0-1.
       brightness: factor from [1 - brightness, 1 + brightness], 0-1.
       contrast: likewise, about the mean luma of the image.
       saturation: likewise, about each pixel's luma.
       hue: turn of the hue circle from [-hue, hue], 0-0.5.
-      elastic: largest displacement along an axis, as a share of that side, 0-0.25.
-      elastic_cells: cells along a side of the coarse grid that draws the
-        displacement; more cells, finer waves.
+      rgb_shift: probability of adding up to 15 grey levels to each channel.
+      channel_shuffle: probability of red, green and blue changing places.
+      brightness_contrast: probability of a second change of both, without a mean.
     """
 
-    crop_area: tuple[Number, Number] = (0.7, 1.0)
-    crop_aspect: tuple[Number, Number] = (0.9, 1.1)
-    flip_horizontal: Number = 0.5
-    flip_vertical: Number = 0.5
-    brightness: Number = 0.2
-    contrast: Number = 0.2
-    saturation: Number = 0.2
-    hue: Number = 0.02
-    elastic: Number = 0.02
-    elastic_cells: int = 4
+    preset: InitVar[str] = "paper"
+    crop_area: Range | None = None
+    crop_aspect: Range | None = None
+    flip_horizontal: Number | None = None
+    flip_vertical: Number | None = None
+    elastic: Number | None = None
+    elastic_cells: int | None = None
+    rotate90: Number | None = None
+    affine: Number | None = None
+    distort: Number | None = None
+    shuffle: Number | None = None
+    stain: Number | None = None
+    jitter: Number | None = None
+    brightness: Number | None = None
+    contrast: Number | None = None
+    saturation: Number | None = None
+    hue: Number | None = None
+    rgb_shift: Number | None = None
+    channel_shuffle: Number | None = None
+    brightness_contrast: Number | None = None
 
-    def __post_init__(self):
-        low, high = self.crop_area
-        if not 0 < low <= high <= 1:
+    def __post_init__(self, preset: str):
+        if preset not in PRESETS:
             raise ValueError(
-                f"augment.crop_area is ({low}, {high}); expected 0 < low <= high <= 1, "
-                "shares of the image's area. Pass (1, 1) for no crop."
+                f"augment.preset is {preset!r}; expected one of {', '.join(PRESETS)}."
             )
-        low, high = self.crop_aspect
-        if not 0 < low <= 1 <= high:
-            raise ValueError(
-                f"augment.crop_aspect is ({low}, {high}); expected 0 < low <= 1 <= "
-                "high. Pass (1, 1) to keep the image's proportions."
-            )
-        limits = {"hue": 0.5, "elastic": 0.25}
-        for name in (*FLIPS, *COLOURS, "elastic"):
-            value, most = getattr(self, name), limits.get(name, 1)
-            if not 0 <= value <= most:
-                raise ValueError(
-                    f"augment.{name} is {value}; expected 0 to {most}. "
-                    "Pass 0 to switch it off."
-                )
-        if self.elastic_cells < 1:
-            raise ValueError(
-                f"augment.elastic_cells is {self.elastic_cells}; expected 1 or more. "
-                "Pass augment.elastic=0 to switch the displacement off."
-            )
-        # A B-spline's slope is at most 2 * elastic a cell; past 1/2 an axis the two
-        # axes together may fold the image over itself.
-        if 2 * self.elastic * self.elastic_cells >= 0.5:
-            raise ValueError(
-                f"augment.elastic is {self.elastic} on {self.elastic_cells} cells, "
-                "which may fold the image over itself; expected elastic * "
-                "elastic_cells < 0.25. Lower one of the two."
-            )
+        for field in fields(self):
+            if getattr(self, field.name) is None:
+                object.__setattr__(self, field.name, PRESETS[preset][field.name])
+        _check(vars(self))
 
     @classmethod
     def paper(cls) -> "Augmentation":
-        """P11, written out; the same as the defaults."""
-        return cls()
+        """P11; the same as the defaults."""
+        return cls("paper")
+
+    @classmethod
+    def release(cls) -> "Augmentation":
+        """What the authors' code does, RELEASE 45."""
+        return cls("release")
 
     @classmethod
     def off(cls) -> "Augmentation":
         """Nothing is altered: `augment` equals `normalise`, bit by bit."""
-        return cls(
-            crop_area=(1.0, 1.0),
-            crop_aspect=(1.0, 1.0),
-            flip_horizontal=0.0,
-            flip_vertical=0.0,
-            brightness=0.0,
-            contrast=0.0,
-            saturation=0.0,
-            hue=0.0,
-            elastic=0.0,
+        return cls("off")
+
+
+def _check(amounts: dict[str, Any]) -> None:
+    low, high = amounts["crop_area"]
+    if not 0 < low <= high <= 1:
+        raise ValueError(
+            f"augment.crop_area is ({low}, {high}); expected 0 < low <= high <= 1, "
+            "shares of the image's area. Pass (1, 1) for no crop."
+        )
+    low, high = amounts["crop_aspect"]
+    if not 0 < low <= 1 <= high:
+        raise ValueError(
+            f"augment.crop_aspect is ({low}, {high}); expected 0 < low <= 1 <= "
+            "high. Pass (1, 1) to keep the image's proportions."
+        )
+    limits = {"hue": 0.5, "elastic": 0.25}
+    for name in (*FLIPS, *MOVES, *COLOURS, "elastic"):
+        value, most = amounts[name], limits.get(name, 1)
+        if not 0 <= value <= most:
+            raise ValueError(
+                f"augment.{name} is {value}; expected 0 to {most}. "
+                "Pass 0 to switch it off."
+            )
+    elastic, cells = amounts["elastic"], amounts["elastic_cells"]
+    if cells < 1:
+        raise ValueError(
+            f"augment.elastic_cells is {cells}; expected 1 or more. "
+            "Pass augment.elastic=0 to switch the displacement off."
+        )
+    # A B-spline's slope is at most 2 * elastic a cell; past 1/2 an axis the two
+    # axes together may fold the image over itself.
+    if 2 * elastic * cells >= 0.5:
+        raise ValueError(
+            f"augment.elastic is {elastic} on {cells} cells, which may fold the "
+            "image over itself; expected elastic * elastic_cells < 0.25. Lower one "
+            "of the two."
         )

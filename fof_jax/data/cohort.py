@@ -41,6 +41,7 @@ class Row:
       floats: a value a float marker, None where unknown.
       fold: the user's own fold, or None.
       mask: truth mask of the diagnostic structures (phantom only), or None.
+      omics: the molecular vector (gbmlgg only), None where unknown.
     """
 
     image: Path
@@ -50,6 +51,7 @@ class Row:
     floats: tuple[float | None, ...] = ()
     fold: int | None = None
     mask: Path | None = None
+    omics: tuple[float | None, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +65,7 @@ class Cohort:
       float_markers: names, in the order of `Row.floats`.
       root: folder that the images' names are relative to.
       lines: the row of the table that each of `rows` came from.
+      omics: names, in the order of `Row.omics`.
     """
 
     rows: tuple[Row, ...]
@@ -71,6 +74,7 @@ class Cohort:
     float_markers: tuple[str, ...] = ()
     root: Path | None = None
     lines: tuple[int, ...] = ()
+    omics: tuple[str, ...] = ()
 
     def name_of(self, row: Row) -> str:
         """An image's name: its path below `root`, so that a moved cohort keeps it."""

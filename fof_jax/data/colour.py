@@ -2,10 +2,15 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 Number = float | int
 
+RGB_SHIFT = 15 / 255  # of full scale, RELEASE 45
+# Optical densities of haematoxylin, eosin and a third, residual stain in red, green
+# and blue: Ruifrok and Johnston (2001).
+STAINS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
 # ITU-R BT.601: what PIL's mode L and torchvision use.
 LUMA = (0.299, 0.587, 0.114)
 
@@ -18,8 +23,17 @@ def recolour(
     contrast: Number,
     saturation: Number,
     hue: Number,
+    stain: Number = 0.0,
+    jitter: Number = 1.0,
+    rgb_shift: Number = 0.0,
+    channel_shuffle: Number = 0.0,
+    brightness_contrast: Number = 0.0,
 ) -> Float[Array, "H W C"]:
-    """Jitter the colours: brightness, contrast, saturation, hue, clipped after each.
+    """Change the colours: stain, jitter, then the three others of the release.
+
+    The jitter is brightness, contrast, saturation and hue in this order (the release
+    shuffles them), clipped after each. Ours never round to whole grey levels between
+    operations.
 
     Args:
       image: [0, 1]; three channels, or one for greyscale, which has no saturation
@@ -29,12 +43,48 @@ def recolour(
       contrast: likewise, about the mean luma of the image.
       saturation: likewise, about each pixel's luma.
       hue: turn of the hue circle from [-hue, hue].
+      stain: factor from [1 - stain, 1 + stain] on each stain's density.
+      jitter: probability of the four above being done.
+      rgb_shift: probability of up to 15 grey levels more or less in each channel.
+      channel_shuffle: probability of the channels changing places.
+      brightness_contrast: probability of the pixels times 0.8-1.2, plus up to 0.2.
 
     Returns:
       The image, in [0, 1].
     """
+    coloured = image.shape[-1] == 3
     # One draw of all numbers: every call of the generator is compiled anew.
-    u = jax.random.uniform(key, (4,), minval=-1.0)
+    more = jax.random.uniform(jax.random.fold_in(key, 1), (16,), minval=-1.0)
+    chance = (more[:4] + 1) / 2
+    if stain and coloured:
+        image = restain(image, 1 + stain * more[4:7])
+    if any((brightness, contrast, saturation, hue)):
+        changed = _jittered(
+            image,
+            jax.random.uniform(key, (4,), minval=-1.0),
+            brightness=brightness,
+            contrast=contrast,
+            saturation=saturation,
+            hue=hue,
+        )
+        image = changed if jitter == 1 else _maybe(chance[0] < jitter, changed, image)
+    if rgb_shift and coloured:
+        changed = jnp.clip(image + (RGB_SHIFT * more[7:10]).reshape(1, 1, 3), 0, 1)
+        image = _maybe(chance[1] < rgb_shift, changed, image)
+    if channel_shuffle and coloured:
+        order = jnp.argsort(more[10:13])
+        image = _maybe(chance[2] < channel_shuffle, image[..., order], image)
+    if brightness_contrast:
+        changed = jnp.clip(image * (1 + 0.2 * more[13]) + 0.2 * more[14], 0, 1)
+        image = _maybe(chance[3] < brightness_contrast, changed, image)
+    return image
+
+
+def _maybe(done, changed, image):
+    return jnp.where(done, changed, image)
+
+
+def _jittered(image, u, *, brightness, contrast, saturation, hue):
     coloured = image.shape[-1] == 3
     if brightness:
         image = jnp.clip(image * (1 + brightness * u[0]), 0, 1)
@@ -47,6 +97,31 @@ def recolour(
     if hue and coloured:
         image = turn_hue(image, hue * u[3])
     return image
+
+
+def restain(
+    image: Float[Array, "H W 3"], factors: Float[Array, "3"]
+) -> Float[Array, "H W 3"]:
+    """Multiply the densities of haematoxylin, eosin and the rest.
+
+    Beer and Lambert: light is exp(-density), densities of stains add up. White has
+    none and stays white.
+
+    Args:
+      image: RGB in [0, 1].
+      factors: one a stain.
+
+    Returns:
+      RGB in [0, 1].
+    """
+    vectors = STAINS / np.linalg.norm(STAINS, axis=1, keepdims=True)
+    apart = jnp.asarray(np.linalg.inv(vectors), jnp.float32)
+    together = jnp.asarray(vectors, jnp.float32)
+    precision = jax.lax.Precision.HIGHEST  # a TPU would round densities to bf16
+    change = jnp.einsum("is,s,sj->ij", apart, factors, together, precision=precision)
+    density = -jnp.log(jnp.maximum(image, 1 / 255))
+    density = jnp.einsum("hwi,ij->hwj", density, change, precision=precision)
+    return jnp.clip(jnp.exp(-density), 0, 1)
 
 
 def turn_hue(

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,9 @@ class Columns:
       known: True where the biomarker was measured.
       floats: float markers, NaN where unknown.
       folds: the table's own fold numbers, or None.
+      omic_names: the O columns of the molecular vector, or none.
+      omics: that vector, raw, NaN where unknown: for methods that take it as input.
+      given: folds that others drew for it, (train, test) positions, or None.
     """
 
     classes: tuple[str, ...]
@@ -39,6 +43,13 @@ class Columns:
     known: Bool[np.ndarray, "n N"]
     floats: Float[np.ndarray, "n F"]
     folds: Int[np.ndarray, " n"] | None
+    omic_names: tuple[str, ...] = dataclasses.field(default=(), kw_only=True)
+    omics: Float[np.ndarray, "n O"] | None = dataclasses.field(
+        default=None, kw_only=True
+    )
+    given: tuple[tuple[np.ndarray, np.ndarray], ...] | None = dataclasses.field(
+        default=None, kw_only=True
+    )
 
     def __len__(self) -> int:
         return len(self.images)
@@ -77,12 +88,30 @@ def from_cohort(cohort: Cohort) -> Columns:
             len(rows), len(cohort.float_markers)
         ),
         folds=np.array([row.fold for row in rows], np.int32) if with_fold else None,
+        omic_names=cohort.omics,
+        omics=_reals([row.omics for row in rows], len(cohort.omics)),
     )
+
+
+def _reals(rows: Sequence[Sequence[float | None]], width: int) -> np.ndarray | None:
+    if not width:
+        return None
+    filled = [[np.nan if v is None else v for v in row] for row in rows]
+    return np.array(filled, np.float32).reshape(len(rows), width)
 
 
 def to_json(columns: Columns) -> dict[str, Any]:
     """The columns as JSON values; unknown becomes null."""
     values, known = columns.biomarker_values.tolist(), columns.known.tolist()
+    vector = {}
+    if columns.omics is not None:  # a table without it keeps its hash
+        vector = {
+            "omic_names": list(columns.omic_names),
+            "omics": [
+                [None if np.isnan(v) else v for v in row]
+                for row in columns.omics.tolist()
+            ],
+        }
     return {
         "classes": list(columns.classes),
         "biomarkers": list(columns.biomarkers),
@@ -98,6 +127,7 @@ def to_json(columns: Columns) -> dict[str, Any]:
             [None if np.isnan(v) else v for v in row] for row in columns.floats.tolist()
         ],
         "folds": None if columns.folds is None else columns.folds.tolist(),
+        **vector,
     }
 
 
@@ -122,4 +152,6 @@ def fields_from_json(data: dict[str, Any]) -> dict[str, Any]:
             [[np.nan if v is None else v for v in row] for row in floats], np.float32
         ).reshape(n, len(data["float_markers"])),
         "folds": None if data["folds"] is None else np.array(data["folds"], np.int32),
+        "omic_names": tuple(data.get("omic_names", ())),
+        "omics": _reals(data.get("omics", ()), len(data.get("omic_names", ()))),
     }

@@ -32,6 +32,20 @@ BIOMARKERS = {
     "FGFR2": "FGFR2",
 }
 FLOAT_MARKERS = ("10q", "10p", "7p", "7q")  # the release's four chromosome arms
+# The molecular vector of Pathomic Fusion, 80 columns in the order of its table: status
+# of 1p/19q and IDH, 41 genes' copy numbers (-2 … 2), 37 chromosome arms (real).
+OMICS = tuple(
+    """
+    codeletion|idh mutation|EGFR|MDM4|MYC|BRAF|EZH2|MET|SMO|KIAA1549|CREB3L2|NTRK1|PRCC
+    |BLM|NTRK3|CRTC3|CDKN2A|CDKN2B|FGFR2|TSHR|TCL1A|TRIP11|GOLGA5|GPHN|DICER1|TCL6|EBF1
+    |ITK|RPL22|CDKN2C|LCP1|RB1|IRF4|FGFR1OP|MLLT4|MYB|ROS1|TNFAIP3|GOPC|CARD11|JAK2
+    |STK11|PTEN
+    |1q|2p|2q|3p|3q|4p|4q|5p|5q|6p|6q|7p|7q|8p|8q|9p|9q|10p|10q|11p|11q|12p|12q|13q|14q
+    |15q|16p|16q|17p|17q|18p|18q|19p|20p|20q|21q|22q
+    """.replace("\n    ", "")
+    .strip()
+    .split("|")
+)
 # Patients, regions, regions a class, counted in Pathomic Fusion's own split files.
 EXPECTED = {
     "molecular": (664, 1325, (393, 408, 524)),
@@ -123,7 +137,8 @@ def make_cohort(raw_dir: Path | str, *, subset: str = "molecular") -> Cohort:
 
     Returns:
       The regions in the order of their names; float markers are those of 10q, 10p,
-      7p, 7q that the table has.
+      7p, 7q that the table has; the vector of the 80 `OMICS`, raw, for the fusion
+      methods.
 
     Warns:
       DataWarning: images without a patient, patients without an image, columns that
@@ -141,9 +156,12 @@ def make_cohort(raw_dir: Path | str, *, subset: str = "molecular") -> Cohort:
     columns, molecular = _read(raw_dir / "all_dataset.csv")
     _, graded = _read(raw_dir / "grade_data.csv")
 
-    lost = [name for name in BIOMARKERS.values() if name not in columns]
+    lost = [name for name in OMICS if name not in columns]
     if lost:
-        _warn(f"all_dataset.csv has no column {', '.join(lost)}: unknown everywhere")
+        _warn(
+            f"all_dataset.csv lacks {len(lost)} of {len(OMICS)} columns, unknown "
+            f"everywhere: {', '.join(lost)}"
+        )
     float_markers = tuple(name for name in FLOAT_MARKERS if name in columns)
 
     by_patient: dict[str, list[Path]] = {}
@@ -153,30 +171,46 @@ def make_cohort(raw_dir: Path | str, *, subset: str = "molecular") -> Cohort:
     _report_strangers(by_patient, known_patients)
 
     rows, faults = [], []
+    left_out: dict[str, list[str]] = {
+        "without a grade": [],
+        "without IDH or 1p/19q": [],
+        "in one of the two tables": sorted(molecular.keys() ^ graded.keys()),
+    }
     for patient, files in by_patient.items():
         cells = molecular.get(patient, {})
         try:
             label = _number(graded.get(patient, {}).get("Grade", ""))
             values = _markers(cells, list(BIOMARKERS.values()))
             floats = _markers(cells, list(float_markers))
+            omics = tuple(_markers(cells, list(OMICS)))
             status = tuple(None if v is None else _whole(v) for v in values)
         except ValueError as error:
             faults.append(
                 Fault("cell that is not a number", None, f"{patient}: {error}")
             )
             continue
-        if label is None or (subset == "molecular" and None in status[:2]):
+        if patient not in known_patients:
+            continue
+        if label is None:
+            left_out["without a grade"].append(patient)
+            continue
+        if subset == "molecular" and None in status[:2]:
+            left_out["without IDH or 1p/19q"].append(patient)
             continue
         grade = _GRADES.get(f"{label:g}")
         if grade is None:
             text = f"{patient}: {label:g}; expected 2, 3, 4 or NA"
             faults.append(Fault("unknown grade", None, text))
             continue
-        rows += [Row(file, patient, grade, status, tuple(floats)) for file in files]
+        rows += [
+            Row(file, patient, grade, status, tuple(floats), omics=omics)
+            for file in files
+        ]
     raise_faults(raw_dir, faults)
-    _report_counts(rows, subset, by_patient, graded)
+    _report_counts(rows, subset, by_patient, graded, left_out)
+    root = raw_dir / "all_st"
     return Cohort(
-        tuple(rows), CLASSES, tuple(BIOMARKERS), float_markers, raw_dir / "all_st"
+        tuple(rows), CLASSES, tuple(BIOMARKERS), float_markers, root, omics=OMICS
     )
 
 
@@ -197,10 +231,10 @@ def _report_strangers(by_patient: dict[str, list[Path]], known: set[str]) -> Non
               f"{shortened(imageless)}")  # fmt: skip
 
 
-def _report_counts(rows, subset, by_patient, graded) -> None:
-    patients = len({row.patient for row in rows})
+def _report_counts(rows, subset, by_patient, graded, left_out) -> None:
+    people = len({row.patient for row in rows})
     counts = Counter(row.grade for row in rows)
-    found = (patients, len(rows), tuple(counts[k] for k in range(len(CLASSES))))
+    found = (people, len(rows), tuple(counts[k] for k in range(len(CLASSES))))
     if found == EXPECTED[subset]:
         return
     text = (
@@ -214,4 +248,8 @@ def _report_counts(rows, subset, by_patient, graded) -> None:
             differ.append(f"{patient} ({told}, {have} here)")
     if differ:
         text += f". Patients whose region count differs: {shortened(differ)}"
+    # In full: whoever looks for the one patient too many or too few finds the id here.
+    for why, patients in left_out.items():
+        if patients:
+            text += f". Left out, {why} ({len(patients)}): {', '.join(patients)}"
     _warn(text)

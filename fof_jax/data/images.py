@@ -16,6 +16,8 @@ from jaxtyping import Bool, UInt8
 from PIL import Image
 
 SMALL_RULES = ("resize", "pad", "error")
+VIEW_RULES = ("resize", "crop")
+Corner = tuple[float, float]
 _FORMATS = ("PNG", "JPEG", "TIFF")
 _MODES = ("RGB", "RGBA", "L")
 _MASK_MODES = ("L", "1")
@@ -186,20 +188,52 @@ def _fit(image, side: int, small: str, name: str, resample, fill) -> Image.Image
     return image.resize((side, side), resample)
 
 
-def decode_region(
-    data: bytes, side: int, *, small: str, name: str
-) -> UInt8[np.ndarray, "S S 3"]:
-    """Decodes a region and brings it to a square.
+def _cut(image, side: int, small: str, name: str, resample, fill, corner):
+    """A square of the image at its own scale; `corner` shares of the room there is."""
+    if min(image.size) < side:
+        if small == "resize":  # the shorter side is enlarged, proportions kept
+            scale = side / min(image.size)
+            size = [max(side, round(scale * s)) for s in image.size]
+            image = image.resize((size[0], size[1]), resample)
+        elif small == "pad":
+            image = _pad(image, side, fill)
+        else:
+            _fit(image, side, small, name, resample, fill)  # says what is wrong
+    top = round(float(corner[0]) * (image.height - side))
+    left = round(float(corner[1]) * (image.width - side))
+    return image.crop((left, top, left + side, top + side))
 
-    A region smaller than `side` follows `small`. Then, if it is not `side` x `side`
-    already, it is resized to it, bicubic with antialiasing; a region that is not
-    square is squeezed, its aspect ratio is not kept.
+
+def decode(data: bytes) -> UInt8[np.ndarray, "H W 3"]:
+    """Decodes PNG or JPEG bytes to RGB at their own size."""
+    with Image.open(io.BytesIO(data)) as image:
+        rgb = image if image.mode == "RGB" else image.convert("RGB")
+        return np.array(rgb)
+
+
+def fit_region(
+    pixels: UInt8[np.ndarray, "H W 3"],
+    side: int,
+    *,
+    small: str,
+    name: str,
+    corner: Corner | None = None,
+) -> UInt8[np.ndarray, "S S 3"]:
+    """Brings a region to a square, whole or by a cut.
+
+    Whole: a region smaller than `side` follows `small`. Then, if it is not `side` x
+    `side` already, it is resized to it, bicubic with antialiasing; a region that is
+    not square is squeezed, its aspect ratio is not kept. Cut: a square of its pixels
+    as they are; a region with a side that is too short is padded, or enlarged with
+    its proportions, by `small`.
 
     Args:
-      data: PNG or JPEG bytes, RGB.
+      pixels: RGB.
       side: side of the result, in pixels.
       small: `resize`, `pad` (centred, on white) or `error`.
       name: said in the error.
+      corner: None for the whole; else where a cut lies, 0-1 from top and from left
+        of the room that there is: (0.5, 0.5) is the centre.
 
     Returns:
       Pixels, 0-255.
@@ -207,22 +241,35 @@ def decode_region(
     Raises:
       ImageFault: the region is smaller than `side` and `small` is `error`.
     """
-    with Image.open(io.BytesIO(data)) as image:
-        rgb = image if image.mode == "RGB" else image.convert("RGB")
-        white = (255, 255, 255)
-        square = _fit(rgb, side, small, name, Image.Resampling.BICUBIC, white)
-        return np.array(square)
+    if pixels.shape[:2] == (side, side):
+        return pixels
+    image, how = Image.fromarray(pixels), Image.Resampling.BICUBIC
+    white = (255, 255, 255)
+    if corner is None:
+        return np.array(_fit(image, side, small, name, how, white))
+    return np.array(_cut(image, side, small, name, how, white, corner))
+
+
+def decode_region(
+    data: bytes, side: int, *, small: str, name: str, corner: Corner | None = None
+) -> UInt8[np.ndarray, "S S 3"]:
+    """`decode`, then `fit_region`."""
+    return fit_region(decode(data), side, small=small, name=name, corner=corner)
 
 
 def decode_mask(
-    data: bytes, side: int, *, small: str, name: str
+    data: bytes, side: int, *, small: str, name: str, corner: Corner | None = None
 ) -> Bool[np.ndarray, "S S"]:
-    """Decodes a mask and brings it to a square by the rules of `decode_region`.
+    """Decodes a mask and brings it to a square by the rules of `fit_region`.
 
     A pixel of the result is True where at least half of what it covers was.
     """
     with Image.open(io.BytesIO(data)) as image:
-        square = _fit(image, side, small, name, Image.Resampling.BOX, 0)
+        how = Image.Resampling.BOX
+        if corner is None:
+            square = _fit(image, side, small, name, how, 0)
+        else:
+            square = _cut(image, side, small, name, how, 0, corner)
         return np.asarray(square) > 127
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import grain
 import numpy as np
 
+from fof_jax.data.balance import BalancedRows
 from fof_jax.data.reader import Reader, open_reader
 from fof_jax.data.store import Store
 from fof_jax.shapes import Batch
@@ -54,12 +55,25 @@ class _Gather:
     """Positions -> the arrays of a batch. One call a batch: Grain costs per call."""
 
     reader: Reader
+    seed: int | None = None  # of the places where training cuts
+
+    def _corners(self, rows: np.ndarray, epoch: np.ndarray) -> np.ndarray | None:
+        store = self.reader.store
+        if self.seed is None:  # a test
+            centre = store.test_corner
+            return None if centre is None else np.tile(centre, (len(rows), 1))
+        if store.train_view != "crop":
+            return None
+        keys = zip(rows.tolist(), epoch.tolist(), strict=True)
+        return np.array(
+            [np.random.default_rng((self.seed, *key)).random(2) for key in keys]
+        )
 
     def __call__(self, drawn: tuple[Any, Any, Any]) -> dict[str, np.ndarray]:
         rows, epoch, valid = (np.asarray(part) for part in drawn)
         store = self.reader.store
         return {
-            "image": self.reader.read(rows),
+            "image": self.reader.read(rows, self._corners(rows, epoch)),
             "grade": store.grades[rows],
             "biomarkers": store.biomarker_values[rows],
             "known": store.known[rows],
@@ -131,7 +145,8 @@ def train_batches(
     for any number of processes. Batches depend on seed, rows and step alone.
 
     Args:
-      store: what to read.
+      store: what to read. With its `balanced`, an epoch has as many records and draws
+        the classes equally often; with its `train_view`, images are cut.
       rows: positions in the store that may be drawn.
       batch_size: of the global batch.
       epochs: to run through.
@@ -169,16 +184,22 @@ def train_batches(
             f"start_step={start_step}: {epochs} epochs have {epochs * steps} steps."
         )
     reader = _reader(store, image_size, cache)
-    if workers and reader.pixels is not None:
+    if workers and reader.cached:
         _log.info("data.cache='ram': workers=%d are not needed, none start", workers)
         workers = 0
     # Grain shuffles epoch e with seed + e: neighbouring seeds would share epochs.
     mixed = int(np.random.SeedSequence(seed).generate_state(1)[0])
-    drawn = grain.MapDataset.source(positions.tolist()).shuffle(seed=mixed)
-    drawn = drawn[: steps * batch_size].repeat(epochs)
+    if store.balanced:
+        grades = store.grades[positions]
+        order = BalancedRows(positions, grades, steps * batch_size, epochs, seed)
+        drawn = grain.MapDataset.source(order)
+    else:
+        drawn = grain.MapDataset.source(positions.tolist()).shuffle(seed=mixed)
+        drawn = drawn[: steps * batch_size].repeat(epochs)
     drawn = drawn.map_with_index(_Dated(steps * batch_size))
     drawn = drawn[process_index::process_count].batch(local, drop_remainder=True)
-    return _iterate(drawn[start_step:].map(_Gather(reader)), threads, workers)
+    gathered = drawn[start_step:].map(_Gather(reader, seed))
+    return _iterate(gathered, threads, workers)
 
 
 def eval_batches(

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 
 from fof_jax.data.store import Store
 
@@ -42,25 +42,55 @@ class Reader:
       image_size: S.
       pixels: the cache, [n, S, S, 3], or None.
       filled: which rows of `pixels` have been decoded, or None.
+      natives: the cache where images are cut: each at its own size, or None before
+        it is decoded; or no cache.
     """
 
     store: Store
     image_size: int
     pixels: UInt8[np.ndarray, "n S S 3"] | None = None
     filled: Bool[np.ndarray, " n"] | None = None
+    natives: list[np.ndarray | None] | None = None
 
-    def read(self, rows: Int[np.ndarray, " B"]) -> UInt8[np.ndarray, "B S S 3"]:
-        """Images at the given positions of the store; safe in several threads."""
+    @property
+    def cached(self) -> bool:
+        """True if images are decoded once, in this process."""
+        return self.pixels is not None or self.natives is not None
+
+    def read(
+        self,
+        rows: Int[np.ndarray, " B"],
+        corners: Float[np.ndarray, "B 2"] | None = None,
+    ) -> UInt8[np.ndarray, "B S S 3"]:
+        """Images at the given positions of the store; safe in several threads.
+
+        Args:
+          rows: positions.
+          corners: where each image is cut, as `images.fit_region` has it; None for
+            whole images.
+
+        Returns:
+          Pixels, 0-255.
+        """
+        side = self.image_size
         if self.pixels is None or self.filled is None:
-            side = self.image_size
             out = np.empty((len(rows), side, side, 3), np.uint8)
             for k, i in enumerate(rows):
-                out[k] = self.store.read(int(i), side)
+                corner = None if corners is None else tuple(corners[k].tolist())
+                out[k] = self.store.fit(self._native(int(i)), int(i), side, corner)
             return out
-        for i in rows[~self.filled[rows]]:
-            self.pixels[i] = self.store.read(int(i), self.image_size)
+        for i in rows[~self.filled[rows]].tolist():
+            self.pixels[i] = self.store.fit(self.store.native(i), i, side, None)
             self.filled[i] = True  # after the pixels: another thread may look
         return self.pixels[rows]
+
+    def _native(self, i: int) -> np.ndarray:
+        if self.natives is None:
+            return self.store.native(i)
+        pixels = self.natives[i]
+        if pixels is None:
+            pixels = self.natives[i] = self.store.native(i)
+        return pixels
 
 
 def open_reader(store: Store, image_size: int, cache: str = "ram") -> Reader:
@@ -69,8 +99,8 @@ def open_reader(store: Store, image_size: int, cache: str = "ram") -> Reader:
     Args:
       store: what to read.
       image_size: side of the images.
-      cache: `ram` decodes an image once, on first use, and keeps it as uint8;
-        `none` decodes it each time.
+      cache: `ram` decodes an image once, on first use, and keeps it as uint8 (at its
+        own size where it will be cut); `none` decodes it each time.
 
     Returns:
       The reader.
@@ -83,14 +113,22 @@ def open_reader(store: Store, image_size: int, cache: str = "ram") -> Reader:
         raise ValueError(f"data.cache={cache!r}: expected one of {', '.join(CACHES)}")
     if cache == "none":
         return Reader(store, image_size)
+    cut = "crop" in (store.train_view, store.test_view)
+    loose = cut and bool((store.sizes != image_size).any())
     shape = (len(store), image_size, image_size, 3)
-    needed, available = int(np.prod(shape, dtype=np.int64)), available_memory()
+    needed = int(np.prod(shape, dtype=np.int64))
+    if loose:
+        needed = 3 * int(store.sizes.astype(np.int64).prod(axis=1).sum())
+    available = available_memory()
     if needed > available // 2:
         raise ValueError(
             f"data.cache='ram' needs {needed / 2**30:.1f} GiB for {len(store)} images "
-            f"of {image_size}x{image_size}; {available / 2**30:.1f} GiB are available "
+            f"of {'their own size' if loose else f'{image_size}x{image_size}'}; "
+            f"{available / 2**30:.1f} GiB are available "
             "and at most half is taken. Set --config.data.cache=none."
         )
+    if loose:
+        return Reader(store, image_size, natives=[None] * len(store))
     return Reader(
         store, image_size, np.empty(shape, np.uint8), np.zeros(shape[0], bool)
     )

@@ -27,6 +27,7 @@ def check_sizes(
     *,
     small: str,
     image_size: int,
+    views: tuple[str, str] = ("resize", "resize"),
 ) -> None:
     """Tells which images do not have the size at which they will be read.
 
@@ -35,6 +36,7 @@ def check_sizes(
       names: said in the message.
       small: `resize`, `pad` or `error`.
       image_size: side of the square that they will become.
+      views: how training and testing bring them to it, `resize` or `crop`.
 
     Warns:
       DataWarning: images that are smaller, or not square, and which.
@@ -68,7 +70,7 @@ def check_sizes(
             stacklevel=3,
         )
     oblong = np.flatnonzero(sizes[:, 0] != sizes[:, 1])
-    if len(oblong):
+    if len(oblong) and "resize" in views:  # a cut squeezes nothing
         warnings.warn(
             f"{len(oblong)} of {len(names)} images are not square: {told(oblong)}. "
             "They are squeezed into a square when read.",

@@ -13,7 +13,8 @@ from fof_jax.data import atomic
 from fof_jax.data.columns import Columns
 from fof_jax.data.faults import DataWarning, shortened
 
-SCHEMES = ("patient", "roi", "fold")
+SCHEMES = ("patient", "roi", "fold", "pnas15", "pickle")
+GIVEN = ("pnas15", "pickle")  # drawn by others: `data.given` reads their files
 
 
 class SplitError(ValueError):
@@ -25,8 +26,8 @@ class Splits:
     """Folds of one table.
 
     Attributes:
-      scheme: `patient`, `roi` or `fold`.
-      seed: of the shuffle; means nothing under `fold`.
+      scheme: one of `SCHEMES`.
+      seed: of the shuffle; means nothing under `fold`, `pnas15` and `pickle`.
       table_hash: of the table that the positions index.
       folds: (train, test) positions, increasing, a pair a fold.
       images: the ids that the positions stand for.
@@ -46,16 +47,17 @@ def make_splits(
 
     `patient` is stratified by grade and keeps a patient's regions together. `roi` is
     the release's rule, KFold over regions in the table's order: regions of one
-    patient train and test. `fold` follows the table's own column.
+    patient train and test. `fold` follows the table's own column. `pnas15` and
+    `pickle` are folds that others drew, as many as there are in `columns.given`.
 
     Args:
       columns: a store, or a cohort's columns.
-      scheme: `patient`, `roi` or `fold`.
-      folds: their number.
+      scheme: one of `SCHEMES`.
+      folds: their number; not looked at where the folds are given.
       seed: of the shuffle.
 
     Returns:
-      The folds; every region is tested exactly once.
+      The folds; every region is tested exactly once, unless the folds are given.
 
     Warns:
       DataWarning: a class has fewer patients than there are folds.
@@ -68,6 +70,10 @@ def make_splits(
             f"data.scheme={scheme!r}: expected one of {', '.join(SCHEMES)}"
         )
     n, patients = len(columns), np.array(columns.patients)
+    if scheme in GIVEN:
+        return Splits(
+            scheme, seed, columns.table_hash, _given(columns, scheme), columns.images
+        )
     units = len(set(columns.patients)) if scheme == "patient" else n
     if scheme != "fold" and not 2 <= folds <= units:
         unit = "patients" if scheme == "patient" else "regions"
@@ -97,6 +103,23 @@ def make_splits(
     every = np.arange(n)
     pairs_of = tuple((np.setdiff1d(every, test), np.sort(test)) for test in tests)
     return Splits(scheme, seed, columns.table_hash, pairs_of, columns.images)
+
+
+def _given(columns: Columns, scheme: str) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
+    if columns.given is None:
+        wanted = {
+            "pnas15": "pnas_splits.csv in data.raw_dir, or --config.data.splits_file",
+            "pickle": "a split pickle in --config.data.splits_file",
+        }
+        raise SplitError(f"data.scheme={scheme!r} wants {wanted[scheme]}.")
+    for k, (train, test) in enumerate(columns.given):
+        if not (len(train) and len(test)):
+            raise SplitError(
+                f"Fold {k} of the given {len(columns.given)} trains {len(train)} and "
+                f"tests {len(test)} of this table's regions; expected some of each. "
+                "Set another --config.data.scheme."
+            )
+    return columns.given
 
 
 def _own_folds(columns: Columns, folds: int) -> list[np.ndarray]:
@@ -207,7 +230,7 @@ def read_splits(path: Path | str, columns: Columns) -> Splits:
 
     Raises:
       SplitError: no such file, not of its form, of another table, an image on both
-        sides, or, under `patient`, a patient on both sides.
+        sides, or, under `patient` and `pnas15`, a patient on both sides.
     """
     try:
         document = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -244,7 +267,7 @@ def _refuse_leaks(path: str, splits: Splits, columns: Columns) -> None:
     for k, (train, test) in enumerate(splits.folds):
         both = [columns.images[i] for i in np.intersect1d(train, test)]
         what = "images"
-        if not both and splits.scheme == "patient":
+        if not both and splits.scheme in ("patient", "pnas15"):
             sides = [{columns.patients[i] for i in side} for side in (train, test)]
             both, what = sorted(sides[0] & sides[1]), "patients"
         if both:

@@ -13,7 +13,6 @@ import dataclasses
 import functools
 import hashlib
 import json
-import logging
 import os
 import shutil
 import tempfile
@@ -26,10 +25,11 @@ import tensorflow_datasets as tfds
 from jaxtyping import Bool, Int, UInt8
 
 from fof_jax.data import atomic, columns, images
-from fof_jax.data.builder import SPLIT, Regions
+from fof_jax.data.builder import NAME, SPLIT, VERSION, write_dataset
 from fof_jax.data.cohort import Cohort
 from fof_jax.data.faults import MissingDataError
 from fof_jax.data.sizes import check_sizes, measure
+from fof_jax.data.stain import macenko
 
 _FORMAT = 1  # of the files below; a store of another format is built again
 _STAGING = ".building-"
@@ -45,6 +45,11 @@ class Store(columns.Columns):
       sizes: height and width as stored.
       has_mask: True where there is a truth mask.
       origin: what the builder was told about where the cohort is from.
+      stain: `none`, or `macenko` to normalise each image as it is decoded.
+      train_view: `resize` reads the whole image, `crop` a square of it at its own
+        scale, elsewhere in every epoch.
+      test_view: likewise, the square in the centre.
+      balanced: training draws the classes equally often.
     """
 
     folder: Path
@@ -52,6 +57,10 @@ class Store(columns.Columns):
     sizes: Int[np.ndarray, "n 2"]
     has_mask: Bool[np.ndarray, " n"]
     origin: str
+    stain: str = dataclasses.field(default="none", kw_only=True)
+    train_view: str = dataclasses.field(default="resize", kw_only=True)
+    test_view: str = dataclasses.field(default="resize", kw_only=True)
+    balanced: bool = dataclasses.field(default=False, kw_only=True)
 
     @functools.cached_property
     def _source(self):
@@ -67,43 +76,44 @@ class Store(columns.Columns):
         """The PNG or JPEG bytes of image i, as they were in the user's file."""
         return self._source[i]["image"]
 
+    @property
+    def test_corner(self) -> images.Corner | None:
+        """Where testing cuts, or None for the whole image."""
+        return (0.5, 0.5) if self.test_view == "crop" else None
+
+    def native(self, i: int) -> UInt8[np.ndarray, "H W 3"]:
+        """Image i at its own size, its stain normalised if that is asked for."""
+        pixels = images.decode(self.encoded(i))
+        return macenko(pixels) if self.stain == "macenko" else pixels
+
+    def fit(
+        self,
+        pixels: UInt8[np.ndarray, "H W 3"],
+        i: int,
+        image_size: int,
+        corner: images.Corner | None,
+    ) -> UInt8[np.ndarray, "S S 3"]:
+        """`native` brought to a square by the rules of `images.fit_region`."""
+        return images.fit_region(
+            pixels, image_size, small=self.small, name=self.images[i], corner=corner
+        )
+
     def read(self, i: int, image_size: int) -> UInt8[np.ndarray, "S S 3"]:
-        """Decodes image i at image_size x image_size; the rules are `data.images`'.
+        """Image i at image_size x image_size, as testing sees it.
 
         Raises:
           ValueError: it is smaller and the store was built with `small='error'`.
         """
-        name = self.images[i]
-        return images.decode_region(
-            self.encoded(i), image_size, small=self.small, name=name
-        )
+        return self.fit(self.native(i), i, image_size, self.test_corner)
 
     def read_mask(self, i: int, image_size: int) -> Bool[np.ndarray, "S S"] | None:
-        """The truth mask of image i, or None if it has none."""
+        """The truth mask of image i, as testing sees it, or None if it has none."""
         if not self.has_mask[i]:
             return None
         data, name = self._source[i]["mask"], self.images[i]
-        return images.decode_mask(data, image_size, small=self.small, name=name)
-
-
-def as_asked(store: Store, *, small: str, float_markers: tuple[str, ...]) -> Store:
-    """The same store, read by another rule, with some of its float markers.
-
-    Args:
-      store: what was built.
-      small: `resize`, `pad` or `error`.
-      float_markers: names that the store has, in the order that is wanted.
-
-    Returns:
-      A store with the same table hash: it is still that table.
-    """
-    order = [store.float_markers.index(name) for name in float_markers]
-    floats = store.floats[:, order]
-    asked = dataclasses.replace(
-        store, small=small, float_markers=float_markers, floats=floats
-    )
-    asked.__dict__["table_hash"] = store.table_hash  # fills the cached property
-    return asked
+        return images.decode_mask(
+            data, image_size, small=self.small, name=name, corner=self.test_corner
+        )
 
 
 def _home(directory: Path | str, name: str) -> Path:
@@ -111,7 +121,7 @@ def _home(directory: Path | str, name: str) -> Path:
 
 
 def _dataset_folder(folder: Path) -> Path:
-    return folder / Regions.name / str(Regions.VERSION)
+    return folder / NAME / VERSION
 
 
 def _digest(cohort: Cohort) -> str:
@@ -133,6 +143,7 @@ def build_store(
     name: str,
     small: str = "resize",
     image_size: int,
+    views: tuple[str, str] = ("resize", "resize"),
     origin: str = "",
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
@@ -149,6 +160,7 @@ def build_store(
         smaller than asked for. One store serves several sizes, so it is applied
         when reading; here it is checked for `image_size` and told.
       image_size: the size at which the store will be read first.
+      views: `train_view` and `test_view` of the first reading, for what is told.
       origin: a text kept in the store, to know it again.
       progress: called with (done, of) after each image.
 
@@ -166,7 +178,7 @@ def build_store(
         raise ValueError(f"The cohort for store '{name}' has no rows.")
     sizes = measure(cohort)
     table = columns.from_cohort(cohort)
-    check_sizes(sizes, table.images, small=small, image_size=image_size)
+    check_sizes(sizes, table.images, small=small, image_size=image_size, views=views)
     home = _home(directory, name)
     with atomic.locked(home / ".lock"):
         for stale in home.glob(f"{_STAGING}*"):
@@ -193,22 +205,10 @@ def _build(
 ) -> None:
     staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=_STAGING))
     os.chmod(staging, 0o755)  # mkdtemp makes folders that only their owner can read
-    tfds.disable_progress_bar()  # ours has a rate; theirs needs IPython's
-    tfds_log = logging.getLogger("absl")
-    level = tfds_log.level
-    tfds_log.setLevel(logging.WARNING)
     try:
-        builder = Regions(
-            cohort=cohort,
-            progress=progress,
-            data_dir=str(staging),
-            file_format="array_record",
-        )
-        builder.download_and_prepare()
-        shutil.rmtree(staging / "downloads", ignore_errors=True)
+        write_dataset(cohort, _dataset_folder(staging), progress=progress)
         os.rename(staging, folder)
     finally:
-        tfds_log.setLevel(level)
         shutil.rmtree(staging, ignore_errors=True)
 
 
