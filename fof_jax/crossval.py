@@ -22,6 +22,7 @@ FREE_FIELDS = (
     "data_cache",
     "data_dir",
     "data_raw_dir",
+    "data_splits_file",
     "data_table",
     "data_threads",
     "data_workers",

@@ -78,6 +78,19 @@ class Method(Protocol):
         """The mask M of patches, bool [B, h, w], that a map keeps."""
 
 
+def find(name: str) -> Callable[..., Method]:
+    """The `build` of a method.
+
+    Raises:
+      ValueError: the name is not in the table.
+    """
+    if name not in METHODS:
+        raise ValueError(
+            f"method: {name!r} does not exist. Expected one of {', '.join(METHODS)}."
+        )
+    return importlib.import_module(METHODS[name]).build
+
+
 def create(name: str, available: Mapping[str, Any]) -> Method:
     """Builds a method by its name in the table.
 
@@ -87,13 +100,9 @@ def create(name: str, available: Mapping[str, Any]) -> Method:
         (`cam.block` is `cam_block`). The method's `build` takes what it names.
 
     Raises:
-      ValueError: the name is not in the table, or something it needs is not there.
+      ValueError: as `find`; or something that the method needs is not there.
     """
-    if name not in METHODS:
-        raise ValueError(
-            f"method: {name!r} does not exist. Expected one of {', '.join(METHODS)}."
-        )
-    build = importlib.import_module(METHODS[name]).build
+    build = find(name)
     needed = inspect.signature(build).parameters
     missing = [field for field in needed if field not in available]
     if missing:

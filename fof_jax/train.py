@@ -28,7 +28,7 @@ from fof_jax.shapes import Batch, Variables
 _INIT, _AUGMENT, _STEP = range(3)
 
 
-class NonFiniteError(Exception):
+class NonFiniteError(ArithmeticError):
     """A loss or gradient that is not a number; training cannot go on."""
 
 
@@ -53,11 +53,22 @@ class Program:
     key: jax.Array
 
 
+def check(config: ConfigDict) -> None:
+    """Refuses what no data can mend, before anything is drawn, read or compiled.
+
+    Raises:
+      ValueError: encoder, image size, dtype or method do not exist or fit.
+    """
+    _, patch = vit.variant(config.encoder)
+    vit.grid((config.data.image_size,) * 2, patch)
+    compute_dtype(config.compute_dtype, jax.default_backend())
+    method.find(config.method)
+
+
 def build_method(config: ConfigDict, data: store.Store) -> method.Method:
     """The method that a config names, for the classes and markers of a store."""
     size, patch = vit.variant(config.encoder)
     side = config.data.image_size
-    vit.grid((side, side), patch)
     encoder = vit.ViT(
         size=size,
         patch=patch,

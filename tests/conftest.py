@@ -1,6 +1,7 @@
 """What every test shares: two fake CPU devices, run-time shape checks, strictness."""
 
 import os
+from pathlib import Path
 
 # Before jax is imported: devices cannot be added later. Tests compile much and run
 # little, so XLA may compile fast rather than well (a quarter of the time).
@@ -10,6 +11,10 @@ os.environ.setdefault(
     "--xla_cpu_use_fusion_emitters=false",
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# The same small programs are compiled again and again, by several runs in one test.
+CACHE = Path(__file__).parents[1] / ".pytest_cache" / "xla"
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 
 import jax  # noqa: E402
 import jaxtyping  # noqa: E402

@@ -65,7 +65,7 @@ def test_results_and_config_are_on_disk(finished):
     results = json.loads((finished / "results.json").read_text())
     assert results["scheme"] == "patient"
     assert results["finished"] == "2 of 2 folds"
-    assert 0 <= results["units"]["region"]["micro"]["accuracy"]["mean"] <= 1
+    assert 0 <= results["units"]["region"]["micro"]["mean"]["accuracy"] <= 1
     made = json.loads((finished / "config.json").read_text())["made_with"]
     assert made["packages"]["jax"].startswith("0.")
     assert {p.name for p in (finished / "fold_0").iterdir()} == {
