@@ -20,7 +20,12 @@ def get_config(arg: str = "") -> ConfigDict:
     config.data.image_size = 64
     config.encoder = "mu/8"
     config.batch_size = 16
-    config.epochs = 30
+    config.epochs = 20
+    # At 64 pixels a nucleus is four pixels wide: a resampling blurs what tells the
+    # grades apart. Flips and colour stay.
+    config.augment.crop_area = (1.0, 1.0)
+    config.augment.crop_aspect = (1.0, 1.0)
+    config.augment.elastic = 0.0
     config.optimizer.learning_rate = 1e-3  # from scratch, and a tenth of the width
     config.optimizer.warmup_epochs = 1
     config.eval_batch_size = 32
