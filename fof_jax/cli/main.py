@@ -8,9 +8,11 @@ import argparse
 import importlib
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 
 from fof_jax.cli import config
+from fof_jax.data.faults import DataWarning
 
 # verb -> (module, what it does in a line)
 VERBS = {
@@ -64,7 +66,11 @@ def main(argv: Sequence[str]) -> int:
         config_words, words = config.separate(words)
         parsed = parser.parse_args(words)
         parsed.config_words = config_words
-        return module.run(parsed)
+        with warnings.catch_warnings():
+            # Once each, as a line of its own: no file name, no source line.
+            warnings.simplefilter("once", DataWarning)
+            warnings.showwarning = _show
+            return module.run(parsed)
     except SystemExit as leaving:  # --help of a verb
         return int(leaving.code or 0)
     except KeyboardInterrupt:
@@ -78,6 +84,13 @@ def main(argv: Sequence[str]) -> int:
             raise
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
+
+
+def _show(message, category, filename, lineno, file=None, line=None) -> None:
+    text = f"warning: {message}\n"
+    if not issubclass(category, DataWarning):
+        text = warnings.formatwarning(message, category, filename, lineno, line)
+    print(text, end="", file=file or sys.stderr)
 
 
 def run() -> None:
