@@ -106,27 +106,40 @@ def compile_step(config: ConfigDict) -> Step:
     return Step(compiled, state, sharded, time.perf_counter() - start)
 
 
-def account(size: vit.Size, patch: int, side: int) -> dict[str, float]:
-    """FLOPs of matrix products, by hand, for one image of `side` x `side` pixels.
+def account(
+    size: vit.Size, patch: int, side: int, *, remat: str = "attention"
+) -> dict[str, float]:
+    """FLOPs of matrix products by hand, for one image of `side` x `side` pixels.
+
+    Args:
+      size: of the encoder.
+      patch: side of a patch, pixels.
+      side: of the image, pixels.
+      remat: the policy; chunked attention is assumed.
 
     Returns:
-      `block`: one block's forward pass; `attention`: its two P x P products;
-      `forward`: the encoder's; `step`: of the paper's step, without recomputation;
-      `recomputed`: what the remat policy "attention" adds.
+      `forward`: of the encoder; `step`: of the paper's step without anything computed
+      again; `recomputed`: what the policy and the backward pass of attention add.
     """
     tokens = (side // patch) ** 2
-    attention = 2 * 2 * tokens**2 * size.width
-    dense = 2 * tokens * size.width * (4 * size.width + 2 * size.mlp)
-    block = attention + dense
+    product = 2 * tokens**2 * size.width  # q k^T or p v, all heads
+    square = 2 * tokens * size.width**2  # a dense layer D to D
+    wide = 2 * tokens * size.width * size.mlp
+    block = 2 * product + 4 * square + 2 * wide
     embed = 2 * tokens * 3 * patch**2 * size.width
     forward = size.depth * block + embed
-    # The CAM: one block's forward pass is shared with the global view, its backward
-    # pass is to the tokens alone (dq, dk, dv and two more products of P x P).
-    tail = 2 * attention + dense
+    # Three views, each forward once and backward twice that; pixels get no gradient.
+    # The CAM goes back through one block, to its tokens alone.
+    step = 3 * (3 * forward - embed) + block
+    again = {
+        "none": 0.0,
+        "attention": wide + square,  # x after attention, and the MLP's hidden layer
+        "block": 2 * product + 4 * square + wide,  # all but the MLP's second layer
+    }[remat]
+    scores = product  # softmax's p is never stored
+    blocks = 3 * size.depth
     return {
-        "block": block,
-        "attention": attention,
         "forward": forward,
-        # Pixels get no gradient: the embedding's backward pass is its weights' alone.
-        "step": 3 * (3 * forward - embed) + tail,
+        "step": step,
+        "recomputed": blocks * (again + scores) + scores,
     }

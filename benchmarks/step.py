@@ -2,7 +2,9 @@
 
     python benchmarks/step.py --image=1024 --batch=1 --reps=3
 
-The last line is JSON.
+Augmentation and AdamW are in it. `flops` counts matrix products in the compiled
+program, loops times their trips; `flops_account` is the count by hand, recomputation
+included; `temp_bytes` is XLA's own figure. The last line is JSON.
 """
 
 import argparse
@@ -11,7 +13,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks import conditions, program  # noqa: E402
+from benchmarks import conditions, flops, program  # noqa: E402
+from fof_jax import vit  # noqa: E402
 
 
 def measure(flags: argparse.Namespace) -> dict:
@@ -25,15 +28,22 @@ def measure(flags: argparse.Namespace) -> dict:
     )
     before = conditions.conditions()
     step = program.compile_step(config)
-    memory = step.compiled.memory_analysis()
+    temporary = step.compiled.memory_analysis().temp_size_in_bytes
+    counted = flops.count(step.compiled.as_text())
+    size, patch = vit.variant(flags.encoder)
+    by_hand = program.account(size, patch, flags.image, remat=flags.remat)
+    expected = flags.batch * (by_hand["step"] + by_hand["recomputed"])
     times = conditions.timed(step, flags.reps)
     return {
         **vars(flags),
         **times,
         "peak_gib": conditions.peak_gib(),
         "compile_s": step.compile_s,
-        "temp_bytes": memory.temp_size_in_bytes,
-        "loss": float(step()["total"]) if flags.image <= 256 else None,
+        "flops": counted,
+        "flops_account": expected,
+        "encoder_forwards": counted / flags.batch / by_hand["forward"],
+        "gflops_per_s": counted / times["wall_s"] / 1e9,
+        "temp_bytes": temporary,
         **before,
         "load_after": conditions.conditions()["load"],
     }
