@@ -40,7 +40,7 @@ def processor() -> str:
 
 
 def peak_gib() -> float:
-    """Largest resident memory of this process so far, GiB."""
+    """Largest resident memory of this process so far, compiling included, GiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 

@@ -102,7 +102,7 @@ def compile_step(config: ConfigDict) -> Step:
     )
     sharded = parallel.to_devices(local, len(program.devices))
     start = time.perf_counter()
-    compiled = program.train.lower(state, sharded, np.float32(0)).compile()
+    compiled = program.train.compiled(state, sharded, np.float32(0))
     return Step(compiled, state, sharded, time.perf_counter() - start)
 
 
@@ -129,11 +129,13 @@ def account(
     embed = 2 * tokens * 3 * patch**2 * size.width
     forward = size.depth * block + embed
     # Three views, each forward once and backward twice that; pixels get no gradient.
-    # The CAM goes back through one block, to its tokens alone.
-    step = 3 * (3 * forward - embed) + block
+    # The CAM goes back through one block, to its tokens alone: four products of
+    # attention, and each dense layer once.
+    step = 3 * (3 * forward - embed) + block + 2 * product
     again = {
         "none": 0.0,
         "attention": wide + square,  # x after attention, and the MLP's hidden layer
+        "output": wide + 4 * square,  # q, k and v besides
         "block": 2 * product + 4 * square + wide,  # all but the MLP's second layer
     }[remat]
     scores = product  # softmax's p is never stored

@@ -55,7 +55,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--batch", type=int, default=1, help="images")
     parser.add_argument("--reps", type=int, default=3, help="steps, after a warm-up")
     parser.add_argument("--encoder", default="Ti/16")
-    parser.add_argument("--remat", default="attention")
+    parser.add_argument("--remat", default="output")
     parser.add_argument("--attention", default="auto")
     parser.add_argument("--dtype", default="float32")
     result = measure(parser.parse_args(argv))

@@ -19,7 +19,9 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
 IMPLEMENTATIONS = ("chunked", "cudnn", "pallas", "naive")
-SAVED_NAMES = ("q", "k", "v", "o", "lse")  # what the "attention" remat policy keeps
+# What the forward rule names for rematerialisation policies.
+SAVED_NAMES = ("q", "k", "v", "o", "lse")
+OUTPUT_NAMES = ("o", "lse")
 
 # Scores that are in memory at once, forward and backward: 512 queries and 256 keys at
 # P = 4096, the fastest of 64 … 2048 on two CPU cores (docs/performance.md).
