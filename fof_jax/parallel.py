@@ -88,6 +88,16 @@ def to_devices(batch: Batch, count: int) -> Batch:
     )
 
 
+def place(batch: Batch, devices: Sequence[jax.Device]) -> Batch:
+    """Starts sending a batch [B, …] to the devices, divided as `train_step` wants it.
+
+    Returns at once; JAX copies while the device computes.
+    """
+    mesh = jax.sharding.Mesh(np.array(devices), (AXIS,))
+    spread = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(AXIS))
+    return jax.device_put(to_devices(batch, len(devices)), spread)
+
+
 def train_step(
     method: Method,
     optimizer: optax.GradientTransformation,
@@ -195,7 +205,7 @@ def update(
     direction, opt_state = optimizer.update(gradient, state.opt_state, state.params)
     params = optim.apply(state.params, direction, learning_rate)
     carried = method.after_update(Variables(params=params, state=aux.state), state.step)
-    metrics = aux.metrics | {"grad_norm": optax.global_norm(gradient)}
+    metrics = aux.metrics | {"grad_norm": optax.tree.norm(gradient)}
     new = TrainState(
         step=state.step + 1, params=params, state=carried, opt_state=opt_state
     )

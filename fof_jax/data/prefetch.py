@@ -5,8 +5,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-import jax
-
 from fof_jax.shapes import Batch
 
 
@@ -71,8 +69,3 @@ class Prefetch:
         """Seconds waited since the last call; starts counting anew."""
         waited, self.waited = self.waited, 0.0
         return waited
-
-
-def block_until_placed(placed: Any) -> None:
-    """Waits until a placed batch has arrived, for measurements."""
-    jax.block_until_ready(placed)
