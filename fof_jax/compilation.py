@@ -25,7 +25,7 @@ def use_cache(folder: Path | str) -> Path:
     Raises:
       ValueError: the folder cannot be made.
     """
-    given = os.environ.get(ENVIRONMENT) or jax.config.jax_compilation_cache_dir
+    given = os.environ.get(ENVIRONMENT) or jax.config.read("jax_compilation_cache_dir")
     folder = Path(given or folder).absolute()
     try:
         folder.mkdir(parents=True, exist_ok=True)
