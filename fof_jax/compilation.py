@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -25,7 +26,8 @@ def use_cache(folder: Path | str) -> Path:
     Raises:
       ValueError: the folder cannot be made.
     """
-    given = os.environ.get(ENVIRONMENT) or jax.config.read("jax_compilation_cache_dir")
+    config: Any = jax.config  # its fields are made at run time
+    given = os.environ.get(ENVIRONMENT) or config.jax_compilation_cache_dir
     folder = Path(given or folder).absolute()
     try:
         folder.mkdir(parents=True, exist_ok=True)
