@@ -19,13 +19,16 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
 IMPLEMENTATIONS = ("chunked", "cudnn", "pallas", "naive")
-SAVED_NAMES = ("q", "k", "v", "o", "lse")  # what the "attention" remat policy keeps
+# What the forward rule names for rematerialisation policies.
+SAVED_NAMES = ("q", "k", "v", "o", "lse")
+OUTPUT_NAMES = ("o", "lse")
 
-# Both were the fastest of 64 … 1024 at P = 4096, three heads of 64, on two CPU cores
-# (docs/performance.md). A chunk of scores then fits in the last-level cache.
-QUERY_CHUNK_ELEMENTS = 3 * 512 * 4096
-KEY_CHUNK_ELEMENTS = 3 * 128 * 4096
+# Scores that are in memory at once, forward and backward: 512 queries and 256 keys at
+# P = 4096, the fastest of 64 … 2048 on two CPU cores (docs/performance.md).
+QUERY_TILE = 512 * 4096
+KEY_TILE = 256 * 4096
 
+Tile = tuple[int, int]  # rows (images times heads) and queries (or keys) at a time
 Heads = Float[Array, "B heads P d"]
 
 
@@ -88,24 +91,40 @@ def chunked(q: Heads, k: Heads, v: Heads) -> Heads:
     *lead, length, width = q.shape
     rows = math.prod(lead)
     flat = [a.reshape(rows, length, width) for a in (q, k, v)]
-    out = _chunked(
-        chunk_size(QUERY_CHUNK_ELEMENTS, rows, length),
-        chunk_size(KEY_CHUNK_ELEMENTS, rows, length),
-        *flat,
-    )
+    out = _chunked(tile(QUERY_TILE, rows, length), tile(KEY_TILE, rows, length), *flat)
     return out.reshape(q.shape)
 
 
-def chunk_size(elements: int, rows: int, length: int) -> int:
-    """Queries (or keys) a chunk: a power of two, so that its scores fit `elements`.
+def tile(elements: int, rows: int, length: int) -> Tile:
+    """How many rows and how many of their queries (or keys) run at a time.
+
+    One row at a time where its scores alone exceed `elements`: two-dimensional
+    products are a tenth faster than batched ones on a CPU. Several whole rows where
+    they fit, because then the loop's own cost is what counts.
 
     Args:
-      elements: floats that a chunk of scores may hold, over all rows.
+      elements: floats that a tile of scores may hold.
       rows: images times heads.
       length: P.
+
+    Returns:
+      Rows, a divisor of all of them, and tokens, a power of two or P.
     """
-    fit = max(elements // (rows * length), 16)
-    return min(2 ** int(math.log2(fit)), length)
+    fit = max(elements // length**2, 1)
+    group = max(n for n in range(1, rows + 1) if rows % n == 0 and n <= fit)
+    if fit > 1 or length**2 <= elements:
+        return group, length
+    return group, min(2 ** int(math.log2(max(elements // length, 16))), length)
+
+
+def _by_rows(group: int, work: Callable[..., Any], *arrays: jax.Array) -> Any:
+    """Applies `work` to `group` rows at a time."""
+    rows = arrays[0].shape[0]
+    if group == rows:
+        return work(*arrays)
+    cut = [a.reshape(rows // group, group, *a.shape[1:]) for a in arrays]
+    out = lax.map(lambda part: work(*part), cut)
+    return jax.tree.map(lambda a: a.reshape(rows, *a.shape[2:]), out)
 
 
 def _into_chunks(a: Float[Array, "R P d"], size: int) -> Float[Array, "n R size d"]:
@@ -122,11 +141,16 @@ def _from_chunks(a: jax.Array, length: int) -> jax.Array:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _chunked(query_chunk: int, key_chunk: int, q, k, v):
-    return _forward(query_chunk, q, k, v)[0]
+def _chunked(query_tile: Tile, key_tile: Tile, q, k, v):
+    return _forward(query_tile, q, k, v)[0]
 
 
-def _forward(query_chunk: int, q, k, v):
+def _forward(query_tile: Tile, q, k, v):
+    group, chunk = query_tile
+    return _by_rows(group, functools.partial(_forward_rows, chunk), q, k, v)
+
+
+def _forward_rows(chunk: int, q, k, v):
     scale = 1 / math.sqrt(q.shape[-1])
     k_t = k.swapaxes(1, 2)  # [R, d, P]
 
@@ -138,9 +162,9 @@ def _forward(query_chunk: int, q, k, v):
         o = _matmul(p.astype(v.dtype), v) / total
         return o.astype(v.dtype), (top + jnp.log(total))[..., 0]
 
-    if query_chunk == q.shape[1]:  # one chunk: a loop would only cost compile time
+    if chunk == q.shape[1]:  # one chunk: a loop would only cost compile time
         return one(q)
-    o, lse = lax.map(one, _into_chunks(q, query_chunk))
+    o, lse = lax.map(one, _into_chunks(q, chunk))
     return _from_chunks(o, q.shape[1]), _from_chunks(lse, q.shape[1])
 
 
@@ -149,29 +173,35 @@ def _matmul(a, b):
     return jnp.matmul(a, b, preferred_element_type=jnp.float32)
 
 
-def _chunked_fwd(query_chunk: int, key_chunk: int, q, k, v):
+def _chunked_fwd(query_tile: Tile, key_tile: Tile, q, k, v):
     # Named before use, so that a policy that keeps these five recomputes nothing here.
     q, k, v = (checkpoint_name(a, n) for a, n in zip((q, k, v), "qkv", strict=True))
-    o, lse = _forward(query_chunk, q, k, v)
+    o, lse = _forward(query_tile, q, k, v)
     o, lse = checkpoint_name(o, "o"), checkpoint_name(lse, "lse")
     return o, (q, k, v, o, lse)
 
 
-def _chunked_bwd(query_chunk: int, key_chunk: int, saved, do):
+def _chunked_bwd(query_tile: Tile, key_tile: Tile, saved, do):
     q, k, v, o, lse = saved
+    group, chunk = key_tile
+    delta = (do.astype(jnp.float32) * o.astype(jnp.float32)).sum(-1)  # [R, P]
+    work = functools.partial(_backward_rows, chunk)
+    return _by_rows(group, work, q, k, v, do, lse, delta)
+
+
+def _backward_rows(chunk: int, q, k, v, do, lse, delta):
     rows, length, width = q.shape
     scale = 1 / math.sqrt(width)
-    delta = (do.astype(jnp.float32) * o.astype(jnp.float32)).sum(-1)  # [R, P]
     q_t, do_t = q.swapaxes(1, 2), do.swapaxes(1, 2)  # [R, d, P]
-    padded = length % key_chunk != 0
+    padded = length % chunk != 0
 
-    def one(dq_t, chunk):
-        k_c, v_c, first = chunk  # [R, chunk, d]
+    def one(dq_t, part):
+        k_c, v_c, first = part  # [R, chunk, d]
         # Every product runs on a [chunk, P] tile. A contraction over the first axis
         # of such a tile is slow in XLA's CPU GEMM, so dq is accumulated transposed.
         p = jnp.exp(_matmul(k_c * scale, q_t) - lse[:, None, :])  # [R, chunk, P]
         if padded:
-            real = (first + jnp.arange(key_chunk)) < length
+            real = (first + jnp.arange(chunk)) < length
             p = jnp.where(real[None, :, None], p, 0)
         ds = p * (_matmul(v_c, do_t) - delta[:, None, :])
         p, ds = p.astype(q.dtype), ds.astype(q.dtype)
@@ -181,11 +211,11 @@ def _chunked_bwd(query_chunk: int, key_chunk: int, saved, do):
         return dq_t, (_matmul(ds, q) * scale, _matmul(p, do))
 
     zero = jnp.zeros((rows, width, length), jnp.float32)
-    if key_chunk == length:
+    if chunk == length:
         dq_t, (dk, dv) = one(zero, (k, v, 0))
     else:
-        k_cs, v_cs = _into_chunks(k, key_chunk), _into_chunks(v, key_chunk)
-        firsts = jnp.arange(k_cs.shape[0]) * key_chunk
+        k_cs, v_cs = _into_chunks(k, chunk), _into_chunks(v, chunk)
+        firsts = jnp.arange(k_cs.shape[0]) * chunk
         dq_t, (dk, dv) = lax.scan(one, zero, (k_cs, v_cs, firsts))
         dk, dv = _from_chunks(dk, length), _from_chunks(dv, length)
     dq = dq_t.swapaxes(1, 2) * scale

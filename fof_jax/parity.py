@@ -133,7 +133,7 @@ class Recording:
 
     def number(self, name: str) -> float:
         """The scalar cfg/NAME."""
-        return self[f"cfg/{name}"].item()
+        return float(self[f"cfg/{name}"].item())
 
 
 def replay(path: Path) -> list[Row]:

@@ -18,7 +18,13 @@ from jaxtyping import Array, Float
 from fof_jax import attention
 from fof_jax.shapes import Params
 
-REMAT_POLICIES = ("none", "attention", "block")
+# What each policy keeps of a block besides its input, by name; see `ViT.remat`.
+_KEPT = {
+    "attention": attention.SAVED_NAMES,
+    "output": attention.OUTPUT_NAMES,
+    "block": (),
+}
+REMAT_POLICIES = ("none", *_KEPT)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,7 +133,8 @@ class ViT(nn.Module):
       compute_dtype: of activations; parameters and LayerNorm statistics stay float32.
       implementation: of attention, see `attention.choose`.
       remat: what the backward pass keeps of a block: "none" recomputes nothing,
-        "attention" keeps q, k, v, o and the log-sum-exp, "block" its input alone.
+        "attention" keeps q, k, v, o and the log-sum-exp, "output" the last two of
+        these, "block" nothing but its input.
       unroll: blocks a loop iteration; `depth` removes the loop (for FLOP counts).
     """
 
@@ -187,16 +194,14 @@ class ViT(nn.Module):
         def step(x: jax.Array, layer: Params) -> tuple[Any, None]:
             return block.apply({"params": layer}, x), None
 
-        if self.remat == "attention":
-            keep = jax.checkpoint_policies.save_only_these_names(*attention.SAVED_NAMES)
-            step = jax.checkpoint(step, policy=keep, prevent_cse=False)
-        elif self.remat == "block":
-            step = jax.checkpoint(step, prevent_cse=False)
-        elif self.remat != "none":
+        if self.remat not in REMAT_POLICIES:
             raise ValueError(
                 f"remat: {self.remat!r} is not a policy. Expected one of "
                 f"{', '.join(REMAT_POLICIES)}."
             )
+        if self.remat != "none":
+            keep = jax.checkpoint_policies.save_only_these_names(*_KEPT[self.remat])
+            step = jax.checkpoint(step, policy=keep, prevent_cse=False)
         return lax.scan(step, tokens, stack, unroll=self.unroll)[0]
 
     def finish(self, tokens: Float[Array, "B P D"]) -> Float[Array, "B P D"]:

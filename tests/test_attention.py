@@ -29,33 +29,44 @@ def assert_close(got, want, tolerance):
     assert np.abs(got - want).max() <= tolerance * np.abs(want).max()
 
 
-def small_chunks(monkeypatch, query, key):
-    sizes = {
-        attention.QUERY_CHUNK_ELEMENTS: query,
-        attention.KEY_CHUNK_ELEMENTS: key,
-    }
+def small_tiles(monkeypatch, query, key, group=4):
+    """Tiles of `group` rows; query and key are tokens a tile."""
+    sizes = {attention.QUERY_TILE: query, attention.KEY_TILE: key}
     monkeypatch.setattr(
         attention,
-        "chunk_size",
-        lambda elements, rows, length: min(sizes[elements], length),
+        "tile",
+        lambda elements, rows, length: (group, min(sizes[elements], length)),
     )
 
 
 @pytest.mark.parametrize("length", [1, 7, 32, 45])
-@pytest.mark.parametrize("chunks", [(16, 8), (8, 16), (64, 64)])
-def test_chunks_of_any_size_agree_with_naive(monkeypatch, length, chunks):
-    small_chunks(monkeypatch, *chunks)
+@pytest.mark.parametrize("tiles", [(16, 8), (8, 16, 1), (64, 64, 2)])
+def test_tiles_of_any_size_agree_with_naive(monkeypatch, length, tiles):
+    small_tiles(monkeypatch, *tiles)
     q, k, v, weight = qkv(length)
     want = value_and_gradients(attention.naive, q, k, v, weight)
     got = value_and_gradients(attention.chunked, q, k, v, weight)
     assert_close(attention.chunked(q, k, v), attention.naive(q, k, v), 1e-5)
     for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
         # With one token the softmax is constant: gradients of q and k are exactly 0.
-        assert_close(a, b, 1e-5) if np.any(b) else np.testing.assert_allclose(a, 0)
+        if np.any(b):
+            assert_close(a, b, 1e-5)
+        else:
+            np.testing.assert_allclose(a, np.zeros_like(a), atol=1e-5)
+
+
+def test_tiles_hold_no_more_than_asked_and_cut_rows_evenly():
+    for rows, length in ((3, 4096), (6, 4097), (12, 196), (5, 300), (1, 1)):
+        group, tokens = attention.tile(2**20, rows, length)
+        assert rows % group == 0
+        assert group * tokens * length <= 2**20
+        assert group == 1 or tokens == length
+    assert attention.tile(2**21, 3, 4096) == (1, 512)
+    assert attention.tile(2**21, 12, 196) == (12, 196)
 
 
 def test_far_away_scores_do_not_overflow_in_a_padded_chunk(monkeypatch):
-    small_chunks(monkeypatch, 8, 8)
+    small_tiles(monkeypatch, 8, 8)
     q, k, v, weight = qkv(11)
     k = -40 * jnp.ones_like(k)  # every score far below 0: exp(-lse) would be inf
     q = jnp.abs(q) + 1

@@ -79,7 +79,10 @@ def test_policies_and_unrolling_do_not_change_the_gradient():
         return jax.tree.leaves(loss(params))
 
     want = gradient(remat="none")
-    for options in ({"remat": "attention"}, {"remat": "block"}, {"unroll": 3}):
+    for options in (
+        *({"remat": policy} for policy in vit.REMAT_POLICIES[1:]),
+        {"unroll": 3},
+    ):
         for got, one in zip(gradient(**options), want, strict=True):
             np.testing.assert_allclose(got, one, rtol=1e-4, atol=1e-4)
 

@@ -1,0 +1,164 @@
+"""Times attention, forward and backward, beside the textbook form and PyTorch.
+
+    python benchmarks/attention.py --tokens=4096 --heads=3 --width=64 --reps=5
+
+Implementations take turns, so that they share the machine's mood; figures are medians.
+PyTorch is left out where it is not installed. The last line is JSON.
+"""
+
+import argparse
+import functools
+import math
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
+import numpy as np  # noqa: E402
+
+from benchmarks import conditions  # noqa: E402
+from fof_jax import attention  # noqa: E402
+
+Runs = dict[str, tuple[Callable[[], Any], Callable[[], Any]]]
+
+
+def ours(name: str, arrays: list[np.ndarray]) -> tuple[Callable, Callable]:
+    q, k, v, weight = (jnp.asarray(a) for a in arrays)
+    apply = functools.partial(attention.attention, implementation=name)
+    forward = jax.jit(apply)
+    both = jax.jit(jax.grad(lambda *a: (apply(*a) * weight).sum(), argnums=(0, 1, 2)))
+    return (
+        lambda: jax.block_until_ready(forward(q, k, v)),
+        lambda: jax.block_until_ready(both(q, k, v)),
+    )
+
+
+def torchs(arrays: list[np.ndarray]) -> tuple[Callable, Callable]:
+    import torch
+
+    torch.set_num_threads(conditions.conditions()["cores"])
+    q, k, v = (torch.tensor(a, requires_grad=True) for a in arrays[:3])
+    weight = torch.tensor(arrays[3])
+    apply = torch.nn.functional.scaled_dot_product_attention
+
+    def forward() -> Any:
+        with torch.no_grad():
+            return apply(q, k, v)
+
+    def both() -> Any:
+        return torch.autograd.grad((apply(q, k, v) * weight).sum(), (q, k, v))
+
+    return forward, both
+
+
+def race(runs: Runs, reps: int) -> dict[str, dict[str, float]]:
+    """Every implementation once a round, `reps` rounds after one to warm up."""
+    seen: dict[str, list[list[float]]] = {name: [] for name in runs}
+    for _ in range(reps + 1):
+        for name, pair in runs.items():
+            figures = []
+            for work in pair:
+                wall, cpu = time.perf_counter(), time.process_time()
+                work()
+                figures += [time.perf_counter() - wall, time.process_time() - cpu]
+            seen[name].append(figures)
+    names = ("forward_ms", "forward_cpu_ms", "both_ms", "both_cpu_ms")
+    return {
+        run: {
+            name: round(1e3 * median(row[i] for row in rows[1:]), 1)
+            for i, name in enumerate(names)
+        }
+        for run, rows in seen.items()
+    }
+
+
+def temporary(name: str, heads: int, tokens: int, width: int) -> int:
+    """Bytes that XLA sets aside for forward and backward beside arguments."""
+    apply = functools.partial(attention.attention, implementation=name)
+    shape = jax.ShapeDtypeStruct((1, heads, tokens, width), jnp.float32)
+    both = jax.jit(jax.grad(lambda *a: apply(*a).sum(), argnums=(0, 1, 2)))
+    memory = both.lower(shape, shape, shape).compile().memory_analysis()
+    return memory.temp_size_in_bytes
+
+
+def growth_mb(tokens: int, heads: int, width: int) -> float:
+    """Growth of the peak resident memory in forward and backward, a fresh process."""
+    flags = [f"--tokens={tokens}", f"--heads={heads}", f"--width={width}"]
+    done = subprocess.run(
+        [sys.executable, __file__, *flags, "--only-growth"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return float(done.stdout.split()[-1])
+
+
+def measure_growth(arrays: list[np.ndarray]) -> float:
+    small = [a[:, :, :64] for a in arrays]
+    for work in ours("chunked", small):  # what JAX itself takes
+        work()
+    q, k, v, weight = (jnp.asarray(a) for a in arrays)
+
+    def both(q, k, v):
+        return (attention.chunked(q, k, v) * weight).sum()
+
+    compiled = jax.jit(jax.grad(both, argnums=(0, 1, 2))).lower(q, k, v).compile()
+    before = conditions.peak_gib()
+    jax.block_until_ready(compiled(q, k, v))
+    return (conditions.peak_gib() - before) * 2**30 / 1e6
+
+
+def main(argv: list[str]) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tokens", type=int, default=4096)
+    parser.add_argument("--heads", type=int, default=3)
+    parser.add_argument("--width", type=int, default=64, help="of a head")
+    parser.add_argument("--reps", type=int, default=5)
+    parser.add_argument("--naive", action="store_true", help="P x P too: 2 GB at 4096")
+    parser.add_argument("--only-growth", action="store_true", help=argparse.SUPPRESS)
+    flags = parser.parse_args(argv)
+    shape = (1, flags.heads, flags.tokens, flags.width)
+    draw = np.random.default_rng(0)
+    arrays = [draw.standard_normal(shape, np.float32) for _ in range(4)]
+    if flags.only_growth:
+        print(measure_growth(arrays))
+        return
+    before = conditions.conditions()
+    runs: Runs = {"chunked": ours("chunked", arrays)}
+    if flags.naive:
+        runs["naive"] = ours("naive", arrays)
+    try:
+        runs["torch"] = torchs(arrays)
+    except ImportError:
+        print("PyTorch is not installed: no ratio")
+    results = race(runs, flags.reps)
+    result: dict[str, Any] = {
+        "tokens": flags.tokens,
+        "heads": flags.heads,
+        "width": flags.width,
+        **results["chunked"],
+        "growth_mb": round(growth_mb(flags.tokens, flags.heads, flags.width), 1),
+    }
+    if "torch" in results:
+        for name in ("forward_ms", "both_ms", "forward_cpu_ms", "both_cpu_ms"):
+            ratio = results["torch"][name] / results["chunked"][name]
+            result[f"torch_over_ours_{name.removesuffix('_ms')}"] = round(ratio, 2)
+    sizes = [flags.tokens, 4 * flags.tokens]
+    bytes_ = [temporary("chunked", flags.heads, n, flags.width) for n in sizes]
+    result["temp_bytes"] = bytes_[0]
+    result["memory_exponent"] = round(math.log(bytes_[1] / bytes_[0], 4), 3)
+    result |= before | {"load_after": conditions.conditions()["load"]}
+    for name, figures in results.items():
+        print(f"{name:10} {figures}")
+    conditions.report(result, result)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,74 @@
+"""What a figure depends on besides the code, and how one is taken."""
+
+import json
+import os
+import platform
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jaxlib
+
+
+def conditions() -> dict[str, Any]:
+    """Device, versions and load of the machine, at this moment."""
+    device = jax.local_devices()[0]
+    return {
+        "device": f"{device.platform}: {device.device_kind}",
+        "processor": processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "load": [round(x, 2) for x in os.getloadavg()],
+        "python": platform.python_version(),
+        "jax": jax.__version__,
+        "jaxlib": jaxlib.__version__,
+    }
+
+
+def processor() -> str:
+    """The model of the CPU, or its architecture where nothing says more."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            for line in lines:
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.machine()
+
+
+def peak_gib() -> float:
+    """Largest resident memory of this process so far, compiling included, GiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def timed(work: Callable[[], Any], reps: int, warmups: int = 1) -> dict[str, float]:
+    """Runs `work` and waits for its arrays; medians over `reps`.
+
+    Returns:
+      wall_s and cpu_s (all threads of this process) of one run, and the fastest and
+      the slowest wall_s.
+    """
+    for _ in range(warmups):
+        jax.block_until_ready(work())
+    walls, cpus = [], []
+    for _ in range(reps):
+        wall, cpu = time.perf_counter(), time.process_time()
+        jax.block_until_ready(work())
+        walls.append(time.perf_counter() - wall)
+        cpus.append(time.process_time() - cpu)
+    return {
+        "wall_s": statistics.median(walls),
+        "cpu_s": statistics.median(cpus),
+        "wall_min_s": min(walls),
+        "wall_max_s": max(walls),
+    }
+
+
+def report(lines: dict[str, Any], result: dict[str, Any]) -> None:
+    """Prints what a reader wants to know, then the result as one line of JSON."""
+    for name, value in lines.items():
+        print(f"{name:20} {value}", flush=True)
+    print(json.dumps(result), flush=True)

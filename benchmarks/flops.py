@@ -1,0 +1,82 @@
+"""FLOPs of matrix products, counted in the program that XLA compiled.
+
+XLA's own cost analysis counts a loop's body once. Here each product is counted as
+often as it runs: times `known_trip_count` of every loop around it.
+"""
+
+import math
+import re
+
+_COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
+_INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (.*)$")
+_SHAPE = re.compile(r"^\w+\[([\d,]*)\]")
+_DOT = re.compile(r" dot\(%?([\w.\-]+)")
+_CONTRACTED = re.compile(r"lhs_contracting_dims=\{([\d,]*)\}")
+_CALLED = re.compile(r"(?:calls|to_apply|body)=%?([\w.\-]+)")
+_BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
+_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
+
+
+def count(text: str) -> float:
+    """FLOPs of all `dot`s that a run of an optimised HLO module executes.
+
+    Args:
+      text: `compiled.as_text()`.
+
+    Raises:
+      ValueError: a loop around a product has no known trip count, products hide in a
+        custom call, or there is no entry computation.
+    """
+    bodies, entry = _computations(text)
+    known: dict[str, float] = {}
+
+    def total(name: str) -> float:
+        if name not in known:
+            known[name] = sum(_one(line, shapes, total) for line in bodies[name])
+        return known[name]
+
+    shapes = {
+        name: tuple(int(n) for n in match[1].split(",") if n)
+        for lines in bodies.values()
+        for name, line in lines
+        if (match := _SHAPE.match(line))
+    }
+    return total(entry)
+
+
+def _computations(text: str) -> tuple[dict[str, list[tuple[str, str]]], str]:
+    bodies: dict[str, list[tuple[str, str]]] = {}
+    entry = current = ""
+    for line in text.splitlines():
+        if head := _COMPUTATION.match(line):
+            current = head[2]
+            bodies[current] = []
+            entry = current if head[1] else entry
+        elif current and (instruction := _INSTRUCTION.match(line)):
+            bodies[current].append((instruction[1], instruction[2]))
+    if not entry:
+        raise ValueError("hlo: no ENTRY computation; expected compiled.as_text().")
+    return bodies, entry
+
+
+def _one(named: tuple[str, str], shapes, total) -> float:
+    name, line = named
+    if dot := _DOT.search(line):
+        contracted = _CONTRACTED.search(line)[1]
+        left = shapes[dot[1]]
+        inner = math.prod(left[int(i)] for i in contracted.split(",") if i)
+        return 2.0 * math.prod(shapes[name]) * inner
+    if " custom-call(" in line and re.search(
+        r"matmul|gemm|dot", line.split(", meta")[0]
+    ):
+        raise ValueError(f"hlo: {name} is a product in a custom call; not counted.")
+    called = [c for c in _CALLED.findall(line)]
+    for branches in _BRANCHES.findall(line):
+        called += [b.strip().lstrip("%") for b in branches.split(",")]
+    inside = sum(total(c) for c in called)
+    if " while(" in line and inside:
+        trips = _TRIPS.search(line)
+        if not trips:
+            raise ValueError(f"hlo: loop {name} has no known trip count.")
+        return inside * int(trips[1])
+    return inside
