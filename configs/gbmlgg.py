@@ -73,8 +73,9 @@ def get_config(arg: str = "") -> ConfigDict:
     config.compute_dtype = "float32"
     # Attention: auto, chunked, cudnn, pallas or naive (fof_jax/attention.py).
     config.attention = "auto"
-    # What the backward pass keeps of a block: none, attention or block.
-    config.remat = "attention"
+    # What the backward pass keeps of a block (fof_jax/vit.py): none, attention, output
+    # or block. output was smallest and as fast as any (docs/performance.md).
+    config.remat = "output"
 
     # [n] Sec. III-B: "theta … set at 0.5".
     config.theta = 0.5

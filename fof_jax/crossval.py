@@ -12,7 +12,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from fof_jax import metrics, predictions, results_table, train
+from fof_jax import compilation, metrics, predictions, results_table, train
 from fof_jax.data import loader, splits, store
 
 # Fields that may change between two runs on one workdir: they do not alter numbers.
@@ -77,6 +77,7 @@ def run(
             f"batch_size: {config.batch_size} is more than the {smallest} training "
             "regions of the smallest fold. Pass a smaller --config.batch_size."
         )
+    compilation.use_cache(workdir / "compiled")
     program = train.build_program(config, data)
     reader = loader.open_reader(data, config.data.image_size, config.data.cache)
     say(

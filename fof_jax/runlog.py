@@ -46,7 +46,8 @@ class RunLog:
         self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=first)
         self._first, self._total, self._per_epoch = first, total, per_epoch
         self._every, self._say, self._label = every, say, label
-        self._start = time.monotonic()
+        self._start = self._last = time.monotonic()
+        self._waited = 0.0
 
     def __enter__(self):
         return self
@@ -66,6 +67,8 @@ class RunLog:
         elapsed = time.monotonic() - self._start
         rate = (done - self._first) / max(elapsed, 1e-9)
         self._events.add_scalar("train/steps_per_second", rate, done)
+        share = self._share_waited()
+        self._events.add_scalar("train/input_wait", share, done)
         left = (self._total - done) / rate
         terms = " ".join(
             f"{name} {figures[name]:.4f}"
@@ -74,8 +77,19 @@ class RunLog:
         )
         self._say(
             f"{self._label} step {done}/{self._total} {terms} "
-            f"({rate:.2f} steps/s, {left:.0f} s left)"
+            f"({rate:.2f} steps/s, {share:.0%} waiting for input, {left:.0f} s left)"
         )
+
+    def waited(self, seconds: float) -> None:
+        """Notes time that a step had to wait for its batch."""
+        self._waited += seconds
+
+    def _share_waited(self) -> float:
+        """Share of the time since the last line that was spent waiting for input."""
+        now = time.monotonic()
+        share = self._waited / max(now - self._last, 1e-9)
+        self._last, self._waited = now, 0.0
+        return min(share, 1.0)
 
     def evaluation(self, done: int, tested: predictions.Predictions) -> None:
         """Notes the accuracy on the test fold after `done` steps."""

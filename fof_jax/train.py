@@ -21,7 +21,7 @@ from fof_jax import (
     runlog,
     vit,
 )
-from fof_jax.data import augment, augment_spec, loader, splits, store
+from fof_jax.data import augment, augment_spec, loader, prefetch, splits, store
 from fof_jax.shapes import Batch, Variables
 
 # Streams of the run's key; the order is part of a run's identity.
@@ -218,16 +218,19 @@ def train_fold(
     # --- Steps ---
     with log:
         pending: list[tuple[int, dict, Batch, float]] = []
-        steps = zip(range(first, total), batches(start_step=first), strict=False)
-        for t, batch in steps:
+        ahead = prefetch.Prefetch(
+            batches(start_step=first), lambda b: parallel.place(b, program.devices)
+        )
+        steps = zip(range(first, total), ahead, strict=False)
+        for t, (batch, placed) in steps:
             rate = optimizer.cosine(
                 t,
                 learning_rate=config.optimizer.learning_rate,
                 total_steps=total,
                 warmup_steps=config.optimizer.warmup_epochs * per_epoch,
             )
-            sharded = parallel.to_devices(batch, len(program.devices))
-            state, metrics = program.train(state, sharded, np.float32(rate))
+            state, metrics = program.train(state, placed, np.float32(rate))
+            log.waited(ahead.take_waited())
             # The step before this one is read now: the device never waits for us.
             pending.append((t, metrics, batch, rate))
             if len(pending) > 1:
