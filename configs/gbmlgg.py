@@ -141,6 +141,9 @@ def get_config(arg: str = "") -> ConfigDict:
     config.data.stain = "none"
     # [n] True draws the classes equally often in training. Not in the paper.
     config.data.balanced = False
+    # [n] Whether a row's cross-entropy weighs inversely to how often its class occurs
+    # in the training fold. Not in the paper.
+    config.data.class_weights = False
     # Decoded images: ram keeps them, none decodes each time.
     config.data.cache = "ram"
     # Grain worker processes, and threads that read ahead. Neither alters the data.

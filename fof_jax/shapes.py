@@ -32,6 +32,7 @@ class Batch:
       index: stable position of the record in its store.
       epoch: epoch in which the record is drawn; with `index` it keys augmentation.
       valid: False on rows that only fill an evaluation batch up.
+      weight: of a row's cross-entropy against its grade; None is 1 for all.
       second_view: the same crop under a second colour draw, normalised; None for
         methods that ask for one colour view.
     """
@@ -44,6 +45,7 @@ class Batch:
     index: Annotated[Any, "int32 [B]"]
     epoch: Annotated[Any, "int32 [B]"]
     valid: Annotated[Any, "bool [B]"]
+    weight: Annotated[Any, "float32 [B] or None"] = None
     second_view: Annotated[Any, "float32 [B, H, W, C] or None"] = None
 
 

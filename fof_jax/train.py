@@ -21,7 +21,15 @@ from fof_jax import (
     runlog,
     vit,
 )
-from fof_jax.data import augment, augment_spec, loader, prefetch, splits, store
+from fof_jax.data import (
+    augment,
+    augment_spec,
+    balance,
+    loader,
+    prefetch,
+    splits,
+    store,
+)
 from fof_jax.shapes import Batch, Variables
 
 # Streams of the run's key; the order is part of a run's identity.
@@ -180,6 +188,10 @@ def train_fold(
     total = config.epochs * per_epoch
 
     # --- State: fresh, or the newest whole checkpoint ---
+    weights = None
+    if config.data.class_weights:
+        data = reader.store
+        weights = balance.class_weights(data.grades[train_rows], len(data.classes))
     batches = functools.partial(
         loader.train_batches,
         reader.store,
@@ -192,7 +204,7 @@ def train_fold(
         workers=config.data.workers,
         threads=config.data.threads,
     )
-    example = next(batches())
+    example = _weighted(next(batches()), weights)
     state = parallel.initial_state(
         program.method,
         program.adamw,
@@ -219,7 +231,8 @@ def train_fold(
     with log:
         pending: list[tuple[int, dict, Batch, float]] = []
         ahead = prefetch.Prefetch(
-            batches(start_step=first), lambda b: parallel.place(b, program.devices)
+            (_weighted(batch, weights) for batch in batches(start_step=first)),
+            lambda batch: parallel.place(batch, program.devices),
         )
         steps = zip(range(first, total), ahead, strict=False)
         for t, (batch, placed) in steps:
@@ -285,6 +298,13 @@ def predict(
         prob=odds / odds.sum(axis=1, keepdims=True),
         error=("",) * len(rows),
     )
+
+
+def _weighted(batch: Batch, weights: np.ndarray | None) -> Batch:
+    """Gives each row the weight of its class, if classes are weighted."""
+    if weights is None:
+        return batch
+    return dataclasses.replace(batch, weight=weights[batch.grade])
 
 
 def _settle(

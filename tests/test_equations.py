@@ -142,6 +142,23 @@ def test_eq3_three_cross_entropies(classes):
     assert got["cls"] == pytest.approx(want / 4, rel=TOLERANCE)
 
 
+def test_class_weights_weigh_rows_against_their_grade_alone():
+    r = rng(12)
+    glb, pos, neg = r.standard_normal((3, 4, 4)).astype(np.float32)
+    grade = jnp.asarray([0, 2, 1, 2], jnp.int32)
+    weight = jnp.asarray([2.0, 0.5, 0.0, 1.0])
+    given = {"glb": jnp.asarray(glb), "pos": jnp.asarray(pos), "neg": jnp.asarray(neg)}
+    got = losses.classification(**given, grade=grade, background=3, weight=weight)
+    plain = losses.classification(**given, grade=grade, background=3)
+    want = 0.0
+    for i in range(4):
+        p = np.exp(glb[i]) / np.exp(glb[i]).sum()
+        want -= float(weight[i]) * np.log(p[int(grade[i])]) / 4
+    assert got["cls_glb"] == pytest.approx(want, rel=1e-5)
+    assert got["cls_neg"] == plain["cls_neg"]
+    assert got["cls_pos"] != plain["cls_pos"]
+
+
 # --- Eq. (4) ---
 
 

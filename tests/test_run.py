@@ -152,6 +152,21 @@ def test_the_baseline_runs_by_the_same_command(data, tmp_path, capsys):
     assert "1 of 2 folds finished" in capsys.readouterr().out
 
 
+def test_class_weights_change_the_loss(finished, data, tmp_path):
+    # 24 regions of 3 classes in 2 folds: some class is rarer in a training fold.
+    words = [w for w in SMALL if "regions" not in w and "folds=" not in w]
+    words += ["--config.data.regions=25", "--config.folds=3", "--config.fold=0"]
+    words += [f"--config.data.dir={data}", "--config.epochs=1"]
+    lines = []
+    for on in ("False", "True"):
+        workdir = tmp_path / on
+        more = [f"--workdir={workdir}", f"--config.data.class_weights={on}"]
+        assert main([*words, *more]) == 0
+        path = workdir / "fold_0/metrics.jsonl"
+        lines.append([json.loads(x)["cls_glb"] for x in path.read_text().splitlines()])
+    assert lines[0] != lines[1]
+
+
 def test_a_loss_that_is_not_finite_stops_the_run(data, tmp_path, capsys):
     # A learning rate of 1e30 throws the parameters away in the second step.
     more = ("--config.optimizer.learning_rate=1e30", "--config.fold=0")

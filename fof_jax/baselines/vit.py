@@ -75,7 +75,8 @@ class Baseline:
         """Mean cross-entropy of the global batch."""
         del key
         logits = gather(self.predict(variables, batch.image))
-        value = losses.cross_entropy(logits, gather(batch.grade))
+        grade, weight = jax.tree.map(gather, (batch.grade, batch.weight))
+        value = losses.cross_entropy(logits, grade, weight)
         return value, Aux(metrics={"total": value}, state=variables.state)
 
     def after_update(self, variables: Variables, step: Int[Array, ""]) -> State:

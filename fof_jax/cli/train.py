@@ -5,6 +5,7 @@ python launch.py --config=configs/phantom.py --config.seed=1 --config.fold=0
 """
 
 import argparse
+import contextlib
 import sys
 from pathlib import Path
 
@@ -30,8 +31,10 @@ def run(flags: argparse.Namespace) -> int:
     from fof_jax import crossval, train
     from fof_jax.cli import stores
 
-    # Before the first array exists; accelerators do not look at it.
-    jax.config.update("jax_num_cpu_devices", config.cpu_devices)
+    # Accelerators do not look at it. Where JAX has started already (a notebook), its
+    # devices stand as they are.
+    with contextlib.suppress(RuntimeError):
+        jax.config.update("jax_num_cpu_devices", config.cpu_devices)
 
     workdir = flags.workdir or default_workdir(config_flag.name_of(flags.config_words))
     train.check(config)

@@ -12,11 +12,20 @@ NORM_FLOOR = 1e-8  # P10
 
 
 def cross_entropy(
-    logits: Float[Array, "B J"], label: Int[Array, " B"]
+    logits: Float[Array, "B J"],
+    label: Int[Array, " B"],
+    weight: Float[Array, " B"] | None = None,
 ) -> Float[Array, ""]:
-    """Mean over the batch of -log softmax(logits)[label]; sigma of Eq. 3."""
+    """Mean over the batch of -log softmax(logits)[label]; sigma of Eq. 3.
+
+    Args:
+      logits, label: of each row.
+      weight: of each row; None is 1, as in the paper. The sum is divided by B
+        whatever the weights, so that they act on gradients as they stand.
+    """
     log_p = jax.nn.log_softmax(logits)
-    return -jnp.take_along_axis(log_p, label[:, None], axis=1).mean()
+    of_row = -jnp.take_along_axis(log_p, label[:, None], axis=1)[:, 0]
+    return (of_row if weight is None else of_row * weight).mean()
 
 
 def classification(
@@ -26,6 +35,7 @@ def classification(
     neg: Float[Array, "B J"],
     grade: Int[Array, " B"],
     background: int,
+    weight: Float[Array, " B"] | None = None,
 ) -> dict[str, Float[Array, ""]]:
     r"""Eq. (3).
 
@@ -37,6 +47,7 @@ def classification(
       glb, pos, neg: logits of the three views, J = K + 1.
       grade: y, 0 … K-1.
       background: c, the index of the background class (K, P5).
+      weight: of each row where its grade is the target; None is 1, as in the paper.
 
     Returns:
       The three terms `cls_glb`, `cls_pos`, `cls_neg`, each a mean over B, and their
@@ -45,8 +56,8 @@ def classification(
     Source: Eq. (3).
     """
     terms = {
-        "cls_glb": cross_entropy(glb, grade),
-        "cls_pos": cross_entropy(pos, grade),
+        "cls_glb": cross_entropy(glb, grade, weight),
+        "cls_pos": cross_entropy(pos, grade, weight),
         "cls_neg": cross_entropy(neg, jnp.full_like(grade, background)),
     }
     return terms | {"cls": terms["cls_glb"] + terms["cls_pos"] + terms["cls_neg"]}

@@ -93,7 +93,9 @@ class FocusOnFocus:
     ) -> tuple[Float[Array, ""], Aux]:
         """Eq. (3)-(6) on the global batch; see `Method.loss`."""
         del key  # nothing is drawn
-        labels = jax.tree.map(gather, (batch.grade, batch.biomarkers, batch.known))
+        labels = jax.tree.map(
+            gather, (batch.grade, batch.biomarkers, batch.known, batch.weight)
+        )
         if self.frl:
             seen = self.views(variables, batch)
             glb, pos, neg, keep = jax.tree.map(
@@ -116,6 +118,7 @@ class FocusOnFocus:
         grade: Int[Array, " B"],
         biomarkers: Int[Array, "B N"],
         known: Bool[Array, "B N"],
+        weight: Float[Array, " B"] | None,
     ) -> tuple[Float[Array, ""], dict[str, jax.Array]]:
         """L of Eq. (6) and its terms, from the views of the global batch."""
         terms = losses.classification(
@@ -124,6 +127,7 @@ class FocusOnFocus:
             neg=neg.logits,
             grade=grade,
             background=self.num_classes,
+            weight=weight,
         )
         terms["frl"] = losses.focus_consistency(
             glb=glb.feature, pos=pos.feature, neg=neg.feature, tau=self.tau
@@ -141,9 +145,10 @@ class FocusOnFocus:
         grade: Int[Array, " B"],
         biomarkers: Int[Array, "B N"],
         known: Bool[Array, "B N"],
+        weight: Float[Array, " B"] | None,
     ) -> tuple[Float[Array, ""], dict[str, jax.Array]]:
         """The same for "FoF w/o FRL": global view alone, Eq. (5) on its B rows."""
-        cls = losses.cross_entropy(glb.logits, grade)
+        cls = losses.cross_entropy(glb.logits, grade, weight)
         terms = {"cls_glb": cls, "cls": cls, "frl": jnp.zeros(())}
         return self._total(variables, terms, glb.feature, biomarkers, known)
 
