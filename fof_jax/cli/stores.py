@@ -15,6 +15,7 @@ from fof_jax.cli.lines import Out, progress_to, warnings_to
 from fof_jax.data import atomic, gbmlgg
 from fof_jax.data.cohort import Cohort, check_images, read_cohort
 from fof_jax.data.faults import MissingDataError, raise_faults
+from fof_jax.data.gaps import fill_floats
 from fof_jax.data.sizes import check_sizes
 from fof_jax.data.store import (
     Store,
@@ -36,8 +37,8 @@ def prepare(config: ConfigDict, *, out: Out | None = None) -> Store:
 
     Returns:
       The store, with the classes, biomarkers and float markers that the config names,
-      set to read small images as `data.small` says. Sizes that differ are told on
-      `out`.
+      set to read small images as `data.small` says, float markers without gaps. Sizes
+      that differ and gaps that were filled are told on `out`.
 
     Raises:
       MissingDataError: there is no store and it is not the phantom's; or the raw
@@ -65,7 +66,8 @@ def prepare(config: ConfigDict, *, out: Out | None = None) -> Store:
     small, side = config.data.small, config.data.image_size
     with warnings_to(out):
         check_sizes(store.sizes, store.images, small=small, image_size=side)
-    return as_asked(store, small=small, float_markers=_labels(config, "float_markers"))
+        markers = _labels(config, "float_markers")
+        return fill_floats(as_asked(store, small=small, float_markers=markers))
 
 
 def source(config: ConfigDict) -> str:
