@@ -1,4 +1,4 @@
-"""The authors' code (peterlipan/FoF@bb398fe) on TCGA GBM-LGG: its objective, its numbers.
+"""The authors' code, peterlipan/FoF@bb398fe: its objective and its numbers.
 
     python launch.py data build --config=configs/gbmlgg.py
     python launch.py --config=configs/gbmlgg_release.py

@@ -24,6 +24,15 @@ OPTIONS = {
     "lambda_mca": 0.2,
     "mca_normalize_positives": False,
     "frl": True,
+    "lambda_region": 0.2,
+    "lambda_dis_gene": 0.2,
+    "lambda_float_gene": 5.0,
+    "lambda_neg": 1.0,
+    "ema_decay": 0.999,
+    "world_size_emulated": 2,
+    "data_label_transform": "raw",
+    "data_label_means": (),
+    "data_label_stds": (),
 }
 ENCODER = 3 * PATCH**2 * 16 + 16 + 12 * 16 + 2 * 16  # embedding, position, last norm
 BLOCK = 4 * 16 * 16 + 4 * 16 + 2 * 16 * 32 + 32 + 16 + 4 * 16
