@@ -105,7 +105,8 @@ def load(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
       FileNotFoundError: it does not exist.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # Opened here: NumPy leaves the file of a bad archive open.
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             return dict(archive)
     except FileNotFoundError:
         raise

@@ -53,6 +53,7 @@ def test_units_metrics():
     _must_hold(replay_units.replay_units(only, scores=scores), 2)
 
 
+@pytest.mark.slow
 def test_two_processes():
     _must_hold(replay.replay(GOLDEN / "release_ddp.npz"), 18)
 

@@ -26,7 +26,7 @@ def compare(
     inputs: recording.Recording,
     *,
     python: str = sys.executable,
-    timeout: float = 3600,
+    timeout: float = 3600.0,
 ) -> tuple[list[Row], dict[str, np.ndarray]]:
     """Both programs on the same weights and batches.
 
@@ -52,7 +52,7 @@ def record(
     inputs: recording.Recording,
     *,
     python: str = sys.executable,
-    timeout: float = 3600,
+    timeout: float = 3600.0,
 ) -> dict[str, np.ndarray]:
     """Runs the authors' training loop on `inputs`; arguments as in `compare`."""
     check(checkout)
