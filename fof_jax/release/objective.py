@@ -76,13 +76,8 @@ class Release:
         self, variables: Variables, batch: Batch, reference: Reference = None
     ) -> Views:
         """The three views of a batch; see `views.make`."""
-        return make_views(
-            self.network,
-            variables.params["model"],
-            batch,
-            theta=self.theta,
-            reference=reference,
-        )
+        params, theta = variables.params["model"], self.theta
+        return make_views(self.network, params, batch, theta=theta, reference=reference)
 
     def loss(
         self,
