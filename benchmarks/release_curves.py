@@ -13,7 +13,7 @@ import numpy as np
 
 from fof_jax import vit
 from fof_jax.data import phantom
-from fof_jax.release import live, replay
+from fof_jax.release import live, replay_steps
 
 MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 
@@ -57,7 +57,7 @@ def main() -> None:
         steps=given.steps, batch=4, image=64, patch=8, seed=given.seed
     )
     theirs = live.record(given.checkout, inputs, python=given.python)
-    ours = replay.per_step(theirs)
+    ours = replay_steps.per_step(theirs)
     total, recorded = ours["loss_total"], theirs["steps/loss_total"]
     difference = np.abs(total - recorded)
     masks = np.abs(ours["mask"] - theirs["steps/mask"]).sum(axis=(1, 2)).astype(int)

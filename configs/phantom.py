@@ -2,17 +2,30 @@
 
     python launch.py --config=configs/phantom.py --workdir=runs/phantom
 
-Arguments as in gbmlgg.py.
+Arguments as in gbmlgg.py, and `release` for the authors' code (gbmlgg_release.py).
 """
 
 from ml_collections import ConfigDict
 
-from configs import gbmlgg
+from configs import gbmlgg, gbmlgg_release
+
+ARGUMENTS = (*gbmlgg.ARGUMENTS, "release")
 
 
 def get_config(arg: str = "") -> ConfigDict:
     """A small encoder from scratch, few epochs, small images."""
-    config = gbmlgg.get_config(arg)
+    if arg not in ARGUMENTS:
+        raise ValueError(
+            f"configs/phantom.py: argument {arg!r} does not exist. Expected one of "
+            f"{', '.join(ARGUMENTS[1:])}, or none."
+        )
+    if arg == "release":
+        config = gbmlgg_release.get_config()
+    else:
+        config = gbmlgg.get_config(arg)
+        # Eq. (5) sums over positives, whose number grows with the batch: at 16 images
+        # the sum would be most of the loss. The mean keeps its weight (P9).
+        config.mca.normalize_positives = True
     config.paper_row = None
     config.data.name = "phantom"
     # Regions to draw, one to three a patient. [n]
@@ -29,9 +42,6 @@ def get_config(arg: str = "") -> ConfigDict:
     config.optimizer.learning_rate = 1e-3  # from scratch, and a tenth of the width
     config.optimizer.warmup_epochs = 1
     config.eval_batch_size = 32
-    # Eq. (5) sums over positives, whose number grows with the batch: at 16 images the
-    # sum would be most of the loss. The mean keeps its weight (P9).
-    config.mca.normalize_positives = True
     # 64 tokens: the whole matrix of probabilities is a few kilobytes.
     config.attention = "naive"
     config.remat = "none"

@@ -60,8 +60,7 @@ class Checkpoints:
             return
         host = jax.device_get(state)
         self._manager.save(step, args=ocp.args.StandardSave(_plain(host)))
-        folder = self.directory / str(step)
-        _write_json(folder / MANIFEST, _digests(folder))
+        seal(self.directory / str(step))
         shutil.rmtree(self.directory / _TO_DELETE, ignore_errors=True)
 
     def restore(self, like: TrainState) -> TrainState | None:
@@ -118,6 +117,11 @@ class Checkpoints:
         shutil.rmtree(aside / str(step), ignore_errors=True)
         (self.directory / str(step)).rename(aside / str(step))
         self._manager.reload()
+
+
+def seal(folder: Path) -> None:
+    """Writes the manifest of a folder that is whole; the last thing to be done."""
+    _write_json(folder / MANIFEST, _digests(folder))
 
 
 def verify(folder: Path) -> str | None:

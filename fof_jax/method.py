@@ -19,6 +19,7 @@ Gather = Callable[[jax.Array], jax.Array]
 # name -> module with `build(**options) -> Method`
 METHODS = {
     "fof": "fof_jax.paper.objective",
+    "release": "fof_jax.release.objective",
     "vit": "fof_jax.baselines.vit",
 }
 

@@ -5,7 +5,6 @@ the losses of all steps, parameters after the first and the last. What runs here
 the functions that training calls, in the order in which it calls them.
 """
 
-import dataclasses
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,7 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fof_jax import optimizer, parallel, pretrained, vit
+from fof_jax import comparison, optimizer, parallel, pretrained, vit
+from fof_jax.comparison import Row
 from fof_jax.paper import objective
 from fof_jax.shapes import Batch, Params, Variables
 
@@ -39,30 +39,6 @@ BETA1, BETA2, EPS = 0.9, 0.999, 1e-8  # of every recording
 CAM_BLOCK = -2
 
 
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """One compared quantity.
-
-    Attributes:
-      quantity: its name in the recording.
-      max_abs: largest absolute difference.
-      deviation: the same in the unit of the tolerance (see `TOLERANCES`).
-      tolerance: largest deviation allowed.
-      kind: the line of `TOLERANCES`.
-    """
-
-    quantity: str
-    max_abs: float
-    deviation: float
-    tolerance: float
-    kind: str
-
-    @property
-    def ok(self) -> bool:
-        """Whether it is met; a NaN never is."""
-        return self.deviation <= self.tolerance
-
-
 def compare(
     quantity: str, got: np.ndarray, want: np.ndarray, kind: str, unit: float | None
 ) -> Row:
@@ -77,17 +53,8 @@ def compare(
     Raises:
       ValueError: the shapes differ.
     """
-    got, want = np.asarray(got, np.float64), np.asarray(want, np.float64)
-    if got.shape != want.shape:
-        raise ValueError(
-            f"parity: {quantity} has shape {got.shape} here and {want.shape} in the "
-            "recording. Was it made with other sizes than its cfg/ says?"
-        )
-    if unit is None:
-        unit = float(np.abs(want).max(initial=0.0))
-    difference = float(np.abs(got - want).max(initial=0.0))
-    deviation = difference / unit if unit > 0 else difference
-    return Row(quantity, difference, deviation, TOLERANCES[kind], kind)
+    tolerance = TOLERANCES[kind]
+    return comparison.row(quantity, got, want, tolerance, scale=unit, kind=kind)
 
 
 class Recording:
@@ -101,16 +68,7 @@ class Recording:
           FileNotFoundError: it does not exist.
         """
         self.path = path
-        try:
-            with np.load(path, allow_pickle=False) as archive:
-                self._arrays = dict(archive)
-        except FileNotFoundError:
-            raise
-        except Exception as error:
-            raise ValueError(
-                f"golden: {path} cannot be read as an .npz recording ({error}). "
-                "Expected an archive of plain arrays such as paper_a.npz."
-            ) from error
+        self._arrays = comparison.load(path)
 
     def __getitem__(self, name: str) -> np.ndarray:
         """The array `name`."""
@@ -151,22 +109,6 @@ def replay(path: Path) -> list[Row]:
         *_first_step(recording, method, variables, first),
         *_all_steps(recording, method, variables),
     ]
-
-
-def table(title: str, rows: list[Row]) -> str:
-    """A line a quantity, and a last one that counts."""
-    width = max(len(row.quantity) for row in rows)
-    head = (
-        f"{'quantity':{width}}  {'max abs':>9}  {'deviation':>9}  {'tolerance':>9}  ok"
-    )
-    lines = [
-        f"{row.quantity:{width}}  {row.max_abs:9.2e}  {row.deviation:9.2e}  "
-        f"{row.tolerance:9.0e}  {'ok' if row.ok else 'FAILS'}"
-        for row in rows
-    ]
-    failed = sum(not row.ok for row in rows)
-    last = f"{title}: {len(rows) - failed} of {len(rows)} quantities within tolerance"
-    return "\n".join([title, head, *lines, last, ""])
 
 
 def _method(recording: Recording) -> objective.FocusOnFocus:

@@ -14,7 +14,7 @@ PAPER_ROWS = {
 }
 SCHEMES = {
     "patient": "patient split",
-    "roi": "roi split (regions of one patient stand on both sides)",
+    "roi": "roi split (folds over regions: patients stand on both sides)",
     "pnas15": "pnas15 splits",
     None: "split unit not given",
 }
@@ -61,7 +61,7 @@ def format_table(
     if unit == "patient":
         each += f" ({results['aggregate']} of probabilities over its images)"
     conditions = (
-        f"{SCHEMES.get(scheme, f'{scheme} split')}, {_count(folds, 'fold')}; {each}, "
+        f"{split_named(scheme)}, {_count(folds, 'fold')}; {each}, "
         f"{_count(figures['n'], unit)}, AUC and AP {average}-averaged; "
         + (f"mean ± std (ddof {results['ddof']}) over folds" if folds > 1 else "no std")
     )
@@ -74,6 +74,11 @@ def format_table(
         cells = [f"{mean:.2f} ± {std:.2f}" for mean, std in PAPER_ROWS[paper_row]]
         lines.append([f"{paper_row} (paper, Table I)", *cells])
     return "\n".join([caption, conditions, *align(lines)])
+
+
+def split_named(scheme: str | None) -> str:
+    """What a table says of its split; it warns where patients stand on both sides."""
+    return SCHEMES.get(scheme, f"{scheme} split")
 
 
 def align(rows: list[list[str]]) -> list[str]:

@@ -130,8 +130,29 @@ def test_the_papers_numbers():
     assert not c.mca.normalize_positives
 
 
-def test_every_field_has_a_comment():
-    lines = (ROOT / "configs/gbmlgg.py").read_text().splitlines()
+def test_the_authors_numbers():
+    c = config.load(["--config=gbmlgg_release"])
+    assert c.is_locked
+    assert (c.method, c.epochs, c.batch_size, c.folds) == ("release", 70, 4, 5)
+    assert (c.theta, c.tau, c.cam.block, c.layer_norm_eps) == (0.5, 0.07, -2, 1e-12)
+    weights = (c.lambda_region, c.lambda_dis_gene, c.lambda_float_gene, c.lambda_neg)
+    assert weights == (0.2, 0.2, 5.0, 1.0)
+    assert (c.ema_decay, c.world_size_emulated) == (0.999, 2)
+    assert c.optimizer.warmup_epochs == 15
+    assert c.data.float_markers == ("10q", "10p", "7p", "7q")
+    assert (c.data.scheme, c.data.label_transform, c.seed) == ("roi", "raw", 42)
+    # Fields of the paper's terms would do nothing here.
+    assert not {"frl", "lambda_frl", "lambda_mca", "mca"} & set(c)
+    with pytest.raises(ValueError, match="argument 'wo_frl' does not exist"):
+        config.load(["--config=gbmlgg_release:wo_frl"])
+    phantom = config.load(["--config=phantom:release"])
+    assert (phantom.method, phantom.data.name) == ("release", "phantom")
+    assert phantom.paper_row is None
+
+
+@pytest.mark.parametrize("name", ["gbmlgg", "gbmlgg_release"])
+def test_every_field_has_a_comment(name):
+    lines = (ROOT / f"configs/{name}.py").read_text().splitlines()
     body = lines[next(i for i, x in enumerate(lines) if x.startswith("def get")) :]
     for i, line in enumerate(body):
         if line.strip().startswith("config.") and "= ConfigDict()" not in line:

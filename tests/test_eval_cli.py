@@ -37,6 +37,7 @@ def test_eval_prints_every_table_and_writes_every_figure(tmp_path, capsys):
         for average in ("micro", "macro"):
             assert f"Per {unit}, {average}\npatient split, 3 folds" in text
         assert f"Per {unit}: confusion" in text
+    assert "stand on both sides" not in text
     assert text.count("FoF w/o FRL (paper, Table I)") == 4
     written = json.loads(out.read_text())
     one = summarise(rows[1])["units"]["region"]["macro"]["mean"]["auc"]
@@ -64,6 +65,15 @@ def test_eval_by_the_maximum_says_so_and_differs(tmp_path, capsys):
     assert mean == most  # regions do not change
     rows = [t.split("Per patient, micro")[1].splitlines()[3] for t in texts.values()]
     assert rows[0] != rows[1]
+
+
+def test_every_table_of_a_split_over_regions_says_so(tmp_path, capsys):
+    fold(tmp_path / "p.csv", 0)
+    assert evaluate.evaluate(predictions=[tmp_path / "p.csv"], scheme="roi") == 0
+    blocks = [b for b in capsys.readouterr().out.split("\n\n") if " | " in b]
+    assert len(blocks) == 6
+    for block in blocks:
+        assert "folds over regions: patients stand on both sides" in block
 
 
 def test_eval_says_what_was_left_out(tmp_path, capsys):

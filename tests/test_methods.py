@@ -15,7 +15,7 @@ from fof_jax import method, optimizer, parallel, vit
 from fof_jax.shapes import Batch, Variables
 
 SIZE = vit.Size(width=16, depth=2, heads=2, mlp=32)
-PATCH, SIDE, B = 4, (16, 12), 4
+PATCH, SIDE, B, FLOATS = 4, (16, 12), 4, 4
 OPTIONS = {
     "cam_block": -2,
     "theta": 0.5,
@@ -24,32 +24,53 @@ OPTIONS = {
     "lambda_mca": 0.2,
     "mca_normalize_positives": False,
     "frl": True,
+    "lambda_region": 0.2,
+    "lambda_dis_gene": 0.2,
+    "lambda_float_gene": 5.0,
+    "lambda_neg": 1.0,
+    "ema_decay": 0.999,
+    "world_size_emulated": 2,
+    "data_label_transform": "raw",
+    "data_label_means": (),
+    "data_label_stds": (),
 }
 ENCODER = 3 * PATCH**2 * 16 + 16 + 12 * 16 + 2 * 16  # embedding, position, last norm
 BLOCK = 4 * 16 * 16 + 4 * 16 + 2 * 16 * 32 + 32 + 16 + 4 * 16
 # Exact, by hand: encoder, classifier (K + 1 or K outputs), N projections of 16 x 64.
+# The release: mask token, heads of K and K + 10, region projection, gene projections;
+# the averaged copy of the projections is state.
 COUNTS = {
     "fof": ENCODER + 2 * BLOCK + 16 * 4 + 4 + 2 * 16 * 64,
+    "release": ENCODER
+    + (2 * BLOCK + 16)
+    + (16 * 3 + 3 + 16 * 13 + 13)
+    + (16 * 16 + 16 * 64 + 2 * 16 * 64),
     "vit": ENCODER + 2 * BLOCK + 16 * 3 + 3,
 }
+# Methods whose loss depends on the order of the batch, and why.
+ORDERED = {"release": "its rows are cut anew and glued by position (items 18, 30)"}
 
 
 def make(name, *, classes=3, biomarkers=2, **options):
     encoder = vit.ViT(size=SIZE, patch=PATCH, image_size=SIDE)
-    available = OPTIONS | options
+    # The release refuses a weight on a term that has no columns.
+    without = {} if biomarkers else {"lambda_dis_gene": 0.0}
+    available = OPTIONS | without | options
     available |= {"encoder": encoder, "num_classes": classes}
-    available |= {"num_biomarkers": biomarkers, "num_floats": 0}
+    available |= {"num_biomarkers": biomarkers, "num_floats": FLOATS}
     return method.create(name, available)
 
 
 def make_batch(*, classes=3, biomarkers=2, rows=B, seed=0):
     r = np.random.default_rng(seed)
+    image, second = r.standard_normal((2, rows, *SIDE, 3)).astype(np.float32)
     batch = Batch(
-        image=r.standard_normal((rows, *SIDE, 3)).astype(np.float32),
+        image=image,
+        second_view=second,
         grade=r.integers(0, classes, rows).astype(np.int32),
         biomarkers=r.integers(-1, 2, (rows, biomarkers)).astype(np.int32),
         known=r.random((rows, biomarkers)) > 0.2,
-        floats=np.zeros((rows, 0), np.float32),
+        floats=r.standard_normal((rows, FLOATS)).astype(np.float32),
         index=np.arange(rows, dtype=np.int32),
         epoch=np.zeros(rows, np.int32),
         valid=np.ones(rows, bool),
@@ -61,12 +82,13 @@ def variables_of(m, batch):
     return jax.jit(m.init)(jax.random.key(0), batch)
 
 
+@functools.partial(jax.jit, static_argnums=0)  # one program a method
 def loss_and_gradient(m, variables, batch):
     def loss(params):
         given = Variables(params=params, state=variables.state)
         return m.loss(given, batch, jax.random.key(1), gather=lambda a: a)
 
-    return jax.jit(jax.value_and_grad(loss, has_aux=True))(variables.params)
+    return jax.value_and_grad(loss, has_aux=True)(variables.params)
 
 
 def assert_finite(tree):
@@ -107,13 +129,16 @@ def test_without_jit_it_is_the_same(case):
     np.testing.assert_allclose(got, value, rtol=1e-5)
 
 
-def test_the_order_of_the_batch_does_not_matter(case):
+def test_the_order_of_the_batch_does_not_matter(name, case):
     m, variables, batch, ((value, _), _) = case
     order = np.array([2, 0, 3, 1])
     (again, _), _ = loss_and_gradient(
         m, variables, jax.tree.map(lambda a: a[order], batch)
     )
-    np.testing.assert_allclose(again, value, rtol=1e-5)
+    if name in ORDERED:
+        assert abs(float(again - value)) > 1e-4 * float(value), ORDERED[name]
+    else:
+        np.testing.assert_allclose(again, value, rtol=1e-5)
 
 
 def test_two_devices_are_one(case):
@@ -122,24 +147,21 @@ def test_two_devices_are_one(case):
     descent = optimizer_that_returns_the_gradient()
     state = parallel.TrainState(
         step=jnp.zeros((), jnp.int32),
-        params=variables.params,
-        state=variables.state,
+        params=jax.tree.map(jnp.copy, variables.params),  # the step donates these
+        state=jax.tree.map(jnp.copy, variables.state),
         opt_state=descent.init(variables.params),
     )
     step = parallel.train_step(
         m, descent, lambda b: b, jax.random.key(1), jax.local_devices()[:2]
     )
-    before = jax.tree.map(np.asarray, variables.params)
     after, metrics = step(state, parallel.to_devices(batch, 2), np.float32(1))
     np.testing.assert_allclose(metrics["total"], value, rtol=1e-5)
     largest = max(float(jnp.abs(g).max()) for g in jax.tree.leaves(gradient))
-    moved = jax.tree.map(lambda a, b: a - np.asarray(b), before, after.params)
+    moved = jax.tree.map(lambda a, b: a - b, variables.params, after.params)
     for got, want in zip(
         jax.tree.leaves(moved), jax.tree.leaves(gradient), strict=True
     ):
         np.testing.assert_allclose(got, want, atol=1e-5 * largest)
-    # `case` is shared: what was donated must not be its arrays.
-    case[1].params.update(jax.tree.map(jnp.asarray, before))
 
 
 def optimizer_that_returns_the_gradient():
@@ -195,9 +217,14 @@ def test_no_anchor_has_a_positive(case):
 
 def test_an_image_with_an_all_zero_map(case):
     m, variables, batch, _ = case
-    # Equal patches have equal tokens up to position; with position 0 the map is flat.
-    flat = jax.tree.map(jnp.asarray, variables.params)
-    flat["encoder"]["position"] = jnp.zeros_like(flat["encoder"]["position"])
+    # The head of the class score at 0: gradients of exactly 0. (Equal patches alone
+    # give equal tokens up to rounding, and scaling by the maximum would show that.)
+    heads = ("classifier", "global_classifier")
+
+    def at_zero(path, a):
+        return jnp.zeros_like(a) if any(k.key in heads for k in path) else a
+
+    flat = jax.tree_util.tree_map_with_path(at_zero, variables.params)
     batch = batch.replace(image=jnp.ones_like(batch.image))
     given = Variables(params=flat, state=variables.state)
     A = jax.jit(m.explain)(given, batch.image, batch.grade)

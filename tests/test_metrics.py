@@ -304,7 +304,7 @@ def test_the_table_says_what_does_not_exist():
     ours = summarise(dataclasses.replace(rows, y=np.zeros(24, int)))
     options = {"unit": "patient", "caption": "x", "average": "macro"}
     text = format_table(ours, scheme="roi", **options)
-    assert "regions of one patient stand on both sides" in text
+    assert "folds over regions: patients stand on both sides" in text
     assert "mean of probabilities over its images" in text
     assert "1 fold;" in text
     assert [c.strip() for c in text.split("\n")[3].split("|")[1:3]] == ["none", "none"]

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fof_jax import parity
+from fof_jax import comparison, parity
 from fof_jax.cli.main import main
 from fof_jax.paper import cam, losses, views
 
@@ -94,10 +94,13 @@ def test_a_wrong_equation_fails(monkeypatch, capsys, equation, module, name, wro
     assert "FAILS" in capsys.readouterr().out
 
 
-def test_the_verb_prints_a_row_a_quantity(capsys, monkeypatch):
-    row = parity.Row("cam/A", 1e-7, 2e-7, 1e-5, "array")
+def test_the_verb_prints_a_row_a_quantity(tmp_path, capsys, monkeypatch):
+    row = comparison.Row("cam/A", 1e-7, 2e-7, 1e-5, "array")
     monkeypatch.setattr(parity, "replay", lambda path: [row])
-    assert main(["parity", "--golden=a.npz", "--golden=b.npz"]) == 0
+    for name in "ab":
+        np.savez(tmp_path / name, a=np.zeros(1))
+    words = [f"--golden={tmp_path}/{name}.npz" for name in "ab"]
+    assert main(["parity", *words]) == 0
     out = capsys.readouterr().out
     assert "a.npz: 1 of 1 quantities within tolerance" in out
     assert "b.npz: 1 of 1 quantities within tolerance" in out

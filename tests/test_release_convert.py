@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from fof_jax import comparison
 from fof_jax.release import convert, recording
 
 GOLDEN = Path(__file__).parent / "golden" / "release_b.npz"
@@ -13,7 +14,7 @@ GOLDEN = Path(__file__).parent / "golden" / "release_b.npz"
 
 @pytest.fixture(scope="module")
 def z():
-    return recording.load(GOLDEN)
+    return comparison.load(GOLDEN)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fof_jax import vit
-from fof_jax.release import comparison, live, recording, replay
+from fof_jax.release import live, recording, replay_steps, tolerances
 
 SIZE = vit.Size(width=16, depth=2, heads=2, mlp=32)
 
@@ -61,6 +61,6 @@ def test_beside_the_authors_code():
     python = os.environ.get("FOF_RELEASE_PYTHON", sys.executable)
     rows, theirs = live.compare(checkout, inputs(5), python=python)
     assert [r for r in rows if not r.ok] == []
-    ours = replay.per_step(theirs)["loss_total"]
-    bound = comparison.TOLERANCES["loss"]
+    ours = replay_steps.per_step(theirs)["loss_total"]
+    bound = tolerances.TOLERANCES["loss"]
     np.testing.assert_allclose(ours, theirs["steps/loss_total"], rtol=bound)

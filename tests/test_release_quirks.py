@@ -14,7 +14,7 @@ import pytest
 from sklearn.preprocessing import StandardScaler
 
 from fof_jax import vit
-from fof_jax.release import cam, labels, losses, model, objective
+from fof_jax.release import cam, labels, losses, model, objective, training
 from fof_jax.shapes import Batch, Variables
 
 TAU = 0.07
@@ -632,7 +632,7 @@ def test_lambda_neg_weighs_the_negative_cross_entropy(  # 31
 
 
 def test_first_rate_is_0_and_warm_up_is_15_epochs():  # 34
-    schedule = jax.jit(objective.learning_rate(base=1e-4, warmup=150, total=700))
+    schedule = jax.jit(training.learning_rate(base=1e-4, warmup=150, total=700))
     assert float(schedule(0)) == 0
     np.testing.assert_allclose(schedule(1), 1e-4 / 150, rtol=1e-6)
     np.testing.assert_allclose(schedule(150), 1e-4, rtol=1e-6)
@@ -641,12 +641,12 @@ def test_first_rate_is_0_and_warm_up_is_15_epochs():  # 34
 
 
 def test_rate_rises_again_past_the_end():  # 39
-    schedule = objective.learning_rate(base=1e-4, warmup=15, total=70)
+    schedule = training.learning_rate(base=1e-4, warmup=15, total=70)
     assert float(schedule(75)) > 1e-6
 
 
 def test_one_rate_and_decay_for_every_tensor(variables):  # 33, 36
-    adamw = objective.optimizer(lambda step: 0.1, weight_decay=0.01)
+    adamw = training.optimizer(lambda step: 0.1, weight_decay=0.01)
     zero = jax.tree.map(jnp.zeros_like, variables.params)
     state = adamw.init(variables.params)
     decay, _ = jax.jit(adamw.update)(zero, state, variables.params)

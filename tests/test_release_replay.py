@@ -1,4 +1,4 @@
-"""Recordings of the authors' code against ours; tolerances in comparison.py."""
+"""Recordings of the authors' code against ours; tolerances in tolerances.py."""
 
 import os
 from pathlib import Path
@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from jax import lax
 
-from fof_jax.release import comparison, convert, recording, replay, replay_units
+from fof_jax import comparison
+from fof_jax.release import convert, recording, replay, replay_units, tolerances
 from fof_jax.shapes import Variables
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -47,17 +48,18 @@ def test_units():
 
 def test_units_metrics():
     scores = pytest.importorskip("fof_jax.metrics").scores
-    z = recording.load(GOLDEN / "release_units.npz")
+    z = comparison.load(GOLDEN / "release_units.npz")
     only = {k: a for k, a in z.items() if k.startswith("metrics/")}
     _must_hold(replay_units.replay_units(only, scores=scores), 2)
 
 
+@pytest.mark.slow
 def test_two_processes():
     _must_hold(replay.replay(GOLDEN / "release_ddp.npz"), 18)
 
 
 def test_component_sign_is_aligned_with_the_recorded_one(monkeypatch):
-    z = recording.load(GOLDEN / "release_units.npz")
+    z = comparison.load(GOLDEN / "release_units.npz")
     only = {k: a for k, a in z.items() if k.startswith("campost/")}
     eigh, calls = jnp.linalg.eigh, []
 
@@ -73,7 +75,7 @@ def test_component_sign_is_aligned_with_the_recorded_one(monkeypatch):
 
 def test_a_wrong_component_sign_is_seen():
     # The opposite of the recorded sign keeps the other half of the image.
-    z = recording.load(GOLDEN / "release_units.npz")
+    z = comparison.load(GOLDEN / "release_units.npz")
     only = {k: a for k, a in z.items() if k.startswith("campost/0")}
     only["campost/0/projection"] = -only["campost/0/projection"]
     bad = {r.quantity for r in replay_units.replay_units(only) if not r.ok}
@@ -81,7 +83,7 @@ def test_a_wrong_component_sign_is_seen():
 
 
 def test_a_wrong_number_is_seen():
-    z = recording.load(GOLDEN / "release_units.npz")
+    z = comparison.load(GOLDEN / "release_units.npz")
     only = {k: a for k, a in z.items() if k.startswith(("supcon/0", "cam2mask/0"))}
     only["supcon/0/loss"] = only["supcon/0/loss"] * np.float32(1.0001)
     only["cam2mask/0/mask"] = 1 - only["cam2mask/0/mask"]
@@ -105,8 +107,8 @@ def test_other_files_are_refused(tmp_path):
 @pytest.mark.parametrize("devices", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_real_devices_do_not_matter(devices):
     """Two emulated processes on one and on two devices give the recorded gradient."""
-    z = recording.load(GOLDEN / "release_ddp.npz")
-    case = recording.load(GOLDEN / "release_a.npz")
+    z = comparison.load(GOLDEN / "release_ddp.npz")
+    case = comparison.load(GOLDEN / "release_a.npz")
     sized = z | {k: a for k, a in case.items() if k.startswith("cfg/")}
     method = recording.method_of(sized, world_size_emulated=2)
     variables = recording.variables_of(sized)
@@ -142,12 +144,12 @@ def test_real_devices_do_not_matter(devices):
     np.testing.assert_allclose(values, mean, rtol=3e-5)
     named = convert.to_state_dict(Variables(found, {}), patch=4)
     _must_hold(
-        comparison.tensors(
+        tolerances.tensors(
             z,
             "grad_full/world2/",
             named,
-            tolerance=comparison.TOLERANCES["gradient"],
-            scale_floor=comparison.GRADIENT_FLOOR,
+            tolerance=tolerances.TOLERANCES["gradient"],
+            scale_floor=tolerances.GRADIENT_FLOOR,
         ),
         66,
     )

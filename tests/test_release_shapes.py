@@ -85,6 +85,7 @@ def all_finite(tree):
     return all(bool(jnp.isfinite(a).all()) for a in jax.tree.leaves(tree))
 
 
+@pytest.mark.slow
 def test_five_classes_nine_biomarkers(five_classes):
     method, batch, variables = five_classes
     value, aux, gradient = gradient_of(method, variables, batch)
@@ -117,6 +118,7 @@ def test_terms_without_columns_are_0():
     assert float(aux.metrics["dis_gene"]) == float(aux.metrics["float_gene"]) == 0
 
 
+@pytest.mark.slow
 def test_dead_features_and_a_map_of_zeros(five_classes):
     """Weights of 0 give zero features, projections, gradients of the class score."""
     method, batch, variables = five_classes
@@ -147,6 +149,7 @@ def test_a_zero_row_has_finite_gradients():
         assert float(jnp.abs(gradient).max()) > 0
 
 
+@pytest.mark.slow
 def test_unknown_markers_count_with_the_stored_value(five_classes):
     method, batch, variables = five_classes
     want = gradient_of(method, variables, batch)[1].metrics

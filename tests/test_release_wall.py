@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SHARED_PARTS = {"vit", "attention", "shapes", "method", "pretrained"}
+SHARED_PARTS = {"vit", "attention", "shapes", "method", "pretrained", "comparison"}
 TABLE = ROOT / "docs" / "parity.md"
 
 

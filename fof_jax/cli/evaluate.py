@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from fof_jax.metrics import AVERAGES, summarise
 from fof_jax.predictions import join, read_predictions
-from fof_jax.results_table import align, format_table, percent
+from fof_jax.results_table import align, format_table, percent, split_named
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -96,7 +96,7 @@ def evaluate(
                     paper_row=paper_row,
                 )
             )
-        blocks.append(_classes(results["units"][unit], unit))
+        blocks.append(_classes(results["units"][unit], unit, scheme))
     if results["notes"]:
         blocks.append("\n".join(["Notes", *(f"- {n}" for n in results["notes"])]))
     if out is not None:
@@ -110,7 +110,7 @@ def evaluate(
     return 0
 
 
-def _classes(figures: dict[str, Any], unit: str) -> str:
+def _classes(figures: dict[str, Any], unit: str, scheme: str | None) -> str:
     """AUC of each class against the rest, and the confusion matrix."""
     confusion = figures["confusion"]
     head = ["truth", *(f"pred {k}" for k in range(len(confusion))), "AUC (%)"]
@@ -121,4 +121,4 @@ def _classes(figures: dict[str, Any], unit: str) -> str:
         )
     ]
     caption = f"Per {unit}: confusion (sum over folds), AUC of a class against the rest"
-    return "\n".join([caption, *align([head, *rows])])
+    return "\n".join([caption, split_named(scheme), *align([head, *rows])])

@@ -18,7 +18,9 @@ from fof_jax.data.faults import DataWarning
 VERBS = {
     "train": ("fof_jax.cli.train", "train and test every fold of a configuration"),
     "eval": ("fof_jax.cli.evaluate", "compute every metric of a predictions.csv"),
-    "parity": ("fof_jax.cli.parity", "compare this program with recordings"),
+    "parity": ("fof_jax.cli.parity", "compare this program with recordings, or live"),
+    "import": ("fof_jax.cli.import_", "bring weights of other programs in"),
+    "export": ("fof_jax.cli.export", "write a model in the form of another program"),
     "data": ("fof_jax.cli.data", "build, check, split or look at the data"),
 }
 BAD_INPUT, NON_FINITE, INTERRUPTED = 2, 3, 130

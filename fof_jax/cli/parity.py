@@ -1,31 +1,123 @@
-"""Compare this program with recordings of the objective, number by number.
+"""Compare this program with recordings, or with a checkout of the authors' code.
 
-python launch.py parity --golden=tests/golden/paper_a.npz --golden=…/paper_b.npz
+python launch.py parity --golden=tests/golden/paper_a.npz --golden=…/release_a.npz
+python launch.py parity --release=FoF --python=VENV/bin/python --steps=5
+
+A recording's own arrays tell what it is of. `--python` is an interpreter with torch,
+transformers 4.46 and grad-cam; it need not have this package, nor this one those.
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """--golden, repeated for more."""
+    """--golden, repeated for more; --release and what goes with it."""
     parser.add_argument(
         "--golden",
         action="append",
         type=Path,
-        required=True,
+        default=[],
         metavar="FILE",
         help="a recording (.npz); repeat the flag for more",
     )
+    live = parser.add_argument_group("beside the authors' code (peterlipan/FoF)")
+    live.add_argument("--release", type=Path, metavar="FOLDER", help="a checkout of it")
+    live.add_argument(
+        "--python",
+        default=sys.executable,
+        metavar="EXE",
+        help="interpreter that can run it; default: this one",
+    )
+    live.add_argument("--steps", type=int, default=5, help="optimizer steps; default 5")
+    live.add_argument("--batch", type=int, default=4, help="images a step; default 4")
+    live.add_argument(
+        "--images",
+        action="append",
+        type=Path,
+        default=[],
+        metavar="FILE",
+        help="image to feed both, repeated for more; default: random ones",
+    )
+    live.add_argument("--image_size", type=int, default=64, help="pixels; default 64")
+    live.add_argument("--encoder", default="mu/8", help="variant; default mu/8")
+    live.add_argument("--seed", type=int, default=0, help="of weights and batches")
 
 
 def run(flags: argparse.Namespace) -> int:
-    """0 if every quantity of every recording is within its tolerance, else 1."""
-    from fof_jax import parity
+    """0 if every quantity of every comparison is within its tolerance, else 1."""
+    if not flags.golden and flags.release is None:
+        raise ValueError(
+            "parity has nothing to compare with. Pass --golden=FILE.npz, or "
+            "--release=FOLDER with a checkout of the authors' code."
+        )
+    from fof_jax import comparison
 
     good = True
     for path in flags.golden:
-        rows = parity.replay(path)
-        print(parity.table(path.name, rows), flush=True)
+        rows = replay(path, others=flags.golden)
+        print(comparison.table(path.name, rows), flush=True)
+        good &= all(row.ok for row in rows)
+    if flags.release is not None:
+        rows = beside(flags)
+        print(comparison.table(f"{flags.release}, live", rows), flush=True)
         good &= all(row.ok for row in rows)
     return 0 if good else 1
+
+
+def replay(path: Path, *, others: list[Path]) -> list:
+    """The rows of a recording of either objective; see the replays' own errors."""
+    from fof_jax import comparison, metrics, parity
+    from fof_jax.release import replay as release
+
+    if release.kind(comparison.load(path)) is None:
+        return parity.replay(path)
+    return release.replay(path, others=others, scores=metrics.scores)
+
+
+def beside(flags: argparse.Namespace) -> list:
+    """The rows of a live run.
+
+    Raises:
+      ValueError: a number out of range, no checkout, a package that is missing there.
+    """
+    from fof_jax import vit
+    from fof_jax.release import live
+
+    for name in ("steps", "batch", "image_size"):
+        if getattr(flags, name) < 1:
+            raise ValueError(
+                f"--{name}: got {getattr(flags, name)}, expected 1 or more."
+            )
+    live.check(flags.release)  # before anything is drawn or compiled
+    size, patch = vit.variant(flags.encoder)
+    vit.grid((flags.image_size, flags.image_size), patch)
+    inputs = live.random_inputs(
+        size=size,
+        patch=patch,
+        image=flags.image_size,
+        batch=flags.batch,
+        steps=flags.steps,
+        seed=flags.seed,
+        pictures=_pictures(flags.images, flags.image_size),
+    )
+    return live.compare(flags.release, inputs, python=flags.python)[0]
+
+
+def _pictures(paths: list[Path], image_size: int):
+    """[n, S, S, 3], normalised as in training; None without images."""
+    if not paths:
+        return None
+    import jax.numpy as jnp
+    import numpy as np
+
+    from fof_jax.data import augment, images
+
+    pixels = [
+        images.decode_region(
+            path.read_bytes(), image_size, small="resize", name=str(path)
+        )
+        for path in paths
+    ]
+    return np.asarray(augment.normalise(jnp.asarray(np.stack(pixels))))

@@ -17,6 +17,7 @@ from fof_jax.data import atomic, gbmlgg, given
 from fof_jax.data.asked import as_asked
 from fof_jax.data.cohort import Cohort, check_images, read_cohort
 from fof_jax.data.faults import MissingDataError, raise_faults
+from fof_jax.data.gaps import fill_floats
 from fof_jax.data.sizes import check_sizes
 from fof_jax.data.splits import GIVEN
 from fof_jax.data.store import (
@@ -38,8 +39,8 @@ def prepare(config: ConfigDict, *, out: Out | None = None) -> Store:
 
     Returns:
       The store, with the classes, biomarkers and float markers that the config names,
-      set to read small images as `data.small` says. Sizes that differ are told on
-      `out`.
+      set to read small images as `data.small` says, float markers without gaps. Sizes
+      that differ and gaps that were filled are told on `out`.
 
     Raises:
       MissingDataError: there is no store and it is not the phantom's; or the raw
@@ -72,15 +73,16 @@ def prepare(config: ConfigDict, *, out: Out | None = None) -> Store:
         )
         if config.data.scheme in GIVEN:
             store = dataclasses.replace(store, given=_given_folds(config, store))
-    return as_asked(
-        store,
-        small=small,
-        float_markers=_labels(config, "float_markers"),
-        stain=config.data.stain,
-        train_view=config.data.train_view,
-        test_view=config.data.test_view,
-        balanced=config.data.balanced,
-    )
+        asked = as_asked(
+            store,
+            small=small,
+            float_markers=_labels(config, "float_markers"),
+            stain=config.data.stain,
+            train_view=config.data.train_view,
+            test_view=config.data.test_view,
+            balanced=config.data.balanced,
+        )
+        return fill_floats(asked)
 
 
 def _given_folds(config: ConfigDict, store: Store) -> given.Folds | None:

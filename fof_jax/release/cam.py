@@ -128,10 +128,20 @@ def principal_component(
     # HIGHEST: fewer bits would move the component, and with it the mask.
     precision = lax.Precision.HIGHEST
     gram = jnp.einsum("bpd,bpe->bde", unit, unit, precision=precision)
-    v = jnp.linalg.eigh(gram)[1][..., -1]  # [B, D]
+    v = _last_eigenvector(gram)  # [B, D]
     side = v.sum(axis=1) if reference is None else (v * reference).sum(axis=1)
     v = jnp.where(side[:, None] < 0, -v, v)  # Q2
     return v, jnp.einsum("bpd,bd->bp", rows, v, precision=precision)
+
+
+def _last_eigenvector(gram: Float[Array, "B D D"]) -> Float[Array, "B D"]:
+    def last(matrices: jax.Array) -> jax.Array:
+        return jnp.linalg.eigh(matrices)[1][..., -1]
+
+    # JAX's LAPACK call deals a batch of matrices out to the very pool of threads that
+    # it occupies, and waits: as many devices as cores wait for each other for ever.
+    # A single matrix is not dealt out.
+    return lax.platform_dependent(gram, cpu=lambda g: lax.map(last, g), default=last)
 
 
 def scale(

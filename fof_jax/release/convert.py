@@ -5,6 +5,7 @@ whole training state. The file that the authors publish is the model's state dic
 without the prefix; `module.`, which DistributedDataParallel puts in front, is accepted.
 """
 
+import math
 import os
 import re
 import tempfile
@@ -101,6 +102,12 @@ def to_state_dict(
     return out
 
 
+def patch_of(variables: Variables) -> int:
+    """The patch side p that parameters are of, which read RGB."""
+    rows = variables.params["model"]["encoder"]["embedding"]["kernel"].shape[0]
+    return math.isqrt(rows // 3)
+
+
 def import_pth(path: str | os.PathLike[str]) -> Variables:
     """Reads the authors' `.pth` file; needs torch, which is imported here only.
 
@@ -159,6 +166,7 @@ def export_pth(
     named = to_state_dict(variables, patch=patch, model_only=model_only)
     tensors = {n: torch.from_numpy(np.array(a, order="C")) for n, a in named.items()}
     path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
         temporary = Path(file.name)
         try:

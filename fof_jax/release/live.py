@@ -14,8 +14,8 @@ import jax
 import numpy as np
 
 from fof_jax import vit
-from fof_jax.release import convert, objective, recording, replay
-from fof_jax.release.comparison import Row
+from fof_jax.comparison import Row, load
+from fof_jax.release import convert, objective, recording, replay_steps
 
 CHILD = Path(__file__).with_name("live_child.py")
 NEEDED_FILES = ("models/encoder.py", "utils/cam_helper.py", "utils/train_validate.py")
@@ -26,7 +26,7 @@ def compare(
     inputs: recording.Recording,
     *,
     python: str = sys.executable,
-    timeout: float = 3600,
+    timeout: float = 3600.0,
 ) -> tuple[list[Row], dict[str, np.ndarray]]:
     """Both programs on the same weights and batches.
 
@@ -44,7 +44,7 @@ def compare(
         long.
     """
     theirs = record(checkout, inputs, python=python, timeout=timeout)
-    return replay.replay_case(theirs), theirs
+    return replay_steps.replay_case(theirs), theirs
 
 
 def record(
@@ -52,15 +52,10 @@ def record(
     inputs: recording.Recording,
     *,
     python: str = sys.executable,
-    timeout: float = 3600,
+    timeout: float = 3600.0,
 ) -> dict[str, np.ndarray]:
     """Runs the authors' training loop on `inputs`; arguments as in `compare`."""
-    missing = [f for f in NEEDED_FILES if not (Path(checkout) / f).is_file()]
-    if missing:
-        raise ValueError(
-            f"{checkout}: {missing[0]} is not there. Expected a checkout of "
-            "github.com/peterlipan/FoF."
-        )
+    check(checkout)
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "in.npz", Path(folder) / "out.npz"
         np.savez(source, **inputs)  # type: ignore[arg-type]
@@ -79,7 +74,21 @@ def record(
         if child.returncode or not target.is_file():
             last = (child.stderr.strip().splitlines() or ["no message"])[-1]
             raise ValueError(f"The authors' code failed under {python}: {last}")
-        return recording.load(target)
+        return load(target)
+
+
+def check(checkout: str | os.PathLike[str]) -> None:
+    """Refuses a folder that is no checkout.
+
+    Raises:
+      ValueError: with the first file that is missing.
+    """
+    missing = [f for f in NEEDED_FILES if not (Path(checkout) / f).is_file()]
+    if missing:
+        raise ValueError(
+            f"{checkout}: {missing[0]} is not there. Expected a checkout of "
+            "github.com/peterlipan/FoF."
+        )
 
 
 def inputs_from(
@@ -155,13 +164,27 @@ def random_inputs(
     steps: int,
     warmup: int = 1,
     seed: int = 0,
+    pictures: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
-    """`inputs_from` with noise for images, smooth enough to give a map some shape."""
+    """`inputs_from` with random labels, and random images or given ones.
+
+    Args:
+      size, patch: of the encoder.
+      image: side S.
+      batch, steps: images a step, and steps.
+      warmup: see `inputs_from`.
+      seed: of everything that is drawn.
+      pictures: images [n, S, S, 3], normalised, taken in turn; None draws noise, smooth
+        enough to give a map some shape.
+    """
     rng = np.random.default_rng(seed)
     coarse = rng.normal(size=(2, steps, batch, 4, 4, 3))
     scale = -(-image // 4)
     fine = coarse.repeat(scale, axis=3).repeat(scale, axis=4)[:, :, :, :image, :image]
     views = fine + 0.3 * rng.normal(size=fine.shape)
+    if pictures is not None:
+        turn = np.arange(steps * batch).reshape(steps, batch) % len(pictures)
+        views[0] = pictures[turn]
     return inputs_from(
         views[0],
         views[0] + 0.2 * views[1],

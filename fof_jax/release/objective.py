@@ -1,42 +1,21 @@
 """The authors' step as a Method: map, mask, three views, four losses, EMA heads."""
 
 import dataclasses
-import math
 from typing import Any
 
-import flax.struct
 import jax
 import jax.numpy as jnp
-import optax
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from fof_jax import vit
 from fof_jax.method import Gather
-from fof_jax.release import cam, labels, losses, model
+from fof_jax.release import cam, labels, losses, model, training
+from fof_jax.release.views import Reference, Views, apply, focus_map
+from fof_jax.release.views import make as make_views
 from fof_jax.shapes import Aux, Batch, Params, State, Variables
 
 Weight = float | Float[Array, ""]  # traced: one program serves several weights
-Reference = Float[Array, "B D"] | None  # recorded directions, see `cam`
-
-
-@flax.struct.dataclass
-class Views:
-    """The three views of a batch and how they came about.
-
-    Attributes:
-      tokens: the residual stream that the map is taken from.
-      activation: the map.
-      hide: True where the positive view hides the patch and the negative shows it.
-      glb: view 1, whole; pos: view 2, masked (Q9); neg: view 1, masked inversely.
-    """
-
-    tokens: Float[Array, "B P D"]
-    activation: cam.Activation
-    hide: Bool[Array, "B h w"]
-    glb: model.Output
-    pos: model.Output
-    neg: model.Output
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,46 +75,9 @@ class Release:
     def views(
         self, variables: Variables, batch: Batch, reference: Reference = None
     ) -> Views:
-        """Global forward, map, mask, and one forward of both masked views.
-
-        The map reuses the global forward and differentiates the tail only; the
-        authors run the whole network forwards and backwards for it (item 12).
-
-        Args:
-          variables: parameters and state.
-          batch: with `second_view`.
-          reference: directions whose signs a replay takes over.
-
-        Raises:
-          ValueError: the batch has one colour view only.
-        """
-        if batch.second_view is None:
-            raise ValueError(
-                "release: the batch has no second colour view, expected two draws of "
-                "each crop. Build the loader with the method's colour_views (2)."
-            )
-        first = self._apply(variables, batch.image, method="embed")
-        second = self._apply(variables, batch.second_view, method="embed")
-        tokens = self._apply(variables, first, method="head")
-        glb = self._apply(variables, tokens, method="tail")
-        activation = self._activation(variables, tokens, batch.grade, reference)
-        hide = cam.hide_mask(
-            activation.A, patch=self.network.encoder.patch, theta=self.theta
-        )
-        # Q9: the positive view is the second colour draw, not a part of the first.
-        pos = self._apply(variables, second, hide, method="mask")
-        neg = self._apply(variables, first, ~hide, method="mask")
-        both = self._apply(variables, jnp.concatenate([pos, neg]), method="head")
-        both = self._apply(variables, both, method="tail")
-        b = batch.image.shape[0]
-        return Views(
-            tokens=tokens,
-            activation=activation,
-            hide=hide,
-            glb=glb,
-            pos=jax.tree.map(lambda a: a[:b], both),
-            neg=jax.tree.map(lambda a: a[b:], both),
-        )
+        """The three views of a batch; see `views.make`."""
+        params, theta = variables.params["model"], self.theta
+        return make_views(self.network, params, batch, theta=theta, reference=reference)
 
     def loss(
         self,
@@ -225,18 +167,19 @@ class Release:
         def by(heads: Params, feature: jax.Array) -> Any:
             return self.projectors.apply({"params": heads}, feature)
 
-        # Q21 Q26: two sets of heads, whose outputs are compared with each other.
+        # Q21 Q26: two sets of heads, whose outputs are compared.
         return by(average, glb), by(local, pos), by(local, neg)
 
     def after_update(self, variables: Variables, step: Int[Array, ""]) -> State:
-        """The averaged heads after optimizer step `step`; see `averaged`."""
-        return averaged(variables, step, decay=self.ema_decay)
+        """The averaged heads after optimizer step `step`; see `training.averaged`."""
+        return training.averaged(variables, step, decay=self.ema_decay)
 
     def predict(
         self, variables: Variables, image: Float[Array, "B H W C"]
     ) -> Float[Array, "B K"]:
         """Logits of the global head (Q14)."""
-        return self._apply(variables, image).global_logits
+        params = variables.params["model"]
+        return apply(self.network, params, image).global_logits
 
     def explain(
         self,
@@ -245,28 +188,14 @@ class Release:
         target: Int[Array, " B"],
     ) -> Float[Array, "B H W"]:
         """A of any class (item 50: the authors draw it for the true one)."""
-        tokens = self._apply(variables, image, method="embed")
-        tokens = self._apply(variables, tokens, method="head")
-        return self._activation(variables, tokens, target, None).A
+        params = variables.params["model"]
+        tokens = apply(self.network, params, image, method="embed")
+        tokens = apply(self.network, params, tokens, method="head")
+        return focus_map(self.network, params, tokens, target).A
 
     def keep(self, A: Float[Array, "B H W"]) -> Bool[Array, "B h w"]:
         """The patches that the positive view shows."""
         return ~cam.hide_mask(A, patch=self.network.encoder.patch, theta=self.theta)
-
-    def _apply(self, variables: Variables, *arguments: jax.Array, method="__call__"):
-        params = {"params": variables.params["model"]}
-        return self.network.apply(params, *arguments, method=method)
-
-    def _activation(self, variables, tokens, target, reference) -> cam.Activation:
-        frozen = lax.stop_gradient(variables)
-        return cam.principal_component_map(
-            logits_of=lambda v: self._apply(frozen, v, method="tail").global_logits,
-            tokens=tokens,
-            target=target,
-            grid=self.network.encoder.grid,
-            image_size=self.network.encoder.image_size,
-            reference=reference,
-        )
 
     def _guided(
         self, variables, glb, pos, neg, biomarkers, floats
@@ -301,57 +230,6 @@ class Release:
                 batch=glb.feature.shape[0],
             )
         return out
-
-
-def averaged(variables: Variables, step: Int[Array, ""], *, decay: float) -> State:
-    """The averaged heads after the optimizer step: alpha old + (1 - alpha) trained.
-
-    alpha = min(1 - 1/(step + 1), decay): at step 0 the average, an independent draw
-    until then, is overwritten by the trained heads (Q22).
-
-    Args:
-      variables: the trained heads after the step, the average before it.
-      step: optimizer step, from 0.
-      decay: 0.999.
-    """
-    # 1 - alpha, because 1 - 0.999 loses four digits in float32.
-    beta = jnp.maximum(1 / (step + 1), 1 - decay)  # Q22
-    average = jax.tree.map(
-        lambda old, new: (1 - beta) * old + beta * new,
-        variables.state["global_projectors"],
-        variables.params["local_projectors"],
-    )
-    return {"global_projectors": average}
-
-
-def learning_rate(*, base: float, warmup: int, total: int) -> optax.Schedule:
-    """The authors' schedule by optimizer step t, from 0.
-
-    base t/w for t < w, so that the first step has rate 0 (Q34); then
-    base 0.5 (1 + cos(pi (t - w) / max(1, T - w))).
-
-    Args:
-      base: largest rate, 1e-4.
-      warmup: w, 15 epochs of steps.
-      total: T, 70 epochs of steps, with len(train) // batch steps an epoch. Past it the
-        rate rises again, as theirs does when the loader has a batch more (Q39).
-    """
-
-    def schedule(step):
-        rising = step / max(1, warmup)  # Q34
-        phase = math.pi * (step - warmup) / max(1, total - warmup)
-        falling = jnp.cos(phase / 2) ** 2  # = 0.5 (1 + cos), exact near 0; Q39
-        return base * jnp.where(step < warmup, rising, falling)
-
-    return schedule
-
-
-def optimizer(
-    schedule: optax.Schedule, *, weight_decay: float
-) -> optax.GradientTransformation:
-    """AdamW as theirs: decay (0.01) on every tensor, one rate for all (Q33, Q36)."""
-    # Q33: their lr_mult of 10 for the heads is ignored. Q36: no mask.
-    return optax.adamw(schedule, b1=0.9, b2=0.999, eps=1e-8, weight_decay=weight_decay)
 
 
 def build(

@@ -1,7 +1,6 @@
 """Reads recordings of the authors' code into our records."""
 
 import inspect
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,12 +27,6 @@ CONSTANTS = {
     "layer_norm_eps": 1e-12,
     "cam_block": -2,
 }
-
-
-def load(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """All arrays of an `.npz`; nothing in it is unpickled."""
-    with np.load(path, allow_pickle=False) as z:
-        return dict(z)
 
 
 def method_of(z: Recording, **changes: Any) -> objective.Release:

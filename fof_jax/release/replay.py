@@ -1,45 +1,40 @@
-"""Replays recordings of the authors' code: five optimizer steps, number by number."""
+"""Replays a recording of the authors' code, of whichever kind it is."""
 
-import dataclasses
-import functools
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 
-from fof_jax.release import cam, comparison, convert, losses, objective, recording
-from fof_jax.release.comparison import TOLERANCES, Row, row, worst
-from fof_jax.release.recording import Recording
-from fof_jax.shapes import Batch, Variables
+from fof_jax.comparison import Row, load
+from fof_jax.release.replay_processes import is_case_of, replay_ddp
+from fof_jax.release.replay_steps import replay_case
+from fof_jax.release.replay_units import replay_units
 
-# ours -> the recording's; weights as in CONSTANTS
-LOSSES = {
-    "global_cls": "loss_global_cls",
-    "pos_cls": "loss_pos_cls",
-    "neg_cls": "loss_neg_cls",
-    "region": "loss_region_raw",
-    "dis_gene": "loss_dis_gene_raw",
-    "float_gene": "loss_float_gene_raw",
-    "total": "loss_total",
-}
+BESIDE = "release_a.npz"  # the case that release_ddp was recorded from
+
+
+def kind(z: Mapping[str, np.ndarray]) -> str | None:
+    """case (optimizer steps), units (functions), ddp (two processes), or None."""
+    if "cfg/hidden" in z and "batch0/view1" in z:
+        return "case"
+    if any(name.startswith("supcon/") for name in z):
+        return "units"
+    return "ddp" if "loss_total/world1/full" in z else None
 
 
 def replay(
-    path: str | os.PathLike[str],
+    path: Path,
     *,
-    case: str | os.PathLike[str] | None = None,
+    others: Iterable[Path] = (),
     scores: Callable[..., dict[str, Any]] | None = None,
 ) -> list[Row]:
     """Replays a recording of any kind.
 
     Args:
       path: an `.npz` of a case, of single functions (units), or of two processes (ddp).
-      case: for ddp: the case whose sizes it has; None is `release_a.npz` beside it.
+      others: for ddp: files among which the case may be that it was recorded from, if
+        `release_a.npz` beside it is not that case. It has the sizes and directions.
       scores: for units: (y, prob, average=…) -> figures by name; None leaves metrics
         out.
 
@@ -47,324 +42,30 @@ def replay(
       One row a quantity.
 
     Raises:
-      ValueError: the file is of none of these kinds.
+      ValueError: the file is of none of these kinds, or the case of a ddp is missing.
+      FileNotFoundError: it does not exist.
     """
-    z = recording.load(path)
-    if "cfg/hidden" in z:
+    z = load(path)
+    found = kind(z)
+    if found == "case":
         return replay_case(z)
-    if any(name.startswith("supcon/") for name in z):
-        from fof_jax.release import replay_units
-
-        return replay_units.replay_units(z, scores=scores)
-    if "loss_total/world1/full" in z:
-        beside = Path(path).with_name("release_a.npz")
-        return replay_ddp(z, recording.load(case or beside))
+    if found == "units":
+        return replay_units(z, scores=scores)
+    if found == "ddp":
+        return replay_ddp(z, _case_of(z, path, others))
     raise ValueError(
         f"{path}: not a recording of the authors' code. Expected the arrays of a case "
         "(cfg/hidden …), of units (supcon/0/…) or of ddp (loss_total/world1/…)."
     )
 
 
-def forward_backward(method: objective.Release, variables, batch, reference):
-    """Views, projections, terms and gradients of one step."""
-    seen = method.views(variables, batch, reference)
-    projected = method.project(
-        variables, *(v.feature for v in (seen.glb, seen.pos, seen.neg))
+def _case_of(
+    z: Mapping[str, np.ndarray], path: Path, others: Iterable[Path]
+) -> dict[str, np.ndarray]:
+    for one in (path.with_name(BESIDE), *others):
+        if one != path and one.is_file() and is_case_of(z, case := load(one)):
+            return case
+    raise ValueError(
+        f"{path}: the case that it was recorded from is not there; it holds the sizes. "
+        f"Put {BESIDE} beside it, or pass that file with --golden as well."
     )
-
-    def loss(params):
-        return method.loss(
-            variables.replace(params=params),
-            batch,
-            jax.random.key(0),
-            gather=lambda a: a,
-            reference=reference,
-        )
-
-    (_, aux), gradient = jax.value_and_grad(loss, has_aux=True)(variables.params)
-    return seen, projected, aux.metrics, gradient
-
-
-def replay_case(z: Recording) -> list[Row]:
-    """All recorded optimizer steps from recorded parameters and batches."""
-    return _run(z)[0]
-
-
-def per_step(z: Recording) -> dict[str, np.ndarray]:
-    """Our figures of every step, under the recording's names without `steps/`."""
-    return {name: np.stack(values) for name, values in _run(z)[1].items()}
-
-
-def _run(z: Recording) -> tuple[list[Row], dict[str, list[Any]]]:
-    method, numbers = recording.method_of(z), recording.constants(z)
-    variables = recording.variables_of(z)
-    patch = numbers["patch"]
-    schedule = objective.learning_rate(
-        base=numbers["lr"], warmup=numbers["warmup"], total=numbers["total"]
-    )
-    adamw = objective.optimizer(schedule, weight_decay=numbers["weight_decay"])
-    opt_state = adamw.init(variables.params)
-    run = jax.jit(functools.partial(forward_backward, method))
-
-    @jax.jit
-    def update(variables, opt_state, gradient, step):
-        change, opt_state = adamw.update(gradient, opt_state, variables.params)
-        params = optax.apply_updates(variables.params, change)
-        variables = variables.replace(params=params)
-        state = method.after_update(variables, step)
-        return variables.replace(state=state), opt_state
-
-    rows: list[Row] = []
-    later = _Steps(z)
-    for step in range(numbers["steps"]):
-        batch = recording.batch_of(z, step % numbers["nbatch"])
-        reference = jnp.asarray(z["steps/cam_v1"][step])
-        seen, projected, terms, gradient = run(variables, batch, reference)
-        if step == 0:
-            rows += _first_step(z, seen, projected)
-            named = convert.to_state_dict(Variables(gradient, {}), patch=patch)
-            rows.append(_gradients(z, named, patches=seen.tokens.shape[1]))
-        later.add(seen, terms, float(schedule(step)), batch)
-        variables, opt_state = update(variables, opt_state, gradient, step)
-        if any(name.startswith(f"after{step + 1}/") for name in z):
-            rows += _parameters(z, variables, step + 1, numbers)
-    return rows + later.rows(numbers["lr"]), later.ours
-
-
-def _channels_first(tokens: jax.Array, grid: tuple[int, int]) -> np.ndarray:
-    b, _, width = tokens.shape
-    return np.asarray(tokens).swapaxes(1, 2).reshape(b, width, *grid)
-
-
-def _first_step(
-    z: Recording, seen: objective.Views, projected: tuple[Any, ...]
-) -> list[Row]:
-    """Every intermediate result of step 0."""
-    a = seen.activation
-    grid = (a.projection.shape[1], a.projection.shape[2])
-    b = a.alpha.shape[0]
-    forward, component = TOLERANCES["forward"], TOLERANCES["component"]
-    pool = _pool(a)
-    # quantity, recorded name, ours, tolerance
-    table: list[tuple[str, str, Any, float]] = [
-        ("activations", "cam/activations", _channels_first(seen.tokens, grid), forward),
-        ("CAM gradients", "cam/gradients", _channels_first(a.gradient, grid), forward),
-        ("alpha", "cam/alpha", a.alpha, forward),
-        ("weighted sum", "cam/weighted_sum", _weighted_sum(seen, grid), forward),
-        ("principal direction", "cam/v1", a.direction, component),
-        ("principal component", "cam/projection", a.projection, component),
-        ("scaled once", "cam/scaled_first", a.scaled, component),
-        ("scaled twice", "cam/scaled_final", a.A, component),
-        ("pooled", "cam/pooled", pool.reshape(b, -1), component),
-        ("mask", "mask", seen.hide.reshape(b, -1), TOLERANCES["mask"]),
-    ]
-    views = {"cam": seen.glb, "glb": seen.glb, "pos": seen.pos, "neg": seen.neg}
-    for view, output in views.items():
-        heads = {"global": output.global_logits, "local": output.local_logits}
-        table += [
-            (f"logits_{head}", f"logits_{head}/{view}", logits, forward)
-            for head, logits in heads.items()
-        ]
-        if view != "cam":
-            table.append(("features", f"features/{view}", output.feature, forward))
-    for view, p in zip(("glb", "pos", "neg"), projected, strict=True):
-        table.append(("proj_region", f"proj_region/{view}", p.region, forward))
-        table.append(("proj_gene", f"proj_gene/{view}", p.gene, forward))
-    rows: dict[str, list[Row]] = {}
-    for quantity, name, ours, tolerance in table:
-        ours, theirs = comparison.recorded(z, f"t0/{name}", ours)
-        scale = 1.0 if quantity == "mask" else None
-        rows.setdefault(quantity, []).append(
-            row(quantity, ours, theirs, tolerance, where=name, scale=scale)
-        )
-    return [worst(group, f"step 0 {name}") for name, group in rows.items()]
-
-
-def _weighted_sum(seen: objective.Views, grid: tuple[int, int]) -> jax.Array:
-    alpha = seen.activation.alpha
-    return jnp.einsum("bpd,bd->bp", seen.tokens, alpha).reshape(-1, *grid)
-
-
-def _pool(a: cam.Activation) -> jax.Array:
-    return cam.pooled(a.A, patch=a.A.shape[1] // a.projection.shape[1])
-
-
-def _gradients(z: Recording, ours: dict[str, np.ndarray], *, patches: int) -> Row:
-    fine = patches >= comparison.FINE_GRID
-    rows = comparison.tensors(
-        z,
-        "t0/grad/",
-        ours,
-        tolerance=TOLERANCES["gradient_fine" if fine else "gradient"],
-        scale_floor=comparison.GRADIENT_FLOOR,
-    )
-    return worst(rows, "step 0 gradients")
-
-
-def _parameters(
-    z: Recording, variables: Variables, steps: int, numbers: dict[str, Any]
-) -> list[Row]:
-    """Trained tensors, with few elements let off up to the rate, and EMA heads."""
-    named = convert.to_state_dict(variables, patch=numbers["patch"])
-    prefix = f"after{steps}/"
-    fast = numbers["lr"] > 1e-4
-    bound = TOLERANCES["parameter_fast" if fast else "parameter"]
-    rows = comparison.tensors(
-        z,
-        prefix,
-        named,
-        tolerance=bound,
-        absolute=True,
-        leave_out=("attention.key.bias",),
-    )
-    out = []
-    for what, group in (
-        ("parameters", [r for r in rows if not r.where.startswith("global_proj")]),
-        ("EMA projectors", [r for r in rows if r.where.startswith("global_proj")]),
-    ):
-        beyond = _beyond(z, prefix, named, group, bound)
-        chosen = worst(group, f"{what} after {steps}")
-        within = beyond <= comparison.LOOSE_ELEMENTS and chosen.max_abs <= numbers["lr"]
-        where = f"{chosen.where}, {beyond} elements beyond" if beyond else chosen.where
-        out.append(dataclasses.replace(chosen, ok=within, where=where))
-    return out
-
-
-def _beyond(
-    z: Recording,
-    prefix: str,
-    named: dict[str, np.ndarray],
-    rows: list[Row],
-    bound: float,
-) -> int:
-    """How many elements of the tensors that fail differ by more than the bound."""
-    count = 0
-    for name in (r.where.split("[")[0] for r in rows if not r.ok):
-        ours, theirs = comparison.recorded(z, prefix + name, named[name])
-        # Not (<=), so that NaN counts.
-        count += int(np.sum(~(np.abs(ours - theirs) <= bound)))
-    return count
-
-
-class _Steps:
-    """Collects what is recorded of every step."""
-
-    def __init__(self, z: Recording):
-        self.z = z
-        self.ours: dict[str, list[Any]] = {}
-
-    def add(
-        self,
-        seen: objective.Views,
-        terms: dict[str, jax.Array],
-        rate: float,
-        batch: Batch,
-    ) -> None:
-        """One step's figures, under the recording's names."""
-        b = batch.grade.shape[0]
-        a = seen.activation
-        score = jnp.take_along_axis(
-            seen.glb.global_logits, batch.grade[:, None], axis=1
-        ).sum()
-        found = {theirs: terms[ours] for ours, theirs in LOSSES.items()} | {
-            "cam_score_sum": score,
-            "mask": seen.hide.reshape(b, -1),
-            "cam_pooled": _pool(a).reshape(b, -1),
-            "cam_projection": a.projection,
-            "cam_v1": a.direction,
-            "lr_model": rate,
-            "lr_local_projectors": rate,
-        }
-        for name, value in found.items():
-            self.ours.setdefault(name, []).append(np.asarray(value))
-
-    def rows(self, base: float) -> list[Row]:
-        """One row a quantity: the step that differs most."""
-        rules = {name: ("loss", None) for name in LOSSES.values()} | {
-            "cam_score_sum": ("score", 1.0),
-            "mask": ("mask", 1.0),
-            "cam_pooled": ("component_later", None),
-            "cam_projection": ("component_later", None),
-            "cam_v1": ("component_later", None),
-            "lr_model": ("rate", base),
-            "lr_local_projectors": ("rate", base),
-        }
-        out = []
-        for name, (rule, scale) in rules.items():
-            steps = [
-                row(name, a, b, TOLERANCES[rule], scale=scale, where=f"step {t} ")
-                for t, (a, b) in enumerate(
-                    zip(self.ours[name], self.z[f"steps/{name}"], strict=True)
-                )
-            ]
-            out.append(worst(steps, f"all steps {name}"))
-        return out
-
-
-def replay_ddp(z: Recording, case: Recording) -> list[Row]:
-    """Losses and gradients of one and of two emulated processes (items 30, 32)."""
-    sized = dict(z) | {k: case[k] for k in case if k.startswith("cfg/")}
-    batch, variables = recording.batch_of(sized, 0), recording.variables_of(sized)
-    patch = recording.constants(sized)["patch"]
-    reference = jnp.asarray(case["t0/cam/v1"])
-    weights = {
-        "region": "lambda_region",
-        "dis": "lambda_dis_gene",
-        "float": "lambda_float_gene",
-    }
-    out = []
-    for world in (1, 2):
-        method = recording.method_of(sized, world_size_emulated=world)
-
-        @jax.jit
-        def run(weights, method=method):
-            weighted = dataclasses.replace(method, **weights)
-            return forward_backward(weighted, variables, batch, reference)
-
-        gradients = {}
-        for name in ("cls", *(f"cls+{term}" for term in weights), "full"):
-            on = {
-                field: getattr(method, field)
-                if name == "full" or name.endswith(f"+{term}")
-                else 0.0
-                for term, field in weights.items()
-            }
-            seen, _, terms, gradient = run(on)
-            gradients[name] = convert.to_state_dict(
-                Variables(gradient, {}), patch=patch
-            )
-            totals = _rank_totals(method, seen, terms, batch)
-            theirs = z[f"loss_total/world{world}/{name}"].reshape(-1)
-            quantity = f"world {world} loss {name}"
-            out.append(row(quantity, totals, theirs, TOLERANCES["loss"]))
-        grads = comparison.tensors(
-            z,
-            f"grad_full/world{world}/",
-            gradients["full"],
-            tolerance=TOLERANCES["gradient"],
-            scale_floor=comparison.GRADIENT_FLOOR,
-        )
-        out.append(worst(grads, f"world {world} gradients"))
-        norm = "model.vit.layernorm.weight"
-        for term in weights:
-            ours = gradients[f"cls+{term}"][norm] - gradients["cls"][norm]
-            theirs = z[f"grad_term_layernorm_weight/world{world}/{term}"]
-            quantity = f"world {world} gradient of {term}"
-            out.append(row(quantity, ours, theirs, TOLERANCES["gradient"]))
-    return out
-
-
-def _rank_totals(method, seen, terms, batch) -> np.ndarray:
-    """Each process's total: its own cross-entropy and the terms of all."""
-    world = method.world_size_emulated
-    cls = terms["global_cls"] + terms["pos_cls"] + method.lambda_neg * terms["neg_cls"]
-    background = jnp.full_like(batch.grade, method.num_classes)
-    own = []
-    for rank in np.split(np.arange(batch.grade.shape[0]), world):
-        value = losses.cross_entropy(seen.glb.global_logits[rank], batch.grade[rank])
-        value += losses.cross_entropy(seen.pos.local_logits[rank], batch.grade[rank])
-        value += method.lambda_neg * losses.cross_entropy(
-            seen.neg.local_logits[rank], background[rank]
-        )
-        own.append(value)
-    return np.stack([terms["total"] - cls + value for value in own])

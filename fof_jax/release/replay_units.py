@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fof_jax.release import cam, comparison, losses, objective
-from fof_jax.release.comparison import TOLERANCES, Row, row, worst
+from fof_jax.comparison import Row, row, worst
+from fof_jax.release import cam, losses, training
 from fof_jax.release.recording import CONSTANTS, Recording
+from fof_jax.release.tolerances import GRADIENT_FLOOR, TOLERANCES
 from fof_jax.shapes import Variables
 
 VIEWS = ("glb", "pos", "neg")
@@ -56,7 +57,7 @@ def _gradient(name: str, at: str, ours, theirs) -> Row:
     ours, theirs = np.asarray(ours), np.asarray(theirs)
     top = np.abs(theirs).max(axis=-1, keepdims=True)
     usual = np.median(top)
-    scale = np.maximum(top, max(comparison.GRADIENT_FLOOR * usual, 1e-6))
+    scale = np.maximum(top, max(GRADIENT_FLOOR * usual, 1e-6))
     tolerance = TOLERANCES["gradient"]
     return row(
         f"{name} gradient", ours / scale, theirs / scale, tolerance, scale=1.0, where=at
@@ -177,7 +178,7 @@ def _ema(z: Recording, at: str) -> list[Row]:
         params={"local_projectors": jnp.asarray(z[f"{at}/local"])},
         state={"global_projectors": jnp.asarray(z[f"{at}/global_before"])},
     )
-    state = objective.averaged(
+    state = training.averaged(
         variables, jnp.asarray(z[f"{at}/step"]), decay=CONSTANTS["ema_decay"]
     )
     ours, theirs = state["global_projectors"], z[f"{at}/global_after"]
@@ -186,7 +187,7 @@ def _ema(z: Recording, at: str) -> list[Row]:
 
 def _rates(z: Recording, at: str) -> list[Row]:
     warmup, total, base = (float(n) for n in z[f"{at}/warmup_total_base"])
-    schedule = objective.learning_rate(base=base, warmup=int(warmup), total=int(total))
+    schedule = training.learning_rate(base=base, warmup=int(warmup), total=int(total))
     theirs = z[f"{at}/lr"]
     steps = jnp.arange(len(theirs)) * int(z[f"{at}/stride"])
     ours = jax.jit(jax.vmap(schedule))(steps)

@@ -1,10 +1,11 @@
-"""Rows of a parity table: our arrays against recorded ones."""
+"""Bounds of a replay, and whole sets of tensors held against them."""
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+
+from fof_jax.comparison import Row, row
 
 # Largest difference, relative to what the comment names. A float32 run of the authors'
 # own code on another machine meets them with room to spare.
@@ -29,74 +30,6 @@ LOOSE_ELEMENTS = 5
 GRADIENT_FLOOR = 1e-3
 
 
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """One line of a parity table.
-
-    Attributes:
-      quantity: what is compared.
-      max_abs: largest absolute difference.
-      max_rel: the figure that is held against the tolerance.
-      tolerance: its bound.
-      ok: whether it keeps it.
-      where: step, tensor or index of the largest difference.
-    """
-
-    quantity: str
-    max_abs: float
-    max_rel: float
-    tolerance: float
-    ok: bool
-    where: str
-
-
-def row(
-    quantity: str,
-    ours: Any,
-    theirs: Any,
-    tolerance: float,
-    *,
-    scale: float | None = None,
-    where: str = "",
-) -> Row:
-    """Compares two arrays.
-
-    Args:
-      quantity: goes into the row.
-      ours, theirs: arrays of one shape, NumPy's or JAX's.
-      tolerance: bound of the largest difference over `scale`.
-      scale: None is the largest recorded magnitude; 1 compares absolutely.
-      where: goes before the index of the largest difference.
-
-    Raises:
-      ValueError: the shapes differ.
-    """
-    ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
-    if ours.shape != theirs.shape:
-        raise ValueError(
-            f"{quantity} {where}: got shape {ours.shape}, the recording has "
-            f"{theirs.shape}."
-        )
-    difference = np.abs(ours - theirs)
-    worst = float(difference.max(initial=0.0))
-    if scale is None:
-        scale = float(np.abs(theirs).max(initial=0.0)) or 1.0
-    at = ""
-    if difference.size > 1:
-        index = np.unravel_index(np.argmax(difference), difference.shape)
-        at = "[" + ",".join(map(str, index)) + "]"
-    rel = worst / scale
-    # NaN compares false: it is not ok.
-    return Row(quantity, worst, rel, tolerance, bool(rel <= tolerance), where + at)
-
-
-def worst(rows: list[Row], quantity: str) -> Row:
-    """One row for many: the first that fails worst, under another name."""
-    key = [r.max_rel / max(r.tolerance, 1e-30) for r in rows]
-    chosen = rows[int(np.argmax(key))]  # argmax returns the first NaN, if any
-    return dataclasses.replace(chosen, quantity=quantity, ok=all(r.ok for r in rows))
-
-
 def recorded(
     z: Mapping[str, np.ndarray], name: str, ours: Any
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -104,11 +37,6 @@ def recorded(
     if name in z:
         return np.asarray(ours), z[name]
     return np.asarray(ours).ravel()[::13], z[f"{name}@flat13"]
-
-
-def has(z: Mapping[str, np.ndarray], name: str) -> bool:
-    """Whether a recording holds the array, whole or thinned."""
-    return name in z or f"{name}@flat13" in z
 
 
 def tensors(
