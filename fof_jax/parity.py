@@ -40,7 +40,11 @@ CAM_BLOCK = -2
 
 
 def compare(
-    quantity: str, got: np.ndarray, want: np.ndarray, kind: str, unit: float | None
+    quantity: str,
+    got: np.ndarray | jax.Array,
+    want: np.ndarray,
+    kind: str,
+    unit: float | None,
 ) -> Row:
     """A row from two arrays.
 
