@@ -10,8 +10,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from configs import gbmlgg
-from fof_jax import parallel, train, vit
+from fof_jax import parallel, vit
 from fof_jax.data.store import Store
+from fof_jax.program import build_program
 from fof_jax.shapes import Batch
 
 
@@ -33,7 +34,7 @@ def config(**fields: Any) -> ConfigDict:
 
 
 def store(config: ConfigDict) -> Store:
-    """A store without images: what `train.build_program` asks of one is its names."""
+    """A store without images: what `program.build_program` asks of one is its names."""
     n = len(config.data.biomarkers)
     return Store(
         classes=tuple(config.data.classes),
@@ -94,8 +95,8 @@ class Step:
 
 
 def compile_step(config: ConfigDict) -> Step:
-    """Compiles `train.build_program(config).train` and draws a state for it."""
-    program = train.build_program(config, store(config))
+    """Compiles `program.build_program(config).train` and draws a state for it."""
+    program = build_program(config, store(config))
     local = batch(config)
     state = parallel.initial_state(
         program.method, program.adamw, jax.random.key(0), local

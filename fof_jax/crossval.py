@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from fof_jax import compilation, metrics, predictions, results_table, train
 from fof_jax.data import loader, splits, store
+from fof_jax.program import build_program, flat
 
 # Fields that may change between two runs on one workdir: they do not alter numbers.
 FREE_FIELDS = (
@@ -78,7 +79,7 @@ def run(
             "regions of the smallest fold. Pass a smaller --config.batch_size."
         )
     compilation.use_cache(workdir / "compiled")
-    program = train.build_program(config, data)
+    program = build_program(config, data)
     reader = loader.open_reader(data, config.data.image_size, config.data.cache)
     say(
         f"{len(data)} regions, {len(folds.folds)} folds ({config.data.scheme} split), "
@@ -143,7 +144,7 @@ def remember(config: ConfigDict, data: store.Store, workdir: Path) -> None:
       ValueError: with the fields that differ.
     """
     path = workdir / "config.json"
-    fields = json.loads(json.dumps(train.flat(config.to_dict())))
+    fields = json.loads(json.dumps(flat(config.to_dict())))
     fields["table_hash"] = data.table_hash
     if not path.exists():
         known = {"config": config.to_dict(), "fields": fields, "made_with": _origin()}

@@ -2,156 +2,34 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 from ml_collections import ConfigDict
 
 from fof_jax import (
     checkpoint,
-    method,
     optimizer,
     parallel,
     predictions,
     runlog,
-    vit,
+    weights,
 )
 from fof_jax.data import (
-    augment,
-    augment_spec,
     balance,
     loader,
     prefetch,
     splits,
     store,
 )
+from fof_jax.program import INIT, Program
 from fof_jax.shapes import Batch, Variables
-
-# Streams of the run's key; the order is part of a run's identity.
-_INIT, _AUGMENT, _STEP = range(3)
 
 
 class NonFiniteError(ArithmeticError):
     """A loss or gradient that is not a number; training cannot go on."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Program:
-    """What all folds share: the method and its compiled steps.
-
-    Attributes:
-      method: from the table in `method.py`.
-      adamw: the optimizer.
-      devices: the local devices in use.
-      train: one optimizer step, see `parallel.train_step`.
-      predict: logits of a batch, see `parallel.predict_step`.
-      key: of the run.
-    """
-
-    method: method.Method
-    adamw: optax.GradientTransformation
-    devices: Sequence[jax.Device]
-    train: parallel.Step
-    predict: Callable[[Variables, Batch], jax.Array]
-    key: jax.Array
-
-
-def check(config: ConfigDict) -> None:
-    """Refuses what no data can mend, before anything is drawn, read or compiled.
-
-    Raises:
-      ValueError: encoder, image size, dtype or method do not exist or fit.
-    """
-    _, patch = vit.variant(config.encoder)
-    vit.grid((config.data.image_size,) * 2, patch)
-    compute_dtype(config.compute_dtype, jax.default_backend())
-    method.find(config.method)
-
-
-def build_method(config: ConfigDict, data: store.Store) -> method.Method:
-    """The method that a config names, for the classes and markers of a store."""
-    size, patch = vit.variant(config.encoder)
-    side = config.data.image_size
-    encoder = vit.ViT(
-        size=size,
-        patch=patch,
-        image_size=(side, side),
-        layer_norm_eps=config.layer_norm_eps,
-        compute_dtype=compute_dtype(config.compute_dtype, jax.default_backend()),
-        implementation=config.attention,
-        remat=config.remat,
-    )
-    available = flat(config.to_dict()) | {
-        "encoder": encoder,
-        "num_classes": len(data.classes),
-        "num_biomarkers": len(data.biomarkers),
-        "num_floats": len(data.float_markers),
-    }
-    return method.create(config.method, available)
-
-
-def build_program(config: ConfigDict, data: store.Store) -> Program:
-    """Method, optimizer and steps; nothing compiles before the first batch."""
-    key = jax.random.key(config.seed)
-    made = build_method(config, data)
-    spec = augment_spec.Augmentation(**config.augment.to_dict())
-    devices = parallel.choose_devices(config.batch_size, config.devices)
-    options = config.optimizer
-    adamw = optimizer.adamw(
-        beta1=options.beta1,
-        beta2=options.beta2,
-        eps=options.eps,
-        weight_decay=options.weight_decay,
-    )
-    draw = functools.partial(
-        augment.augment,
-        seed_key=jax.random.fold_in(key, _AUGMENT),
-        spec=spec,
-        color=config.data.color,
-        colour_views=made.colour_views,
-    )
-    plain = functools.partial(augment.normalise, color=config.data.color)
-    step_key = jax.random.fold_in(key, _STEP)
-    return Program(
-        method=made,
-        adamw=adamw,
-        devices=devices,
-        train=parallel.train_step(made, adamw, draw, step_key, devices),
-        predict=parallel.predict_step(made, plain, devices),
-        key=key,
-    )
-
-
-def compute_dtype(name: str, platform: str) -> Any:
-    """The dtype of activations by its name in the config.
-
-    Raises:
-      ValueError: the name is none of float32, bfloat16 and auto.
-    """
-    names = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-    if name == "auto":
-        return jnp.float32 if platform == "cpu" else jnp.bfloat16
-    if name not in names:
-        raise ValueError(
-            f"compute_dtype: {name!r} is not known. Expected float32, bfloat16 or auto."
-        )
-    return names[name]
-
-
-def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested fields by flat name: cam.block is cam_block."""
-    out: dict[str, Any] = {}
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            out |= flat(value, f"{prefix}{name}_")
-        else:
-            out[prefix + name] = value
-    return out
 
 
 def train_fold(
@@ -188,10 +66,10 @@ def train_fold(
     total = config.epochs * per_epoch
 
     # --- State: fresh, or the newest whole checkpoint ---
-    weights = None
+    of_class = None
     if config.data.class_weights:
         data = reader.store
-        weights = balance.class_weights(data.grades[train_rows], len(data.classes))
+        of_class = balance.class_weights(data.grades[train_rows], len(data.classes))
     batches = functools.partial(
         loader.train_batches,
         reader.store,
@@ -204,13 +82,17 @@ def train_fold(
         workers=config.data.workers,
         threads=config.data.threads,
     )
-    example = _weighted(next(batches()), weights)
+    example = _weighted(next(batches()), of_class)
     state = parallel.initial_state(
         program.method,
         program.adamw,
-        jax.random.fold_in(jax.random.fold_in(program.key, _INIT), fold),
+        jax.random.fold_in(jax.random.fold_in(program.key, INIT), fold),
         example,
     )
+    if config.init.checkpoint:
+        given = weights.read(Path(config.init.checkpoint))
+        begun = weights.start_from(state.variables, given, say=say)
+        state = dataclasses.replace(state, params=begun.params, state=begun.state)
     kept = checkpoint.Checkpoints(folder / "checkpoints", say=say)
     restored = kept.restore(state)
     if restored is not None:
@@ -231,7 +113,7 @@ def train_fold(
     with log:
         pending: list[tuple[int, dict, Batch, float]] = []
         ahead = prefetch.Prefetch(
-            (_weighted(batch, weights) for batch in batches(start_step=first)),
+            (_weighted(batch, of_class) for batch in batches(start_step=first)),
             lambda batch: parallel.place(batch, program.devices),
         )
         steps = zip(range(first, total), ahead, strict=False)
@@ -300,11 +182,11 @@ def predict(
     )
 
 
-def _weighted(batch: Batch, weights: np.ndarray | None) -> Batch:
+def _weighted(batch: Batch, of_class: np.ndarray | None) -> Batch:
     """Gives each row the weight of its class, if classes are weighted."""
-    if weights is None:
+    if of_class is None:
         return batch
-    return dataclasses.replace(batch, weight=weights[batch.grade])
+    return dataclasses.replace(batch, weight=of_class[batch.grade])
 
 
 def _settle(

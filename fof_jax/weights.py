@@ -8,10 +8,12 @@ have too.
 import json
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
@@ -78,6 +80,63 @@ def read(folder: Path) -> Variables:
         )
         tree = reader.restore(path, args=ocp.args.PyTreeRestore(restore_args=kinds))
     return Variables(params=tree["params"], state=tree.get("state", {}))
+
+
+def start_from(
+    fresh: Variables, given: Variables, *, say: Callable[[str], None]
+) -> Variables:
+    """Fresh variables with the given weights in their place.
+
+    Whole parts (encoder, classifier, …) may be missing from what is given: they stay
+    as drawn, which is said. A part that is there has to fit to the last number.
+
+    Args:
+      fresh: of the method that is to be trained.
+      given: of `read`.
+      say: prints a line.
+
+    Raises:
+      ValueError: a tensor has another shape, is missing from its part, or is not of
+        this model; the first of each by name, with both shapes.
+    """
+    begun: dict[str, dict[str, Any]] = {}
+    for name in ("params", "state"):
+        wanted, found = getattr(fresh, name), getattr(given, name)
+        extra = sorted(set(found) - set(wanted))
+        if extra:
+            raise ValueError(
+                f"init.checkpoint: it holds {', '.join(extra)}, which this method does "
+                f"not have ({', '.join(wanted) or 'nothing'}). Was it made by another "
+                "method?"
+            )
+        begun[name] = {
+            part: _fitted(part, tree, found[part]) if part in found else tree
+            for part, tree in wanted.items()
+        }
+        drawn = sorted(set(wanted) - set(found))
+        if found:
+            say(f"init.checkpoint: {', '.join(sorted(found))} loaded")
+        if drawn:
+            say(f"init.checkpoint: {', '.join(drawn)} not in it, drawn at random")
+    return Variables(params=begun["params"], state=begun["state"])
+
+
+def _fitted(part: str, wanted: Any, found: Any) -> Any:
+    shapes, there = (
+        {
+            part + jax.tree_util.keystr(path): np.shape(leaf)
+            for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+        }
+        for tree in (wanted, found)
+    )
+    for name in sorted(set(shapes) | set(there)):
+        if shapes.get(name) != there.get(name):
+            raise ValueError(
+                f"init.checkpoint: {name} has shape {there.get(name, 'none')} there "
+                f"and {shapes.get(name, 'none')} in the model that the config "
+                "describes. Compare encoder, image_size, classes and biomarkers."
+            )
+    return jax.tree.map(lambda _, leaf: jnp.asarray(leaf), wanted, found)
 
 
 def _place(folder: Path) -> tuple[Path, str]:

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fof_jax import checkpoint, train
+from fof_jax import checkpoint
 from fof_jax.cli.main import main
+from fof_jax.program import flat
 
 ROOT = Path(__file__).parents[1]
 SMALL = [
@@ -167,6 +168,28 @@ def test_class_weights_change_the_loss(finished, data, tmp_path):
     assert lines[0] != lines[1]
 
 
+def test_a_run_begins_with_given_weights(finished, data, tmp_path, capsys):
+    one = ["--config.fold=0", "--config.epochs=1", "--config.optimizer.warmup_epochs=0"]
+    given = f"--config.init.checkpoint={finished}/fold_0"
+    assert launch(data, tmp_path / "with", *one, given) == 0
+    assert "classifier, encoder, projectors loaded" in capsys.readouterr().out
+    assert launch(data, tmp_path / "without", *one) == 0
+    first = [
+        json.loads((tmp_path / n / "fold_0/metrics.jsonl").read_text().split("\n")[0])
+        for n in ("with", "without")
+    ]
+    assert first[0]["total"] != first[1]["total"]
+
+
+def test_weights_of_another_size_are_refused_with_both_shapes(
+    finished, data, tmp_path, capsys
+):
+    given = f"--config.init.checkpoint={finished}/fold_0"
+    assert launch(data, tmp_path, given, "--config.encoder=mu/8") == 2
+    err = capsys.readouterr().err
+    assert "(768, 64) there and (192, 64) in the model" in err
+
+
 def test_a_loss_that_is_not_finite_stops_the_run(data, tmp_path, capsys):
     # A learning rate of 1e30 throws the parameters away in the second step.
     more = ("--config.optimizer.learning_rate=1e30", "--config.fold=0")
@@ -204,4 +227,4 @@ def test_bad_values_leave_one_message(data, tmp_path, capsys, words, message):
 
 
 def test_flat_names():
-    assert train.flat({"a": 1, "b": {"c": {"d": 2}}}) == {"a": 1, "b_c_d": 2}
+    assert flat({"a": 1, "b": {"c": {"d": 2}}}) == {"a": 1, "b_c_d": 2}

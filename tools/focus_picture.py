@@ -16,16 +16,17 @@ import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image
 
-from fof_jax import checkpoint, parallel, train
+from fof_jax import checkpoint, parallel
 from fof_jax.cli import stores
 from fof_jax.data import augment, loader
+from fof_jax.program import build_program
 
 
 def main(workdir: Path, fold: int, row: int, out: Path) -> None:
     """Restores the newest checkpoint of the fold and draws."""
     config = ConfigDict(json.loads((workdir / "config.json").read_text())["config"])
     data = stores.prepare(config)
-    program = train.build_program(config, data)
+    program = build_program(config, data)
     batch = next(
         loader.eval_batches(
             data,

@@ -28,7 +28,7 @@ def run(flags: argparse.Namespace) -> int:
     # Imported here: --help and a misspelt field should not wait for JAX.
     import jax
 
-    from fof_jax import crossval, train
+    from fof_jax import crossval, program
     from fof_jax.cli import stores
 
     # Accelerators do not look at it. Where JAX has started already (a notebook), its
@@ -37,7 +37,7 @@ def run(flags: argparse.Namespace) -> int:
         jax.config.update("jax_num_cpu_devices", config.cpu_devices)
 
     workdir = flags.workdir or default_workdir(config_flag.name_of(flags.config_words))
-    train.check(config)
+    program.check(config)
     store = stores.prepare(config)
     crossval.run(config, store, workdir, say=_say)
     print(f"results: {workdir / 'results.json'}")

@@ -1,0 +1,132 @@
+"""What all folds of a run share, built from its configuration."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from ml_collections import ConfigDict
+
+from fof_jax import method, optimizer, parallel, vit
+from fof_jax.data import augment, augment_spec, store
+from fof_jax.shapes import Batch, Variables
+
+# Streams of the run's key; the order is part of a run's identity.
+INIT, AUGMENT, STEP = range(3)
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """What all folds share: the method and its compiled steps.
+
+    Attributes:
+      method: from the table in `method.py`.
+      adamw: the optimizer.
+      devices: the local devices in use.
+      train: one optimizer step, see `parallel.train_step`.
+      predict: logits of a batch, see `parallel.predict_step`.
+      key: of the run.
+    """
+
+    method: method.Method
+    adamw: optax.GradientTransformation
+    devices: Sequence[jax.Device]
+    train: parallel.Step
+    predict: Callable[[Variables, Batch], jax.Array]
+    key: jax.Array
+
+
+def check(config: ConfigDict) -> None:
+    """Refuses what no data can mend, before anything is drawn, read or compiled.
+
+    Raises:
+      ValueError: encoder, image size, dtype or method do not exist or fit.
+    """
+    _, patch = vit.variant(config.encoder)
+    vit.grid((config.data.image_size,) * 2, patch)
+    compute_dtype(config.compute_dtype, jax.default_backend())
+    method.find(config.method)
+
+
+def build_method(config: ConfigDict, data: store.Store) -> method.Method:
+    """The method that a config names, for the classes and markers of a store."""
+    size, patch = vit.variant(config.encoder)
+    side = config.data.image_size
+    encoder = vit.ViT(
+        size=size,
+        patch=patch,
+        image_size=(side, side),
+        layer_norm_eps=config.layer_norm_eps,
+        compute_dtype=compute_dtype(config.compute_dtype, jax.default_backend()),
+        implementation=config.attention,
+        remat=config.remat,
+    )
+    available = flat(config.to_dict()) | {
+        "encoder": encoder,
+        "num_classes": len(data.classes),
+        "num_biomarkers": len(data.biomarkers),
+        "num_floats": len(data.float_markers),
+    }
+    return method.create(config.method, available)
+
+
+def build_program(config: ConfigDict, data: store.Store) -> Program:
+    """Method, optimizer and steps; nothing compiles before the first batch."""
+    key = jax.random.key(config.seed)
+    made = build_method(config, data)
+    spec = augment_spec.Augmentation(**config.augment.to_dict())
+    devices = parallel.choose_devices(config.batch_size, config.devices)
+    options = config.optimizer
+    adamw = optimizer.adamw(
+        beta1=options.beta1,
+        beta2=options.beta2,
+        eps=options.eps,
+        weight_decay=options.weight_decay,
+    )
+    draw = functools.partial(
+        augment.augment,
+        seed_key=jax.random.fold_in(key, AUGMENT),
+        spec=spec,
+        color=config.data.color,
+        colour_views=made.colour_views,
+    )
+    plain = functools.partial(augment.normalise, color=config.data.color)
+    step_key = jax.random.fold_in(key, STEP)
+    return Program(
+        method=made,
+        adamw=adamw,
+        devices=devices,
+        train=parallel.train_step(made, adamw, draw, step_key, devices),
+        predict=parallel.predict_step(made, plain, devices),
+        key=key,
+    )
+
+
+def compute_dtype(name: str, platform: str) -> Any:
+    """The dtype of activations by its name in the config.
+
+    Raises:
+      ValueError: the name is none of float32, bfloat16 and auto.
+    """
+    names = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+    if name == "auto":
+        return jnp.float32 if platform == "cpu" else jnp.bfloat16
+    if name not in names:
+        raise ValueError(
+            f"compute_dtype: {name!r} is not known. Expected float32, bfloat16 or auto."
+        )
+    return names[name]
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested fields by flat name: cam.block is cam_block."""
+    out: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            out |= flat(value, f"{prefix}{name}_")
+        else:
+            out[prefix + name] = value
+    return out
