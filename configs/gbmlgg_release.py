@@ -70,7 +70,8 @@ def get_config(arg: str = "") -> ConfigDict:
     # [n] 27: raw keeps the integers; zscore_trunc cuts z-scores to integers, as their
     # data file likely did.
     config.data.label_transform = "raw"
-    # [n] 27: of each biomarker, for zscore_trunc (fof_jax.release.labels.fit).
+    # [n] 27: of each biomarker, for zscore_trunc; () takes them from the whole cohort,
+    # as upstream took them from records that the test folds share (49).
     config.data.label_means = ()
     config.data.label_stds = ()
     # [n] 46: KFold over regions, seed 42.

@@ -104,14 +104,18 @@ def create(name: str, available: Mapping[str, Any]) -> Method:
       ValueError: as `find`; or something that the method needs is not there.
     """
     build = find(name)
-    needed = inspect.signature(build).parameters
-    missing = [field for field in needed if field not in available]
+    named = inspect.signature(build).parameters
+    missing = [
+        field
+        for field, parameter in named.items()
+        if field not in available and parameter.default is inspect.Parameter.empty
+    ]
     if missing:
         raise ValueError(
             f"method {name!r}: the configuration has no field for "
             f"{', '.join(missing)}. Compare with a config in configs/ that uses it."
         )
-    return build(**{field: available[field] for field in needed})
+    return build(**{f: value for f, value in available.items() if f in named})
 
 
 def parameter_count(params: Params) -> int:

@@ -69,6 +69,7 @@ def build_method(config: ConfigDict, data: store.Store) -> method.Method:
         "num_classes": len(data.classes),
         "num_biomarkers": len(data.biomarkers),
         "num_floats": len(data.float_markers),
+        "biomarker_table": data.biomarker_values,
     }
     return method.create(config.method, available)
 

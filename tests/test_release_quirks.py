@@ -496,6 +496,17 @@ def test_truncated_z_scores_turn_labels_round():  # 27
     )
 
 
+def test_label_figures_come_from_the_cohort_where_none_are_given():
+    table = np.array([[0, 1], [1, 1], [1, -1], [1, 2]])
+    given = {"data_label_transform": "zscore_trunc", "num_biomarkers": 2}
+    method = make(**given, biomarker_table=table)
+    assert method.label_means == pytest.approx((0.75, 0.75))
+    deviations = (np.sqrt(0.1875), np.sqrt(1.1875))
+    assert method.label_stds == pytest.approx(deviations)
+    with pytest.raises(ValueError, match="needs a mean"):
+        make(**given)
+
+
 def test_label_transform_enters_the_loss(variables, batch, seen):  # 27
     raw = terms_of(make(), variables, seen, batch)[1]
     method = make(

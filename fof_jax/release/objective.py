@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
@@ -250,8 +251,12 @@ def build(
     data_label_transform: str,
     data_label_means: tuple[float, ...],
     data_label_stds: tuple[float, ...],
+    biomarker_table: Int[np.ndarray, "n N"] | None = None,
 ) -> Release:
     """The method from plain numbers; see `Release` and `model.Model`.
+
+    `biomarker_table` holds the status of all records of the cohort: `zscore_trunc`
+    takes means and deviations from it where none are given.
 
     Raises:
       ValueError: no process, a term without the columns it needs, or a label transform
@@ -271,6 +276,9 @@ def build(
                 f"{field}: got {weight}, but data.{what} names no column. Name some, "
                 f"or pass --config.{field}=0."
             )
+    if data_label_transform == "zscore_trunc" and not data_label_means:
+        if biomarker_table is not None:
+            data_label_means, data_label_stds = labels.fit(biomarker_table)
     labels.check(
         name=data_label_transform,
         means=tuple(data_label_means),
