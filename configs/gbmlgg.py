@@ -179,7 +179,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config.augment.stain = config_dict.placeholder(float)  # density 1 ± this; 0, 0
 
     config.init = ConfigDict()
-    # Folder of imported weights; unset draws them at random.
+    # [n] Folder of weights to begin with: what `import` made, or a fold of a run; unset
+    # draws them at random. Sec. IV-A begins with an ImageNet ViT-Tiny.
     config.init.checkpoint = config_dict.placeholder(str)
 
     config.debug = ConfigDict()
