@@ -64,9 +64,9 @@ def get_config(arg: str = "") -> ConfigDict:
     # Images in a prediction batch.
     config.eval_batch_size = 8
 
-    # [n] Sec. IV-A: ViT-Tiny; patch 16 as in the authors' code (RELEASE 38).
+    # [n] Sec. IV-A: ViT-Tiny; patch 16 as in the authors' code (docs/parity.md, 38).
     config.encoder = "Ti/16"
-    # [n] P10; weights that are loaded bring theirs.
+    # [n] P10. Weights from elsewhere may want another.
     config.layer_norm_eps = 1e-6
     # [n] float32, bfloat16, or auto: bfloat16 on GPU and TPU, float32 on CPU.
     # Parameters, softmax, LayerNorm statistics and losses are float32 in each.
@@ -74,7 +74,8 @@ def get_config(arg: str = "") -> ConfigDict:
     # Attention: auto, chunked, cudnn, pallas or naive (fof_jax/attention.py).
     config.attention = "auto"
     # What the backward pass keeps of a block (fof_jax/vit.py): none, attention, output
-    # or block. output was smallest and as fast as any (docs/performance.md).
+    # or block. output takes a third less temporary memory than attention in the same
+    # CPU time (docs/performance.md).
     config.remat = "output"
 
     # [n] Sec. III-B: "theta … set at 0.5".
@@ -123,7 +124,7 @@ def get_config(arg: str = "") -> ConfigDict:
     # [n] Float columns; the paper uses none.
     config.data.float_markers = ()
     # [n] patient keeps a patient on one side of a split; roi is the authors' KFold
-    # over regions (RELEASE 46); fold is the table's own column; pnas15 the 15
+    # over regions (docs/parity.md, 46); fold is the table's own column; pnas15 the 15
     # randomisations of pnas_splits.csv; pickle a split pickle (fof_jax/data/given.py).
     # The last two bring their own number of folds.
     config.data.scheme = "patient"
@@ -151,8 +152,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config.data.threads = 2
 
     # [n] Augmentation, on the device. paper is P11, the four of Sec. IV-A: cropping,
-    # colour jittering, flipping, distortion; release is the authors' code (RELEASE
-    # 43-45); off is none.
+    # colour jittering, flipping, distortion; release is the authors' code
+    # (docs/parity.md, 43-45); off is none.
     config.augment = ConfigDict()
     config.augment.preset = "paper"
     # [n] Amounts; unset is the preset's (fof_jax/data/augment_spec.py). Paper, release:

@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
 from fof_jax import compilation, metrics, predictions, results_table, train
 from fof_jax.data import loader, splits, store
+from fof_jax.method import Method
 from fof_jax.program import build_program, flat
+from fof_jax.shapes import Batch
 
 # Fields that may change between two runs on one workdir: they do not alter numbers.
 FREE_FIELDS = (
@@ -64,23 +67,27 @@ def run(
         configuration does not fit the data.
       train.NonFiniteError: training diverged.
     """
-    # --- The workdir and its files ---
-    workdir.mkdir(parents=True, exist_ok=True)
-    remember(config, data, workdir)
+    # --- Everything that can be refused, before anything is written ---
+    jax.config.update("jax_debug_nans", config.debug.nans)
+    refuse_another(config, data, workdir)
     folds = _splits(config, data, workdir)
     wanted = _wanted(config.fold, len(folds.folds), workdir)
-
-    # --- What all folds share ---
-    jax.config.update("jax_debug_nans", config.debug.nans)
     smallest = min(len(rows) for rows, _ in folds.folds)
     if smallest < config.batch_size:
         raise ValueError(
             f"batch_size: {config.batch_size} is more than the {smallest} training "
             "regions of the smallest fold. Pass a smaller --config.batch_size."
         )
-    compilation.use_cache(workdir / "compiled")
     program = build_program(config, data)
+    try_out(program.method, config.data.image_size)
     reader = loader.open_reader(data, config.data.image_size, config.data.cache)
+
+    # --- The workdir and its files ---
+    workdir.mkdir(parents=True, exist_ok=True)
+    remember(config, data, workdir)
+    if not (workdir / "splits.json").exists():
+        splits.write_splits(workdir / "splits.json", folds, data)
+    compilation.use_cache(workdir / "compiled")
     say(
         f"{len(data)} regions, {len(folds.folds)} folds ({config.data.scheme} split), "
         f"method {config.method}, encoder {config.encoder}, "
@@ -121,6 +128,8 @@ def conclude(
         for average in metrics.AVERAGES:
             if results["units"][unit] is None:
                 continue
+            # The paper's figures are per region and micro-averaged.
+            like_the_papers = (unit, average) == ("region", "micro")
             say(
                 results_table.format_table(
                     results,
@@ -128,7 +137,7 @@ def conclude(
                     scheme=config.data.scheme,
                     caption=caption,
                     average=average,
-                    paper_row=config.paper_row,
+                    paper_row=config.paper_row if like_the_papers else None,
                 )
             )
             say("")
@@ -137,24 +146,20 @@ def conclude(
     return results
 
 
-def remember(config: ConfigDict, data: store.Store, workdir: Path) -> None:
-    """Writes config.json once; refuses a workdir of another configuration.
+def refuse_another(config: ConfigDict, data: store.Store, workdir: Path) -> None:
+    """Refuses a workdir that another configuration or table has begun.
 
     Raises:
       ValueError: with the fields that differ.
     """
     path = workdir / "config.json"
-    fields = json.loads(json.dumps(flat(config.to_dict())))
-    fields["table_hash"] = data.table_hash
     if not path.exists():
-        known = {"config": config.to_dict(), "fields": fields, "made_with": _origin()}
-        write_json(path, known)
         return
+    fields = _fields(config, data)
     before = json.loads(path.read_text())["fields"]
-    names = sorted(set(before) | set(fields) - set(FREE_FIELDS))
     changed = [
         f"  {name}: {before.get(name)!r} there, {fields.get(name)!r} now"
-        for name in names
+        for name in sorted(set(before) | set(fields))
         if name not in FREE_FIELDS and before.get(name) != fields.get(name)
     ]
     if changed:
@@ -163,6 +168,35 @@ def remember(config: ConfigDict, data: store.Store, workdir: Path) -> None:
             + "\n".join(changed)
             + "\nGo back to those values, or pass a new --workdir."
         )
+
+
+def try_out(made: Method, image_size: int) -> None:
+    """Traces the method's initialisation without computing it.
+
+    Raises:
+      ValueError: what the method or its encoder refuse.
+    """
+    shape = (1, image_size, image_size, 3)
+    image = jax.ShapeDtypeStruct(shape, np.uint8)
+    nothing = dict.fromkeys(
+        ("grade", "biomarkers", "known", "floats", "index", "epoch", "valid")
+    )
+    jax.eval_shape(made.init, jax.random.key(0), Batch(image=image, **nothing))
+
+
+def remember(config: ConfigDict, data: store.Store, workdir: Path) -> None:
+    """Writes config.json, once: the configuration, and what the run was made with."""
+    path = workdir / "config.json"
+    if not path.exists():
+        fields = _fields(config, data)
+        known = {"config": config.to_dict(), "fields": fields, "made_with": _origin()}
+        write_json(path, known)
+
+
+def _fields(config: ConfigDict, data: store.Store) -> dict[str, Any]:
+    """Every field by its flat name, as JSON gives it back, and the table's hash."""
+    flattened = json.loads(json.dumps(flat(config.to_dict())))
+    return flattened | {"table_hash": data.table_hash}
 
 
 def write_json(path: Path, value: object) -> None:
@@ -174,12 +208,11 @@ def write_json(path: Path, value: object) -> None:
 
 def _splits(config: ConfigDict, data: store.Store, workdir: Path) -> splits.Splits:
     path = workdir / "splits.json"
-    if not path.exists():
-        made = splits.make_splits(
-            data, scheme=config.data.scheme, folds=config.folds, seed=config.seed
-        )
-        splits.write_splits(path, made, data)
-    return splits.read_splits(path, data)
+    if path.exists():
+        return splits.read_splits(path, data)
+    return splits.make_splits(
+        data, scheme=config.data.scheme, folds=config.folds, seed=config.seed
+    )
 
 
 def _wanted(fold: int | None, folds: int, workdir: Path) -> Sequence[int]:

@@ -280,7 +280,8 @@ def _all_steps(
     for name in ("cls_glb", "cls_pos", "cls_neg", "cls", "frl", "mca", "total"):
         want = recording[f"steps/loss_{name}"]
         got = np.array([float(h[name]) for h in history])
-        relative = np.abs(got - want) / np.abs(want)
+        # Eq. (5) is exactly 0 where nothing is known: compared absolutely.
+        relative = np.abs(got - want) / np.where(want == 0, 1, np.abs(want))
         for label, kind, worst in (
             (f"step 0 loss/{name}", "first loss", relative[0]),
             (f"all steps loss/{name}", "losses", relative.max()),

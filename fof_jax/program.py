@@ -16,6 +16,14 @@ from fof_jax.shapes import Batch, Variables
 
 # Streams of the run's key; the order is part of a run's identity.
 INIT, AUGMENT, STEP = range(3)
+POSITIVE = (
+    "epochs",
+    "batch_size",
+    "folds",
+    "save_every",
+    "log_every",
+    "eval_batch_size",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,11 +51,18 @@ def check(config: ConfigDict) -> None:
     """Refuses what no data can mend, before anything is drawn, read or compiled.
 
     Raises:
-      ValueError: encoder, image size, dtype or method do not exist or fit.
+      ValueError: encoder, image size, dtype or method do not exist or fit; a count
+        that has to be positive is not.
     """
     _, patch = vit.variant(config.encoder)
     vit.grid((config.data.image_size,) * 2, patch)
     compute_dtype(config.compute_dtype, jax.default_backend())
+    for field in POSITIVE:
+        if config[field] < 1:
+            raise ValueError(
+                f"{field}: got {config[field]}, expected 1 or more. Pass another "
+                f"--config.{field}."
+            )
     method.find(config.method)
 
 

@@ -28,7 +28,7 @@ from fof_jax.program import INIT, Program
 from fof_jax.shapes import Batch, Variables
 
 
-class NonFiniteError(ArithmeticError):
+class NonFiniteError(FloatingPointError):
     """A loss or gradient that is not a number; training cannot go on."""
 
 
@@ -89,15 +89,15 @@ def train_fold(
         jax.random.fold_in(jax.random.fold_in(program.key, INIT), fold),
         example,
     )
-    if config.init.checkpoint:
-        given = weights.read(Path(config.init.checkpoint))
-        begun = weights.start_from(state.variables, given, say=say)
-        state = dataclasses.replace(state, params=begun.params, state=begun.state)
     kept = checkpoint.Checkpoints(folder / "checkpoints", say=say)
     restored = kept.restore(state)
     if restored is not None:
         state = restored
         say(f"fold {fold}: goes on from step {int(state.step)} of {total}")
+    elif config.init.checkpoint:
+        given = weights.read(Path(config.init.checkpoint))
+        begun = weights.start_from(state.variables, given, say=say)
+        state = dataclasses.replace(state, params=begun.params, state=begun.state)
     first = int(state.step)
     log = runlog.RunLog(
         folder,

@@ -187,6 +187,8 @@ def test_gbmlgg_from_distribution_to_folds(tmp_path):
     assert prepare(config).images[0] == "TCGA-AA-0000-01Z-00-DX1.abc_0.png"
     assert "scheme patient: 0.0%" in call("split", config)
     config.data.subset = "graded"
+    with pytest.raises(ValueError, match="was built as 'subset molecular'"):
+        prepare(config)
     assert "19 images of 10 patients" in call("build", config)
 
 

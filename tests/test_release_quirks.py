@@ -694,3 +694,22 @@ def test_average_state_keeps_its_form(method, variables):
     after = method.after_update(variables, jnp.asarray(0))
     assert jax.tree.structure(after) == jax.tree.structure(variables.state)
     assert isinstance(variables, Variables)
+
+
+def test_training_uses_the_schedule_and_the_optimizer_that_are_replayed():
+    # Recordings are replayed with release/training.py; a run uses fof_jax/optimizer.py.
+    from fof_jax import optimizer
+
+    for t in (0, 1, 7, 15, 40, 70):
+        ours = optimizer.cosine(t, learning_rate=1e-4, total_steps=70, warmup_steps=15)
+        replayed = training.learning_rate(base=1e-4, warmup=15, total=70)(t)
+        assert ours == pytest.approx(float(replayed), rel=1e-6, abs=1e-12)
+    params = {"w": jnp.asarray([0.5, -2.0]), "b": jnp.asarray([0.1])}
+    gradient = {"w": jnp.asarray([1e-3, 0.2]), "b": jnp.asarray([-3.0])}
+    theirs = training.optimizer(lambda _: 1e-3, weight_decay=0.01)
+    update, _ = theirs.update(gradient, theirs.init(params), params)
+    ours = optimizer.adamw(beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.01)
+    direction, _ = ours.update(gradient, ours.init(params), params)
+    moved = optimizer.apply(params, direction, jnp.float32(1e-3))
+    for name, value in params.items():
+        np.testing.assert_allclose(moved[name], value + update[name], rtol=1e-6)

@@ -23,6 +23,12 @@ class Model(nn.Module):
 
     def setup(self) -> None:
         """Declares the classifier."""
+        depth = self.encoder.size.depth
+        if not -depth <= self.cam_block < 0:
+            raise ValueError(
+                f"cam.block: got {self.cam_block}, expected -{depth} … -1 for an "
+                f"encoder of {depth} blocks."
+            )
         self.classifier = nn.Dense(self.num_classes)
 
     def head(self, image: Float[Array, "B H W C"]) -> Float[Array, "B P D"]:

@@ -18,7 +18,14 @@ from ml_collections import ConfigDict
 
 from fof_jax.cli import config as config_flag
 from fof_jax.cli.lines import Out, warnings_to
-from fof_jax.cli.stores import phantom_store, prepare, read_raw, source, write_store
+from fof_jax.cli.stores import (
+    phantom_store,
+    prepare,
+    read_raw,
+    source,
+    subset_of,
+    write_store,
+)
 from fof_jax.data import columns, duplicates
 from fof_jax.data.oddities import warn_of_oddities
 from fof_jax.data.sizes import check_sizes, measure
@@ -93,7 +100,7 @@ def _build(config: ConfigDict, out: Out) -> None:
         store = phantom_store(config, out)
     else:
         cohort = read_raw(config, out)
-        write_store(config, cohort, "", out)
+        write_store(config, cohort, subset_of(config), out)
         store = open_store(config.data.dir, config.data.name)
     _summary(store, out)
     print(f"store: {store.folder}", file=out)

@@ -122,7 +122,7 @@ def read_raw(config: ConfigDict, out: Out) -> Cohort:
     """The checked cohort of gbmlgg or of the user's table."""
     progress, threads = progress_to("checked", out), max(config.data.threads, 1)
     if source(config) == "gbmlgg":
-        subset = config.data.get("subset", "molecular")
+        subset = config.data.subset
         cohort = gbmlgg.make_cohort(_raw(config), subset=subset)
         raise_faults(
             _raw(config), check_images(cohort, threads=threads, progress=progress)
@@ -194,9 +194,22 @@ def phantom_store(config: ConfigDict, out: Out) -> Store:
         return open_store(config.data.dir, "phantom")
 
 
+def subset_of(config: ConfigDict) -> str:
+    """What a store is asked to remember of its making: the subset of gbmlgg."""
+    return f"subset {config.data.subset}" if source(config) == "gbmlgg" else ""
+
+
 def _open_built(config: ConfigDict) -> Store:
     try:
-        return open_store(config.data.dir, config.data.name)
+        store = open_store(config.data.dir, config.data.name)
+        if store.origin != subset_of(config):
+            raise ValueError(
+                f"data.subset is {config.data.subset!r}; the store at {store.folder} "
+                f"was built as {store.origin!r}. Build again: python launch.py data "
+                "build --config=configs/gbmlgg.py --config.data.subset="
+                f"{config.data.subset}, or set the field back."
+            )
+        return store
     except MissingDataError:
         if config.data.name == "gbmlgg":
             # Where the raw files are missing too, the message says what to get.

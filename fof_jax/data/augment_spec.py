@@ -49,7 +49,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "hue": 0.02,
         "elastic": 0.02,
     },
-    # RELEASE 45; what each does is in data/rearrange.py and data/colour.py.
+    # docs/parity.md 45; what each does is in data/rearrange.py and data/colour.py.
     "release": _OFF
     | _FLIPPED
     | _JITTERED
@@ -66,7 +66,7 @@ class Augmentation:
     point, 1) switches an operation off, and then nothing of it is compiled.
 
     Attributes:
-      preset: `paper` (P11), `release` (the authors' code, RELEASE 45) or `off`.
+      preset: `paper` (P11), `release` (the authors' code, docs/parity.md 45) or `off`.
       crop_area: range of the crop's share of the image's area, 0 < low <= high <= 1.
       crop_aspect: range of the crop's width by height, relative to the image's,
         drawn on a log scale; narrowed where a crop of that area would not fit in.
@@ -129,7 +129,7 @@ class Augmentation:
 
     @classmethod
     def release(cls) -> "Augmentation":
-        """What the authors' code does, RELEASE 45."""
+        """What the authors' code does, docs/parity.md 45."""
         return cls("release")
 
     @classmethod

@@ -7,7 +7,7 @@ from jaxtyping import Array, Float, UInt8
 
 Number = float | int
 
-RGB_SHIFT = 15 / 255  # of full scale, RELEASE 45
+RGB_SHIFT = 15 / 255  # of full scale, docs/parity.md 45
 # Optical densities of haematoxylin, eosin and a third, residual stain in red, green
 # and blue: Ruifrok and Johnston (2001).
 STAINS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])

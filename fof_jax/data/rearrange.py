@@ -1,4 +1,4 @@
-"""The spatial operations of the authors' code, as maps of coordinates (RELEASE 45).
+"""The spatial operations of the authors' code, as maps of coordinates (item 45).
 
 Each takes where the output's pixels are read from and says where to read instead, so
 that all of them cost one resampling. Applied to an image they come in the order quarter

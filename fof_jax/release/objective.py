@@ -251,6 +251,7 @@ def build(
     data_label_transform: str,
     data_label_means: tuple[float, ...],
     data_label_stds: tuple[float, ...],
+    data_class_weights: bool = False,
     biomarker_table: Int[np.ndarray, "n N"] | None = None,
 ) -> Release:
     """The method from plain numbers; see `Release` and `model.Model`.
@@ -276,6 +277,11 @@ def build(
                 f"{field}: got {weight}, but data.{what} names no column. Name some, "
                 f"or pass --config.{field}=0."
             )
+    if data_class_weights:
+        raise ValueError(
+            "data.class_weights: the authors' code has none. Leave it False for "
+            "method 'release'."
+        )
     if data_label_transform == "zscore_trunc" and not data_label_means:
         if biomarker_table is not None:
             data_label_means, data_label_stds = labels.fit(biomarker_table)
