@@ -23,14 +23,19 @@ def main(labels: Path, table: Path) -> None:
     """Reads `labels`, writes `table` with absolute image paths."""
     with labels.open(newline="") as file:
         tiles = list(csv.DictReader(file))
+    rows = [["image", "patient", "grade", "malignant", "squamous"]]
+    for tile in tiles:
+        image = (labels.parent / tile["file"]).resolve()
+        rows.append([image, tile["tile_cluster"], *GRADES[tile["class"]]])
     with table.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["image", "patient", "grade", "malignant", "squamous"])
-        for tile in tiles:
-            image = (labels.parent / tile["file"]).resolve()
-            writer.writerow([image, tile["tile_cluster"], *GRADES[tile["class"]]])
+        csv.writer(file).writerows(rows)
     print(f"{table}: {len(tiles)} tiles")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    if len(sys.argv) != 3:
+        sys.exit("usage: python tools/lc25000_table.py LABELS TABLE")
+    try:
+        main(Path(sys.argv[1]), Path(sys.argv[2]))
+    except (OSError, KeyError) as error:
+        sys.exit(f"error: {error}. Expected the columns and values named above.")

@@ -25,16 +25,20 @@ def main(labels: Path, table: Path) -> None:
     """Reads `labels`, writes `table` with absolute image paths."""
     with labels.open(newline="") as file:
         regions = list(csv.DictReader(file))
+    rows = [["image", "patient", "grade", *BIOMARKERS]]
+    for region in regions:
+        image = (labels.parent / region["file"]).resolve()
+        status = [region[column] for column in BIOMARKERS.values()]
+        rows.append([image, region["patient"], GRADES[region["who_grade"]], *status])
     with table.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["image", "patient", "grade", *BIOMARKERS])
-        for region in regions:
-            image = (labels.parent / region["file"]).resolve()
-            status = [region[column] for column in BIOMARKERS.values()]
-            grade = GRADES[region["who_grade"]]
-            writer.writerow([image, region["patient"], grade, *status])
+        csv.writer(file).writerows(rows)
     print(f"{table}: {len(regions)} regions")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    if len(sys.argv) != 3:
+        sys.exit("usage: python tools/tcga_regions_table.py LABELS TABLE")
+    try:
+        main(Path(sys.argv[1]), Path(sys.argv[2]))
+    except (OSError, KeyError) as error:
+        sys.exit(f"error: {error}. Expected the columns and values named above.")
