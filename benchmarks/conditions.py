@@ -1,5 +1,6 @@
 """What a figure depends on besides the code, and how one is taken."""
 
+import contextlib
 import json
 import os
 import platform
@@ -7,9 +8,11 @@ import resource
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import jaxlib
 
 
@@ -41,7 +44,23 @@ def processor() -> str:
 
 def peak_gib() -> float:
     """Largest resident memory of this process so far, compiling included, GiB."""
+    with contextlib.suppress(OSError):  # Linux: can be set back, unlike getrusage's
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def product_gflops(side: int = 3072, reps: int = 5) -> float:
+    """Rate of one large float32 product, GFLOP/s: what this machine can do at best.
+
+    A step that is mostly products cannot run faster than its FLOPs over this rate.
+    The fastest of `reps`, because a limit is asked for.
+    """
+    square = jnp.ones((side, side), jnp.float32)
+    product = jax.jit(lambda a: a @ a)
+    seconds = timed(lambda: product(square), reps)["wall_min_s"]
+    return 2 * side**3 / seconds / 1e9
 
 
 def timed(work: Callable[[], Any], reps: int, warmups: int = 1) -> dict[str, float]:

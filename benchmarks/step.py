@@ -4,7 +4,9 @@
 
 Augmentation and AdamW are in it. `flops` counts matrix products in the compiled
 program, loops times their trips; `flops_account` is the count by hand, recomputation
-included; `temp_bytes` is XLA's own figure. The last line is JSON.
+included; `product_gflops_per_s` is the rate of one large product just afterwards and
+`share_of_limit` the step's rate over it; `temp_bytes` is XLA's own figure. The last
+line is JSON.
 """
 
 import argparse
@@ -34,15 +36,20 @@ def measure(flags: argparse.Namespace) -> dict:
     by_hand = program.account(size, patch, flags.image, remat=flags.remat)
     expected = flags.batch * (by_hand["step"] + by_hand["recomputed"])
     times = conditions.timed(step, flags.reps)
+    peak = conditions.peak_gib()
+    limit = conditions.product_gflops()
+    reached = counted / times["wall_s"] / 1e9
     return {
         **vars(flags),
         **times,
-        "peak_gib": conditions.peak_gib(),
+        "peak_gib": peak,
         "compile_s": step.compile_s,
         "flops": counted,
         "flops_account": expected,
         "encoder_forwards": counted / flags.batch / by_hand["forward"],
-        "gflops_per_s": counted / times["wall_s"] / 1e9,
+        "gflops_per_s": reached,
+        "product_gflops_per_s": limit,
+        "share_of_limit": reached / limit,
         "temp_bytes": temporary,
         **before,
         "load_after": conditions.conditions()["load"],

@@ -163,14 +163,14 @@ class _Ahead:
         key = tree, tuple((jnp.shape(a), jnp.result_type(a)) for a in leaves)
         if key not in self._compiled:
             self._compiled[key] = self._mapped.lower(*arguments).compile()
-            _give_back_memory()
+            give_back_memory()
         return self._compiled[key]
 
     def __call__(self, *arguments: Any) -> Any:
         return self.compiled(*arguments)(*arguments)
 
 
-def _give_back_memory() -> None:
+def give_back_memory() -> None:
     """Returns freed heap to the system where the C library can (glibc)."""
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)

@@ -4,6 +4,7 @@ FLOPs are compared with products counted by hand, which are exact.
 """
 
 import json
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +12,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from benchmarks import attention as race
-from benchmarks import flops, program, scaling, step
+from benchmarks import attention, encoder, flops, program, race, scaling, step
 from benchmarks import input as input_side
 from fof_jax import vit
 
@@ -69,7 +69,7 @@ def test_exponents():
 def test_the_race_times_what_it_is_given():
     shape = (1, 2, 32, 8)
     arrays = [np.ones(shape, np.float32) for _ in range(4)]
-    figures = race.race({"chunked": race.ours("chunked", arrays)}, 1)
+    figures = race.race({"chunked": attention.ours("chunked", arrays)}, 1)
     assert set(figures) == {"chunked"}
     assert all(value >= 0 for value in figures["chunked"].values())
 
@@ -83,6 +83,19 @@ def test_a_step_is_measured(capsys):
     result = last_line(capsys)
     for name in ("wall_s", "cpu_s", "peak_gib", "compile_s", "flops", "temp_bytes"):
         assert result[name] > 0, name
+
+
+def test_the_encoder_is_measured(capsys):
+    encoder.main(["--image=16", "--reps=1", "--encoder=mu/8"])
+    result = last_line(capsys)
+    assert result["both_ms"] > 0
+
+
+def test_growth_is_of_the_run_and_not_of_the_compiler():
+    if not Path("/proc/self/clear_refs").exists():
+        pytest.skip("the high-water mark of memory is set back through Linux's /proc")
+    # q, k, v, dq, dk, dv, o, and a tile of scores: 4096 x 256 floats are 4 MB
+    assert 5 < attention.growth_mb(4096, 1, 64) < 60
 
 
 def test_the_input_side_is_measured(capsys):
