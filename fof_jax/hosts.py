@@ -8,6 +8,7 @@ Everything works with one process too, and costs nothing there.
 import contextlib
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -19,6 +20,11 @@ from jax.experimental import multihost_utils
 
 DISCOVER = "auto"  # SLURM, Open MPI, Cloud TPU: jax.distributed finds out by itself
 TIMEOUT = 60  # seconds without a sign of life
+# How the runtime begins what it has to say of a failed collective.
+_STATUS = re.compile(
+    "(UNKNOWN|UNAVAILABLE|INTERNAL|ABORTED|CANCELLED|DEADLINE_EXCEEDED"
+    "|FAILED_PRECONDITION): "
+)
 _GOODBYE = 10  # seconds that a process which ends waits for the others
 _LAST = 2  # seconds that the first process stays behind those that fail with it
 
@@ -118,8 +124,9 @@ def failing_together() -> Iterator[None]:
     """
     try:
         yield
-    except jax.errors.JaxRuntimeError as error:
-        if jax.process_count() == 1:
+    except (jax.errors.JaxRuntimeError, ValueError) as error:
+        # JAX raises either, by where the failing program was when it was noticed.
+        if jax.process_count() == 1 or not _STATUS.match(str(error)):
             raise
         raise LostProcessError(
             f"process {jax.process_index()} of {jax.process_count()} has lost another "
