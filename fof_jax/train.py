@@ -200,7 +200,9 @@ def _weighted(batch: Batch, of_class: np.ndarray | None) -> Batch:
 
 
 def _settle(
-    one: tuple[int, dict, Batch, float], log: runlog.RunLog, data: store.Store
+    one: tuple[int, dict, Batch, float],
+    log: runlog.RunLog | runlog.NoLog,
+    data: store.Store,
 ) -> None:
     """Reads a finished step's figures, logs them, stops on what is not finite."""
     step, metrics, batch, rate = one
