@@ -16,15 +16,20 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from fof_jax import hosts
 from fof_jax.parallel import TrainState
 
 MANIFEST = "manifest.json"
 _TO_DELETE = "to_delete"  # Orbax moves old steps here first: a kill leaves no halves
 _DAMAGED = "damaged"
+_NONE = -1  # no step
 
 
 class Checkpoints:
     """The newest checkpoints of a fold, in one folder.
+
+    Of several processes all call the same methods at the same time, on one folder
+    that all of them see; Orbax has the first of them write.
 
     Attributes:
       directory: the folder; made if absent.
@@ -60,8 +65,10 @@ class Checkpoints:
             return
         host = jax.device_get(state)
         self._manager.save(step, args=ocp.args.StandardSave(_plain(host)))
-        seal(self.directory / str(step))
-        shutil.rmtree(self.directory / _TO_DELETE, ignore_errors=True)
+        if hosts.writes():
+            seal(self.directory / str(step))
+            shutil.rmtree(self.directory / _TO_DELETE, ignore_errors=True)
+        hosts.wait("sealed")
 
     def restore(self, like: TrainState) -> TrainState | None:
         """The newest whole checkpoint, or None if there is none.
@@ -73,11 +80,23 @@ class Checkpoints:
           ValueError: steps exist and every one of them is damaged, or their tree is
             not that of `like`.
         """
+        with hosts.all_or_none():
+            whole = self._newest_whole() if hosts.writes() else _NONE
+        step = hosts.first_says(whole)
+        self._manager.reload()  # what was put aside is gone for every process
+        return None if step == _NONE else self._read(step, like)
+
+    def close(self) -> None:
+        """Releases the manager."""
+        self._manager.close()
+
+    def _newest_whole(self) -> int:
+        """Verifies from the newest on, and puts aside what is damaged."""
         steps = sorted(self._manager.all_steps(), reverse=True)
         for step in steps:
             fault = verify(self.directory / str(step))
             if fault is None:
-                return self._read(step, like)
+                return step
             self._say(f"checkpoint {step} of {self.directory.parent.name}: {fault}")
             self._put_aside(step)
         if steps:
@@ -86,11 +105,7 @@ class Checkpoints:
                 f"were moved to {_DAMAGED}/. Delete {self.directory.parent} to train "
                 "this fold again."
             )
-        return None
-
-    def close(self) -> None:
-        """Releases the manager."""
-        self._manager.close()
+        return _NONE
 
     def _read(self, step: int, like: TrainState) -> TrainState:
         target = _plain(jax.device_get(like))
@@ -116,7 +131,6 @@ class Checkpoints:
         aside.mkdir(exist_ok=True)
         shutil.rmtree(aside / str(step), ignore_errors=True)
         (self.directory / str(step)).rename(aside / str(step))
-        self._manager.reload()
 
 
 def seal(folder: Path) -> None:

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from fof_jax import compilation, metrics, predictions, results_table, train
+from fof_jax import compilation, hosts, metrics, predictions, results_table, train
 from fof_jax.data import loader, splits, store
 from fof_jax.method import Method
 from fof_jax.program import build_program, flat
@@ -60,7 +60,8 @@ def run(
       say: prints a line.
 
     Returns:
-      The results of `metrics.summarise`, over the folds that are finished.
+      The results of `metrics.summarise`, over the folds that are finished; {} in
+      processes that do not write.
 
     Raises:
       ValueError: the workdir belongs to another configuration or table, or the
@@ -69,41 +70,50 @@ def run(
     """
     # --- Everything that can be refused, before anything is written ---
     jax.config.update("jax_debug_nans", config.debug.nans)
-    refuse_another(config, data, workdir)
-    folds = _splits(config, data, workdir)
-    wanted = _wanted(config.fold, len(folds.folds), workdir)
-    smallest = min(len(rows) for rows, _ in folds.folds)
-    if smallest < config.batch_size:
-        raise ValueError(
-            f"batch_size: {config.batch_size} is more than the {smallest} training "
-            "regions of the smallest fold. Pass a smaller --config.batch_size."
-        )
-    program = build_program(config, data)
-    try_out(program.method, config.data.image_size)
-    reader = loader.open_reader(data, config.data.image_size, config.data.cache)
+    with hosts.all_or_none():
+        refuse_another(config, data, workdir)
+        folds = _splits(config, data, workdir)
+        wanted = _wanted(config.fold, len(folds.folds), workdir)
+        smallest = min(len(rows) for rows, _ in folds.folds)
+        if smallest < config.batch_size:
+            raise ValueError(
+                f"batch_size: {config.batch_size} is more than the {smallest} training "
+                "regions of the smallest fold. Pass a smaller --config.batch_size."
+            )
+        program = build_program(config, data)
+        try_out(program.method, config.data.image_size)
+        reader = loader.open_reader(data, config.data.image_size, config.data.cache)
+    hosts.agree(_fields(config, data) | {"workdir": str(workdir.resolve())})
 
     # --- The workdir and its files ---
-    workdir.mkdir(parents=True, exist_ok=True)
-    remember(config, data, workdir)
-    if not (workdir / "splits.json").exists():
-        splits.write_splits(workdir / "splits.json", folds, data)
+    if hosts.writes():
+        workdir.mkdir(parents=True, exist_ok=True)
+        remember(config, data, workdir)
+        if not (workdir / "splits.json").exists():
+            splits.write_splits(workdir / "splits.json", folds, data)
+    hosts.wait("workdir")
     compilation.use_cache(workdir / "compiled")
+    processes = jax.process_count()
     say(
         f"{len(data)} regions, {len(folds.folds)} folds ({config.data.scheme} split), "
         f"method {config.method}, encoder {config.encoder}, "
-        f"{len(program.devices)} of {jax.local_device_count()} "
-        f"{jax.default_backend()} devices, batch {config.batch_size}"
+        f"{len(program.devices)} of {jax.device_count()} "
+        f"{jax.default_backend()} devices"
+        + (f" in {processes} processes" if processes > 1 else "")
+        + f", batch {config.batch_size}"
     )
 
     # --- Folds ---
     for fold in wanted:
         done = workdir / f"fold_{fold}" / "predictions.csv"
-        if done.exists():
+        if hosts.first_says(done.exists()):
             say(f"fold {fold}: finished before")
             continue
         train.train_fold(config, program, reader, folds, fold, workdir, say)
 
     # --- Results ---
+    if not hosts.writes():
+        return {}
     return conclude(config, workdir, len(folds.folds), say)
 
 

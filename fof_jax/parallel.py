@@ -52,32 +52,43 @@ Step = Callable[
 
 
 def choose_devices(batch_size: int, requested: int | None) -> list[jax.Device]:
-    """The local devices to use: as many as divide the batch, or the number asked for.
+    """The devices to use: as many as divide the batch, or the number asked for.
+
+    Every process gives the same number of its own; they come in the order of the
+    processes, so that a process's rows of a batch lie together.
 
     Args:
-      batch_size: rows of this process's share of the global batch.
-      requested: how many devices, None for as many as possible.
+      batch_size: of the global batch.
+      requested: how many devices of each process, None for as many as possible.
 
     Raises:
-      ValueError: more devices asked for than there are, or a number that does not
-        divide the batch.
+      ValueError: the batch does not divide among the processes; more devices asked
+        for than there are, or a number that does not divide the batch.
     """
-    here = jax.local_devices()
-    if requested is None:
-        count = max(n for n in range(1, len(here) + 1) if batch_size % n == 0)
-        return here[:count]
-    if not 1 <= requested <= len(here):
+    processes = jax.process_count()
+    if batch_size % processes:
         raise ValueError(
-            f"devices: asked for {requested}, but this machine has {len(here)} "
-            f"({here[0].platform}). Pass --config.devices=1…{len(here)}."
+            f"batch_size: {batch_size} does not divide among {processes} processes. "
+            f"Set --config.batch_size to a multiple of {processes}."
         )
-    if batch_size % requested:
-        fits = [n for n in range(1, len(here) + 1) if batch_size % n == 0]
+    rows = batch_size // processes
+    by_process = [jax.local_devices(process_index=p) for p in range(processes)]
+    most = min(len(devices) for devices in by_process)
+    fits = [n for n in range(1, most + 1) if rows % n == 0]
+    count = max(fits) if requested is None else requested
+    if not 1 <= count <= most:
         raise ValueError(
-            f"devices: a batch of {batch_size} does not divide by {requested}. Pass "
-            f"--config.devices with one of {fits}, or another --config.batch_size."
+            f"devices: asked for {count}, but this machine has {most} "
+            f"({by_process[0][0].platform}). Pass --config.devices=1…{most}."
         )
-    return here[:requested]
+    if count not in fits:
+        among = f" ({rows} rows for each of {processes} processes)"
+        raise ValueError(
+            f"devices: a batch of {batch_size}{among if processes > 1 else ''} does "
+            f"not divide by {count}. Pass --config.devices with one of {fits}, or "
+            "another --config.batch_size."
+        )
+    return [device for devices in by_process for device in devices[:count]]
 
 
 def to_devices(batch: Batch, count: int) -> Batch:
@@ -91,11 +102,35 @@ def to_devices(batch: Batch, count: int) -> Batch:
 def place(batch: Batch, devices: Sequence[jax.Device]) -> Batch:
     """Starts sending a batch [B, …] to the devices, divided as `train_step` wants it.
 
-    Returns at once; JAX copies while the device computes.
+    Of several processes each sends its own rows. Returns at once; JAX copies while
+    the device computes.
     """
     mesh = jax.sharding.Mesh(np.array(devices), (AXIS,))
     spread = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(AXIS))
-    return jax.device_put(to_devices(batch, len(devices)), spread)
+    processes = jax.process_count()
+    cut = to_devices(batch, len(devices) // processes)
+    if processes == 1:
+        return jax.device_put(cut, spread)
+    return jax.tree.map(
+        lambda a: jax.make_array_from_process_local_data(spread, np.asarray(a)), cut
+    )
+
+
+def replicate(state: TrainState, devices: Sequence[jax.Device]) -> TrainState:
+    """A state that every process has in full, as an array of all of them.
+
+    With one process pmap does it, and nothing is to be done.
+    """
+    if jax.process_count() == 1:
+        return state
+    mesh = jax.sharding.Mesh(np.array(devices), (AXIS,))
+    whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+
+    def spread(a: Any) -> jax.Array:
+        host = np.asarray(a)
+        return jax.make_array_from_callback(host.shape, whole, lambda at: host[at])
+
+    return jax.tree.map(spread, state)
 
 
 def train_step(
@@ -216,13 +251,23 @@ def predict_step(
     method: Method,
     prepare: Callable[[jax.Array], jax.Array],
     devices: Sequence[jax.Device],
-) -> Callable[[Variables, Batch], Float[Array, "n b K"]]:
-    """Compiles (variables, batch [devices, b, …]) to logits of the K grades."""
+) -> Callable[[Variables, Batch], Float[Array, "B K"]]:
+    """Compiles (variables, batch [devices, b, …]) to logits of the K grades.
+
+    Every process gets the rows of all of them, in order.
+    """
 
     def step(variables: Variables, batch: Batch) -> jax.Array:
-        return method.predict(variables, prepare(batch.image))
+        logits = method.predict(variables, prepare(batch.image))
+        return lax.all_gather(logits, AXIS, tiled=True)
 
-    return jax.pmap(step, in_axes=(None, 0), out_axes=0, devices=list(devices))
+    return jax.pmap(
+        step,
+        axis_name=AXIS,
+        in_axes=(None, 0),
+        out_axes=None,
+        devices=list(devices),
+    )
 
 
 def initial_state(

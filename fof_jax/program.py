@@ -36,6 +36,8 @@ class Program:
       devices: the local devices in use.
       train: one optimizer step, see `parallel.train_step`.
       predict: logits of a batch, see `parallel.predict_step`.
+      draw: uint8 batch to augmented batch; it is in `train`.
+      step_key: of what the method draws; it is in `train`.
       key: of the run.
     """
 
@@ -44,6 +46,8 @@ class Program:
     devices: Sequence[jax.Device]
     train: parallel.Step
     predict: Callable[[Variables, Batch], jax.Array]
+    draw: Callable[[Batch], Batch]
+    step_key: jax.Array
     key: jax.Array
 
 
@@ -117,6 +121,8 @@ def build_program(config: ConfigDict, data: store.Store) -> Program:
         devices=devices,
         train=parallel.train_step(made, adamw, draw, step_key, devices),
         predict=parallel.predict_step(made, plain, devices),
+        draw=draw,
+        step_key=step_key,
         key=key,
     )
 

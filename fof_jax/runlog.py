@@ -102,6 +102,28 @@ class RunLog:
         self._file.flush()
 
 
+class NoLog:
+    """Takes what `RunLog` takes, for the processes that do not write."""
+
+    def __init__(self, folder: Path, **_):
+        """Opens nothing."""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def step(self, step: int, figures: dict[str, float]) -> None:
+        """Nothing."""
+
+    def waited(self, seconds: float) -> None:
+        """Nothing."""
+
+    def evaluation(self, done: int, tested: predictions.Predictions) -> None:
+        """Nothing."""
+
+
 def _keep_steps_below(path: Path, first: int) -> None:
     """Drops the lines of steps that a killed run took after its last checkpoint."""
     path.parent.mkdir(parents=True, exist_ok=True)

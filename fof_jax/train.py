@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from fof_jax import (
     checkpoint,
+    hosts,
     optimizer,
     parallel,
     predictions,
@@ -66,6 +67,7 @@ def train_fold(
     total = config.epochs * per_epoch
 
     # --- State: fresh, or the newest whole checkpoint ---
+    process, processes = hosts.share()
     of_class = None
     if config.data.class_weights:
         data = reader.store
@@ -81,6 +83,8 @@ def train_fold(
         cache=reader,
         workers=config.data.workers,
         threads=config.data.threads,
+        process_index=process,
+        process_count=processes,
     )
     example = _weighted(next(batches()), of_class)
     state = parallel.initial_state(
@@ -99,7 +103,9 @@ def train_fold(
         begun = weights.start_from(state.variables, given, say=say)
         state = dataclasses.replace(state, params=begun.params, state=begun.state)
     first = int(state.step)
-    log = runlog.RunLog(
+    state = parallel.replicate(state, program.devices)
+    open_log = runlog.RunLog if hosts.writes() else runlog.NoLog
+    log = open_log(
         folder,
         label=f"fold {fold}",
         first=first,
@@ -144,7 +150,8 @@ def train_fold(
     # --- Test: the last epoch, once ---
     tested = predict(config, program, state.variables, reader, test_rows)
     tested = dataclasses.replace(tested, fold=np.full(len(tested), fold))
-    predictions.write_predictions(folder / "predictions.csv", tested)
+    if hosts.writes():
+        predictions.write_predictions(folder / "predictions.csv", tested)
     return tested
 
 
@@ -156,6 +163,7 @@ def predict(
     rows: np.ndarray,
 ) -> predictions.Predictions:
     """Softmax probabilities of some regions of a store."""
+    process, processes = hosts.share()
     count = len(program.devices)
     size = -(-config.eval_batch_size // count) * count
     parts = []
@@ -166,11 +174,13 @@ def predict(
         image_size=config.data.image_size,
         cache=reader,
         threads=config.data.threads,
+        process_index=process,
+        process_count=processes,
     ):
-        logits = program.predict(variables, parallel.to_devices(batch, count))
-        logits = np.asarray(logits, np.float64).reshape(size, -1)[batch.valid]
+        placed = parallel.to_devices(batch, count // processes)
+        logits = np.asarray(program.predict(variables, placed), np.float64)
         parts.append(np.exp(logits - logits.max(axis=1, keepdims=True)))
-    odds = np.concatenate(parts)
+    odds = np.concatenate(parts)[: len(rows)]  # the last batch was filled up
     data = reader.store
     return predictions.Predictions(
         patient=tuple(data.patients[i] for i in rows),
@@ -190,14 +200,16 @@ def _weighted(batch: Batch, of_class: np.ndarray | None) -> Batch:
 
 
 def _settle(
-    one: tuple[int, dict, Batch, float], log: runlog.RunLog, data: store.Store
+    one: tuple[int, dict, Batch, float],
+    log: runlog.RunLog | runlog.NoLog,
+    data: store.Store,
 ) -> None:
     """Reads a finished step's figures, logs them, stops on what is not finite."""
     step, metrics, batch, rate = one
     figures = {k: float(v) for k, v in jax.device_get(metrics).items()}
     bad = [name for name, value in figures.items() if not np.isfinite(value)]
     if bad:
-        images = ", ".join(data.images[i] for i in batch.index)
+        images = ", ".join(data.images[i] for i in hosts.gather(batch.index))
         raise NonFiniteError(
             f"step {step}: {', '.join(bad)} not finite (learning rate {rate:.3g}). "
             f"Images of the batch: {images}. The last checkpoint is from before. Try "

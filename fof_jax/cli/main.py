@@ -23,7 +23,7 @@ VERBS = {
     "export": ("fof_jax.cli.export", "write a model in the form of another program"),
     "data": ("fof_jax.cli.data", "build, check, split or look at the data"),
 }
-BAD_INPUT, NON_FINITE, INTERRUPTED = 2, 3, 130
+BAD_INPUT, NON_FINITE, LOST, INTERRUPTED = 2, 3, 4, 130
 
 
 class _Parser(argparse.ArgumentParser):
@@ -41,8 +41,17 @@ def main(argv: Sequence[str]) -> int:
       argv: the words after the program's name.
 
     Returns:
-      0 done; 1 a comparison failed; 2 bad input; 3 not finite; 130 interrupted.
+      0 done; 1 a comparison failed; 2 bad input; 3 not finite; 4 another process of
+      the run is lost; 130 interrupted.
     """
+    code = _code(argv)
+    # Only where a run of several processes was begun is it there.
+    if code and (hosts := sys.modules.get("fof_jax.hosts")):
+        hosts.leave(code)
+    return code
+
+
+def _code(argv: Sequence[str]) -> int:
     words = list(argv)
     verb = words.pop(0) if words and not words[0].startswith("-") else "train"
     try:
@@ -81,6 +90,9 @@ def main(argv: Sequence[str]) -> int:
     except FloatingPointError as error:  # ours, or JAX's under debug.nans
         print(f"not finite: {error}", file=sys.stderr)
         return NON_FINITE
+    except ConnectionError as error:
+        print(f"lost: {error}", file=sys.stderr)
+        return LOST
     except (ValueError, OSError) as error:
         if os.environ.get("FOF_TRACEBACK"):
             raise

@@ -2,10 +2,15 @@
 
 python launch.py --config=configs/gbmlgg.py --workdir=runs/gbmlgg
 python launch.py --config=configs/phantom.py --config.seed=1 --config.fold=0
+
+On several hosts, the same command on each with its own --process_id:
+python launch.py --config=configs/gbmlgg.py --workdir=/shared/run \\
+    --coordinator=10.0.0.1:1234 --process_id=0 --num_processes=2
 """
 
 import argparse
 import contextlib
+import io
 import sys
 from pathlib import Path
 
@@ -20,6 +25,21 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="folder of the run; default runs/<config>[-<argument>]",
     )
+    several = parser.add_argument_group("several hosts")
+    several.add_argument(
+        "--coordinator",
+        metavar="HOST:PORT",
+        help="of process 0; auto where SLURM, Open MPI or a TPU pod tell it",
+    )
+    several.add_argument("--process_id", type=int, metavar="K", help="from 0")
+    several.add_argument("--num_processes", type=int, metavar="N")
+    several.add_argument(
+        "--heartbeat_timeout",
+        type=int,
+        default=60,
+        metavar="SECONDS",
+        help="silence after which a process counts as lost; default 60",
+    )
 
 
 def run(flags: argparse.Namespace) -> int:
@@ -28,7 +48,7 @@ def run(flags: argparse.Namespace) -> int:
     # Imported here: --help and a misspelt field should not wait for JAX.
     import jax
 
-    from fof_jax import crossval, program
+    from fof_jax import crossval, hosts, program
     from fof_jax.cli import stores
 
     # Accelerators do not look at it. Where JAX has started already (a notebook), its
@@ -37,10 +57,21 @@ def run(flags: argparse.Namespace) -> int:
         jax.config.update("jax_num_cpu_devices", config.cpu_devices)
 
     workdir = flags.workdir or default_workdir(config_flag.name_of(flags.config_words))
-    program.check(config)
-    store = stores.prepare(config)
-    crossval.run(config, store, workdir, say=_say)
-    print(f"results: {workdir / 'results.json'}")
+    hosts.connect(
+        flags.coordinator,
+        flags.process_id,
+        flags.num_processes,
+        timeout=flags.heartbeat_timeout,
+    )
+    say = _say if hosts.writes() else _say_nothing
+    out = sys.stdout if hosts.writes() else io.StringIO()
+    with hosts.failing_together():
+        with hosts.all_or_none():
+            program.check(config)
+            store = stores.prepare(config, out=out)
+        crossval.run(config, store, workdir, say=say)
+        say(f"results: {workdir / 'results.json'}")
+        hosts.wait("done")
     return 0
 
 
@@ -51,3 +82,7 @@ def default_workdir(name: str) -> Path:
 
 def _say(line: str) -> None:
     print(line, flush=True, file=sys.stdout)
+
+
+def _say_nothing(line: str) -> None:
+    del line

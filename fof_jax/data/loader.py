@@ -55,6 +55,7 @@ class _Gather:
     """Positions -> the arrays of a batch. One call a batch: Grain costs per call."""
 
     reader: Reader
+    mine: slice  # of a global batch: this process's rows
     seed: int | None = None  # of the places where training cuts
 
     def _corners(self, rows: np.ndarray, epoch: np.ndarray) -> np.ndarray | None:
@@ -70,7 +71,7 @@ class _Gather:
         )
 
     def __call__(self, drawn: tuple[Any, Any, Any]) -> dict[str, np.ndarray]:
-        rows, epoch, valid = (np.asarray(part) for part in drawn)
+        rows, epoch, valid = (np.asarray(part)[self.mine] for part in drawn)
         store = self.reader.store
         return {
             "image": self.reader.read(rows, self._corners(rows, epoch)),
@@ -141,8 +142,9 @@ def train_batches(
     """Shuffled batches, `steps_per_epoch(len(rows), batch_size)` an epoch.
 
     Every epoch is shuffled anew and no batch crosses an epoch. Shuffled first, then
-    dealt out to the processes: their parts of a step make up the same set of records
-    for any number of processes. Batches depend on seed, rows and step alone.
+    dealt out: of each global batch process 0 has the first rows, process 1 the next,
+    so that their parts in order are the batch of a single process. Batches depend on
+    seed, rows and step alone.
 
     Args:
       store: what to read. With its `balanced`, an epoch has as many records and draws
@@ -197,8 +199,9 @@ def train_batches(
         drawn = grain.MapDataset.source(positions.tolist()).shuffle(seed=mixed)
         drawn = drawn[: steps * batch_size].repeat(epochs)
     drawn = drawn.map_with_index(_Dated(steps * batch_size))
-    drawn = drawn[process_index::process_count].batch(local, drop_remainder=True)
-    gathered = drawn[start_step:].map(_Gather(reader, seed))
+    drawn = drawn.batch(batch_size, drop_remainder=True)[start_step:]
+    mine = slice(process_index * local, (process_index + 1) * local)
+    gathered = drawn.map(_Gather(reader, mine, seed))
     return _iterate(gathered, threads, workers)
 
 
@@ -226,7 +229,7 @@ def eval_batches(
       cache: `ram`, `none`, or a reader from `open_reader` to share.
       threads: that decode ahead; 0 decodes on demand.
       process_index: of this process.
-      process_count: their number; process p has rows p, p + count, … of a batch.
+      process_count: their number.
 
     Returns:
       An iterator of this process's part of each batch, NumPy arrays, uint8 pixels.
@@ -242,6 +245,7 @@ def eval_batches(
     padded = np.concatenate([positions, np.repeat(positions[-1], missing)])
     valid = np.arange(len(padded)) < len(positions)
     records = [(int(row), 0, bool(v)) for row, v in zip(padded, valid, strict=True)]
-    drawn = grain.MapDataset.source(records)[process_index::process_count]
-    batches = drawn.batch(local).map(_Gather(_reader(store, image_size, cache)))
+    drawn = grain.MapDataset.source(records).batch(batch_size)
+    mine = slice(process_index * local, (process_index + 1) * local)
+    batches = drawn.map(_Gather(_reader(store, image_size, cache), mine))
     return _iterate(batches, threads, workers=0)
