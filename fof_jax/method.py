@@ -67,6 +67,11 @@ class Method(Protocol):
     ) -> Float[Array, "B K"]:
         """Logits of the K grades; their softmax is the prediction."""
 
+    def feature(
+        self, variables: Variables, image: Float[Array, "B H W C"]
+    ) -> Float[Array, "B D"]:
+        """v = g(x), from which the logits of `predict` are computed."""
+
     def explain(
         self,
         variables: Variables,

@@ -178,6 +178,17 @@ def test_prediction_needs_the_image_alone(case):
     assert_finite(logits)
 
 
+def test_the_feature_is_what_the_logits_come_from(case):
+    m, variables, batch, _ = case
+    v = np.asarray(jax.jit(m.feature)(variables, batch.image))
+    assert v.shape == (B, m.network.encoder.size.width)
+    logits = np.asarray(jax.jit(m.predict)(variables, batch.image))
+    tree = variables.params.get("model", variables.params)
+    head = tree.get("global_classifier", tree.get("classifier"))
+    again = v @ np.asarray(head["kernel"]) + np.asarray(head["bias"])
+    np.testing.assert_allclose(again[:, : m.num_classes], logits, atol=1e-5)
+
+
 def test_explanation_is_a_map_of_the_image(case):
     m, variables, batch, _ = case
     A = jax.jit(m.explain)(variables, batch.image, batch.grade)

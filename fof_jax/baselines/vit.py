@@ -38,12 +38,19 @@ class Model(nn.Module):
 
     def tail(self, tokens: Float[Array, "B P D"]) -> Float[Array, "B K"]:
         """Those tokens to logits."""
-        tokens = self.encoder.finish(self.encoder.run(tokens, self._split))
-        return self.classifier(tokens.mean(axis=1))
+        return self.classifier(self._mean(tokens))
+
+    def feature(self, image: Float[Array, "B H W C"]) -> Float[Array, "B D"]:
+        """Image to the mean token."""
+        return self._mean(self.head(image))
 
     def __call__(self, image: Float[Array, "B H W C"]) -> Float[Array, "B K"]:
         """Image to logits."""
         return self.tail(self.head(image))
+
+    def _mean(self, tokens: Float[Array, "B P D"]) -> Float[Array, "B D"]:
+        tokens = self.encoder.finish(self.encoder.run(tokens, self._split))
+        return tokens.mean(axis=1)
 
     @property
     def _split(self) -> int:
@@ -95,6 +102,12 @@ class Baseline:
     ) -> Float[Array, "B K"]:
         """Logits of the K grades."""
         return self._apply(variables, image, "__call__")
+
+    def feature(
+        self, variables: Variables, image: Float[Array, "B H W C"]
+    ) -> Float[Array, "B D"]:
+        """The mean token, which is classified."""
+        return self._apply(variables, image, "feature")
 
     def explain(
         self,

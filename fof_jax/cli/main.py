@@ -21,6 +21,7 @@ VERBS = {
     "parity": ("fof_jax.cli.parity", "compare this program with recordings, or live"),
     "import": ("fof_jax.cli.import_", "bring weights of other programs in"),
     "export": ("fof_jax.cli.export", "write a model in the form of another program"),
+    "doctor": ("fof_jax.cli.doctor", "look whether this machine can run a config"),
     "data": ("fof_jax.cli.data", "build, check, split or look at the data"),
 }
 BAD_INPUT, NON_FINITE, LOST, INTERRUPTED = 2, 3, 4, 130
@@ -41,8 +42,8 @@ def main(argv: Sequence[str]) -> int:
       argv: the words after the program's name.
 
     Returns:
-      0 done; 1 a comparison failed; 2 bad input; 3 not finite; 4 another process of
-      the run is lost; 130 interrupted.
+      0 done; 1 a comparison or a check failed; 2 bad input; 3 not finite; 4 another
+      process of the run is lost; 130 interrupted.
     """
     code = _code(argv)
     # Only where a run of several processes was begun is it there.

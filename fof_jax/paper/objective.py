@@ -181,6 +181,12 @@ class FocusOnFocus:
         """f(g(x_glb)), the background class left out (P5)."""
         return self._apply(variables, image, "__call__").logits[:, : self.num_classes]
 
+    def feature(
+        self, variables: Variables, image: Float[Array, "B H W C"]
+    ) -> Float[Array, "B D"]:
+        """v = g(x_glb), the mean of the tokens (P7)."""
+        return self._apply(variables, image, "__call__").feature
+
     def explain(
         self,
         variables: Variables,

@@ -182,6 +182,12 @@ class Release:
         params = variables.params["model"]
         return apply(self.network, params, image).global_logits
 
+    def feature(
+        self, variables: Variables, image: Float[Array, "B H W C"]
+    ) -> Float[Array, "B D"]:
+        """The mean of the tokens of the whole image (Q15)."""
+        return apply(self.network, variables.params["model"], image).feature
+
     def explain(
         self,
         variables: Variables,
