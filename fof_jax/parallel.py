@@ -237,8 +237,9 @@ def update(
 
     gradient, aux = jax.grad(loss, has_aux=True)(state.params)
     gradient = mean(gradient)
-    direction, opt_state = optimizer.update(gradient, state.opt_state, state.params)
-    params = optim.apply(state.params, direction, learning_rate)
+    with jax.named_scope("optimizer"):
+        direction, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+        params = optim.apply(state.params, direction, learning_rate)
     carried = method.after_update(Variables(params=params, state=aux.state), state.step)
     metrics = aux.metrics | {"grad_norm": optax.tree.norm(gradient)}
     new = TrainState(
