@@ -16,6 +16,7 @@ from fof_jax import (
     parallel,
     predictions,
     runlog,
+    trained,
     weights,
 )
 from fof_jax.data import (
@@ -104,6 +105,8 @@ def train_fold(
         state = dataclasses.replace(state, params=begun.params, state=begun.state)
     first = int(state.step)
     state = parallel.replicate(state, program.devices)
+    if hosts.writes():
+        trained.describe(folder, config, reader.store)
     open_log = runlog.RunLog if hosts.writes() else runlog.NoLog
     log = open_log(
         folder,
