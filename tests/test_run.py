@@ -122,7 +122,7 @@ def test_a_flipped_bit_in_a_checkpoint_is_noticed(finished, data, tmp_path, caps
     (tmp_path / "run/fold_1/predictions.csv").unlink()
     assert launch(data, tmp_path / "run") == 0
     out = capsys.readouterr().out
-    assert "is damaged or missing; the one before it is used" in out
+    assert "is damaged or missing; step 4, the one before it, is used" in out
     assert "goes on from step 4" in out
     got = (tmp_path / "run/results.json").read_bytes()
     assert got == (finished / "results.json").read_bytes()
