@@ -1,7 +1,7 @@
 """What lies in tissue whatever its grade: an infiltrate, and nuclei out of focus.
 
 Both put haematoxylin where there is no diagnostic structure, in amounts that vary more
-between regions than the grades do, so that the amount of stain says little of the grade.
+between regions than between grades: the amount of stain says little of the grade.
 """
 
 import numpy as np
