@@ -13,7 +13,15 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from fof_jax import compilation, hosts, metrics, predictions, results_table, train
+from fof_jax import (
+    compilation,
+    focus,
+    hosts,
+    metrics,
+    predictions,
+    results_table,
+    train,
+)
 from fof_jax.data import loader, splits, store
 from fof_jax.method import Method
 from fof_jax.program import build_program, flat
@@ -129,6 +137,7 @@ def conclude(
         "method": config.method,
         "scheme": config.data.scheme,
         "finished": f"{len(finished)} of {folds} folds",
+        "focus": focus.summarise(focus.beside(finished)),
     }
     write_json(workdir / "results.json", results)
     caption = f"{config.data.name}, {config.method}"
@@ -151,6 +160,8 @@ def conclude(
                 )
             )
             say("")
+    if results["focus"] is not None:
+        say(results_table.format_focus(results["focus"], config.data.scheme) + "\n")
     for note in results["notes"]:
         say(f"note: {note}")
     return results
