@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from fof_jax import (
     compilation,
+    focus,
     hosts,
     metrics,
     predictions,
@@ -119,6 +120,7 @@ def conclude(
         "method": config.method,
         "scheme": config.data.scheme,
         "finished": f"{len(finished)} of {folds} folds",
+        "focus": focus.summarise(focus.beside(finished)),
     }
     run_folder.write_json(workdir / "results.json", results)
     caption = f"{config.data.name}, {config.method}"
@@ -141,6 +143,8 @@ def conclude(
                 )
             )
             say("")
+    if results["focus"] is not None:
+        say(results_table.format_focus(results["focus"], config.data.scheme) + "\n")
     for note in results["notes"]:
         say(f"note: {note}")
     return results

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from fof_jax import (
     checkpoint,
+    focus,
     hosts,
     optimizer,
     parallel,
@@ -189,6 +190,17 @@ def train_fold(
     tested = test()
     tested = dataclasses.replace(tested, fold=np.full(len(tested), fold))
     if hosts.writes():
+        pointed = focus.measure(
+            program.method,
+            state.variables,
+            reader,
+            test_rows,
+            image_size=config.data.image_size,
+            batch_size=config.eval_batch_size,
+            color=config.data.color,
+            fold=fold,
+        )
+        focus.write(folder / focus.FILE, pointed)
         predictions.write_predictions(folder / "predictions.csv", tested)
     return tested
 
