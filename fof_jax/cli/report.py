@@ -15,17 +15,41 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--versus", type=Path, metavar="WORKDIR", help="a second run, shown beside it"
     )
     parser.add_argument(
+        "--fold",
+        type=int,
+        metavar="K",
+        help="whose model and regions are pictured; default the first finished one",
+    )
+    parser.add_argument(
+        "--data_dir",
+        metavar="DIR",
+        help="where the stores are now; default what data.dir was in training",
+    )
+    parser.add_argument(
         "--out",
         type=Path,
+        metavar="FILE",
         help="the page; default WORKDIR/report.html. Figures go to figures/ beside it",
     )
 
 
 def run(flags: argparse.Namespace) -> int:
     """Writes the page and says where."""
-    # Imported here: --help should not wait for Matplotlib.
+    # Imported here: --help should not wait for JAX and Matplotlib.
+    from fof_jax.cli import stores
     from fof_jax.report import build
 
-    out = build.report(flags.workdir, versus=flags.versus, out=flags.out)
+    def open_data(config):
+        if flags.data_dir is not None:
+            config.data.dir = flags.data_dir
+        return stores.prepare(config, draw=False)
+
+    out = build.report(
+        flags.workdir,
+        open_data=open_data,
+        versus=flags.versus,
+        fold=flags.fold,
+        out=flags.out,
+    )
     print(f"report: {out}")
     return 0

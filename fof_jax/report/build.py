@@ -4,14 +4,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fof_jax import intervals
-from fof_jax.report import page
+from fof_jax.report import page, sections
 from fof_jax.report.run import read_run
 
 
 def report(
     workdir: Path,
     *,
+    open_data: sections.OpenData,
     versus: Path | None = None,
+    fold: int | None = None,
     out: Path | None = None,
     replicates: int = intervals.REPLICATES,
     say: Callable[[str], None] = print,
@@ -20,7 +22,10 @@ def report(
 
     Args:
       workdir: of the run; folds may be unfinished.
+      open_data: the store that a configuration describes; where it raises a
+        ValueError, pictures of regions are left out and the page says why.
       versus: of a second run to stand beside it.
+      fold: whose model and regions are pictured; None takes the first finished one.
       out: the page; None is report.html in the workdir. Figures go to figures/
         beside it.
       replicates: draws of an interval.
@@ -34,6 +39,11 @@ def report(
     """
     run = read_run(workdir)
     other = read_run(versus) if versus is not None else None
+    if fold is not None and not 0 <= fold < len(run.folds):
+        raise ValueError(
+            f"Fold {fold} does not exist: {workdir} has folds 0-{len(run.folds) - 1}. "
+            "Pass one of these to --fold, or none."
+        )
     out = workdir / "report.html" if out is None else out
     if out.is_dir():
         raise ValueError(
@@ -42,7 +52,14 @@ def report(
         )
     out.parent.mkdir(parents=True, exist_ok=True)
     folder = out.parent / "figures"
-    parts = page.sections(run, other, folder, replicates=replicates, say=say)
-    parts += page.about(run)
-    page.write(out, run, parts)
+    parts = sections.sections(
+        run,
+        other,
+        fold=fold,
+        open_data=open_data,
+        replicates=replicates,
+        folder=folder,
+        say=say,
+    )
+    page.write(out, run, sections.warnings(run), parts)
     return out

@@ -122,7 +122,9 @@ def pr_curve(
     precision, recall, _ = sk.precision_recall_curve(truth, score)
     precision, recall = precision[::-1], recall[::-1]  # recall rises from 0
     # The first point (recall 0, precision 1) is scikit-learn's own, of no threshold.
-    at = np.searchsorted(recall[1:], GRID_POINTS - 1e-12, side="left")
+    # A hair less, for what rounding does to equal recalls; 0 stands for the first gain.
+    wanted = np.maximum(GRID_POINTS - 1e-9, 1e-9)
+    at = np.searchsorted(recall[1:], wanted, side="left")
     line = precision[1:][np.minimum(at, len(precision) - 2)]
     return line, float(sk.average_precision_score(truth, score))
 
@@ -178,7 +180,8 @@ def _per_class(axes, table, classes, curve: Curve, figure: str) -> None:
         color, dashes = SERIES[k % len(SERIES)], DASHES[k % len(DASHES)]
         label = wrapped(name, 26, lines=1)
         if not found:
-            axes.plot([], [], color=color, linestyle=dashes, label=f"{label}: no {figure}")  # fmt: skip  # noqa: E501
+            none = f"{label}: no {figure}"
+            axes.plot([], [], color=color, linestyle=dashes, label=none)
             continue
         lines, areas = zip(*found, strict=True)
         spread = f" ± {100 * np.std(areas, ddof=1):.1f}" if len(areas) > 1 else ""

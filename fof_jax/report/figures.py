@@ -37,7 +37,7 @@ ROLES = {
 CARD, INK, MUTED, GRID = (ROLES[name] for name in ("card", "ink", "muted", "grid"))
 SERIES = tuple(value for name, value in ROLES.items() if name.startswith("series"))
 # Told apart without colour, too.
-DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)), (0, (3, 1, 1, 1, 1, 1)))  # fmt: skip  # noqa: E501
+DASHES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (3, 1, 1, 1, 1, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
 WIDTH, HEIGHT = 4.5, 3.6  # inches; 72 units of the SVG each
 STYLE: Any = {  # Matplotlib's own type lists every key
@@ -91,14 +91,10 @@ class Drawn:
 
 
 @contextlib.contextmanager
-def new(*, height: float = HEIGHT, width: float = WIDTH) -> Iterator[tuple[Figure, Axes]]:  # fmt: skip  # noqa: E501
-    """A figure of one panel in the style of the page.
-
-    Args:
-      height, width: inches.
-    """
+def new(height: float = HEIGHT) -> Iterator[tuple[Figure, Axes]]:
+    """A figure of one panel in the style of the page, of a height in inches."""
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(width, height), layout="constrained")
+        figure = Figure(figsize=(WIDTH, height), layout="constrained")
         yield figure, figure.add_subplot()
 
 
@@ -141,8 +137,8 @@ def for_page(svg: str, *, name: str, title: str) -> str:
         svg = svg.replace(colour, f"var(--{role})")
     box = re.search(r'viewBox="[^"]*"', svg)
     label = title.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
-    head = f'<svg class="plot" role="img" aria-label="{label}" {box.group(0)}' if box else "<svg"  # fmt: skip  # noqa: E501
-    return re.sub(r"<svg[^>]*>", lambda _: f"{head}>", svg, count=1)
+    head = f'<svg class="plot" role="img" aria-label="{label}" {box[0] if box else ""}>'
+    return re.sub(r"<svg[^>]*>", lambda _: head, svg, count=1)
 
 
 def wrapped(name: str, width: int = 24, lines: int = 2) -> str:
@@ -152,10 +148,19 @@ def wrapped(name: str, width: int = 24, lines: int = 2) -> str:
     )
 
 
-def legend_below(figure: Figure, axes: Axes, columns: int = 1) -> None:
+def legend_below(
+    figure: Figure, axes: Axes, columns: int = 1, title: str | None = None
+) -> None:
     """The legend under the axes, where it covers no data."""
     handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=columns)
+    figure.legend(
+        handles,
+        labels,
+        title=title,
+        loc="outside lower center",
+        ncols=columns,
+        columnspacing=1.2,
+    )
 
 
 def _saved(figure: Figure, form: str, metadata: dict[str, str | None]) -> bytes:

@@ -1,6 +1,7 @@
 """The tables of the page, as rows of text."""
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -153,6 +154,35 @@ def per_class(run: Run, unit: str) -> Table | None:
     )
 
 
+def focus(run: Run) -> Table | None:
+    """The focus figures of results.json, as they are there; None without any."""
+    rows = []
+    for name, value in _leaves(run.focus or {}):
+        if isinstance(value, dict):
+            text = percent(value["mean"], value.get("std"))
+        else:
+            text = percent(value, None) if isinstance(value, float) else _plain(value)
+        rows.append((name, text))
+    if not rows:
+        return None
+    return Table(
+        "Figures of A and M against the masks of the diagnostic structures; shares in "
+        "%, mean ± std over folds where there is one.",
+        ("figure", "value"),
+        tuple(rows),
+    )
+
+
+def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Figures by name; {mean, std} is one of them."""
+    for name, value in tree.items():
+        label = f"{prefix}{name}".replace("_", " ")
+        if isinstance(value, dict) and "mean" not in value:
+            yield from _leaves(value, f"{label}, ")
+        elif value is None or isinstance(value, dict | float | int | str):
+            yield label, value
+
+
 def counts(run: Run) -> Table | None:
     """Regions and patients on both sides of every fold, and test regions a class."""
     if run.splits is None:
@@ -185,7 +215,8 @@ def configuration(run: Run) -> Table:
 def origin(run: Run) -> Table:
     """What the run was made with."""
     made = dict(run.made_with)
-    rows = [(name, _plain(version)) for name, version in made.pop("packages", {}).items()]  # fmt: skip  # noqa: E501
+    packages = made.pop("packages", {})
+    rows = [(name, _plain(version)) for name, version in packages.items()]
     rows += [(name.replace("_", " "), _plain(value)) for name, value in made.items()]
     rows.append(("hash of the table", run.table_hash))
     return Table("What the run was made with.", ("", "value"), tuple(rows))

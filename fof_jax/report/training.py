@@ -15,19 +15,19 @@ from fof_jax.report.figures import (
 from fof_jax.report.run import Run
 
 POINTS = 120  # a line; more are averaged
-# Quantity of metrics.jsonl -> what it is. Others are shown under their own name.
+# Quantity of metrics.jsonl -> what it is, and its unit; others go by their name.
 MEANINGS = {
-    "total": "whole loss (nats)",
-    "cls": "cross-entropy, all views (nats)",
-    "cls_glb": "cross-entropy, global view (nats)",
-    "cls_pos": "cross-entropy, positive view (nats)",
-    "cls_neg": "cross-entropy, negative view (nats)",
-    "frl": "focus consistency L_FRL (nats)",
-    "mca": "alignment with biomarkers L_MCA (nats)",
-    "kept": "share of patches kept by M",
-    "learning_rate": "learning rate",
-    "grad_norm": "norm of the gradient",
-    "test_accuracy": "accuracy on the test fold",
+    "total": ("Whole loss L", "nats"),
+    "cls": ("Cross-entropy, all views", "nats"),
+    "cls_glb": ("Cross-entropy, global view", "nats"),
+    "cls_pos": ("Cross-entropy, positive view", "nats"),
+    "cls_neg": ("Cross-entropy, negative view", "nats"),
+    "frl": ("Focus consistency, L_FRL", "nats"),
+    "mca": ("Alignment with biomarkers, L_MCA", "nats"),
+    "kept": ("Patches that M keeps", "share"),
+    "learning_rate": ("Learning rate", "rate"),
+    "grad_norm": ("Norm of the gradient", "norm"),
+    "test_accuracy": ("Accuracy on the test fold", "share"),
 }
 
 
@@ -46,7 +46,7 @@ def curves(run: Run, folder: Path) -> list[Drawn]:
 
 
 def _curve(run: Run, name: str, folder: Path) -> Drawn:
-    meaning = MEANINGS.get(name, name.replace("_", " "))
+    title, unit = MEANINGS.get(name, (name.replace("_", " "), "value"))
     with new(height=3.2) as (figure, axes):
         for fold in run.folds:
             epochs, values = series(fold.history, name)
@@ -59,17 +59,16 @@ def _curve(run: Run, name: str, folder: Path) -> Drawn:
                     linewidth=1.6,
                     marker="o" if len(epochs) < 12 else None,
                     markersize=4,
-                    label=f"fold {fold.number}",
+                    label=str(fold.number),
                 )
-        axes.set(xlabel="epoch", ylabel=meaning)
+        axes.set(xlabel="epoch", ylabel=unit)
         axes.ticklabel_format(axis="y", style="plain", useOffset=False)
-        if len(run.folds) <= 8:
-            legend_below(figure, axes, columns=4)
+        legend_below(figure, axes, columns=5, title="fold")
         return finish(
             figure,
             name=f"training_{name}",
-            title=meaning[0].upper() + meaning[1:],
-            caption=f"{name} in metrics.jsonl.",
+            title=title,
+            caption=f"{name} of metrics.jsonl.",
             folder=folder,
         )
 
