@@ -131,6 +131,7 @@ def for_page(svg: str, *, name: str, title: str) -> str:
     svg = svg[svg.index("<svg") :].strip()
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
     svg = re.sub(r"<title>.*?</title>", "", svg, count=1, flags=re.S)
+    svg = svg.replace("xlink:href", "href")
     svg = re.sub(r'\bid="', f'id="{name}-', svg)
     svg = re.sub(r'(url\(|href=")#', rf"\1#{name}-", svg)
     for role, colour in ROLES.items():

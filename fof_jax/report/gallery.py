@@ -92,6 +92,9 @@ def cases(trained: Trained, tested: Predictions) -> list[Case]:
         if y != pred:
             of_truth = trained.explain(row, y)[0]
             panels.append((f"A of {classes[y]} (true)", overlay(pixels, of_truth)))
+        structures = trained.data.read_mask(row, trained.side)
+        if structures is not None:
+            panels.append(("structures of the mask", masked(pixels, structures)))
         shown.append(
             Case(
                 image=tested.image[i],
@@ -119,7 +122,7 @@ def overlay(
 def masked(
     pixels: UInt8[np.ndarray, "H W 3"], keep: Bool[np.ndarray, "h w"]
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """The patches that M keeps; the others grey."""
+    """The patches (or pixels) that a mask keeps; the others grey."""
     patch = pixels.shape[0] // keep.shape[0]
     full = np.kron(keep, np.ones((patch, patch), bool))[..., None]
     return np.where(full, pixels, np.uint8(HIDDEN))

@@ -26,6 +26,7 @@ class Section:
       title: its heading.
       text: paragraphs before the rest; also why something is not there.
       tables, figures, cases: shown in this order.
+      pairs: two of its figures belong together.
       verbatim: text that keeps its lines.
       folded: shown when its heading is opened.
     """
@@ -35,6 +36,7 @@ class Section:
     text: tuple[str, ...] = ()
     tables: tuple[Table, ...] = ()
     figures: tuple[Drawn, ...] = ()
+    pairs: bool = False
     cases: tuple[Case, ...] = ()
     verbatim: str = ""
     folded: bool = False

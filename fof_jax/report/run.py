@@ -24,7 +24,7 @@ class Fold:
 
     number: int
     tested: Predictions | None
-    history: tuple[dict[str, float], ...]
+    history: tuple[dict[str, float | int], ...]
     steps: int | None
 
     @property
@@ -164,7 +164,7 @@ def _predictions(path: Path) -> Predictions | None:
     return read_predictions(path) if path.exists() else None
 
 
-def _history(path: Path) -> tuple[dict[str, float], ...]:
+def _history(path: Path) -> tuple[dict[str, float | int], ...]:
     """The lines of a metrics.jsonl; one that is being written is left out."""
     if not path.exists():
         return ()

@@ -10,7 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from fof_jax.data.store import Store
-from fof_jax.report import curves, embedding, gallery, tables, trained, training
+from fof_jax.report import curves, embedding, focus, gallery, tables, trained, training
 from fof_jax.report.figures import Drawn
 from fof_jax.report.page import Section
 from fof_jax.report.run import Run
@@ -46,7 +46,7 @@ def sections(
     say("report: features and regions")
     opened = [_opened(one, fold, open_data) for one in (run, versus) if one is not None]
     parts += [_features(opened, run, versus, folder), _regions(opened[0], run, folder)]
-    return [*parts, _focus(run), *about(run)]
+    return [*parts, _focus(run, folder), *about(run)]
 
 
 def about(run: Run) -> list[Section]:
@@ -210,6 +210,7 @@ def _features(
         tuple(text),
         (embedding.table(embedded),),
         tuple(embedding.figures(embedded, folder)),
+        pairs=len(embedded) > 1,
     )
 
 
@@ -229,21 +230,27 @@ def _regions(opened: trained.Trained | ValueError, run: Run, folder: Path) -> Se
         "that the model is surest of. They are extremes, not a sample. A is the map of "
         "evidence for the named class, Eq. (1), scaled to 0-1 in each region and laid "
         "over it; M, Eq. (2), keeps the patches whose mean of A is above the "
-        "threshold, and the others are grey.",
+        "threshold, and the others are grey. Where nothing speaks for the class, A is "
+        "0 throughout and M keeps nothing.",
     )
     return Section("regions", title, text, cases=tuple(shown))
 
 
-def _focus(run: Run) -> Section:
+def _focus(run: Run, folder: Path) -> Section:
     title = "Focus against masks"
-    found = tables.focus(run)
-    if found is None:
+    if not run.focus:
         text = (
             "Left out: results.json has no focus figures. They exist where the data "
             "have masks of the diagnostic structures, as the phantom's do."
         )
         return Section("focus", title, (text,))
-    return Section("focus", title, tables=(found,))
+    return Section(
+        "focus",
+        title,
+        (focus.MEANING,),
+        (focus.table(run.focus),),
+        (focus.figure(run.focus, folder),),
+    )
 
 
 def _sentence(error: ValueError) -> str:

@@ -1,7 +1,6 @@
 """The tables of the page, as rows of text."""
 
 import dataclasses
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -152,35 +151,6 @@ def per_class(run: Run, unit: str) -> Table | None:
         ("class", "AUC", "recall", "precision", f"{unit}s"),
         tuple(rows),
     )
-
-
-def focus(run: Run) -> Table | None:
-    """The focus figures of results.json, as they are there; None without any."""
-    rows = []
-    for name, value in _leaves(run.focus or {}):
-        if isinstance(value, dict):
-            text = percent(value["mean"], value.get("std"))
-        else:
-            text = percent(value, None) if isinstance(value, float) else _plain(value)
-        rows.append((name, text))
-    if not rows:
-        return None
-    return Table(
-        "Figures of A and M against the masks of the diagnostic structures; shares in "
-        "%, mean ± std over folds where there is one.",
-        ("figure", "value"),
-        tuple(rows),
-    )
-
-
-def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Figures by name; {mean, std} is one of them."""
-    for name, value in tree.items():
-        label = f"{prefix}{name}".replace("_", " ")
-        if isinstance(value, dict) and "mean" not in value:
-            yield from _leaves(value, f"{label}, ")
-        elif value is None or isinstance(value, dict | float | int | str):
-            yield label, value
 
 
 def counts(run: Run) -> Table | None:

@@ -74,7 +74,7 @@ def _curve(run: Run, name: str, folder: Path) -> Drawn:
 
 
 def series(
-    history: tuple[dict[str, float], ...], name: str, points: int = POINTS
+    history: tuple[dict[str, float | int], ...], name: str, points: int = POINTS
 ) -> tuple[np.ndarray, np.ndarray]:
     """Epochs and values of a logged quantity, at most `points` of them.
 
