@@ -22,6 +22,7 @@ VERBS = {
     "parity": ("fof_jax.cli.parity", "compare this program with recordings, or live"),
     "import": ("fof_jax.cli.import_", "bring weights of other programs in"),
     "export": ("fof_jax.cli.export", "write a model in the form of another program"),
+    "report": ("fof_jax.cli.report", "make one page about a run, and its figures"),
     "doctor": ("fof_jax.cli.doctor", "look whether this machine can run a config"),
     "data": ("fof_jax.cli.data", "build, check, split or look at the data"),
 }
