@@ -71,7 +71,9 @@ def test_results_and_config_are_on_disk(finished):
     assert made["packages"]["jax"].startswith("0.")
     assert {p.name for p in (finished / "fold_0").iterdir()} == {
         "checkpoints",
+        "focus.csv",
         "metrics.jsonl",
+        "model.json",
         "predictions.csv",
         "tensorboard",
     }
