@@ -103,6 +103,9 @@ def finish(
 ) -> Drawn:
     """Writes NAME.pdf and NAME.svg, whole or not at all, and makes the page's SVG."""
     with matplotlib.rc_context(STYLE):
+        # Laid out once, so that both files have the same places.
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
         drawings = {
             "pdf": _saved(figure, "pdf", {"CreationDate": None, "Title": title}),
             "svg": _saved(figure, "svg", {"Date": None, "Title": title}),
