@@ -84,8 +84,8 @@ class Store(columns.Columns):
             raise ValueError(
                 f"store: image {self.images[i]} cannot be read, a file below "
                 f"{self.folder} is damaged ({str(error).splitlines()[0][:120]}). "
-                f"Remove {self.folder.parent}; the next command builds the phantom again, "
-                "other stores are built by python launch.py data build."
+                f"Remove {self.folder.parent}; the next command builds the phantom "
+                "again, other stores are built by python launch.py data build."
             ) from error
 
     @property
