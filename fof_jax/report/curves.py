@@ -225,6 +225,8 @@ def reliability(table: Predictions, *, unit: str, folder: Path) -> Drawn:
             marker="o",
             markeredgecolor=CARD,
             markersize=9,
+            clip_on=False,
+            zorder=3,
             label="accuracy of the bin",
         )
         axes.set(xlim=(0, 1), ylim=(0, 1.01))
