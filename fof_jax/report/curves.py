@@ -49,7 +49,11 @@ def confusion(
     """
     k = len(classes)
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    names = [wrapped(name, 14) for name in classes]
+    names = list(classes)
+    columns = names
+    if any(len(name) > 8 for name in names):  # too long to stand side by side
+        names = [wrapped(f"{i}: {name}", 19) for i, name in enumerate(classes, 1)]
+        columns = [str(i) for i in range(1, k + 1)]
     with new() as (figure, axes):
         axes.grid(False)
         for i in range(k):
@@ -71,14 +75,7 @@ def confusion(
                 )
         axes.set(xlim=(-0.5, k - 0.5), ylim=(k - 0.5, -0.5))
         axes.set(xlabel="predicted class", ylabel="true class")
-        tilt = any(len(name) > 8 for name in classes)
-        axes.set_xticks(
-            range(k),
-            names,
-            rotation=35 if tilt else 0,
-            ha="right" if tilt else "center",
-            rotation_mode="anchor" if tilt else None,
-        )
+        axes.set_xticks(range(k), columns)
         axes.set_yticks(range(k), names)
         axes.hlines(np.arange(1, k) - 0.5, -0.5, k - 0.5, color=GRID, linewidth=1)
         axes.vlines(np.arange(1, k) - 0.5, -0.5, k - 0.5, color=GRID, linewidth=1)
@@ -228,6 +225,8 @@ def reliability(table: Predictions, *, unit: str, folder: Path) -> Drawn:
             marker="o",
             markeredgecolor=CARD,
             markersize=9,
+            clip_on=False,
+            zorder=3,
             label="accuracy of the bin",
         )
         axes.set(xlim=(0, 1), ylim=(0, 1.01))

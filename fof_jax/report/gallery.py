@@ -92,7 +92,7 @@ def cases(trained: Trained, tested: Predictions) -> list[Case]:
             of_truth = trained.explain(row, y)[0]
             panels.append((f"A of {classes[y]} (true)", overlay(pixels, of_truth)))
         structures = trained.data.read_mask(row, trained.side)
-        if structures is not None:
+        if structures is not None and structures.any():
             panels.append(("structures of the mask", masked(pixels, structures)))
         shown.append(
             Case(
