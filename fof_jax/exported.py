@@ -149,16 +149,24 @@ def load(path: Path) -> Exported:
 def lower(
     model: trained.Model, platforms: Sequence[str] = PLATFORMS
 ) -> export.Exported:
-    """StableHLO of a model: uint8 [b, S, S, 3] to (mean, spread, folds).
+    """StableHLO of `ensemble`, for any number of images."""
+    program, image = ensemble(model)
+    return export.export(jax.jit(program), platforms=list(platforms))(image)
 
-    Mean and spread are [b, K], the folds' own probabilities [F, b, K].
+
+def ensemble(model: trained.Model) -> tuple[Any, jax.ShapeDtypeStruct]:
+    """A model as a function of images alone.
+
+    Returns:
+      uint8 [b, S, S, 3] to (mean [b, K], deviation [b, K], of each fold [F, b, K]), and
+      the shape of what it takes, with a free b.
     """
     config = portable(model.config)
     method, color = trained.method_of(config), config.data.color
     variables = list(model.folds.values())
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *variables)
 
-    def ensemble(
+    def program(
         image: UInt8[Array, "b S S 3"],
     ) -> tuple[Float[Array, "b K"], Float[Array, "b K"], Float[Array, "F b K"]]:
         normalised = augment.normalise(image, color=color)
@@ -175,8 +183,7 @@ def lower(
 
     side = model.image_size
     (b,) = export.symbolic_shape("b")
-    image = jax.ShapeDtypeStruct((b, side, side, 3), jnp.uint8)
-    return export.export(jax.jit(ensemble), platforms=list(platforms))(image)
+    return program, jax.ShapeDtypeStruct((b, side, side, 3), jnp.uint8)
 
 
 def portable(config: ConfigDict) -> ConfigDict:
