@@ -1,20 +1,21 @@
 """Write a trained model in the form of another program.
 
+python launch.py export --to=stablehlo --checkpoint=runs/x --out=model.fof
 python launch.py export --to=release --checkpoint=runs/x/fold_0 --out=fold_0.pth
 
-`release` is the authors' code, which loads the .pth as the state dict of its model;
-only a model of the method `release` has that shape. The newest whole step of a fold is
-taken.
+`stablehlo` is one file that JAX runs without this package, on cpu, cuda and tpu; the
+folds of a run become an ensemble (docs/export.md). `release` is the authors' code,
+which loads the .pth as the state dict of its model; only a model of the method
+`release` has that shape. The newest whole step of a fold is taken.
 """
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
-
-FORMS = ("release",)
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """--to, --checkpoint, --out and --whole."""
+    """--to, --checkpoint, --out, and flags of one form."""
     parser.add_argument(
         "--to", dest="form", choices=FORMS, required=True, help="whose form to write"
     )
@@ -23,19 +24,34 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar="FOLDER",
-        help="a fold of a run, a step of it, or an imported folder",
+        help="a run (stablehlo), a fold, a step of it, or an imported folder",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE")
     parser.add_argument(
         "--whole",
         action="store_true",
-        help="with projection heads and names prefixed; default: the model alone",
+        help="release: with projection heads and names prefixed; default: the model "
+        "alone",
+    )
+    parser.add_argument(
+        "--thresholds",
+        type=Path,
+        metavar="FILE",
+        help="stablehlo: operating points that `eval --out=FILE` has written",
     )
 
 
 def run(flags: argparse.Namespace) -> int:
     """Reads, converts, writes; 0."""
-    from fof_jax import weights
+    for flag, form in (("whole", "release"), ("thresholds", "stablehlo")):
+        if getattr(flags, flag) and flags.form != form:
+            raise ValueError(f"export: --{flag} goes with --to={form} alone.")
+    print(FORMS[flags.form](flags))
+    return 0
+
+
+def _release(flags: argparse.Namespace) -> str:
+    from fof_jax import card, weights
     from fof_jax.release import convert
 
     variables = weights.read(flags.checkpoint)
@@ -51,5 +67,25 @@ def run(flags: argparse.Namespace) -> int:
         patch=convert.patch_of(variables),
         model_only=not flags.whole,
     )
-    print(f"{flags.out}: written for the authors' code")
-    return 0
+    beside = card.write(flags.out, flags.checkpoint)
+    return f"{flags.out}: written for the authors' code; {beside.name}: model card"
+
+
+def _stablehlo(flags: argparse.Namespace) -> str:
+    from fof_jax import exported, operating_points, trained
+
+    points = operating_points.read(flags.thresholds) if flags.thresholds else ()
+    model = trained.load(flags.checkpoint)
+    exported.write(flags.out, model, thresholds=points)
+    size = flags.out.stat().st_size / 2**20
+    return (
+        f"{flags.out}: {len(model.folds)} fold(s), {', '.join(exported.PLATFORMS)}, "
+        f"{size:.1f} MiB, model card inside"
+    )
+
+
+# name -> writes the form, and returns the line to say
+FORMS: dict[str, Callable[[argparse.Namespace], str]] = {
+    "release": _release,
+    "stablehlo": _stablehlo,
+}
