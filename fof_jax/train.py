@@ -16,7 +16,6 @@ from fof_jax import (
     parallel,
     predictions,
     runlog,
-    weights,
 )
 from fof_jax.data import (
     balance,
@@ -25,7 +24,8 @@ from fof_jax.data import (
     splits,
     store,
 )
-from fof_jax.program import INIT, Program
+from fof_jax.pretrained import start
+from fof_jax.program import INIT, Program, encoder
 from fof_jax.shapes import Batch, Variables
 
 
@@ -98,9 +98,10 @@ def train_fold(
     if restored is not None:
         state = restored
         say(f"fold {fold}: goes on from step {int(state.step)} of {total}")
-    elif config.init.checkpoint:
-        given = weights.read(Path(config.init.checkpoint))
-        begun = weights.start_from(state.variables, given, say=say)
+    else:
+        begun = start.begin(
+            state.variables, encoder=encoder(config), say=say, **config.init
+        )
         state = dataclasses.replace(state, params=begun.params, state=begun.state)
     first = int(state.step)
     state = parallel.replicate(state, program.devices)
