@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from fof_jax import compilation, hosts, metrics, predictions, results_table, train
 from fof_jax.data import loader, splits, store
 from fof_jax.method import Method
+from fof_jax.pretrained import start
 from fof_jax.program import build_program, flat
 from fof_jax.shapes import Batch
 
@@ -127,6 +128,7 @@ def conclude(
     results = metrics.summarise(joined)
     results |= {
         "method": config.method,
+        "init": str(start.asked(config.init.checkpoint) or "from scratch"),
         "scheme": config.data.scheme,
         "finished": f"{len(finished)} of {folds} folds",
     }

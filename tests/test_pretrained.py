@@ -223,7 +223,7 @@ def test_a_config_that_belongs_to_another_file_or_network(z, tmp_path):
     message = refused(
         z, tmp_path, "vit", "hf", config=config, variant="Ti/16", image_size=(16, 24)
     )
-    assert "--encoder: Ti/16 is Size(width=192" in message
+    assert "--encoder: Ti/16 has other numbers than the file" in message
 
 
 @pytest.mark.parametrize(

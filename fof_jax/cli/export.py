@@ -1,16 +1,18 @@
 """Write a trained model in the form of another program.
 
 python launch.py export --to=release --checkpoint=runs/x/fold_0 --out=fold_0.pth
+python launch.py export --to=hf --checkpoint=runs/x/fold_0 --out=fold_0
 
-`release` is the authors' code, which loads the .pth as the state dict of its model;
-only a model of the method `release` has that shape. The newest whole step of a fold is
-taken.
+`hf` is a folder that Hugging Face's transformers loads, the classifier of the K grades
+with it; of an imported encoder, the encoder alone. `release` is the authors' code,
+which loads the .pth as the state dict of its model; only a model of the method
+`release` has that shape. The newest whole step of a fold is taken.
 """
 
 import argparse
 from pathlib import Path
 
-FORMS = ("release",)
+FORMS = ("release", "hf")
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -25,7 +27,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="a fold of a run, a step of it, or an imported folder",
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help="hf makes a folder"
+    )
     parser.add_argument(
         "--whole",
         action="store_true",
@@ -35,6 +39,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(flags: argparse.Namespace) -> int:
     """Reads, converts, writes; 0."""
+    if flags.form == "hf":
+        return _hf(flags)
     from fof_jax import weights
     from fof_jax.release import convert
 
@@ -52,4 +58,25 @@ def run(flags: argparse.Namespace) -> int:
         model_only=not flags.whole,
     )
     print(f"{flags.out}: written for the authors' code")
+    return 0
+
+
+def _hf(flags: argparse.Namespace) -> int:
+    from fof_jax.pretrained import hf_export, trained
+
+    model = trained.read(flags.checkpoint)
+    name = hf_export.write(
+        flags.out,
+        model.encoder,
+        model.params,
+        head=model.head,
+        classes=model.classes,
+        color=model.color,
+    )
+    print(f"{flags.out}: {name}, for transformers' from_pretrained")
+    if not model.color:
+        print(
+            "note: trained on greyscale standardised per image (data.color=False), "
+            "which no image processor of transformers does: prepare images yourself"
+        )
     return 0

@@ -37,7 +37,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--image_size",
-        type=_side,
+        type=side,
         metavar="SIDE",
         help="at which it was trained, 224 or 224x320; default: config.json's",
     )
@@ -120,7 +120,8 @@ def _collapsed(names: Iterable[str]) -> str:
     return ", ".join(f"{n} x {c}" if c > 1 else n for n, c in sorted(counts.items()))
 
 
-def _side(text: str) -> tuple[int, int]:
+def side(text: str) -> tuple[int, int]:
+    """H, W of "224" or "224x320"."""
     sides = [int(side) for side in text.split("x")]  # argparse says it is invalid
     if len(sides) > 2 or min(sides) < 1:
         raise ValueError(text)

@@ -101,10 +101,10 @@ def encoder(
     if variant is not None:
         wanted, at = vit.variant(variant)
         if (dataclasses.replace(wanted, heads=0), at) != (size, patch):
+            is_ = named or f"{size} in patches of {patch}"
             raise ValueError(
-                f"--encoder: {variant} is {wanted} in patches of {at}, but the file "
-                f"holds {size} in patches of {patch}"
-                + (f", which is {named}." if named else ".")
+                f"--encoder: {variant} has other numbers than the file, which is of "
+                f"{is_}. Leave the flag out, or get the other file."
             )
         named = variant
     heads = said.get("heads") or heads or (vit.variant(named)[0].heads if named else 0)
