@@ -11,6 +11,7 @@ import pytest
 
 from fof_jax import optimizer, parallel, vit, weights
 from fof_jax.baselines import vit as baseline
+from fof_jax.cli import config
 from fof_jax.cli.main import main
 from fof_jax.paper import objective
 from fof_jax.pretrained import files, hf_export, names, source, start, tree
@@ -91,7 +92,7 @@ def begin(drawn, folder, g, **options):
 # ---- the start -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("nothing", [None, "", "None"])
+@pytest.mark.parametrize("nothing", [None, ""])
 def test_from_scratch_is_said(nothing):
     assert start.asked(nothing) is None
     drawn = fresh(fof(encoder()))
@@ -365,9 +366,9 @@ def exported(tmp_path, case):
 def test_an_exported_model_reads_back(tmp_path, case):
     method, variables, folder = exported(tmp_path, case)
     g = method.network.encoder
-    config = json.loads((folder / "config.json").read_text())
-    assert config["model_type"] == EXPORTS[case][1]
-    assert config["id2label"] == {"0": "a", "1": "b", "2": "c"}
+    said = json.loads((folder / "config.json").read_text())
+    assert said["model_type"] == EXPORTS[case][1]
+    assert said["id2label"] == {"0": "a", "1": "b", "2": "c"}
     assert (folder / "preprocessor_config.json").exists()
     found = files.read(folder)
     got = source.encoder(found, "hf")
@@ -426,7 +427,7 @@ def mu_file(tmp_path):
                 implementation="naive")  # fmt: skip
     params = g.init(jax.random.key(5), jnp.zeros((1, 32, 32, 3)))["params"]
     theirs = tree.encoder_to(params, names.HF_VIT, patch=8, class_token=True)
-    config = {
+    said = {
         "model_type": "vit", "image_size": 32, "patch_size": 8, "hidden_size": 64,
         "num_hidden_layers": 4, "num_attention_heads": 2, "layer_norm_eps": 1e-12,
     }  # fmt: skip
@@ -434,7 +435,7 @@ def mu_file(tmp_path):
         tmp_path / "hub",
         {f"vit.{n}": np.ascontiguousarray(a) for n, a in theirs.items()}
         | {"classifier.weight": np.zeros((9, 64), np.float32)},
-        config,
+        said,
     )
     return params, file
 
@@ -523,7 +524,10 @@ def test_the_papers_weights_where_they_are_missing(tmp_path, capsys, monkeypatch
     with pytest.raises(ValueError, match="Pass a folder that `python launch.py import"):
         start.check("elsewhere")
     start.check(None)
-    start.check("None")
+    none = config.load(["--config=gbmlgg", "--config.init.checkpoint=None"])
+    assert none.init.checkpoint is None
+    phantom = config.load(["--config=phantom", "--config.init.checkpoint=w"])
+    assert phantom.init.checkpoint == "w"
     phantom = ["--config=phantom", f"--config.data.dir={tmp_path}/d"]
     phantom += ["--config.data.regions=20"]
     given = "--config.init.checkpoint=weights/vit-tiny-patch16-224"

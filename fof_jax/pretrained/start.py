@@ -25,8 +25,8 @@ SOURCES = {
 
 
 def asked(checkpoint: str | None) -> Path | None:
-    """`init.checkpoint` as a path; None, "None" and "" are from scratch."""
-    return Path(checkpoint) if checkpoint and checkpoint != "None" else None
+    """`init.checkpoint` as a path; None and "" are from scratch."""
+    return Path(checkpoint) if checkpoint else None
 
 
 def check(checkpoint: str | None) -> None:
