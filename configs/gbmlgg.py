@@ -56,6 +56,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config.cpu_devices = 1
     # Steps between checkpoints; the last step is always saved.
     config.save_every = 500
+    # Minutes after which one is written in any case; 0 leaves it to save_every.
+    config.save_minutes = 10.0
     # Epochs between evaluations of the test fold, for the curves only; 0 is the end
     # alone. The last epoch is what counts, as in the paper.
     config.eval_every = 0

@@ -56,6 +56,7 @@ def choose(platform: str, dtype: Any, head_width: int) -> str:
     return "chunked"
 
 
+@jax.named_scope("attention")
 def attention(q: Heads, k: Heads, v: Heads, *, implementation: str = "auto") -> Heads:
     """softmax(q k^T / sqrt(d)) v, for every image and head.
 

@@ -20,7 +20,7 @@ from packaging.requirements import Requirement
 from fof_jax import parallel, weights
 from fof_jax.cli import stores
 from fof_jax.data import reader
-from fof_jax.data.store import Store, open_store
+from fof_jax.data.store import open_store, without_images
 from fof_jax.pretrained import start
 from fof_jax.program import build_program, check
 from fof_jax.shapes import Batch
@@ -194,7 +194,13 @@ def _run(config: ConfigDict) -> dict[str, float]:
 
 def _compiled(config: ConfigDict) -> tuple[Any, tuple]:
     """The executable of a training step, and noise to run it on."""
-    program = build_program(config, _no_images(config))
+    options = config.data
+    bare = without_images(
+        classes=options.classes,
+        biomarkers=options.biomarkers,
+        float_markers=options.float_markers,
+    )
+    program = build_program(config, bare)
     batch = _noise(config)
     state = parallel.initial_state(
         program.method, program.adamw, jax.random.key(0), batch
@@ -220,29 +226,6 @@ def _noise(config: ConfigDict) -> Batch:
         index=np.arange(rows, dtype=np.int32),
         epoch=np.zeros(rows, np.int32),
         valid=np.ones(rows, bool),
-    )
-
-
-def _no_images(config: ConfigDict) -> Store:
-    """What building a program asks of a store: the names of its columns."""
-    n, floats = len(config.data.biomarkers), len(config.data.float_markers)
-    markers = np.array([[0] * n, [1] * n], np.int32)  # two, to have a deviation
-    return Store(
-        classes=tuple(config.data.classes),
-        biomarkers=tuple(config.data.biomarkers),
-        float_markers=tuple(config.data.float_markers),
-        images=("", ""),
-        patients=("", ""),
-        grades=np.zeros(2, np.int32),
-        biomarker_values=markers,
-        known=np.ones((2, n), bool),
-        floats=np.zeros((2, floats), np.float32),
-        folds=None,
-        folder=Path(),
-        small=config.data.small,
-        sizes=np.zeros((2, 2), np.int32),
-        has_mask=np.zeros(2, bool),
-        origin="doctor",
     )
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -67,6 +68,11 @@ def check(config: ConfigDict) -> None:
                 f"{field}: got {config[field]}, expected 1 or more. Pass another "
                 f"--config.{field}."
             )
+    if not 0 <= config.save_minutes < math.inf:
+        raise ValueError(
+            f"save_minutes: got {config.save_minutes}, expected minutes, or 0 for "
+            "none. Pass another --config.save_minutes."
+        )
     method.find(config.method)
 
 

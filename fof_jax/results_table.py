@@ -76,6 +76,35 @@ def format_table(
     return "\n".join([caption, conditions, *align(lines)])
 
 
+FOCUS_COLUMNS = {"pointing": "pointing (%)", "inside": "A inside (%)"}
+FOCUS_COLUMNS |= {"area": "area (%)", "iou": "IoU of M (%)"}
+FOCUS_COLUMNS |= {"deletion": "deletion (%)", "insertion": "insertion (%)"}
+
+
+def format_focus(figures: dict[str, Any], scheme: str | None) -> str:
+    """Set the figures of focus, over folds and of each grade.
+
+    Args:
+      figures: what `focus.summarise` returns.
+      scheme: as in `format_table`.
+
+    Returns:
+      Lines of text, without a line feed at the end.
+    """
+    mean, std = figures["mean"], figures["std"]
+    lines = [["", "regions", *FOCUS_COLUMNS.values()]]
+    each = [percent(mean[f], std[f]) for f in FOCUS_COLUMNS]
+    lines.append(["all", str(figures["regions"]), *each])
+    for grade, one in figures["classes"].items():
+        each = [percent(one[f], None) for f in FOCUS_COLUMNS]
+        lines.append([f"grade {grade}", str(one["regions"]), *each])
+    conditions = (
+        f"{split_named(scheme)}, {_count(len(figures['folds']), 'fold')}; test regions "
+        "whose mask shows a structure, A of the true grade"
+    )
+    return "\n".join(["Focus", conditions, *align(lines)])
+
+
 def split_named(scheme: str | None) -> str:
     """What a table says of its split; it warns where patients stand on both sides."""
     return SCHEMES.get(scheme, f"{scheme} split")

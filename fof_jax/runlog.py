@@ -1,8 +1,6 @@
 """What a fold tells while it trains: a file of lines, TensorBoard, the terminal."""
 
-import itertools
 import json
-import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,6 +8,9 @@ from pathlib import Path
 from tensorboardX import SummaryWriter
 
 from fof_jax import predictions
+from fof_jax.data import atomic
+
+_TESTED = "test_accuracy"
 
 
 class RunLog:
@@ -41,7 +42,8 @@ class RunLog:
           say: prints a line.
         """
         self._path = folder / "metrics.jsonl"
-        _keep_steps_below(self._path, first)
+        kept = _keep_steps_below(self._path, first)
+        self._evaluated = {line["step"] for line in kept if _TESTED in line}
         self._file = self._path.open("a")
         self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=first)
         self._first, self._total, self._per_epoch = first, total, per_epoch
@@ -91,10 +93,14 @@ class RunLog:
         self._last, self._waited = now, 0.0
         return min(share, 1.0)
 
+    def evaluated(self, done: int) -> bool:
+        """Whether the file that was found holds an evaluation after `done` steps."""
+        return done in self._evaluated
+
     def evaluation(self, done: int, tested: predictions.Predictions) -> None:
         """Notes the accuracy on the test fold after `done` steps."""
         right = float((tested.pred == tested.y).mean())
-        self._line({"step": done, "test_accuracy": right})
+        self._line({"step": done, _TESTED: right})
         self._events.add_scalar("test/accuracy", right, done)
 
     def _line(self, figures: Mapping[str, float | int]) -> None:
@@ -120,18 +126,40 @@ class NoLog:
     def waited(self, seconds: float) -> None:
         """Nothing."""
 
+    def evaluated(self, done: int) -> bool:
+        """Nothing is known here."""
+        return False
+
     def evaluation(self, done: int, tested: predictions.Predictions) -> None:
         """Nothing."""
 
 
-def _keep_steps_below(path: Path, first: int) -> None:
-    """Drops the lines of steps that a killed run took after its last checkpoint."""
+def _keep_steps_below(path: Path, first: int) -> list[dict]:
+    """Drops the lines of steps that a killed run took after its last checkpoint.
+
+    Returns:
+      What the lines that stay hold.
+
+    Raises:
+      ValueError: a line of the steps that are kept is damaged.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists():
-        return
-    lines = path.read_text().splitlines(keepends=True)
-    whole = itertools.takewhile(lambda line: line.endswith("\n"), lines)
-    kept = [line for line in whole if json.loads(line)["step"] <= first]
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text("".join(kept))
-    os.replace(temporary, path)
+        return []
+    kept: list[tuple[str, dict]] = []
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    for number, line in enumerate(lines, 1):
+        if not line.endswith("\n"):
+            break  # the last: a kill has cut it off
+        try:
+            figures = json.loads(line)
+            step = figures["step"]
+        except (ValueError, KeyError, TypeError):
+            raise ValueError(
+                f"{path}: line {number} is damaged. Bring back a copy, or delete "
+                f"{path.parent} to train this fold again."
+            ) from None
+        if step <= first:
+            kept.append((line, figures))
+    atomic.write_text(path, "".join(line for line, _ in kept))
+    return [figures for _, figures in kept]

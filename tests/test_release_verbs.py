@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from fof_jax import checkpoint, comparison, optimizer, parallel, weights
+from fof_jax import checkpoint, comparison, manifest, optimizer, parallel, weights
 from fof_jax.cli import parity as verb
 from fof_jax.cli.main import main
 from fof_jax.release import convert, live
@@ -91,7 +91,7 @@ def test_damage_is_noticed_and_the_step_before_is_taken(tmp_path, theirs, capsys
     pytest.importorskip("torch")
     ours = jax.tree.map(np.asarray, convert.from_state_dict(theirs))
     fold = fold_of(tmp_path / "fold_0", ours)
-    (fold / "checkpoints/2" / checkpoint.MANIFEST).unlink()
+    (fold / "checkpoints/2" / manifest.MANIFEST).unlink()
     words = ["export", "--to=release", f"--out={tmp_path}/x.pth"]
     assert main([*words, f"--checkpoint={fold}/checkpoints/2"]) == 2
     assert "was not finished" in capsys.readouterr().err

@@ -71,7 +71,9 @@ def test_results_and_config_are_on_disk(finished):
     assert made["packages"]["jax"].startswith("0.")
     assert {p.name for p in (finished / "fold_0").iterdir()} == {
         "checkpoints",
+        "focus.csv",
         "metrics.jsonl",
+        "model.json",
         "predictions.csv",
         "tensorboard",
     }
@@ -122,7 +124,7 @@ def test_a_flipped_bit_in_a_checkpoint_is_noticed(finished, data, tmp_path, caps
     (tmp_path / "run/fold_1/predictions.csv").unlink()
     assert launch(data, tmp_path / "run") == 0
     out = capsys.readouterr().out
-    assert "is damaged or missing; the one before it is used" in out
+    assert "is damaged or missing; step 4, the one before it, is used" in out
     assert "goes on from step 4" in out
     got = (tmp_path / "run/results.json").read_bytes()
     assert got == (finished / "results.json").read_bytes()

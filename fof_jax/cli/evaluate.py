@@ -1,5 +1,7 @@
 """Compute every figure again, from predictions files alone.
 
+Figures of focus are shown where a fold has its focus.csv beside them.
+
 python launch.py eval --predictions=runs/phantom/fold_0/predictions.csv
 """
 
@@ -9,9 +11,16 @@ import os
 from pathlib import Path
 from typing import Any, Literal
 
+from fof_jax import focus
 from fof_jax.metrics import AVERAGES, summarise
 from fof_jax.predictions import join, read_predictions
-from fof_jax.results_table import align, format_table, percent, split_named
+from fof_jax.results_table import (
+    align,
+    format_focus,
+    format_table,
+    percent,
+    split_named,
+)
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -81,6 +90,7 @@ def evaluate(
     table = join([read_predictions(path) for path in predictions])
     results = summarise(table, aggregate=aggregate)
     results["scheme"] = scheme
+    results["focus"] = focus.summarise(focus.beside(predictions))
     blocks = []
     for unit in ("region", "patient"):
         if results["units"][unit] is None:
@@ -97,6 +107,8 @@ def evaluate(
                 )
             )
         blocks.append(_classes(results["units"][unit], unit, scheme))
+    if results["focus"] is not None:
+        blocks.append(format_focus(results["focus"], scheme))
     if results["notes"]:
         blocks.append("\n".join(["Notes", *(f"- {n}" for n in results["notes"])]))
     if out is not None:

@@ -62,9 +62,9 @@ def run(flags: argparse.Namespace) -> int:
 
 
 def _hf(flags: argparse.Namespace) -> int:
-    from fof_jax.pretrained import hf_export, trained
+    from fof_jax.pretrained import hf_export, parts
 
-    model = trained.read(flags.checkpoint)
+    model = parts.read(flags.checkpoint)
     name = hf_export.write(
         flags.out,
         model.encoder,

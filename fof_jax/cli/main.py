@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from fof_jax.cli import config
 from fof_jax.data.faults import DataWarning
+from fof_jax.stopping import Stopped
 
 # verb -> (module, what it does in a line)
 VERBS = {
@@ -21,6 +22,7 @@ VERBS = {
     "parity": ("fof_jax.cli.parity", "compare this program with recordings, or live"),
     "import": ("fof_jax.cli.import_", "bring weights of other programs in"),
     "export": ("fof_jax.cli.export", "write a model in the form of another program"),
+    "report": ("fof_jax.cli.report", "make one page about a run, and its figures"),
     "doctor": ("fof_jax.cli.doctor", "look whether this machine can run a config"),
     "data": ("fof_jax.cli.data", "build, check, split or look at the data"),
 }
@@ -43,7 +45,7 @@ def main(argv: Sequence[str]) -> int:
 
     Returns:
       0 done; 1 a comparison or a check failed; 2 bad input; 3 not finite; 4 another
-      process of the run is lost; 130 interrupted.
+      process of the run is lost; 130 interrupted; 143 ended by SIGTERM.
     """
     code = _code(argv)
     # Only where a run of several processes was begun is it there.
@@ -88,6 +90,9 @@ def _code(argv: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return INTERRUPTED
+    except Stopped as stopped:
+        print(f"{stopped}; the same command goes on from here", file=sys.stderr)
+        return stopped.code
     except FloatingPointError as error:  # ours, or JAX's under debug.nans
         print(f"not finite: {error}", file=sys.stderr)
         return NON_FINITE

@@ -5,9 +5,10 @@ structures are. Grade II has sparse, even nuclei; III is denser and pleomorphic,
 giant nuclei and mitoses; IV is III with microvascular tufts or palisading necrosis in
 a small part. Biomarkers, drawn given the grade, have signs of their own: IDH mutation
 microcysts, 1p/19q codeletion halos and branching capillaries, PTEN elongated nuclei,
-EGFR clustered nuclei, CARD11 hollow nuclei, FGFR2 aligned fibres. Stain, blur, blood,
-ink, folds, empty glass and gradients of density are independent of the grade, and
-the amount of both stains on a slide is independent of the tissue.
+EGFR clustered nuclei, CARD11 hollow nuclei, FGFR2 aligned fibres. Lymphocytes, nuclei
+out of focus, stain, blur, blood, ink, folds, empty glass and gradients of density are
+independent of the grade, and the amount of both stains on a slide is independent of
+the tissue. docs/phantom.md shows all of it, and benchmarks/difficulty.py measures it.
 
 Training never sees the masks.
 """
@@ -33,7 +34,7 @@ from fof_jax.data.tissue.patient import (
     Stain,
     draw_patient,
 )
-from fof_jax.data.tissue.region import micrometres_per_pixel
+from fof_jax.data.tissue.region import micrometres_per_pixel, nuclei_density
 
 __all__ = [
     "BIOMARKERS",
@@ -48,6 +49,7 @@ __all__ = [
     "draw_patient",
     "draw_region",
     "micrometres_per_pixel",
+    "nuclei_density",
     "write_cohort",
 ]
 
@@ -86,6 +88,7 @@ def draw_region(
     *,
     image_size: int,
     structures: bool = True,
+    density: float | None = None,
     stain: Stain | None = None,
     artefacts: bool = True,
 ) -> Region:
@@ -97,6 +100,8 @@ def draw_region(
       image_size: side in pixels, 64 … 1024; see `micrometres_per_pixel`.
       structures: False leaves out everything that the mask shows; background,
         nuclei elsewhere, vessels, stain and artefacts come from the same draws.
+      density: tumour nuclei per square millimetre, another region's perhaps (see
+        `nuclei_density`); None is this region's own.
       stain: another patient's stain, to re-stain the same tissue.
       artefacts: blood, ink, folds and empty glass on about one region of eight each.
 
@@ -111,7 +116,13 @@ def draw_region(
         )
     if region_index < 0:
         raise PhantomError(f"Got region {region_index}; expected 0 or more.")
-    h, e, mask = region_.tissue(patient, region_index, image_size, structures)
+    h, e, mask = region_.tissue(
+        patient,
+        region_index,
+        image_size,
+        with_structures=structures,
+        density=density,
+    )
     image, mask = slide.photograph(
         h,
         e,

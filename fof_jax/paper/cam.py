@@ -58,8 +58,9 @@ def class_activation_map(
     tokens = lax.stop_gradient(tokens)
     gradient = token_gradient(logits_of=logits_of, tokens=tokens, target=target)
     tokens, gradient = tokens.astype(jnp.float32), gradient.astype(jnp.float32)
-    alpha, relu_map = weighted_sum(tokens=tokens, gradient=gradient, grid=grid)
-    A = min_max(upsample(relu_map, image_size=image_size))
+    with jax.named_scope("cam"):
+        alpha, relu_map = weighted_sum(tokens=tokens, gradient=gradient, grid=grid)
+        A = min_max(upsample(relu_map, image_size=image_size))
     return lax.stop_gradient(
         Activation(gradient=gradient, alpha=alpha, relu_map=relu_map, A=A)
     )

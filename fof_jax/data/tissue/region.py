@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Bool, Float32
 
-from fof_jax.data.tissue import chance, nuclei, structures
+from fof_jax.data.tissue import chance, distractors, nuclei, structures
 from fof_jax.data.tissue.patient import Patient
 
 # Keys of the streams, one per part; see `chance.stream`.
@@ -17,14 +17,16 @@ from fof_jax.data.tissue.patient import Patient
     _GIANTS,
     _CHROMATIN,
     _BENEATH,
-) = range(10, 19)
+    _INFILTRATE,
+    _CROWDING,
+) = range(10, 21)
 # Nuclei per square millimetre, mean radius (um), its variation, outline, chromatin:
 # grade II, then III and IV, which differ from each other by structures alone.
-_DENSITY = ((1700.0, 2600.0), (2300.0, 3400.0))
-_RADIUS = (3.5, 3.9)
+_DENSITY = ((1500.0, 2800.0), (2200.0, 3500.0))
+_RADIUS = (3.6, 3.7)
 _SPREAD = (0.08, 0.26)
 _IRREGULAR = (0.03, 0.13)
-_CLUMPING = (0.25, 0.7)
+_CLUMPING = (0.3, 0.6)
 
 
 def micrometres_per_pixel(image_size: int) -> float:
@@ -37,14 +39,31 @@ def micrometres_per_pixel(image_size: int) -> float:
     return 0.5 * float(np.sqrt(1024.0 / image_size))
 
 
+def nuclei_density(patient: Patient, region: int) -> float:
+    """Tumour nuclei per square millimetre that a region is drawn with."""
+    rng = chance.stream(patient.seed, patient.index, region, _CROWDING)
+    return chance.between(rng, *_DENSITY[int(patient.grade > 0)])
+
+
 def tissue(
-    patient: Patient, region: int, side: int, with_structures: bool
+    patient: Patient,
+    region: int,
+    side: int,
+    *,
+    with_structures: bool = True,
+    density: float | None = None,
 ) -> tuple[
     Float32[np.ndarray, "side side"],
     Float32[np.ndarray, "side side"],
     Bool[np.ndarray, "side side"],
 ]:
     """Unstained tissue of one region.
+
+    Args:
+      patient, region: what to draw.
+      side: pixels a side.
+      with_structures: False leaves out what the mask shows.
+      density: tumour nuclei per square millimetre; None is `nuclei_density`.
 
     Returns:
       Haematoxylin and eosin in units of stain (not yet scaled to a slide), and the
@@ -83,7 +102,9 @@ def tissue(
     nuclei.stamp(bore, nuclei.discs(path, 1.5), um)
     lining = _lining(rng, path, way)
 
-    places = _places(chance.stream(*seed, _PLACES), field, high, egfr)
+    if density is None:
+        density = nuclei_density(patient, region)
+    places = _places(chance.stream(*seed, _PLACES), field, density * 1e-6, egfr)
     # The number of kept nuclei must not depend on what is in their way, so that the
     # same seed without structures has the same nuclei elsewhere.
     cells = _ordinary(chance.stream(*seed, _SHAPES), places, high, pten, card11)
@@ -92,14 +113,17 @@ def tissue(
         cells = _enlarge(chance.stream(*seed, _GIANTS, 1), cells, big)
     is_giant = np.zeros(len(places), bool)
     is_giant[big] = with_structures
-    free = ~structures.lookup(found.vacated | (bore > 0.3) | (cysts > 0.5), places, um)
+    taken = found.vacated | (bore > 0.3) | (cysts > 0.5)
+    free = ~structures.lookup(taken, places, um)
     cells, is_giant = cells.keep(free), is_giant[free]
+    lymphocytes = distractors.infiltrate(chance.stream(*seed, _INFILTRATE), side, um)
+    lymphocytes = lymphocytes.keep(~structures.lookup(taken, lymphocytes.at, um))
 
     halo = blank.copy()
     if codeleted:
         nuclei.stamp(halo, cells, um, grow=1.75)
     drawn = blank.copy()
-    nuclei.stamp(drawn, nuclei.join(cells, lining, found.cells), um)
+    nuclei.stamp(drawn, nuclei.join(cells, lymphocytes, lining, found.cells), um)
     giants = blank.copy()
     nuclei.stamp(giants, cells.keep(is_giant), um)
     clear = blank.copy()
@@ -121,27 +145,12 @@ def tissue(
     rng = chance.stream(*seed, _CHROMATIN)
     clumps = chance.value_noise(rng, side, max(1.0, 1.3 / um)) - np.float32(0.5)
     drawn = drawn * (1 + np.float32(_CLUMPING[high]) * clumps)
-    haze = np.maximum(haze, _beneath(chance.stream(*seed, _BENEATH), side, um))
+    haze = np.maximum(
+        haze, distractors.beneath(chance.stream(*seed, _BENEATH), side, um)
+    )
     haematoxylin = np.maximum(haze, drawn)
     eosin = eosin * (1 - np.float32(0.55) * np.minimum(drawn, 1))
     return haematoxylin, eosin, found.mask | (giants > 0.4)
-
-
-def _beneath(rng: np.random.Generator, side: int, um: float) -> np.ndarray:
-    """Haematoxylin of nuclei deeper in the section, pale and out of focus.
-
-    A distractor: their number is independent of the grade and blurs what the amount
-    of haematoxylin says.
-    """
-    spacing = 1000 / float(np.sqrt(chance.between(rng, 200.0, 2600.0)))
-    at = nuclei.scatter(rng, field=side * um, spacing=spacing, jitter=1.0)
-    radius = chance.between(rng, 3.2, 4.6)
-    canvas = np.zeros((side, side), np.float32)
-    for grow in (0.55, 0.8, 1.05, 1.3):
-        layer = np.zeros((side, side), np.float32)
-        nuclei.stamp(layer, nuclei.discs(at, radius * grow), um)
-        canvas += layer
-    return canvas * np.float32(chance.between(rng, 0.25, 0.6) / 4)
 
 
 def _neuropil(
@@ -171,9 +180,13 @@ def _neuropil(
     return eosin, haze
 
 
-def _places(rng: np.random.Generator, field: float, high: int, egfr: int) -> np.ndarray:
-    """Nuclei's centres. EGFR: gains gather nuclei into clusters, losses space them."""
-    density = chance.between(rng, *_DENSITY[high]) * 1e-6  # per um^2
+def _places(
+    rng: np.random.Generator, field: float, density: float, egfr: int
+) -> np.ndarray:
+    """Nuclei's centres, `density` a square micrometre before the gradient thins them.
+
+    EGFR: gains gather nuclei into clusters, losses space them.
+    """
     crowd = (1, 3, 5)[max(0, egfr)]
     gathered = (0.0, 0.7, 0.85)[max(0, egfr)]
     lone = density * (1 - gathered)

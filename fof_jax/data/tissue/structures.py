@@ -112,32 +112,32 @@ def _tuft(
     stroma: np.ndarray,
     lumen: np.ndarray,
 ) -> nuclei.Nuclei:
-    """A glomeruloid tuft: coils of plump endothelium around small lumina."""
+    """A glomeruloid tuft: coiled vessels, plump endothelium around small lumina."""
     radius = min(44.0, chance.between(rng, 0.10, 0.135) * field + 6)
-    coils = nuclei.scatter(rng, field=2.2 * radius, spacing=14.5, jitter=0.55)
+    coils = nuclei.scatter(rng, field=2.2 * radius, spacing=15.5, jitter=0.6)
     coils = coils - np.float32(1.1 * radius)
-    inside = (coils * coils).sum(axis=1) < (radius - 7) * (radius - 7)
-    coils = coils[inside] + centre
+    inside = (coils * coils).sum(axis=1) < (radius - 6) * (radius - 6)
+    coils = (coils[inside] + centre).astype(np.float32)
     if len(coils) == 0:
         coils = centre[None].astype(np.float32)
+    bore = chance.uniform(rng, 1.8, 3.6, len(coils))
     nuclei.stamp(stroma, nuclei.discs(coils, 12.0), um)
-    nuclei.stamp(
-        lumen, nuclei.discs(coils, chance.uniform(rng, 1.6, 3.2, len(coils))), um
-    )
+    nuclei.stamp(lumen, nuclei.discs(coils, bore), um)
     at, along = [], []
-    for reach, number in ((5.2, 6), (9.6, 11)):
+    # Endothelium, nearly closed; then pericytes and the next coil's cells, loose.
+    for beyond, number, share in ((2.4, 6, 0.9), (6.8, 9, 0.5)):
         start = rng.integers(720, size=(len(coils), 1))
         turn = (np.arange(number) * (720 // number))[None]
-        out = chance.DIRECTIONS[(start + turn) % 720]  # [coils, number, 2]
-        wobble = chance.uniform(rng, 0.88, 1.12, out.shape[0] * number)
-        at.append(coils[:, None] + out * (reach * wobble.reshape(-1, number, 1)))
-        tangent = np.stack([-out[..., 1], out[..., 0]], axis=-1)
-        along.append(tangent)
-    places = np.concatenate([a.reshape(-1, 2) for a in at]).astype(np.float32)
-    tangents = np.concatenate([a.reshape(-1, 2) for a in along])
+        sway = rng.integers(-22, 23, size=(len(coils), number))
+        out = chance.DIRECTIONS[(start + turn + sway) % 720]  # [coils, number, 2]
+        wobble = chance.uniform(rng, 0.9, 1.1, out.shape[0] * number)
+        reach = (bore[:, None] + np.float32(beyond)) * wobble.reshape(-1, number)
+        kept = rng.random((len(coils), number)) < share
+        at.append((coils[:, None] + out * reach[..., None])[kept])
+        along.append(np.stack([-out[..., 1], out[..., 0]], axis=-1)[kept])
     return nuclei.make(
-        rng, places, radius=2.7, spread=0.15, elongation=2.2, irregular=0.05,
-        dark=1.1, along=tangents,
+        rng, np.concatenate(at).astype(np.float32), radius=2.3, spread=0.15,
+        elongation=2.2, irregular=0.05, dark=1.05, along=np.concatenate(along),
     )  # fmt: skip
 
 
@@ -158,14 +158,14 @@ def _necrosis(
     core = np.clip(np.float32(0.5) - beyond / np.float32(3 * um), 0, 1)
     thick = 13.0
     ring = (beyond >= 0) & (beyond < thick)
-    points = nuclei.scatter(rng, field=field, spacing=5.0, jitter=0.6)
+    points = nuclei.scatter(rng, field=field, spacing=5.8, jitter=0.7)
     edge = lookup(beyond, points, um)
     palisade = points[(edge >= 0.5) & (edge < thick - 1)]
     out = palisade - centre.astype(np.float32)
     length = np.sqrt(out[:, :1] * out[:, :1] + out[:, 1:] * out[:, 1:])
     cells = nuclei.make(
-        rng, palisade, radius=2.9, spread=0.15, elongation=2.4, irregular=0.06,
-        dark=1.1, along=out / np.maximum(length, np.float32(1e-3)),
+        rng, palisade, radius=2.6, spread=0.15, elongation=2.4, irregular=0.06,
+        dark=1.05, along=out / np.maximum(length, np.float32(1e-3)),
     )  # fmt: skip
     debris = nuclei.scatter(rng, field=field, spacing=11.0, jitter=1.0)
     debris = debris[lookup(beyond, debris, um) < -4]
