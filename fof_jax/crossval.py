@@ -22,7 +22,6 @@ from fof_jax import (
 )
 from fof_jax.data import loader, splits, store
 from fof_jax.method import Method
-from fof_jax.pretrained import start
 from fof_jax.program import build_program
 from fof_jax.shapes import Batch
 
@@ -119,13 +118,15 @@ def conclude(
     results = metrics.summarise(joined)
     results |= {
         "method": config.method,
-        "init": str(start.asked(config.init.checkpoint) or "from scratch"),
+        "init": config.init.checkpoint or "from scratch",
         "scheme": config.data.scheme,
         "finished": f"{len(finished)} of {folds} folds",
         "focus": focus.summarise(focus.beside(finished)),
     }
     run_folder.write_json(workdir / "results.json", results)
-    caption = f"{config.data.name}, {config.method}"
+    begun = config.init.checkpoint
+    begun = f"begun with {Path(begun).name}" if begun else "from scratch"
+    caption = f"{config.data.name}, {config.method} {begun}"
     if len(finished) < folds:
         caption += f", {len(finished)} of {folds} folds finished"
     for unit in ("region", "patient"):

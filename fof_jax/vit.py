@@ -9,7 +9,6 @@ forward pass is split at any block by slicing the stack, which is how the class
 activation map differentiates the tail only.
 """
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -20,6 +19,9 @@ from jaxtyping import Array, Float
 
 from fof_jax import attention
 from fof_jax.shapes import Params
+from fof_jax.variants import SIZES as SIZES
+from fof_jax.variants import Size as Size
+from fof_jax.variants import variant as variant
 
 # What each policy keeps of a block besides its input, by name; see `ViT.remat`.
 _KEPT = {
@@ -30,64 +32,7 @@ _KEPT = {
 REMAT_POLICIES = ("none", *_KEPT)
 
 
-@dataclasses.dataclass(frozen=True)
-class Size:
-    """The numbers of one variant.
-
-    Attributes:
-      width, depth, heads: D, blocks, attention heads.
-      mlp: hidden width of the MLP; of one half of it where it is gated.
-      layer_scale: whether a learned vector scales what each half of a block adds.
-      swiglu: whether the MLP is silu(gate) * value instead of one GELU.
-      registers: learned tokens that are neither patches nor the class token.
-    """
-
-    width: int
-    depth: int
-    heads: int
-    mlp: int
-    layer_scale: bool = False
-    swiglu: bool = False
-    registers: int = 0
-
-
-_S = Size(width=384, depth=12, heads=6, mlp=1536)
-_B = Size(width=768, depth=12, heads=12, mlp=3072)
-_L = Size(width=1024, depth=24, heads=16, mlp=4096)
-# Ti and S: Touvron et al. 2021 (DeiT) and Steiner et al. 2021, Table 2; B and L:
-# Dosovitskiy et al. 2021, Table 1; DINOv2: Oquab et al. 2023, registers Darcet et al.
-# 2023, with the gated MLP of their largest model at L's width (two thirds of 4096, up
-# to a multiple of 8); mu: our tests.
-SIZES = {
-    "mu": Size(width=64, depth=4, heads=2, mlp=256),
-    "Ti": Size(width=192, depth=12, heads=3, mlp=768),
-    "S": _S,
-    "B": _B,
-    "L": _L,
-    "DINOv2-S": dataclasses.replace(_S, layer_scale=True),
-    "DINOv2-B": dataclasses.replace(_B, layer_scale=True),
-    "DINOv2-L": dataclasses.replace(_L, layer_scale=True),
-    "DINOv2-S+reg": dataclasses.replace(_S, layer_scale=True, registers=4),
-    "DINOv2-B+reg": dataclasses.replace(_B, layer_scale=True, registers=4),
-    "DINOv2-L+reg": dataclasses.replace(_L, layer_scale=True, registers=4),
-    "DINOv2-L+swiglu": dataclasses.replace(_L, layer_scale=True, swiglu=True, mlp=2736),
-}
 POOLINGS = ("patches", "class_token")
-
-
-def variant(name: str) -> tuple[Size, int]:
-    """Reads a name such as "Ti/16" into its size and the patch side in pixels.
-
-    Raises:
-      ValueError: the name has another form or an unknown size.
-    """
-    size, _, patch = name.partition("/")
-    if size not in SIZES or not patch.isdigit() or int(patch) < 1:
-        raise ValueError(
-            f"encoder: {name!r} is not a variant. Expected SIZE/PATCH with SIZE one of "
-            f"{', '.join(SIZES)} and PATCH a positive number of pixels, e.g. 'Ti/16'."
-        )
-    return SIZES[size], int(patch)
 
 
 def grid(image_size: tuple[int, int], patch: int) -> tuple[int, int]:

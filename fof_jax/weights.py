@@ -122,7 +122,8 @@ def start_from(
             for part, tree in wanted.items()
         }
         for part in sorted(found):
-            say(f"init.checkpoint: {part} loaded: {', '.join(_shapes(found[part]))}")
+            tensors = ", ".join(filter(None, _shapes(found[part])))
+            say(f"init.checkpoint: {part} loaded" + (f": {tensors}" if tensors else ""))
         drawn = sorted(set(wanted) - set(found))
         if drawn:
             say(f"init.checkpoint: {', '.join(drawn)} new, drawn at random")
@@ -164,8 +165,9 @@ def _fitted(part: str, wanted: Any, found: Any, hint: str) -> Any:
     shapes, there = _shapes(wanted), _shapes(found)
     for name in sorted(set(shapes) | set(there)):
         if shapes.get(name) != there.get(name):
+            tensor = f"{part}.{name}".rstrip(".")
             raise ValueError(
-                f"init.checkpoint: {part}.{name} has shape {there.get(name, 'none')} "
+                f"init.checkpoint: {tensor} has shape {there.get(name, 'none')} "
                 f"there and {shapes.get(name, 'none')} in the model that the config "
                 f"describes. {hint}Compare encoder, image_size, classes and biomarkers."
             )

@@ -97,6 +97,11 @@ def _encoder(flags: argparse.Namespace) -> tuple[Path, Any, dict[str, Any]]:
 def _release(flags: argparse.Namespace) -> tuple[Path, Any, dict[str, Any]]:
     from fof_jax.release import convert
 
+    if flags.encoder or flags.image_size:
+        raise ValueError(
+            "import: --encoder and --image_size are of the other forms; a file of the "
+            "authors' code tells both. Leave them out."
+        )
     variables = convert.import_pth(flags.file)
     model = variables.params["model"]
     blocks = model["encoder"]["blocks"]["qkv"]["bias"].shape

@@ -203,8 +203,9 @@ def _measure(own: Tensors, table: Names) -> dict[str, Any]:
     depth = tree.depth_of(own, table)
     if not depth:
         raise ValueError(
-            f"encoder weights: no {table.block.format(0)}.{table.norm_attention}. Is "
-            "it of another program? Pass another --from."
+            f"encoder weights: no {table.block.format(0)}.{table.norm_attention}. "
+            "Expected a file as the program saves it (transformers: save_pretrained); "
+            f"of another program, pass another --from ({', '.join(PROGRAMS)})."
         )
     mlp, gated = tree.mlp_of(own, table)
     registers = own.get(table.registers)
