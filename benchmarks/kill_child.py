@@ -15,7 +15,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from fof_jax import checkpoint, crossval, predictions, train  # noqa: E402
+from fof_jax import checkpoint, crossval, train  # noqa: E402
 from fof_jax.cli.main import main  # noqa: E402
 
 WIDTH = 32  # bytes of a note: one write, never torn
@@ -66,9 +66,9 @@ def watch(note: Note) -> None:
     """Puts the notes around what a run does."""
     checkpoint.Checkpoints.save = note.during("save", checkpoint.Checkpoints.save)
     train.predict = note.during("evaluation", train.predict)
-    # From a fold's end to the next one's first step; after the last, to the results.
-    predictions.write_predictions = note.from_then(
-        "fold change", predictions.write_predictions
+    # From a fold's last save to the next one's first step; its test is an evaluation.
+    checkpoint.Checkpoints.close = note.from_then(
+        "fold change", checkpoint.Checkpoints.close
     )
     build = crossval.build_program
 

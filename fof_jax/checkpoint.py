@@ -4,13 +4,16 @@ The manifest of a step is written last and verified first; a step without one, o
 that does not fit it, is not used.
 """
 
+import contextlib
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
+from absl import logging
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from fof_jax import hosts
@@ -57,14 +60,34 @@ class Checkpoints:
         )
 
     def save(self, state: TrainState) -> None:
-        """Writes a step; when this returns, it is whole on disk."""
+        """Writes a step; when this returns, it is whole on disk.
+
+        Raises:
+          OSError: it cannot be written: the disk is full, say.
+        """
         step = int(state.step)
         if step in self._manager.all_steps():
             return
         host = jax.device_get(state)
-        self._manager.save(step, args=ocp.args.StandardSave(_plain(host)))
+        try:
+            self._room_for(host)
+            with _quiet():
+                self._manager.save(step, args=ocp.args.StandardSave(_plain(host)))
+            if hosts.writes():
+                seal(self.directory / str(step))
+        except (ValueError, OSError) as error:
+            if hosts.lost(error):
+                raise
+            why = (
+                "no space left"
+                if "RESOURCE_EXHAUSTED" in str(error)
+                else (str(error).splitlines()[0][:200])
+            )
+            raise OSError(
+                f"checkpoint {step} cannot be written to {self.directory} ({why}). See "
+                "to the disk; the same command goes on from the checkpoint before."
+            ) from error
         if hosts.writes():
-            seal(self.directory / str(step))
             shutil.rmtree(self.directory / _TO_DELETE, ignore_errors=True)
         hosts.wait("sealed")
 
@@ -83,6 +106,13 @@ class Checkpoints:
         step = hosts.first_says(whole)
         self._manager.reload()  # what was put aside is gone for every process
         return None if step == _NONE else self._read(step, like)
+
+    def _room_for(self, host: TrainState) -> None:
+        """Looks first: a write that fails inside Orbax leaves threads that complain."""
+        needed = sum(np.asarray(a).nbytes for a in jax.tree.leaves(host))
+        free = shutil.disk_usage(self.directory).free
+        if hosts.writes() and free < needed:
+            raise OSError(f"no space left: {needed} bytes wanted, {free} free")
 
     def close(self) -> None:
         """Releases the manager."""
@@ -146,6 +176,17 @@ class Checkpoints:
         aside.mkdir(exist_ok=True)
         shutil.rmtree(aside / str(step), ignore_errors=True)
         (self.directory / str(step)).rename(aside / str(step))
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Orbax's tracebacks: what it raises is told in a line."""
+    before = logging.get_verbosity()
+    logging.set_verbosity(logging.FATAL)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def _plain(state: TrainState) -> dict:

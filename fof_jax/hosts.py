@@ -128,13 +128,18 @@ def failing_together() -> Iterator[None]:
         yield
     except (jax.errors.JaxRuntimeError, ValueError) as error:
         # JAX raises either, by where the failing program was when it was noticed.
-        if jax.process_count() == 1 or not _STATUS.match(str(error)):
+        if not lost(error):
             raise
         raise LostProcessError(
             f"process {jax.process_index()} of {jax.process_count()} has lost another "
             f"({str(error).splitlines()[0][:200]}). Start all of them again with the "
             "same commands: the run goes on from its last checkpoint."
         ) from error
+
+
+def lost(error: Exception) -> bool:
+    """Whether a collective failed because another process is gone."""
+    return jax.process_count() > 1 and bool(_STATUS.match(str(error)))
 
 
 def leave(code: int) -> None:

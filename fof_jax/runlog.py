@@ -4,8 +4,11 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
-from tensorboardX import SummaryWriter
+from tensorboardX import summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto import event_pb2
 
 from fof_jax import predictions
 from fof_jax.data import atomic
@@ -45,7 +48,7 @@ class RunLog:
         kept = _keep_steps_below(self._path, first)
         self._evaluated = {line["step"] for line in kept if _TESTED in line}
         self._file = self._path.open("a")
-        self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=first)
+        self._events = _Events(folder / "tensorboard", purge_step=first)
         self._first, self._total, self._per_epoch = first, total, per_epoch
         self._every, self._say, self._label = every, say, label
         self._start = self._last = time.monotonic()
@@ -65,12 +68,12 @@ class RunLog:
             return
         self._line({"step": done, "epoch": step / self._per_epoch} | figures)
         for name, value in figures.items():
-            self._events.add_scalar(f"train/{name}", value, done)
+            self._events.scalar(f"train/{name}", value, done)
         elapsed = time.monotonic() - self._start
         rate = (done - self._first) / max(elapsed, 1e-9)
-        self._events.add_scalar("train/steps_per_second", rate, done)
+        self._events.scalar("train/steps_per_second", rate, done)
         share = self._share_waited()
-        self._events.add_scalar("train/input_wait", share, done)
+        self._events.scalar("train/input_wait", share, done)
         left = (self._total - done) / rate
         terms = " ".join(
             f"{name} {figures[name]:.4f}"
@@ -101,11 +104,35 @@ class RunLog:
         """Notes the accuracy on the test fold after `done` steps."""
         right = float((tested.pred == tested.y).mean())
         self._line({"step": done, _TESTED: right})
-        self._events.add_scalar("test/accuracy", right, done)
+        self._events.scalar("test/accuracy", right, done)
 
     def _line(self, figures: Mapping[str, float | int]) -> None:
         self._file.write(json.dumps(figures) + "\n")
         self._file.flush()
+
+
+class _Events:
+    """TensorBoard's file, written at once.
+
+    tensorboardX's own SummaryWriter writes in a thread: on a full disk that ends, and
+    training waits for it for ever.
+    """
+
+    def __init__(self, folder: Path, *, purge_step: int):
+        folder.mkdir(parents=True, exist_ok=True)
+        self._writer = EventsWriter(str(folder / "events"))
+        started = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        self._write(purge_step, session_log=started)
+
+    def scalar(self, name: str, value: float, step: int) -> None:
+        self._write(step, summary=summary.scalar(name, value))
+
+    def close(self) -> None:
+        self._writer.close()
+
+    def _write(self, step: int, **what: Any) -> None:
+        event = event_pb2.Event(wall_time=time.time(), step=step, **what)
+        self._writer.write_event(event)
 
 
 class NoLog:

@@ -179,15 +179,11 @@ class Model:
         Raises:
           ValueError: no such class, or the image cannot be used.
         """
-        if target is not None and target not in self.classes:
-            raise ValueError(
-                f"class {target!r} does not exist; the model has "
-                f"{', '.join(self.classes)}."
-            )
+        index = self.index(target)
         seen = self.see(picture)
         (grades,) = self._grades([seen])
-        target = target or grades.pred[0]
-        index = self.classes.index(target)
+        if index is None:
+            index = int(np.argmax(grades.prob[0]))
         parts = np.mean(
             [
                 self._in_batches(self._explain, variables, seen.tiles, index)
@@ -204,10 +200,25 @@ class Model:
             pixels=seen.pixels,
             A=A,
             keep=keep,
-            target=target,
+            target=self.classes[index],
             prob=grades.prob[0],
             spread=grades.spread[0],
         )
+
+    def index(self, target: str | None) -> int | None:
+        """The number of a class; None for None.
+
+        Raises:
+          ValueError: there is no such class.
+        """
+        if target is None:
+            return None
+        if target not in self.classes:
+            raise ValueError(
+                f"class {target!r} does not exist; the model has "
+                f"{', '.join(self.classes)}."
+            )
+        return self.classes.index(target)
 
     def features(self, pictures: Sequence[Picture]) -> Float[np.ndarray, "F n D"]:
         """v = g(x) of each image in each fold; the mean over its tiles."""

@@ -30,3 +30,38 @@ def _absl_flags_parsed() -> None:
     # Grain reads absl flags; outside app.run nobody has parsed them.
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()
+
+
+@pytest.fixture(scope="session")
+def small_data(tmp_path_factory):
+    """Where the phantom of `small_run` is kept."""
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="session")
+def small_run(small_data, tmp_path_factory):
+    """A finished run of two folds on 18 regions; read only."""
+    from fof_jax.cli.main import main
+
+    workdir = tmp_path_factory.mktemp("run")
+    flags = [
+        "--config=phantom",
+        f"--config.data.dir={small_data}",
+        "--config.data.regions=18",
+        "--config.folds=2",
+        "--config.epochs=1",
+        "--config.batch_size=4",
+        "--config.encoder=mu/16",
+        f"--workdir={workdir}",
+    ]
+    assert main(flags) == 0
+    return workdir
+
+
+@pytest.fixture(scope="session")
+def small_pictures(small_run, small_data):
+    """The regions of `small_run` by name, uint8 [64, 64, 3]."""
+    from fof_jax.data import store
+
+    opened = store.open_store(small_data, "phantom")
+    return {name: opened.native(i) for i, name in enumerate(opened.images)}

@@ -14,29 +14,12 @@ from PIL import Image
 
 import fof_jax
 from fof_jax import tiling
-from fof_jax.cli.main import main
-from fof_jax.data import augment, store
-
-FLAGS = [
-    "--config=phantom",
-    "--config.data.regions=18",
-    "--config.folds=2",
-    "--config.epochs=1",
-    "--config.batch_size=4",
-    "--config.encoder=mu/16",
-]
+from fof_jax.data import augment
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return tmp_path_factory.mktemp("data")
-
-
-@pytest.fixture(scope="module")
-def workdir(data, tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("run")
-    assert main([*FLAGS, f"--config.data.dir={data}", f"--workdir={workdir}"]) == 0
-    return workdir
+def workdir(small_run):
+    return small_run
 
 
 @pytest.fixture(scope="module")
@@ -45,9 +28,8 @@ def model(workdir):
 
 
 @pytest.fixture(scope="module")
-def pictures(data):
-    opened = store.open_store(data, "phantom")
-    return {name: opened.native(i) for i, name in enumerate(opened.images)}
+def pictures(small_pictures):
+    return small_pictures
 
 
 def written(workdir, fold):

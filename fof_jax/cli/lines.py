@@ -56,7 +56,8 @@ def progress_to(verb: str, out: Out) -> Progress:
         last = now
         rate = done / max(now - start, 1e-9)
         left = f", {(of - done) / rate:.0f} s left" if done < of else ""
-        line = f"{verb} {done}/{of} images, {rate:.0f}/s{left}"
+        pace = f"{rate:.0f}" if rate >= 10 else f"{rate:.2g}"
+        line = f"{verb} {done}/{of} images, {pace}/s{left}"
         if bar:
             filled = _WIDTH * done // max(of, 1)
             drawn = "#" * filled + "." * (_WIDTH - filled)

@@ -6,6 +6,7 @@ Each verb is a file of this package, imported only when it is asked for, with
 
 import argparse
 import importlib
+import logging
 import os
 import sys
 import warnings
@@ -23,6 +24,8 @@ VERBS = {
     "import": ("fof_jax.cli.import_", "bring weights of other programs in"),
     "export": ("fof_jax.cli.export", "write a model in the form of another program"),
     "report": ("fof_jax.cli.report", "make one page about a run, and its figures"),
+    "predict": ("fof_jax.cli.predict", "grade a folder of images"),
+    "explain": ("fof_jax.cli.explain", "draw where a model looked"),
     "doctor": ("fof_jax.cli.doctor", "look whether this machine can run a config"),
     "data": ("fof_jax.cli.data", "build, check, split or look at the data"),
 }
@@ -56,6 +59,8 @@ def main(argv: Sequence[str]) -> int:
 
 def _code(argv: Sequence[str]) -> int:
     words = list(argv)
+    # Orbax remarks there on files of its own that our folders have no use for.
+    logging.getLogger("absl").setLevel(logging.ERROR)
     verb = words.pop(0) if words and not words[0].startswith("-") else "train"
     try:
         if words[:1] in (["--help"], ["-h"]) and argv[0] == words[0]:

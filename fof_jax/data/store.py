@@ -74,7 +74,19 @@ class Store(columns.Columns):
 
     def encoded(self, i: int) -> bytes:
         """The PNG or JPEG bytes of image i, as they were in the user's file."""
-        return self._source[i]["image"]
+        return self._record(i)["image"]
+
+    def _record(self, i: int) -> dict[str, Any]:
+        try:
+            return self._source[i]
+        # ArrayRecord's checksums find what is damaged; a shard cut short has no end.
+        except (RuntimeError, IndexError, OSError, ValueError) as error:
+            raise ValueError(
+                f"store: image {self.images[i]} cannot be read, a file below "
+                f"{self.folder} is damaged ({str(error).splitlines()[0][:120]}). "
+                f"Remove {self.folder.parent}; the next command builds the phantom "
+                "again, other stores are built by python launch.py data build."
+            ) from error
 
     @property
     def test_corner(self) -> images.Corner | None:
@@ -110,7 +122,7 @@ class Store(columns.Columns):
         """The truth mask of image i, as testing sees it, or None if it has none."""
         if not self.has_mask[i]:
             return None
-        data, name = self._source[i]["mask"], self.images[i]
+        data, name = self._record(i)["mask"], self.images[i]
         return images.decode_mask(
             data, image_size, small=self.small, name=name, corner=self.test_corner
         )

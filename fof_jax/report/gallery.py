@@ -8,19 +8,18 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import UInt8
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from PIL import Image
 
+from fof_jax.pictures import COLOURS, masked, overlay
 from fof_jax.predictions import Predictions
 from fof_jax.report.figures import STYLE, finish, wrapped
 from fof_jax.report.trained import Trained
 
-COLOURS = "viridis"  # equal steps of A look equal
 MOST = 6  # right cases, and wrong ones
 SIDE = 320  # pixels of an embedded picture at most
-HIDDEN = 128  # grey level of the patches that M hides
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -108,24 +107,6 @@ def cases(trained: Trained, tested: Predictions) -> list[Case]:
             )
         )
     return shown
-
-
-def overlay(
-    pixels: UInt8[np.ndarray, "H W 3"], A: Float[np.ndarray, "H W"]
-) -> UInt8[np.ndarray, "H W 3"]:
-    """A in colours over the region in grey."""
-    heat = matplotlib.colormaps[COLOURS](A)[..., :3] * 255
-    grey = pixels.mean(axis=2, keepdims=True)
-    return np.round(0.6 * heat + 0.4 * grey).astype(np.uint8)
-
-
-def masked(
-    pixels: UInt8[np.ndarray, "H W 3"], keep: Bool[np.ndarray, "h w"]
-) -> UInt8[np.ndarray, "H W 3"]:
-    """The patches (or pixels) that a mask keeps; the others grey."""
-    patch = pixels.shape[0] // keep.shape[0]
-    full = np.kron(keep, np.ones((patch, patch), bool))[..., None]
-    return np.where(full, pixels, np.uint8(HIDDEN))
 
 
 def data_uri(pixels: UInt8[np.ndarray, "H W 3"]) -> str:
