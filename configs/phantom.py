@@ -36,6 +36,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.data.regions = 360
     config.data.image_size = 64
     config.encoder = "mu/8"
+    config.init.checkpoint = None  # from scratch: nobody has weights of this size
     config.batch_size = 16
     config.epochs = 30
     # At 64 pixels a nucleus is four pixels wide: a resampling blurs what tells the

@@ -21,6 +21,7 @@ from fof_jax import parallel, weights
 from fof_jax.cli import stores
 from fof_jax.data import reader
 from fof_jax.data.store import open_store, without_images
+from fof_jax.pretrained import start
 from fof_jax.program import build_program, check
 from fof_jax.shapes import Batch
 
@@ -130,9 +131,11 @@ def data(config: ConfigDict) -> Finding:
 
 def initial_weights(config: ConfigDict) -> Finding:
     """Whether the weights to begin with can be read whole."""
-    if not config.init.checkpoint:
+    folder = start.asked(config.init.checkpoint)
+    if folder is None:
         return Finding(PASS, "weights", "drawn at random, none asked for")
-    given = weights.read(Path(config.init.checkpoint))
+    start.check(config.init.checkpoint)
+    given = weights.read(folder)
     return Finding(PASS, "weights", f"{', '.join(sorted(given.params))} read")
 
 

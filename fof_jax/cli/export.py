@@ -2,11 +2,14 @@
 
 python launch.py export --to=stablehlo --checkpoint=runs/x --out=model.fof
 python launch.py export --to=release --checkpoint=runs/x/fold_0 --out=fold_0.pth
+python launch.py export --to=hf --checkpoint=runs/x/fold_0 --out=fold_0
 
 `stablehlo` is one file that JAX runs without this package, on cpu, cuda and tpu; the
-folds of a run become an ensemble (docs/export.md). `release` is the authors' code,
-which loads the .pth as the state dict of its model; only a model of the method
-`release` has that shape. The newest whole step of a fold is taken.
+folds of a run become an ensemble (docs/export.md). `hf` is a folder that Hugging Face's
+transformers loads, the classifier of the K grades with it; of an imported encoder, the
+encoder alone. `release` is the authors' code, which loads the .pth as the state dict of
+its model; only a model of the method `release` has that shape. The newest whole step of
+a fold is taken.
 """
 
 import argparse
@@ -26,7 +29,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="a run (stablehlo), a fold, a step of it, or an imported folder",
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help="hf makes a folder"
+    )
     parser.add_argument(
         "--whole",
         action="store_true",
@@ -84,8 +89,32 @@ def _stablehlo(flags: argparse.Namespace) -> str:
     )
 
 
+def _hf(flags: argparse.Namespace) -> str:
+    from fof_jax import card
+    from fof_jax.pretrained import hf_export, parts
+
+    model = parts.read(flags.checkpoint)
+    name = hf_export.write(
+        flags.out,
+        model.encoder,
+        model.params,
+        head=model.head,
+        classes=model.classes,
+        color=model.color,
+    )
+    card.write(flags.out / "README", flags.checkpoint)  # where its users look
+    said = f"{flags.out}: {name}, for transformers' from_pretrained"
+    if not model.color:
+        said += (
+            "\nnote: trained on greyscale standardised per image (data.color=False), "
+            "which no image processor of transformers does: prepare images yourself"
+        )
+    return said
+
+
 # name -> writes the form, and returns the line to say
 FORMS: dict[str, Callable[[argparse.Namespace], str]] = {
+    "hf": _hf,
     "release": _release,
     "stablehlo": _stablehlo,
 }
