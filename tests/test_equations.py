@@ -99,6 +99,22 @@ def test_eq1_over_max_keeps_the_ground():
     assert not got[1].any()
 
 
+@pytest.mark.parametrize("scale", ["minmax", "max"])
+def test_eq1_scale_is_the_one_asked_for(scale):
+    tokens = jnp.asarray(rng(4).random((2, 6, 5)) + 1, jnp.float32)
+    found = cam.class_activation_map(
+        logits_of=lambda v: v.sum(axis=1),  # ds/dv is 1 in the target's channel
+        tokens=tokens,
+        target=jnp.array([0, 3]),
+        grid=(2, 3),
+        image_size=(4, 6),
+        scale=scale,
+    )
+    assert found.relu_map.min() > 0
+    assert found.A.max() == 1
+    assert (found.A.min() == 0) == (scale == "minmax")
+
+
 # --- Eq. (2) ---
 
 

@@ -322,13 +322,10 @@ def test_the_mask_token_stands_in_masked_patches():
     assert np.abs(gradient["mask_token"]).max() > 0
 
 
-@pytest.mark.parametrize("options", [{"views_fill": "mean"}, {"cam_scale": "max"}])
-def test_other_readings_alter_the_loss(options):
+def test_another_fill_alters_the_loss():
     batch = make_batch()
-    usual, other = make("fof"), make("fof", **options)
+    usual, other = make("fof"), make("fof", views_fill="mean")
     variables = variables_of(usual, batch)
-    values = [loss_and_gradient(m, variables, batch)[0] for m in (usual, other)]
+    values = [loss_and_gradient(m, variables, batch)[0][0] for m in (usual, other)]
     assert np.isfinite(values).all()
-    # min-max and max agree where the map has a patch at 0, as maps after ReLU have.
-    if "views_fill" in options:
-        assert values[0] != values[1]
+    assert values[0] != values[1]
