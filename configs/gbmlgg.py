@@ -96,6 +96,12 @@ def get_config(arg: str = "") -> ConfigDict:
     config.cam = ConfigDict()
     # [n] P1: tokens after the last block but one.
     config.cam.block = -2
+    # [n] P3: scale of A, minmax per image, or max: divided by its maximum alone.
+    config.cam.scale = "minmax"
+    config.views = ConfigDict()
+    # [n] P4: what stands in a masked patch: zero, mean (colour of the image), or token
+    # (a trained embedding).
+    config.views.fill = "zero"
     config.mca = ConfigDict()
     # [n] P9: Eq. (5) sums over positives; True divides by their number.
     config.mca.normalize_positives = False

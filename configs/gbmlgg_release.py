@@ -31,8 +31,9 @@ def get_config(arg: str = "") -> ConfigDict:
             "none; the ablation rows are those of configs/gbmlgg.py."
         )
     config = gbmlgg.get_config()
-    for field in ("frl", "lambda_frl", "lambda_mca", "mca"):
+    for field in ("frl", "lambda_frl", "lambda_mca", "mca", "views"):
         del config[field]  # the paper's terms: this method has others
+    del config.cam["scale"]
 
     # [n] Name in fof_jax/method.py.
     config.method = "release"

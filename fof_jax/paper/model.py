@@ -7,7 +7,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from fof_jax import vit
 
@@ -37,12 +37,14 @@ class Model(nn.Module):
       num_biomarkers: N; 0 leaves the projection heads out.
       cam_block: the block after which tokens are taken for Eq. (1), Python style:
         -1 is the last, -2 the last but one (P1).
+      mask_token: True trains an embedding for masked patches (P4, `token`).
     """
 
     encoder: vit.ViT
     num_classes: int
     num_biomarkers: int
     cam_block: int = -2
+    mask_token: bool = False
 
     def setup(self) -> None:
         """Declares f (with bias, K + 1 outputs) and h^n (without, P6)."""
@@ -66,6 +68,9 @@ class Model(nn.Module):
                 (self.num_biomarkers, self.encoder.size.width, PROJECTION_WIDTH),
                 jnp.float32,
             )
+        if self.mask_token:
+            init, width = nn.initializers.normal(0.02), self.encoder.size.width
+            self.token = self.param("mask_token", init, (width,), jnp.float32)
 
     def head(self, image: Float[Array, "B H W C"]) -> Float[Array, "B T D"]:
         """Image to the tokens of Eq. (1): embedding and the blocks up to it.
@@ -83,6 +88,15 @@ class Model(nn.Module):
         """The whole network, f . g."""
         tokens = self.encoder.add_position(self.encoder.embed(image))
         return self._classify(self.encoder.run(tokens))
+
+    def masked(
+        self, image: Float[Array, "B H W C"], keep: Bool[Array, "B h w"]
+    ) -> Output:
+        """The whole network on the kept patches, the mask token for the others (P4)."""
+        tokens = self.encoder.embed(image)
+        kept = keep.reshape(keep.shape[0], -1, 1)
+        tokens = jnp.where(kept, tokens, self.token.astype(tokens.dtype)[None, None])
+        return self._classify(self.encoder.run(self.encoder.add_position(tokens)))
 
     def _classify(self, tokens: Float[Array, "B T D"]) -> Output:
         feature = self.encoder.pool(self.encoder.finish(tokens))  # P7
