@@ -5,8 +5,9 @@
     onnx/bin/python tools/to_onnx.py runs/x model.onnx
 
 An environment of its own: jax2onnx brings an older Orbax than training wants. Input:
-uint8 [b, S, S, 3], RGB; outputs: mean [b, K] and deviation [b, K] over folds, and the folds' own
-[F, b, K]. Class names and the model card are in the metadata (docs/export.md).
+uint8 [b, S, S, 3], RGB; outputs: mean [b, K] and deviation [b, K] over folds, and the
+folds' own [F, b, K]. Class names and the model card are in the metadata
+(docs/export.md).
 """
 
 import json
