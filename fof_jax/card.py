@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from fof_jax import results_table, trained, weights
-from fof_jax.data import atomic
 from fof_jax.results_table import percent
 
 NAME = "model_card.md"
@@ -21,7 +20,7 @@ def of_run(model: "trained.Model") -> str:
     What the folder does not say is said to be unknown: a fold that travelled alone has
     neither the figures nor the versions.
     """
-    folds = [Path(name) for name in model.folds]
+    folds = [_fold(Path(name)) for name in model.folds]
     run = next((p for p in _above(folds[0]) if (p / "config.json").exists()), None)
     made = _json(run, "config.json").get("made_with", {})
     results, splits = _json(run, "results.json"), _json(run, "splits.json")
@@ -34,28 +33,19 @@ def of_run(model: "trained.Model") -> str:
     return "\n".join(lines) + "\n"
 
 
-def write(out: Path, checkpoint: Path) -> Path:
-    """Writes the card of a run's model beside a file that has no room for it.
+def of_folder(folder: Path) -> str:
+    """The card of whatever `weights.read` takes.
 
-    Args:
-      out: the file; the card gets its name and `.md`.
-      checkpoint: what was exported. Of an imported folder, which has no run, the card
-        says what the import wrote down.
-
-    Returns:
-      Where the card is.
+    Of an imported folder, which has no run, it is what the import wrote down; a fold
+    that came without any description has none to give.
     """
-    about = _json(checkpoint, weights.ABOUT)
-    text = _of_import(about) if about else trained.load(checkpoint).card
-    path = out.with_name(f"{out.name}.md")
-    atomic.write_text(path, text)
-    return path
-
-
-def _of_import(about: dict[str, Any]) -> str:
-    lines = [f"# {about.get('method', 'imported weights')}", "", f"**{USE}**"]
-    lines += _section("Imported from", _imported(about))
-    lines += _section("Data and figures", iter(["Unknown: the import has none."]))
+    about = _json(folder, weights.ABOUT)
+    described = (trained.ABOUT, "config.json")
+    if not about and any((p / n).exists() for p in _above(folder) for n in described):
+        return trained.load(folder).card
+    lines = [f"# {about.get('method', folder.name)}", "", f"**{USE}**"]
+    lines += _section("Imported from" if about else "Weights", _imported(about))
+    lines += _section("Data and figures", iter(["Unknown: no run is beside them."]))
     lines += _section("Made with", _made_with({}))
     return "\n".join(lines) + "\n"
 
@@ -156,6 +146,12 @@ def _made_with(made: dict[str, Any]) -> Lines:
     listed = ", ".join(f"{name} {version}" for name, version in versions.items())
     yield f"- Versions of training: {listed}"
     yield f"- Device: {made.get('device', 'unknown')} ({made.get('platform', '?')})"
+
+
+def _fold(place: Path) -> Path:
+    """The fold that a place is, or is a step of."""
+    known = (p for p in (place, *place.parents[:2]) if p.name.startswith("fold_"))
+    return next(known, place)
 
 
 def _above(place: Path) -> list[Path]:

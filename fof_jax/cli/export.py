@@ -57,6 +57,7 @@ def run(flags: argparse.Namespace) -> int:
 
 def _release(flags: argparse.Namespace) -> str:
     from fof_jax import card, weights
+    from fof_jax.data import atomic
     from fof_jax.release import convert
 
     variables = weights.read(flags.checkpoint)
@@ -66,14 +67,16 @@ def _release(flags: argparse.Namespace) -> str:
             "expected a model of the method 'release', the only one that the authors' "
             "code can load. Train with --config=configs/gbmlgg_release.py."
         )
+    described = card.of_folder(flags.checkpoint)
     convert.export_pth(
         flags.out,
         variables,
         patch=convert.patch_of(variables),
         model_only=not flags.whole,
     )
-    beside = card.write(flags.out, flags.checkpoint)
-    return f"{flags.out}: written for the authors' code; {beside.name}: model card"
+    beside = flags.out.with_name(f"{flags.out.stem}_{card.NAME}")
+    atomic.write_text(beside, described)
+    return f"{flags.out}: written for the authors' code; {beside.name} beside it"
 
 
 def _stablehlo(flags: argparse.Namespace) -> str:
