@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 from run_files import write_run
 
+from fof_jax import pictures
 from fof_jax.cli import stores
 from fof_jax.cli.main import main
 from fof_jax.report import embedding, gallery
@@ -64,7 +65,7 @@ def test_what_is_hidden_is_grey_and_the_rest_is_as_it_was():
     shown = gallery.masked(pixels, np.array([[True, False], [False, True]]))
     np.testing.assert_array_equal(shown[:2, :2], pixels[:2, :2])
     np.testing.assert_array_equal(shown[2:, 2:], pixels[2:, 2:])
-    assert (shown[:2, 2:] == gallery.HIDDEN).all()
+    assert (shown[:2, 2:] == pictures.HIDDEN).all()
 
 
 def test_the_overlay_is_brightest_where_the_map_is_high():

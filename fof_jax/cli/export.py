@@ -94,6 +94,7 @@ def _stablehlo(flags: argparse.Namespace) -> str:
 
 def _hf(flags: argparse.Namespace) -> str:
     from fof_jax import card
+    from fof_jax.data import atomic
     from fof_jax.pretrained import hf_export, parts
 
     model = parts.read(flags.checkpoint)
@@ -105,7 +106,8 @@ def _hf(flags: argparse.Namespace) -> str:
         classes=model.classes,
         color=model.color,
     )
-    card.write(flags.out / "README", flags.checkpoint)  # where its users look
+    # Where the users of that form look for a card.
+    atomic.write_text(flags.out / "README.md", card.of_folder(flags.checkpoint))
     said = f"{flags.out}: {name}, for transformers' from_pretrained"
     if not model.color:
         said += (
