@@ -15,7 +15,7 @@ from run_files import write_run
 from fof_jax import pictures
 from fof_jax.cli import stores
 from fof_jax.cli.main import main
-from fof_jax.report import embedding, gallery
+from fof_jax.report import embedding, figures, gallery
 from fof_jax.report.run import read_run
 from fof_jax.report.tested import open_fold
 
@@ -135,7 +135,7 @@ def test_the_model_is_the_one_that_was_tested(trained):
     tested = run.folds[1].tested
     assert [opened.data.images[i] for i in opened.rows] == list(tested.image)
     assert opened.features().shape == (len(tested), 64)  # width of mu
-    pixels = np.stack([opened.data.read(i, 64) for i in opened.rows])
+    pixels = np.stack([opened.data.read(int(i), 64) for i in opened.rows])
     scaled = (pixels / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
     (variables,) = opened.model.folds.values()
     logits = opened.model.method.predict(variables, scaled.astype(np.float32))
@@ -150,7 +150,9 @@ def test_the_model_is_the_one_that_was_tested(trained):
 
 
 @pytest.mark.slow
-def test_without_the_store_it_says_so_and_draws_nothing(trained, tmp_path, capsys):
+def test_without_the_store_it_says_so_and_draws_nothing(trained, tmp_path, monkeypatch):
+    blank = b'<svg viewBox="0 0 1 1"></svg>'
+    monkeypatch.setattr(figures, "_saved", lambda *_: blank)
     out = tmp_path / "page.html"
     words = ["report", f"--workdir={trained}/run", f"--out={out}"]
     assert main([*words, f"--data_dir={tmp_path}/none"]) == 0
