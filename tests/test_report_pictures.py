@@ -15,9 +15,9 @@ from run_files import write_run
 from fof_jax import pictures
 from fof_jax.cli import stores
 from fof_jax.cli.main import main
-from fof_jax.report import embedding, gallery
+from fof_jax.report import embedding, figures, gallery
 from fof_jax.report.run import read_run
-from fof_jax.report.trained import open_fold
+from fof_jax.report.tested import open_fold
 
 ROOT = Path(__file__).parents[1]
 
@@ -62,7 +62,7 @@ def test_no_silhouette_without_two_groups_of_which_one_has_two(values):
 
 def test_what_is_hidden_is_grey_and_the_rest_is_as_it_was():
     pixels = np.arange(4 * 4 * 3, dtype=np.uint8).reshape(4, 4, 3)
-    shown = gallery.masked(pixels, np.array([[True, False], [False, True]]))
+    shown = pictures.masked(pixels, np.array([[True, False], [False, True]]))
     np.testing.assert_array_equal(shown[:2, :2], pixels[:2, :2])
     np.testing.assert_array_equal(shown[2:, 2:], pixels[2:, 2:])
     assert (shown[:2, 2:] == pictures.HIDDEN).all()
@@ -70,7 +70,7 @@ def test_what_is_hidden_is_grey_and_the_rest_is_as_it_was():
 
 def test_the_overlay_is_brightest_where_the_map_is_high():
     A = np.array([[0.0, 0.5], [0.75, 1.0]])
-    shown = gallery.overlay(np.full((2, 2, 3), 100, np.uint8), A)
+    shown = pictures.overlay(np.full((2, 2, 3), 100, np.uint8), A)
     light = shown.astype(float) @ [0.2126, 0.7152, 0.0722]
     assert np.all(np.diff(light.ravel()) > 0)
 
@@ -135,18 +135,24 @@ def test_the_model_is_the_one_that_was_tested(trained):
     tested = run.folds[1].tested
     assert [opened.data.images[i] for i in opened.rows] == list(tested.image)
     assert opened.features().shape == (len(tested), 64)  # width of mu
-    pixels = np.concatenate(list(opened._pixels(opened.rows, 8)))[: len(tested)]
+    pixels = np.stack([opened.data.read(int(i), 64) for i in opened.rows])
     scaled = (pixels / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
-    logits = opened.method.predict(opened.variables, scaled.astype(np.float32))
+    (variables,) = opened.model.folds.values()
+    logits = opened.model.method.predict(variables, scaled.astype(np.float32))
     odds = np.exp(np.asarray(logits, float))
     # The file keeps nine digits; compilation in another batch changes the last ones.
     np.testing.assert_allclose(
         odds / odds.sum(axis=1, keepdims=True), tested.prob, atol=1e-5
     )
+    # And the features are those that these logits are made of.
+    v = opened.model.method.feature(variables, scaled.astype(np.float32))
+    np.testing.assert_allclose(opened.features(), v, atol=1e-4)
 
 
 @pytest.mark.slow
-def test_without_the_store_it_says_so_and_draws_nothing(trained, tmp_path, capsys):
+def test_without_the_store_it_says_so_and_draws_nothing(trained, tmp_path, monkeypatch):
+    blank = b'<svg viewBox="0 0 1 1"></svg>'
+    monkeypatch.setattr(figures, "_saved", lambda *_: blank)
     out = tmp_path / "page.html"
     words = ["report", f"--workdir={trained}/run", f"--out={out}"]
     assert main([*words, f"--data_dir={tmp_path}/none"]) == 0

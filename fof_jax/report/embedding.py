@@ -25,7 +25,7 @@ from fof_jax.report.figures import (
     wrapped,
 )
 from fof_jax.report.tables import Table
-from fof_jax.report.trained import Trained
+from fof_jax.report.tested import Tested
 
 FEWEST = 6  # regions below which a picture of neighbourhoods says nothing
 PERPLEXITY = 30.0
@@ -71,23 +71,23 @@ class Embedded:
         return next((one for one in self.labels if one.name == name), None)
 
 
-def embed(trained: Trained, run: str) -> Embedded:
+def embed(tested: Tested, run: str) -> Embedded:
     """Features of a fold's test regions, and their t-SNE (cosine distance, seed 0).
 
     Raises:
       ValueError: too few regions.
     """
-    n = len(trained.rows)
+    n = len(tested.rows)
     if n < FEWEST:
-        raise ValueError(f"fold {trained.fold} tests {n} regions, fewer than {FEWEST}")
-    features = trained.features()
+        raise ValueError(f"fold {tested.fold} tests {n} regions, fewer than {FEWEST}")
+    features = tested.features()
     plane = manifold.TSNE(
         perplexity=min(PERPLEXITY, (n - 1) / 3),
         metric="cosine",  # as in Eq. (4) and (5)
         init="random" if features.shape[1] < 2 else "pca",
         random_state=0,
     ).fit_transform(features.astype(np.float32))
-    data, rows = trained.data, trained.rows
+    data, rows = tested.data, tested.rows
     labels = [
         Labels(
             "class",
@@ -106,7 +106,7 @@ def embed(trained: Trained, run: str) -> Embedded:
                 {v: str(v) for v in np.unique(values).tolist()},
             )
         )
-    return Embedded(run, trained.fold, features, plane, tuple(labels))
+    return Embedded(run, tested.fold, features, plane, tuple(labels))
 
 
 def silhouette(features: Float[np.ndarray, "n D"], labels: Labels) -> float | None:

@@ -16,7 +16,7 @@ from PIL import Image
 from fof_jax.pictures import COLOURS, masked, overlay
 from fof_jax.predictions import Predictions
 from fof_jax.report.figures import STYLE, finish, wrapped
-from fof_jax.report.trained import Trained
+from fof_jax.report.tested import Tested
 
 MOST = 6  # right cases, and wrong ones
 SIDE = 320  # pixels of an embedded picture at most
@@ -73,36 +73,35 @@ def choose(tested: Predictions, most: int = MOST) -> tuple[list[int], list[int]]
     return found[0], found[1]
 
 
-def cases(trained: Trained, tested: Predictions) -> list[Case]:
+def cases(fold: Tested, table: Predictions) -> list[Case]:
     """The regions of `choose` with their maps, right ones first."""
-    classes = trained.data.classes
-    position = {name: i for i, name in enumerate(trained.data.images)}
+    classes = fold.data.classes
+    position = {name: i for i, name in enumerate(fold.data.images)}
     shown = []
-    for i in [i for rows in choose(tested) for i in rows]:
-        row = position[tested.image[i]]
-        y, pred = int(tested.y[i]), int(tested.pred[i])
-        pixels = trained.data.read(row, trained.side)
-        A, keep = trained.explain(row, pred)
+    for i in [i for rows in choose(table) for i in rows]:
+        row = position[table.image[i]]
+        truth, called = classes[table.y[i]], classes[table.pred[i]]
+        focus = fold.model.explain(fold.pixels(row), called)
         panels = [
-            ("region", pixels),
-            (f"A of {classes[pred]} (predicted)", overlay(pixels, A)),
-            (f"patches kept for {classes[pred]}", masked(pixels, keep)),
+            ("region", focus.pixels),
+            (f"A of {called} (predicted)", overlay(focus.pixels, focus.A)),
+            (f"patches kept for {called}", masked(focus.pixels, focus.keep)),
         ]
-        if y != pred:
-            of_truth = trained.explain(row, y)[0]
-            panels.append((f"A of {classes[y]} (true)", overlay(pixels, of_truth)))
-        structures = trained.data.read_mask(row, trained.side)
+        if truth != called:
+            of_truth = fold.model.explain(fold.pixels(row), truth).A
+            panels.append((f"A of {truth} (true)", overlay(focus.pixels, of_truth)))
+        structures = fold.data.read_mask(row, fold.model.image_size)
         if structures is not None and structures.any():
-            panels.append(("structures of the mask", masked(pixels, structures)))
+            panels.append(("structures of the mask", masked(focus.pixels, structures)))
         shown.append(
             Case(
-                image=tested.image[i],
-                patient=tested.patient[i],
-                truth=classes[y],
-                predicted=classes[pred],
-                right=y == pred,
-                probability=float(tested.prob[i, pred]),
-                kept=float(keep.mean()),
+                image=table.image[i],
+                patient=table.patient[i],
+                truth=truth,
+                predicted=called,
+                right=truth == called,
+                probability=float(table.prob[i, table.pred[i]]),
+                kept=float(focus.keep.mean()),
                 panels=tuple(panels),
             )
         )

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from fof_jax import metrics
+from fof_jax import focus, metrics
 from fof_jax.data.loader import steps_per_epoch
 from fof_jax.predictions import Predictions, join, read_predictions
 
@@ -51,7 +51,7 @@ class Run:
       folds: all of them, finished or not.
       joined: predictions of the finished folds; None without one.
       results: `metrics.summarise` of these; None without one.
-      focus: the focus figures of results.json, where it has some.
+      focus: what `focus.summarise` returns; None where the data have no masks.
       model_card: text of model_card.md, or "".
     """
 
@@ -137,7 +137,6 @@ def read_run(workdir: Path) -> Run:
     )
     tables = [fold.tested for fold in folds if fold.tested is not None]
     joined = join(tables) if tables else None
-    stored = workdir / "results.json"
     card = workdir / "model_card.md"
     run = Run(
         workdir=workdir,
@@ -148,7 +147,7 @@ def read_run(workdir: Path) -> Run:
         folds=folds,
         joined=joined,
         results=metrics.summarise(joined) if joined is not None else None,
-        focus=_json(stored).get("focus") if stored.exists() else None,
+        focus=_focus(workdir, folds),
         model_card=card.read_text(encoding="utf-8") if card.exists() else "",
     )
     if joined is not None and joined.prob.shape[1] != len(run.classes):
@@ -158,6 +157,16 @@ def read_run(workdir: Path) -> Run:
             "predictions back."
         )
     return run
+
+
+def _focus(workdir: Path, folds: tuple[Fold, ...]) -> dict[str, Any] | None:
+    """Of results.json; until that is written, of the finished folds' own files."""
+    stored = workdir / "results.json"
+    if stored.exists():
+        return _json(stored).get("focus")
+    finished = [fold for fold in folds if fold.tested is not None]
+    files = [workdir / f"fold_{fold.number}" / "predictions.csv" for fold in finished]
+    return focus.summarise(focus.beside(files))
 
 
 def _predictions(path: Path) -> Predictions | None:

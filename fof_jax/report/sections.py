@@ -10,7 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from fof_jax.data.store import Store
-from fof_jax.report import curves, embedding, focus, gallery, tables, trained, training
+from fof_jax.report import curves, embedding, focus, gallery, tables, tested, training
 from fof_jax.report.figures import Drawn
 from fof_jax.report.page import Section
 from fof_jax.report.run import Run
@@ -169,16 +169,16 @@ def _training(run: Run, folder: Path) -> Section:
 
 def _opened(
     run: Run, fold: int | None, open_data: OpenData
-) -> trained.Trained | ValueError:
+) -> tested.Tested | ValueError:
     """A fold's model with its regions, or why there is none."""
     try:
-        return trained.open_fold(run, fold, open_data)
+        return tested.open_fold(run, fold, open_data)
     except ValueError as error:
         return error
 
 
 def _features(
-    opened: list[trained.Trained | ValueError],
+    opened: list[tested.Tested | ValueError],
     run: Run,
     versus: Run | None,
     folder: Path,
@@ -214,12 +214,12 @@ def _features(
     )
 
 
-def _regions(opened: trained.Trained | ValueError, run: Run, folder: Path) -> Section:
+def _regions(opened: tested.Tested | ValueError, run: Run, folder: Path) -> Section:
     title = "Regions (the paper's Fig. 2 and 4)"
     if isinstance(opened, ValueError):
         return Section("regions", title, (f"Left out: {_sentence(opened)}",))
-    tested = run.folds[opened.fold].tested
-    shown = gallery.cases(opened, tested) if tested is not None else []
+    table = run.folds[opened.fold].tested
+    shown = gallery.cases(opened, table) if table is not None else []
     if not shown:
         return Section("regions", title, ("No region has a known class.",))
     gallery.draw(shown, folder)
@@ -240,8 +240,8 @@ def _focus(run: Run, folder: Path) -> Section:
     title = "Focus against masks"
     if not run.focus:
         text = (
-            "Left out: results.json has no focus figures. They exist where the data "
-            "have masks of the diagnostic structures, as the phantom's do."
+            "Left out: there are no focus figures. They exist where the data have "
+            "masks of the diagnostic structures, as the phantom's do."
         )
         return Section("focus", title, (text,))
     return Section(
