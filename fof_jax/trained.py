@@ -269,13 +269,7 @@ class Model:
         each: Iterator[np.ndarray] = iter(())
         if good:
             tiles = np.concatenate([one.tiles for one in good])
-            prob = np.stack(
-                [
-                    self._in_batches(self._probabilities, variables, tiles)
-                    for variables in self.folds.values()
-                ],
-                axis=1,
-            )  # [tiles, folds, K]
+            prob = self._of_folds(tiles)  # [tiles, folds, K]
             ends = np.cumsum([len(one.tiles) for one in good])[:-1]
             each = (part.mean(axis=0) for part in np.split(prob, ends))
         none = np.full((1, len(self.classes)), np.nan)
@@ -292,6 +286,18 @@ class Model:
                 )
             )
         return rows
+
+    def _of_folds(
+        self, tiles: UInt8[np.ndarray, "n S S 3"]
+    ) -> Float[np.ndarray, "n F K"]:
+        """The probabilities of each tile in each fold."""
+        return np.stack(
+            [
+                self._in_batches(self._probabilities, variables, tiles)
+                for variables in self.folds.values()
+            ],
+            axis=1,
+        )
 
     def _in_batches(
         self, compiled: Any, variables: Variables, tiles: np.ndarray, *rest: Any
