@@ -158,7 +158,8 @@ def memory(config: ConfigDict) -> Finding:
     need = estimate(config)
     device = jax.local_devices()[0]
     statistics = device.memory_stats() or {}
-    free = statistics.get("bytes_limit", reader.available_memory())
+    # The estimate is of the whole process, so what this one has already counts as free.
+    free = statistics.get("bytes_limit", reader.available_memory() + _resident())
     found = f"a step needs about {need / _MIB:.0f} MiB, {free / _MIB:.0f} MiB are free"
     if need > free:
         return Finding(
