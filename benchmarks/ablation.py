@@ -1,0 +1,174 @@
+"""The paper's ablation on the phantom, cell by cell; and the choices that matter.
+
+    python benchmarks/ablation.py                         # all cells, in order
+    python benchmarks/ablation.py --rows=FoF --seeds=42 --folds=0
+    python benchmarks/ablation.py --set=choices
+    python benchmarks/ablation.py --table                 # what there is, as Markdown
+
+A cell is one fold of one row under one seed of `configs/phantom.py:study`. It is
+trained where it was stopped, and written to benchmarks/results/SET/ROW-SEED-FOLD.json
+when it is whole; a cell that is there is not run again. All cells have one cohort and
+one split (seed 42): a seed alters parameters, order and augmentation.
+`--set=choices` alters one choice of docs/equations.md at a time, on one fold.
+"""
+
+import argparse
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.ablation_table import table
+from benchmarks.conditions import conditions
+from configs import phantom as phantom_config
+from fof_jax import crossval, focus, predictions
+from fof_jax.cli import stores
+from fof_jax.data import atomic, splits, store
+
+RESULTS = Path(__file__).parent / "results"
+COHORT_SEED = 42
+SEEDS = (42, 43, 44)
+# Row -> argument of configs/phantom.py, and fields that differ from it.
+SETS: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
+    "ablation": {
+        "baseline": ("baseline", {}),
+        "FoF w-o FRL": ("wo_frl", {}),
+        "FoF w-o MCA": ("wo_mca", {}),
+        "FoF": ("", {}),
+        # The patient split, so that its folds are those of the others.
+        "release": ("release", {"data.scheme": "patient"}),
+    },
+    "choices": {
+        "as in the study": ("", {}),
+        "cam.block -1": ("", {"cam.block": -1}),
+        "cam.block -3": ("", {"cam.block": -3}),
+        "cam.scale max": ("", {"cam.scale": "max"}),
+        "views.fill mean": ("", {"views.fill": "mean"}),
+        "views.fill token": ("", {"views.fill": "token"}),
+        "mca.normalize_positives off": ("", {"mca.normalize_positives": False}),
+    },
+}
+FOLDS = {"ablation": range(5), "choices": range(1)}
+
+
+def cell_config(
+    which: str, row: str, seed: int, fold: int, changes: dict[str, Any]
+) -> ConfigDict:
+    """The configuration of one cell; `changes` are for all cells (a smaller run)."""
+    argument, own = SETS[which][row]
+    config = phantom_config.get_config("-".join(w for w in ("study", argument) if w))
+    config.update_from_flattened_dict(own | changes)
+    config.seed, config.fold, config.log_every = seed, fold, 100
+    return config
+
+
+def run_cell(config: ConfigDict, data: store.Store, workdir: Path) -> dict[str, Any]:
+    """Trains one fold and gathers what is known of it."""
+    fold = config.fold
+    given = splits.make_splits(
+        data, scheme=config.data.scheme, folds=config.folds, seed=COHORT_SEED
+    )
+    if not (workdir / "splits.json").exists():
+        workdir.mkdir(parents=True, exist_ok=True)
+        splits.write_splits(workdir / "splits.json", given, data)
+    crossval.run(config, data, workdir)
+    folder = workdir / f"fold_{fold}"
+    tested = predictions.read_predictions(folder / "predictions.csv")
+    pointed = {row["image"]: row for row in focus.read(folder / focus.FILE)}
+    rows = [
+        {
+            "image": image,
+            "patient": tested.patient[i],
+            "y": int(tested.y[i]),
+            "prob": [round(float(p), 5) for p in tested.prob[i]],
+        }
+        | {
+            name: pointed[image][name] if image in pointed else None
+            for name in focus.FIGURES
+        }
+        for i, image in enumerate(tested.image)
+    ]
+    made = json.loads((workdir / "config.json").read_text())["made_with"]
+    return {
+        "regions": rows,
+        "training": _training(folder / "metrics.jsonl"),
+        "config": config.to_dict(),
+        "commit": made["commit"],
+        "conditions": conditions(),
+    }
+
+
+def _training(path: Path, points: int = 20) -> list[dict[str, float]]:
+    """The terms of L, the share of kept patches and the gradient's norm, thinned."""
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    steps = [line for line in lines if "total" in line]
+    at = np.unique(np.linspace(0, len(steps) - 1, points).astype(int))
+    return [
+        {k: round(v, 5) if isinstance(v, float) else v for k, v in steps[i].items()}
+        for i in at
+    ]
+
+
+def name_of(row: str, seed: int, fold: int) -> str:
+    """File name of a cell's results."""
+    return re.sub(r"[^\w.-]+", "_", f"{row}-{seed}-{fold}") + ".json"
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Runs the cells that are asked for and not there yet, or prints their table."""
+    flags = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    flags.add_argument("--set", choices=tuple(SETS), default="ablation")
+    flags.add_argument("--rows", action="append", help="repeat for more; unset is all")
+    flags.add_argument("--seeds", type=int, action="append")
+    flags.add_argument("--folds", type=int, action="append")
+    flags.add_argument("--workdir", type=Path, default=Path("runs/ablation"))
+    flags.add_argument("--results", type=Path, default=RESULTS)
+    flags.add_argument("--regions", type=int, help="of a smaller run")
+    flags.add_argument("--epochs", type=int, help="of a smaller run")
+    flags.add_argument("--table", action="store_true")
+    given = flags.parse_args(argv)
+    known = SETS[given.set]
+    rows = given.rows or list(known)
+    for row in rows:
+        if row not in known:
+            flags.error(f"--rows: {row!r} is none of {', '.join(known)}")
+    folder = given.results / given.set
+    if given.table:
+        print(table(folder, list(known)))
+        return
+    changes = {
+        field: value
+        for field, value in (("data.regions", given.regions), ("epochs", given.epochs))
+        if value is not None
+    }
+    for seed in given.seeds or SEEDS:
+        for fold in given.folds or FOLDS[given.set]:
+            for row in rows:
+                path = folder / name_of(row, seed, fold)
+                if path.exists():
+                    print(f"{path.name}: there already")
+                    continue
+                config = cell_config(given.set, row, seed, fold, changes)
+                config.data.dir = str(given.workdir / "data")
+                config.seed = COHORT_SEED  # of the cohort that is drawn
+                data = stores.prepare(config)
+                config.seed = seed
+                workdir = given.workdir / given.set / f"{path.stem}"
+                found = run_cell(config, data, workdir)
+                text = json.dumps({"row": row, "seed": seed, "fold": fold} | found)
+                atomic.write_text(path, text + "\n")
+                shutil.rmtree(workdir / "compiled", ignore_errors=True)
+                print(f"{path.name}: written")
+
+
+if __name__ == "__main__":
+    main()
