@@ -385,7 +385,14 @@ def method_of(config: ConfigDict) -> Method:
         biomarkers=config.data.biomarkers,
         float_markers=config.data.float_markers,
     )
-    return build_method(config, bare)
+    try:
+        return build_method(config, bare)
+    except AttributeError as lacking:  # ml_collections' word for a missing field
+        raise ValueError(
+            f"checkpoint: its configuration has no field {lacking}; it was made by an "
+            "earlier version of this program. Load it with that version, or train "
+            "again."
+        ) from None
 
 
 def describe(folder: Path, config: ConfigDict, data: store.Store) -> None:

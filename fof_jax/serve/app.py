@@ -27,6 +27,7 @@ from fof_jax.trained import Focus, Model
 
 MAX_BYTES = 64 * 2**20
 MAX_PIXELS = 64 * 10**6  # 8000 x 8000: a minute on a slow machine
+BODY_SECONDS = 60  # in which a file has to arrive
 WAITING = 8  # requests that may wait for the one that is computed
 _SIDE = 1024  # of the pictures that are sent back, pixels at most
 _HERE = Path(__file__).parent
@@ -129,6 +130,7 @@ def describe(model: Model, max_bytes: int, max_pixels: int) -> dict[str, Any]:
         "encoder": model.config.encoder,
         "data": model.config.data.name,
         "image_size": model.image_size,
+        "card": model.card,
         "max_bytes": max_bytes,
         "max_pixels": max_pixels,
     }
@@ -189,11 +191,15 @@ async def _body(request: Request, most: int) -> bytes:
     if length.isdigit() and int(length) > most:
         raise too_large
     parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size > most:
-            raise too_large
-        parts.append(part)
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for part in request.stream():
+                size += len(part)
+                if size > most:
+                    raise too_large
+                parts.append(part)
+    except TimeoutError:
+        raise Refused(408, f"the file took more than {BODY_SECONDS} s") from None
     if not size:
         raise Refused(422, "no bytes; send an image file as the body")
     return b"".join(parts)

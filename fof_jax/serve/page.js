@@ -73,5 +73,6 @@ fetch("about").then((answer) => answer.json()).then((model) => {
   const folds = model.folds === 1 ? "one fold" : `${model.folds} folds`;
   at("model").textContent =
     `${model.method}, ${model.encoder} at ${model.image_size} px, ${folds} trained on ${model.data}`;
+  at("card").textContent = model.card;
   at("target").replaceChildren(...model.classes.map((name) => new Option(name, name)));
 }).catch(() => say("The server does not answer.", true));
