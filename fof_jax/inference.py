@@ -6,20 +6,15 @@ there; the tables get their names when all is done.
 """
 
 import collections
-import contextlib
-import csv
 import functools
-import io
 import itertools
-import json
 import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from fof_jax import metrics
+from fof_jax import metrics, slides, unfinished
 from fof_jax.data import atomic
 from fof_jax.data.listing import Asked
 from fof_jax.predictions import (
@@ -32,8 +27,8 @@ from fof_jax.predictions import (
 from fof_jax.trained import Focus, Grades, Model
 
 PICTURES = "focus"  # folder of PNGs below --out
-_UNFINISHED = ".unfinished"  # folder below --out, until all is done
 Progress = Callable[[int, int], None]
+GradeSlide = Callable[[Model, Path], slides.SlideGrades]
 
 
 def predict(
@@ -44,6 +39,7 @@ def predict(
     pictures: bool,
     progress: Progress,
     job: Mapping[str, str] | None = None,
+    slide: GradeSlide = slides.grade,
 ) -> Predictions:
     """Grades every image; one that cannot be read becomes a row with the reason.
 
@@ -54,6 +50,7 @@ def predict(
       pictures: whether each image gets a picture of its focus.
       progress: called with (done, of), of those that were not done before.
       job: what else tells this work from other work, such as the checkpoint.
+      slide: how whole slides are graded.
 
     Returns:
       What predictions.csv holds; its notes say who is not in patients.csv.
@@ -64,15 +61,15 @@ def predict(
     """
     y = _truths(model, asked)
     named = {"verb": "predict", "pictures": str(pictures), **(job or {})}
-    with _unfinished(out, asked, named) as folder:
+    with unfinished.folder_for(out, asked, named) as folder:
         rows = folder / "predictions.csv"
         none = _none(model, 0)
         drawn = out / PICTURES if pictures else None
         head = as_csv(_table([], y[:0], none, ()), spread=none)
-        first = _keep_whole_rows(rows, head, asked)
+        first = unfinished.keep_whole_rows(rows, head, asked)
         left = list(zip(asked, _stems(asked), strict=True))[first:]
         with rows.open("a", encoding="utf-8", newline="") as file:
-            for i, row in enumerate(_graded(model, left, drawn), first):
+            for i, row in enumerate(_graded(model, left, drawn, slide), first):
                 line = _table(asked[i : i + 1], y[i : i + 1], row.prob, row.error)
                 file.write(as_csv(line, spread=row.spread, header=False))
                 file.flush()
@@ -113,7 +110,7 @@ def explain(
     model.index(target)
     faults = []
     named = {"verb": "explain", "target": str(target), **(job or {})}
-    with _unfinished(out, asked, named):
+    with unfinished.folder_for(out, asked, named):
         left = [
             (one, stem)
             for one, stem in zip(asked, _stems(asked), strict=True)
@@ -121,6 +118,11 @@ def explain(
         ]
         for done, (one, stem) in enumerate(left, 1):
             try:
+                if slides.is_slide(one.path):
+                    raise ValueError(
+                        "a whole slide; predict maps its grades. Cut a region out of "
+                        "it to see A."
+                    )
                 focus = model.explain(one.path, target)
             except (ValueError, OSError) as fault:
                 faults.append(f"{one.name}: {_in_a_line(fault)}")
@@ -136,34 +138,71 @@ def draw(focus: Focus, path: Path, model: Model, name: str) -> None:
     """The picture of one image's focus."""
     from fof_jax import pictures  # Matplotlib: not for who wants tables alone
 
-    k = model.classes.index(focus.target)
-    spread = f" ± {focus.spread[k]:.2f}" if len(model.folds) > 1 else ""
     pictures.focus_picture(
         path,
         pixels=focus.pixels,
         A=focus.A,
         keep=focus.keep,
-        title=f"{name}: grade {focus.target}, p = {focus.prob[k]:.2f}{spread}",
+        title=_title(model, name, focus.target, focus.prob, focus.spread),
     )
 
 
 def _graded(
-    model: Model, asked: Sequence[tuple[Asked, str]], pictures: Path | None
+    model: Model,
+    asked: Sequence[tuple[Asked, str]],
+    pictures: Path | None,
+    slide: GradeSlide,
 ) -> Iterator[Grades]:
     """A row an image, in order; with a picture each where a folder is given."""
-    if pictures is None:
-        yield from model.stream(one.path for one, _ in asked)
-        return
-    for one, stem in asked:
-        try:
-            # One opening of a file for both.
-            focus = model.explain(one.path)
-        except (ValueError, OSError) as fault:
-            none = _none(model, 1)
-            yield Grades(none, none, model.classes, (str(fault),))
+    kinds = itertools.groupby(asked, key=lambda pair: slides.is_slide(pair[0].path))
+    for is_slide, some in kinds:
+        if not is_slide and pictures is None:
+            yield from model.stream(one.path for one, _ in some)
             continue
-        draw(focus, pictures / f"{stem}.png", model, one.name)
-        yield Grades(focus.prob[None], focus.spread[None], model.classes, ("",))
+        for one, stem in some:
+            picture = None if pictures is None else pictures / f"{stem}.png"
+            try:
+                if is_slide:
+                    row = _slide(model, one, picture, slide)
+                else:
+                    row = _region(model, one, picture)
+            except (ValueError, OSError) as fault:
+                none = _none(model, 1)
+                row = Grades(none, none, model.classes, (str(fault),))
+            yield row
+
+
+def _region(model: Model, one: Asked, picture: Path | None) -> Grades:
+    focus = model.explain(one.path)  # one opening of a file for row and picture
+    if picture is not None:
+        draw(focus, picture, model, one.name)
+    return Grades(focus.prob[None], focus.spread[None], model.classes, ("",))
+
+
+def _slide(model: Model, one: Asked, picture: Path | None, slide: GradeSlide) -> Grades:
+    graded = slide(model, one.path)
+    if picture is not None:
+        from fof_jax import pictures
+
+        row = graded.grades
+        pictures.slide_picture(
+            picture,
+            thumbnail=graded.thumbnail,
+            tiles=graded.tiles,
+            corners=graded.corners,
+            side=graded.side,
+            classes=model.classes,
+            title=_title(model, one.name, row.pred[0], row.prob[0], row.spread[0]),
+        )
+    return graded.grades
+
+
+def _title(
+    model: Model, name: str, target: str, prob: np.ndarray, spread: np.ndarray
+) -> str:
+    k = model.classes.index(target)
+    beside = f" ± {spread[k]:.2f} over folds" if len(model.folds) > 1 else ""
+    return f"{name}\ngrade {target}, p = {prob[k]:.2f}{beside}"
 
 
 def _none(model: Model, rows: int) -> np.ndarray:
@@ -185,50 +224,6 @@ def _table(
 
 def _in_a_line(text: object) -> str:
     return " ".join(str(text).split())
-
-
-@contextlib.contextmanager
-def _unfinished(
-    out: Path, asked: Sequence[Asked], job: dict[str, str]
-) -> Iterator[Path]:
-    """A folder for what is not yet whole, as the same work has left it.
-
-    Raises:
-      ValueError: `out` holds the results of something else.
-    """
-    folder, note = out / _UNFINISHED, out / _UNFINISHED / "job.json"
-    wanted = json.dumps([job, [[one.name, one.patient, one.grade] for one in asked]])
-    if note.exists():
-        if note.read_text(encoding="utf-8") != wanted:
-            raise ValueError(
-                f"--out: {out} holds an unfinished piece of other work (images, "
-                "checkpoint or flags differ). Pass another folder, or delete it."
-            )
-    elif out.exists() and any(out.iterdir()):
-        raise ValueError(
-            f"--out: {out} is not empty, and nothing there is overwritten. Pass a new "
-            "folder, or empty it."
-        )
-    atomic.write_text(note, wanted)
-    yield folder
-    shutil.rmtree(folder)
-
-
-def _keep_whole_rows(rows: Path, head: str, asked: Sequence[Asked]) -> int:
-    """Drops what a killed run has half written; the number of rows that are whole."""
-    text = rows.read_text(encoding="utf-8") if rows.exists() else ""
-    names = next(csv.reader([head]))
-    kept = []
-    for row, one in zip(list(csv.reader(io.StringIO(text)))[1:], asked, strict=False):
-        if len(row) != len(names) or row[1] != one.name:
-            break
-        kept.append(row)
-    if not text.endswith("\n"):
-        kept = kept[:-1]
-    stream = io.StringIO(newline="")
-    csv.writer(stream, lineterminator="\n").writerows([names, *kept])
-    atomic.write_text(rows, stream.getvalue())
-    return len(kept)
 
 
 def _stems(asked: Sequence[Asked]) -> list[str]:

@@ -1,14 +1,17 @@
 """Pictures of the focus: A over an image, and the patches that M keeps or hides."""
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from matplotlib.cm import ScalarMappable
+from matplotlib.collections import PatchCollection
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch, Rectangle
 
 from fof_jax.data import atomic
 
@@ -76,6 +79,64 @@ def focus_picture(
     scale = ScalarMappable(Normalize(0, 1), COLOURS)
     figure.colorbar(scale, ax=row[-1], label="A (0 none, 1 most)", fraction=0.05)
     figure.suptitle(title, fontsize=11)
+    _save(figure, path)
+
+
+def slide_picture(
+    path: Path,
+    *,
+    thumbnail: UInt8[np.ndarray, "h w 3"],
+    tiles: Float[np.ndarray, "n K"],
+    corners: Float[np.ndarray, "n 2"],
+    side: float,
+    classes: Sequence[str],
+    title: str,
+) -> None:
+    """Writes a PNG: a slide, and beside it the grade of each tile over it.
+
+    Args:
+      path: of the file; it appears whole or not at all.
+      thumbnail: the slide.
+      tiles: probabilities of each tile; the paler, the less sure.
+      corners: left and top of each, thumbnail pixels.
+      side: of a tile, thumbnail pixels.
+      classes: names of the K classes, in order.
+      title: above all of it.
+    """
+    colours = matplotlib.colormaps[COLOURS](np.linspace(0, 1, len(classes)))
+    best = tiles.argmax(axis=1)
+    sure = tiles.max(axis=1)
+    faces = colours[best]
+    # From 1/K, a guess, to 1.
+    faces[:, 3] = 0.15 + 0.6 * (sure - 1 / len(classes)) / (1 - 1 / len(classes))
+    wide = thumbnail.shape[1] / thumbnail.shape[0]
+    height = min(6.0, 7.0 / wide)
+    figure = Figure(
+        figsize=(2 * height * wide + 0.5, height + 1.2), layout="constrained"
+    )
+    plain, graded = figure.subplots(1, 2)
+    for axes in (plain, graded):
+        axes.imshow(thumbnail)
+        axes.set_axis_off()
+    squares = [Rectangle((x, y), side, side) for x, y in corners]
+    graded.add_collection(PatchCollection(squares, facecolors=faces, linewidths=0))
+    counts = np.bincount(best, minlength=len(classes))
+    graded.set_title("grade of each tile (paler: less sure)", fontsize=9)
+    plain.set_title(f"slide, {len(tiles)} tiles of tissue", fontsize=9)
+    figure.legend(
+        handles=[
+            Patch(facecolor=colour, label=f"{name}: {count} tiles")
+            for name, colour, count in zip(classes, colours, counts, strict=True)
+        ],
+        loc="outside lower center",
+        ncols=len(classes),
+        frameon=False,
+    )
+    figure.suptitle(title, fontsize=11)
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=_DPI)
     atomic.write_bytes(path, buffer.getvalue())

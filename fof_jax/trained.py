@@ -277,7 +277,7 @@ class Model:
         each: Iterator[np.ndarray] = iter(())
         if good:
             tiles = np.concatenate([one.tiles for one in good])
-            prob = self._of_folds(tiles)  # [tiles, folds, K]
+            prob = self.of_folds(tiles)  # [tiles, folds, K]
             ends = np.cumsum([len(one.tiles) for one in good])[:-1]
             each = (part.mean(axis=0) for part in np.split(prob, ends))
         none = np.full((1, len(self.classes)), np.nan)
@@ -295,7 +295,7 @@ class Model:
             )
         return rows
 
-    def _of_folds(
+    def of_folds(
         self, tiles: UInt8[np.ndarray, "n S S 3"]
     ) -> Float[np.ndarray, "n F K"]:
         """The probabilities of each tile in each fold."""

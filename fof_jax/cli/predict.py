@@ -4,8 +4,10 @@ python launch.py predict --checkpoint=runs/phantom --images=folder --out=graded
 
 `--checkpoint` takes a run (its folds together, with their spread), one fold, or a step
 below its checkpoints. `--images` takes an image, a folder, or a CSV with a column
-`image` and perhaps `patient` and `grade`. Written to `--out`: predictions.csv,
-patients.csv, and a picture an image below focus/. Research use only; not for diagnosis.
+`image` and perhaps `patient` and `grade`; whole slides (.svs, .ndpi, pyramidal .tif …)
+want the extra `slides`. Written to `--out`, a new folder: predictions.csv,
+patients.csv, and a picture an image below focus/. Interrupted, the same command goes
+on. Research use only; not for diagnosis.
 """
 
 import argparse
@@ -29,18 +31,48 @@ def add_sources(parser: argparse.ArgumentParser) -> None:
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Those, and --no_pictures."""
+    """Those, --no_pictures, and the scale of slides."""
     add_sources(parser)
     parser.add_argument(
         "--no_pictures", action="store_true", help="tables alone, several times faster"
     )
+    slide = parser.add_argument_group("whole slides")
+    slide.add_argument(
+        "--mpp",
+        type=_micrometres,
+        default=0.5,
+        metavar="UM",
+        help="micrometres a pixel of the images of training; default 0.5 (20x)",
+    )
+    slide.add_argument(
+        "--slide_mpp",
+        type=_micrometres,
+        metavar="UM",
+        help="of a slide at full size, where its file does not say",
+    )
+
+
+def _micrometres(text: str) -> float:
+    value = float(text)
+    if not 0.01 < value < 100:
+        raise argparse.ArgumentTypeError(f"{text}: expected 0.01 to 100 µm a pixel")
+    return value
 
 
 def run(flags: argparse.Namespace) -> int:
     """The flags to `inference.predict`; 0, unless no image could be read."""
     refuse_file(flags.out)
-    from fof_jax import inference, trained
+    from fof_jax import inference, slides, trained
     from fof_jax.data import listing
+
+    def slide(model: trained.Model, path: Path) -> slides.SlideGrades:
+        return slides.grade(
+            model,
+            path,
+            mpp=flags.mpp,
+            slide_mpp=flags.slide_mpp,
+            progress=progress_to(f"{path.name}:", sys.stdout, what="tiles"),
+        )
 
     asked = listing.find(flags.images, without=flags.out)
     model = trained.load(flags.checkpoint)
@@ -50,7 +82,11 @@ def run(flags: argparse.Namespace) -> int:
         flags.out,
         pictures=not flags.no_pictures,
         progress=progress_to("graded", sys.stdout),
-        job={"checkpoint": str(flags.checkpoint.resolve())},
+        job={
+            "checkpoint": str(flags.checkpoint.resolve()),
+            "mpp": f"{flags.mpp} {flags.slide_mpp}",
+        },
+        slide=slide,
     )
     names = zip(table.image, table.error, strict=True)
     failed = [f"{name}: {error}" for name, error in names if error]
