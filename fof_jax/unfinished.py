@@ -1,4 +1,4 @@
-"""Results in the making: where they are kept, and what a killed run has left of them."""
+"""Results in the making: where they are kept, and what a killed run has left."""
 
 import contextlib
 import csv
