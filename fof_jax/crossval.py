@@ -118,12 +118,15 @@ def conclude(
     results = metrics.summarise(joined)
     results |= {
         "method": config.method,
+        "init": config.init.checkpoint or "from scratch",
         "scheme": config.data.scheme,
         "finished": f"{len(finished)} of {folds} folds",
         "focus": focus.summarise(focus.beside(finished)),
     }
     run_folder.write_json(workdir / "results.json", results)
-    caption = f"{config.data.name}, {config.method}"
+    begun = config.init.checkpoint
+    begun = f"begun with {Path(begun).name}" if begun else "from scratch"
+    caption = f"{config.data.name}, {config.method} {begun}"
     if len(finished) < folds:
         caption += f", {len(finished)} of {folds} folds finished"
     for unit in ("region", "patient"):

@@ -21,6 +21,7 @@ from fof_jax import parallel, weights
 from fof_jax.cli import stores
 from fof_jax.data import reader
 from fof_jax.data.store import open_store, without_images
+from fof_jax.pretrained import start
 from fof_jax.program import build_program, check
 from fof_jax.shapes import Batch
 
@@ -130,9 +131,11 @@ def data(config: ConfigDict) -> Finding:
 
 def initial_weights(config: ConfigDict) -> Finding:
     """Whether the weights to begin with can be read whole."""
-    if not config.init.checkpoint:
+    folder = start.asked(config.init.checkpoint)
+    if folder is None:
         return Finding(PASS, "weights", "drawn at random, none asked for")
-    given = weights.read(Path(config.init.checkpoint))
+    start.check(config.init.checkpoint)
+    given = weights.read(folder)
     return Finding(PASS, "weights", f"{', '.join(sorted(given.params))} read")
 
 
@@ -155,7 +158,8 @@ def memory(config: ConfigDict) -> Finding:
     need = estimate(config)
     device = jax.local_devices()[0]
     statistics = device.memory_stats() or {}
-    free = statistics.get("bytes_limit", reader.available_memory())
+    # The estimate is of the whole process, so what this one has already counts as free.
+    free = statistics.get("bytes_limit", reader.available_memory() + _resident())
     found = f"a step needs about {need / _MIB:.0f} MiB, {free / _MIB:.0f} MiB are free"
     if need > free:
         return Finding(

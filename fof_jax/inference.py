@@ -1,94 +1,39 @@
-"""Grades and focus of many images: what `predict` and `explain` do."""
+"""Grades and focus of many images: what `predict` and `explain` do.
 
-import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+What is done is written as it is done, into a folder that does not look finished: a
+table below a hidden name, and a note of what was asked. The same command goes on from
+there; the tables get their names when all is done.
+"""
+
+import collections
+import contextlib
+import csv
+import functools
+import io
+import itertools
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from fof_jax import metrics
 from fof_jax.data import atomic
-from fof_jax.data.table import TableReader
-from fof_jax.predictions import UNKNOWN, Predictions, write_predictions
+from fof_jax.data.listing import Asked
+from fof_jax.predictions import (
+    UNKNOWN,
+    Predictions,
+    as_csv,
+    read_predictions,
+    write_predictions,
+)
 from fof_jax.trained import Focus, Grades, Model
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 PICTURES = "focus"  # folder of PNGs below --out
-
-
-@dataclasses.dataclass(frozen=True)
-class Asked:
-    """An image to be graded.
-
-    Attributes:
-      path: of the file.
-      name: in tables: relative to the folder or the table that it came from.
-      patient: whose it is; its own name where nothing says.
-      grade: the truth, a class name; "" where unknown.
-    """
-
-    path: Path
-    name: str
-    patient: str
-    grade: str = ""
-
-
-def find(source: Path) -> list[Asked]:
-    """The images that a file, a folder or a table names, in order.
-
-    Args:
-      source: an image; a folder, searched with the folders below; or a CSV with a
-        column `image` (relative to the CSV) and perhaps `patient` and `grade`.
-
-    Raises:
-      ValueError: it does not exist or names no image; a table without `image`.
-    """
-    if source.is_dir():
-        files = sorted(
-            p
-            for p in source.rglob("*")
-            if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")
-        )
-        if not files:
-            raise ValueError(
-                f"images: {source} holds no {', '.join(SUFFIXES)}. Pass an image, a "
-                "folder of images, or a CSV with a column 'image'."
-            )
-        names = [str(path.relative_to(source)) for path in files]
-        return [Asked(p, n, n) for p, n in zip(files, names, strict=True)]
-    if not source.exists():
-        raise ValueError(
-            f"images: {source} does not exist. Pass an image, a folder of images, or "
-            "a CSV with a column 'image'."
-        )
-    if source.suffix.lower() == ".csv":
-        return _from_table(source)
-    return [Asked(source, source.name, source.name)]
-
-
-def _from_table(table: Path) -> list[Asked]:
-    reader = TableReader(table)
-    reader.load()
-    reader.need(("image",))
-    if reader.faults:
-        raise ValueError(
-            f"images: {table} cannot be used: "
-            + "; ".join(fault.text for fault in reader.faults[:5])
-        )
-    asked = [
-        Asked(
-            path=table.parent / cells["image"],
-            name=cells["image"],
-            patient=cells.get("patient") or cells["image"],
-            grade=cells.get("grade", ""),
-        )
-        for _, cells in reader.lines
-    ]
-    names = [one.name for one in asked]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ValueError(f"images: {table} names {twice[0]} twice; expected it once.")
-    return asked
+_UNFINISHED = ".unfinished"  # folder below --out, until all is done
+Progress = Callable[[int, int], None]
 
 
 def predict(
@@ -97,44 +42,46 @@ def predict(
     out: Path,
     *,
     pictures: bool,
-    progress: Callable[[int, int], None],
+    progress: Progress,
+    job: Mapping[str, str] | None = None,
 ) -> Predictions:
     """Grades every image; one that cannot be read becomes a row with the reason.
 
     Args:
       model: of `trained.load`.
-      asked: of `find`.
+      asked: of `listing.find`.
       out: folder for predictions.csv, patients.csv and, below it, `PICTURES`.
       pictures: whether each image gets a picture of its focus.
-      progress: called with (done, of).
+      progress: called with (done, of), of those that were not done before.
+      job: what else tells this work from other work, such as the checkpoint.
 
     Returns:
-      What predictions.csv holds. Files appear when all is done.
+      What predictions.csv holds; its notes say who is not in patients.csv.
 
     Raises:
-      ValueError: a grade of the table is not among the model's classes.
+      ValueError: a grade of the table is not among the model's classes; the folder
+        holds something else.
     """
     y = _truths(model, asked)
-    out.mkdir(parents=True, exist_ok=True)
-    rows: list[Grades] = []
-    # One opening of a file for both, where pictures are wanted.
-    graded = _with_focus(model, asked, out) if pictures else model.stream(
-        one.path for one in asked
-    )  # fmt: skip
-    for row in graded:
-        rows.append(row)
-        progress(len(rows), len(asked))
-    table = Predictions(
-        patient=tuple(one.patient for one in asked),
-        image=tuple(one.name for one in asked),
-        fold=np.full(len(asked), UNKNOWN),
-        y=y,
-        prob=np.concatenate([row.prob for row in rows]),
-        error=tuple(row.error[0] for row in rows),
-    )
-    spread = np.concatenate([row.spread for row in rows])
-    write_predictions(out / "predictions.csv", table, spread=spread)
-    write_predictions(out / "patients.csv", metrics.by_patient(table))
+    named = {"verb": "predict", "pictures": str(pictures), **(job or {})}
+    with _unfinished(out, asked, named) as folder:
+        rows = folder / "predictions.csv"
+        none = _none(model, 0)
+        drawn = out / PICTURES if pictures else None
+        head = as_csv(_table([], y[:0], none, ()), spread=none)
+        first = _keep_whole_rows(rows, head, asked)
+        left = list(zip(asked, _stems(asked), strict=True))[first:]
+        with rows.open("a", encoding="utf-8", newline="") as file:
+            for i, row in enumerate(_graded(model, left, drawn), first):
+                line = _table(asked[i : i + 1], y[i : i + 1], row.prob, row.error)
+                file.write(as_csv(line, spread=row.spread, header=False))
+                file.flush()
+                progress(i + 1 - first, len(left))
+        table = read_predictions(rows)
+        patients = metrics.by_patient(table)
+        write_predictions(folder / "patients.csv", patients)
+        for name in ("patients.csv", "predictions.csv"):
+            (folder / name).replace(out / name)
     return table
 
 
@@ -144,36 +91,44 @@ def explain(
     out: Path,
     *,
     target: str | None,
-    progress: Callable[[int, int], None],
+    progress: Progress,
+    job: Mapping[str, str] | None = None,
 ) -> list[str]:
     """A picture and an array of A for every image.
 
     Args:
       model: of `trained.load`.
-      asked: of `find`.
+      asked: of `listing.find`.
       out: folder for NAME.png and NAME.npy (A, float32, [H, W]).
       target: class that A speaks for; None for the predicted one.
-      progress: called with (done, of).
+      progress: called with (done, of), of those that were not done before.
+      job: see `predict`.
 
     Returns:
       What could not be read, a line an image.
 
     Raises:
-      ValueError: no such class.
+      ValueError: no such class; the folder holds something else.
     """
     model.index(target)
-    out.mkdir(parents=True, exist_ok=True)
     faults = []
-    for done, (one, stem) in enumerate(zip(asked, _stems(asked), strict=True), 1):
-        try:
-            focus = model.explain(one.path, target)
-        except (ValueError, OSError) as fault:
-            faults.append(f"{one.name}: {fault}")
-        else:
-            draw(focus, out / f"{stem}.png", model, one.name)
-            array = focus.A.astype(np.float32)
-            atomic.write_with(out / f"{stem}.npy", lambda file: np.save(file, array))  # noqa: B023
-        progress(done, len(asked))
+    named = {"verb": "explain", "target": str(target), **(job or {})}
+    with _unfinished(out, asked, named):
+        left = [
+            (one, stem)
+            for one, stem in zip(asked, _stems(asked), strict=True)
+            if not (out / f"{stem}.npy").exists()  # the last of its files
+        ]
+        for done, (one, stem) in enumerate(left, 1):
+            try:
+                focus = model.explain(one.path, target)
+            except (ValueError, OSError) as fault:
+                faults.append(f"{one.name}: {_in_a_line(fault)}")
+            else:
+                draw(focus, out / f"{stem}.png", model, one.name)
+                save = functools.partial(np.save, arr=focus.A.astype(np.float32))
+                atomic.write_with(out / f"{stem}.npy", save)
+            progress(done, len(left))
     return faults
 
 
@@ -192,29 +147,109 @@ def draw(focus: Focus, path: Path, model: Model, name: str) -> None:
     )
 
 
-def _with_focus(model: Model, asked: Sequence[Asked], out: Path) -> Iterator[Grades]:
-    for one, stem in zip(asked, _stems(asked), strict=True):
+def _graded(
+    model: Model, asked: Sequence[tuple[Asked, str]], pictures: Path | None
+) -> Iterator[Grades]:
+    """A row an image, in order; with a picture each where a folder is given."""
+    if pictures is None:
+        yield from model.stream(one.path for one, _ in asked)
+        return
+    for one, stem in asked:
         try:
+            # One opening of a file for both.
             focus = model.explain(one.path)
         except (ValueError, OSError) as fault:
-            none = np.full((1, len(model.classes)), np.nan)
+            none = _none(model, 1)
             yield Grades(none, none, model.classes, (str(fault),))
             continue
-        draw(focus, out / PICTURES / f"{stem}.png", model, one.name)
+        draw(focus, pictures / f"{stem}.png", model, one.name)
         yield Grades(focus.prob[None], focus.spread[None], model.classes, ("",))
 
 
+def _none(model: Model, rows: int) -> np.ndarray:
+    return np.full((rows, len(model.classes)), np.nan)
+
+
+def _table(
+    asked: Sequence[Asked], y: np.ndarray, prob: np.ndarray, error: tuple[str, ...]
+) -> Predictions:
+    return Predictions(
+        patient=tuple(one.patient for one in asked),
+        image=tuple(one.name for one in asked),
+        fold=np.full(len(asked), UNKNOWN),
+        y=y,
+        prob=prob,
+        error=tuple(map(_in_a_line, error)),
+    )
+
+
+def _in_a_line(text: object) -> str:
+    return " ".join(str(text).split())
+
+
+@contextlib.contextmanager
+def _unfinished(
+    out: Path, asked: Sequence[Asked], job: dict[str, str]
+) -> Iterator[Path]:
+    """A folder for what is not yet whole, as the same work has left it.
+
+    Raises:
+      ValueError: `out` holds the results of something else.
+    """
+    folder, note = out / _UNFINISHED, out / _UNFINISHED / "job.json"
+    wanted = json.dumps([job, [[one.name, one.patient, one.grade] for one in asked]])
+    if note.exists():
+        if note.read_text(encoding="utf-8") != wanted:
+            raise ValueError(
+                f"--out: {out} holds an unfinished piece of other work (images, "
+                "checkpoint or flags differ). Pass another folder, or delete it."
+            )
+    elif out.exists() and any(out.iterdir()):
+        raise ValueError(
+            f"--out: {out} is not empty, and nothing there is overwritten. Pass a new "
+            "folder, or empty it."
+        )
+    atomic.write_text(note, wanted)
+    yield folder
+    shutil.rmtree(folder)
+
+
+def _keep_whole_rows(rows: Path, head: str, asked: Sequence[Asked]) -> int:
+    """Drops what a killed run has half written; the number of rows that are whole."""
+    text = rows.read_text(encoding="utf-8") if rows.exists() else ""
+    names = next(csv.reader([head]))
+    kept = []
+    for row, one in zip(list(csv.reader(io.StringIO(text)))[1:], asked, strict=False):
+        if len(row) != len(names) or row[1] != one.name:
+            break
+        kept.append(row)
+    if not text.endswith("\n"):
+        kept = kept[:-1]
+    stream = io.StringIO(newline="")
+    csv.writer(stream, lineterminator="\n").writerows([names, *kept])
+    atomic.write_text(rows, stream.getvalue())
+    return len(kept)
+
+
 def _stems(asked: Sequence[Asked]) -> list[str]:
-    """A file name an image: its own, with the folders before it; endings at need."""
-    named = [
-        "__".join(part for part in Path(one.name).parts if part not in ("..", "/"))
-        for one in asked
-    ]
+    """A file name an image: its own, with what folders they do not all share.
+
+    Its ending stays where another image differs in nothing else.
+    """
+    paths = [Path(os.path.normpath(one.name)) for one in asked]
+    shared = os.path.commonpath([path.parent for path in paths])
+    named = ["__".join(path.relative_to(shared).parts) for path in paths]
     bare = [name.removesuffix(Path(name).suffix) for name in named]
-    return [
-        stem if bare.count(stem) == 1 else name
-        for stem, name in zip(bare, named, strict=True)
-    ]
+    times = collections.Counter(bare)
+    stems: list[str] = []
+    taken: set[str] = set()
+    for stem, name in zip(bare, named, strict=True):
+        wanted = stem if times[stem] == 1 else name
+        tries = itertools.chain([wanted], (f"{wanted}-{k}" for k in itertools.count(2)))
+        free = next(one for one in tries if one.casefold() not in taken)
+        taken.add(free.casefold())
+        stems.append(free)
+    return stems
 
 
 def _truths(model: Model, asked: Sequence[Asked]) -> np.ndarray:

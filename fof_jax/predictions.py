@@ -180,16 +180,35 @@ def write_predictions(
     Args:
       path: the CSV; its folder exists.
       table: what to write. Probabilities keep nine significant digits.
-      spread: deviation of the probabilities over an ensemble, for columns s_0 …
-        s_{K-1} behind the others; `read_predictions` passes them over.
+      spread: see `as_csv`.
     """
     path = Path(path)
+    unfinished = path.with_name(f".{path.name}.tmp")
+    unfinished.write_text(as_csv(table, spread=spread), encoding="utf-8", newline="")
+    os.replace(unfinished, path)
+
+
+def as_csv(
+    table: Predictions,
+    *,
+    spread: Float[np.ndarray, "n K"] | None = None,
+    header: bool = True,
+) -> str:
+    """The text of a predictions file.
+
+    Args:
+      table: its rows.
+      spread: deviation of the probabilities over an ensemble, for columns s_0 …
+        s_{K-1} behind the others; `read_predictions` passes them over.
+      header: whether the names of the columns stand above.
+    """
     classes = table.prob.shape[1]
     lines = io.StringIO(newline="")
     writer = csv.writer(lines, lineterminator="\n")
     beside = [] if spread is None else [f"s_{k}" for k in range(classes)]
     names = (f"p_{k}" for k in range(classes))
-    writer.writerow([*_BEFORE, *names, *_AFTER, *beside])
+    if header:
+        writer.writerow([*_BEFORE, *names, *_AFTER, *beside])
     pred, entropy = table.pred, table.entropy
     for i in range(len(table)):
         known = (int(v[i]) for v in (table.fold, table.y, pred))
@@ -199,9 +218,7 @@ def write_predictions(
         row += [_written(value) for value in figures]
         last = () if spread is None else spread[i]
         writer.writerow([*row, table.error[i], *map(_written, last)])
-    unfinished = path.with_name(f".{path.name}.tmp")
-    unfinished.write_text(lines.getvalue(), encoding="utf-8", newline="")
-    os.replace(unfinished, path)
+    return lines.getvalue()
 
 
 def join(tables: Sequence[Predictions]) -> Predictions:

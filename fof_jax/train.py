@@ -19,7 +19,6 @@ from fof_jax import (
     runlog,
     stopping,
     trained,
-    weights,
 )
 from fof_jax.data import (
     balance,
@@ -28,7 +27,8 @@ from fof_jax.data import (
     splits,
     store,
 )
-from fof_jax.program import INIT, Program
+from fof_jax.pretrained import start
+from fof_jax.program import INIT, Program, encoder
 from fof_jax.shapes import Batch, Variables
 
 
@@ -104,9 +104,10 @@ def train_fold(
     if restored is not None:
         state = restored
         say(f"fold {fold}: goes on from step {int(state.step)} of {total}")
-    elif config.init.checkpoint:
-        given = weights.read(Path(config.init.checkpoint))
-        begun = weights.start_from(state.variables, given, say=say)
+    else:
+        begun = start.begin(
+            state.variables, encoder=encoder(config), say=say, **config.init
+        )
         state = dataclasses.replace(state, params=begun.params, state=begun.state)
     first = int(state.step)
     state = parallel.replicate(state, program.devices)

@@ -32,7 +32,8 @@ from fof_jax.shapes import Variables
 
 ABOUT = "model.json"  # in a fold's folder: what reading its weights needs
 BATCH = 8  # tiles that are computed at a time
-Picture = str | Path | Image.Image | UInt8[np.ndarray, "H W 3"]
+# Sizes of a list differ: "_" binds none, so that each may have its own.
+Picture = str | Path | Image.Image | UInt8[np.ndarray, "_ _ 3"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -121,6 +122,13 @@ class Model:
     def biomarkers(self) -> tuple[str, ...]:
         """Names of the N biomarkers that training saw."""
         return tuple(self.config.data.biomarkers)
+
+    @functools.cached_property
+    def card(self) -> str:
+        """What the model is, of which data, how good, whose weights: Markdown."""
+        from fof_jax import card
+
+        return card.of_run(self)
 
     @property
     def image_size(self) -> int:
@@ -269,13 +277,7 @@ class Model:
         each: Iterator[np.ndarray] = iter(())
         if good:
             tiles = np.concatenate([one.tiles for one in good])
-            prob = np.stack(
-                [
-                    self._in_batches(self._probabilities, variables, tiles)
-                    for variables in self.folds.values()
-                ],
-                axis=1,
-            )  # [tiles, folds, K]
+            prob = self._of_folds(tiles)  # [tiles, folds, K]
             ends = np.cumsum([len(one.tiles) for one in good])[:-1]
             each = (part.mean(axis=0) for part in np.split(prob, ends))
         none = np.full((1, len(self.classes)), np.nan)
@@ -292,6 +294,18 @@ class Model:
                 )
             )
         return rows
+
+    def _of_folds(
+        self, tiles: UInt8[np.ndarray, "n S S 3"]
+    ) -> Float[np.ndarray, "n F K"]:
+        """The probabilities of each tile in each fold."""
+        return np.stack(
+            [
+                self._in_batches(self._probabilities, variables, tiles)
+                for variables in self.folds.values()
+            ],
+            axis=1,
+        )
 
     def _in_batches(
         self, compiled: Any, variables: Variables, tiles: np.ndarray, *rest: Any
@@ -337,24 +351,24 @@ def load(path: str | Path) -> Model:
 
     Args:
       path: a run's folder (all its finished folds), a fold's folder, or a step below
-        its checkpoints. A fold's folder may have been copied elsewhere alone.
+        its checkpoints. A fold's folder may have been copied elsewhere alone. Or a
+        file of `export --to=stablehlo`.
 
     Raises:
       ValueError: it is none of these, its folds are of different models, or a
         checkpoint is damaged.
     """
     path = Path(path)
+    if path.is_file():
+        from fof_jax import exported
+
+        return exported.load(path)
     places = _places(path)
     about = _about(places[0])
     config = ConfigDict(about["config"])
-    bare = store.without_images(
-        classes=config.data.classes,
-        biomarkers=config.data.biomarkers,
-        float_markers=config.data.float_markers,
-    )
     sides = about.get("sides")
     return Model(
-        method=build_method(config, bare),
+        method=method_of(config),
         folds={
             str(place): jax.tree.map(jnp.asarray, weights.read(place))
             for place in places
@@ -362,6 +376,16 @@ def load(path: str | Path) -> Model:
         config=config,
         sides=tuple(sides) if sides else None,
     )
+
+
+def method_of(config: ConfigDict) -> Method:
+    """The method of a run, without its data."""
+    bare = store.without_images(
+        classes=config.data.classes,
+        biomarkers=config.data.biomarkers,
+        float_markers=config.data.float_markers,
+    )
+    return build_method(config, bare)
 
 
 def describe(folder: Path, config: ConfigDict, data: store.Store) -> None:

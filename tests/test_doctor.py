@@ -40,7 +40,7 @@ def test_a_missing_store_fails_with_its_remedy(tmp_path):
 
 def test_missing_weights_and_a_bad_config_fail(tmp_path, capsys):
     missing = f"--config.init.checkpoint={tmp_path}/none"
-    with pytest.raises(ValueError, match="holds no weights"):
+    with pytest.raises(ValueError, match="none does not exist. Pass a folder"):
         doctor.initial_weights(load("phantom", missing))
     words = ["doctor", f"--config={ROOT}/configs/phantom.py", "--config.epochs=0"]
     assert main(words) == 1

@@ -91,6 +91,30 @@ def test_eq1_min_max_and_a_constant_map():
     assert not got[1].any()  # P3: constant becomes 0, nothing is kept
 
 
+def test_eq1_over_max_keeps_the_ground():
+    maps = np.stack([rng(3).random((4, 4)) * 7 + 3, np.zeros((4, 4))])
+    got = cam.over_max(jnp.asarray(maps, jnp.float32))
+    np.testing.assert_allclose(got[0], maps[0] / maps[0].max(), atol=1e-6)
+    assert got[0].min() > 0.25  # min-max would make it 0
+    assert not got[1].any()
+
+
+@pytest.mark.parametrize("scale", ["minmax", "max"])
+def test_eq1_scale_is_the_one_asked_for(scale):
+    tokens = jnp.asarray(rng(4).random((2, 6, 5)) + 1, jnp.float32)
+    found = cam.class_activation_map(
+        logits_of=lambda v: v.sum(axis=1),  # ds/dv is 1 in the target's channel
+        tokens=tokens,
+        target=jnp.array([0, 3]),
+        grid=(2, 3),
+        image_size=(4, 6),
+        scale=scale,
+    )
+    assert found.relu_map.min() > 0
+    assert found.A.max() == 1
+    assert (found.A.min() == 0) == (scale == "minmax")
+
+
 # --- Eq. (2) ---
 
 
@@ -114,6 +138,22 @@ def test_eq2_views_are_the_image_where_kept_and_zero_elsewhere():
                 kept = keep[b, y // 2, x // 2]
                 assert np.array_equal(pos[b, y, x], image[b, y, x] * kept)
                 assert np.array_equal(neg[b, y, x], image[b, y, x] * (not kept))
+
+
+def test_eq2_views_filled_with_the_mean_colour():
+    r = rng(5)
+    image = r.standard_normal((2, 4, 6, 3)).astype(np.float32)
+    keep = r.random((2, 2, 3)) > 0.5
+    pos, neg = views.split(jnp.asarray(image), jnp.asarray(keep), patch=2, fill="mean")
+    for b in range(2):
+        colour = [np.mean([image[b, y, x, c] for y in range(4) for x in range(6)])
+                  for c in range(3)]  # fmt: skip
+        for y in range(4):
+            for x in range(6):
+                kept = keep[b, y // 2, x // 2]
+                shown, hidden = (pos, neg) if kept else (neg, pos)
+                assert np.array_equal(shown[b, y, x], image[b, y, x])
+                np.testing.assert_allclose(hidden[b, y, x], colour, atol=1e-6)
 
 
 # --- Eq. (3) ---

@@ -286,3 +286,46 @@ def test_cam_block_outside_the_encoder():
     m, batch = make("fof", cam_block=-3), make_batch()
     with pytest.raises(ValueError, match="cam.block: got -3, expected -2 … -1"):
         m.init(jax.random.key(0), batch)
+
+
+@pytest.mark.parametrize("field", ["cam_scale", "views_fill"])
+def test_other_readings_of_p3_and_p4_are_checked(field):
+    name = field.replace("_", ".")
+    with pytest.raises(ValueError, match=f"{name}: got 'no', expected one of"):
+        make("fof", **{field: "no"})
+
+
+def test_the_mask_token_stands_in_masked_patches():
+    m, batch = make("fof", views_fill="token"), make_batch()
+    variables = variables_of(m, batch)
+    assert method.parameter_count(variables.params) == COUNTS["fof"] + 16
+    grid = m.network.encoder.grid
+    params = {"params": variables.params}
+
+    def masked(keep, image):
+        return m.network.apply(params, image, keep, method="masked").feature
+
+    keep = np.ones((B, *grid), bool)
+    whole = m.network.apply(params, batch.image).feature
+    np.testing.assert_array_equal(masked(jnp.asarray(keep), batch.image), whole)
+    # What is behind a masked patch does not matter; what is in a kept one does.
+    keep[:, 1, 2] = False
+    p = PATCH
+    behind = batch.image.at[:, p : 2 * p, 2 * p : 3 * p].add(1.0)
+    beside = batch.image.at[:, p : 2 * p, :p].add(1.0)
+    own, hidden, other = (
+        masked(jnp.asarray(keep), x) for x in (batch.image, behind, beside)
+    )
+    np.testing.assert_array_equal(own, hidden)
+    assert not np.allclose(own, other)
+    _, gradient = loss_and_gradient(m, variables, batch)
+    assert np.abs(gradient["mask_token"]).max() > 0
+
+
+def test_another_fill_alters_the_loss():
+    batch = make_batch()
+    usual, other = make("fof"), make("fof", views_fill="mean")
+    variables = variables_of(usual, batch)
+    values = [loss_and_gradient(m, variables, batch)[0][0] for m in (usual, other)]
+    assert np.isfinite(values).all()
+    assert values[0] != values[1]

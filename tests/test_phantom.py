@@ -296,4 +296,4 @@ def test_recorded_bytes():
     assert digest.hexdigest()[:16] == RECORDED
 
 
-RECORDED = "3084ca39dbfa0878"
+RECORDED = "6bb533c892390cf4"

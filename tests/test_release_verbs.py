@@ -61,6 +61,8 @@ def test_weights_go_there_and_back(tmp_path, theirs, capsys):
     words = ["export", "--to=release", f"--checkpoint={fold}"]
     assert main([*words, "--whole", f"--out={whole}"]) == 0
     same(tensors(whole), theirs)
+    card = (tmp_path / "new/whole_model_card.md").read_text()
+    assert "Research use only; not for diagnosis." in card
     step = ["export", "--to=release", f"--checkpoint={fold}/checkpoints/1"]
     assert main([*step, f"--out={tmp_path}/1.pth"]) == 0
     plain = convert.to_state_dict(ours, patch=4, model_only=True)

@@ -174,8 +174,11 @@ def test_a_run_begins_with_given_weights(finished, data, tmp_path, capsys):
     one = ["--config.fold=0", "--config.epochs=1", "--config.optimizer.warmup_epochs=0"]
     given = f"--config.init.checkpoint={finished}/fold_0"
     assert launch(data, tmp_path / "with", *one, given) == 0
-    assert "classifier, encoder, projectors loaded" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    for part in ("classifier loaded: bias, kernel", "encoder loaded: blocks.mlp_in"):
+        assert f"init.checkpoint: {part}" in out
     assert launch(data, tmp_path / "without", *one) == 0
+    assert "everything is drawn at random (from scratch)" in capsys.readouterr().out
     first = [
         json.loads((tmp_path / n / "fold_0/metrics.jsonl").read_text().split("\n")[0])
         for n in ("with", "without")

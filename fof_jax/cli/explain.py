@@ -25,16 +25,17 @@ def run(flags: argparse.Namespace) -> int:
     """The flags to `inference.explain`; 0, unless no image could be read."""
     predict.refuse_file(flags.out)
     from fof_jax import inference, trained
+    from fof_jax.data import listing
 
-    asked = inference.find(flags.images)
+    asked = listing.find(flags.images, without=flags.out)
     faults = inference.explain(
         trained.load(flags.checkpoint),
         asked,
         flags.out,
         target=flags.target,
         progress=progress_to("explained", sys.stdout),
+        job={"checkpoint": str(flags.checkpoint.resolve())},
     )
-    for fault in faults:
-        print(f"warning: {fault}", file=sys.stderr)
+    predict.warn(faults)
     print(f"{len(asked) - len(faults)} of {len(asked)} images explained: {flags.out}")
     return 1 if len(faults) == len(asked) else 0

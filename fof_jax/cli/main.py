@@ -26,6 +26,7 @@ VERBS = {
     "report": ("fof_jax.cli.report", "make one page about a run, and its figures"),
     "predict": ("fof_jax.cli.predict", "grade a folder of images"),
     "explain": ("fof_jax.cli.explain", "draw where a model looked"),
+    "serve": ("fof_jax.cli.serve", "a web page that grades images"),
     "doctor": ("fof_jax.cli.doctor", "look whether this machine can run a config"),
     "data": ("fof_jax.cli.data", "build, check, split or look at the data"),
 }

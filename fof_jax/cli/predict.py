@@ -10,9 +10,13 @@ patients.csv, and a picture an image below focus/. Research use only; not for di
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from fof_jax.cli.lines import progress_to
+from fof_jax.data.faults import SHOWN
+from fof_jax.predictions import Predictions
+from fof_jax.results_table import align
 
 
 def add_sources(parser: argparse.ArgumentParser) -> None:
@@ -36,25 +40,47 @@ def run(flags: argparse.Namespace) -> int:
     """The flags to `inference.predict`; 0, unless no image could be read."""
     refuse_file(flags.out)
     from fof_jax import inference, trained
+    from fof_jax.data import listing
 
-    asked = inference.find(flags.images)
+    asked = listing.find(flags.images, without=flags.out)
+    model = trained.load(flags.checkpoint)
     table = inference.predict(
-        trained.load(flags.checkpoint),
+        model,
         asked,
         flags.out,
         pictures=not flags.no_pictures,
         progress=progress_to("graded", sys.stdout),
+        job={"checkpoint": str(flags.checkpoint.resolve())},
     )
-    failed = [(n, e) for n, e in zip(table.image, table.error, strict=True) if e]
-    for name, error in failed[:10]:
-        print(f"warning: {name}: {error}", file=sys.stderr)
-    if len(failed) > 10:
-        print(f"warning: … and {len(failed) - 10} more", file=sys.stderr)
+    names = zip(table.image, table.error, strict=True)
+    failed = [f"{name}: {error}" for name, error in names if error]
+    warn([*failed, *table.notes])
+    print("\n".join(summary(table, model.classes)))
     print(
         f"{len(asked) - len(failed)} of {len(asked)} images graded: "
         f"{flags.out / 'predictions.csv'}"
     )
     return 1 if len(failed) == len(asked) else 0
+
+
+def summary(table: Predictions, classes: Sequence[str]) -> list[str]:
+    """How many images have each grade, in columns."""
+    rows = [["grade", "images", "mean probability"]]
+    for k, name in enumerate(classes):
+        inside = table.pred == k
+        mean = f"{table.prob[inside, k].mean():.2f}" if inside.any() else ""
+        rows.append([name, str(int(inside.sum())), mean])
+    if not table.ok.all():
+        rows.append(["none (error)", str(int((~table.ok).sum())), ""])
+    return align(rows)
+
+
+def warn(faults: Sequence[str]) -> None:
+    """The first ten, and how many more there are."""
+    for fault in faults[:SHOWN]:
+        print(f"warning: {fault}", file=sys.stderr)
+    if len(faults) > SHOWN:
+        print(f"warning: … and {len(faults) - SHOWN} more", file=sys.stderr)
 
 
 def refuse_file(out: Path) -> None:

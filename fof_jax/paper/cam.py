@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+SCALES = ("minmax", "max")  # P3: `min_max`, `over_max`
+
 
 @flax.struct.dataclass
 class Activation:
@@ -33,6 +35,7 @@ def class_activation_map(
     target: Int[Array, " B"],
     grid: tuple[int, int],
     image_size: tuple[int, int],
+    scale: str = "minmax",
 ) -> Activation:
     r"""Eq. (1).
 
@@ -49,6 +52,7 @@ def class_activation_map(
       target: class whose evidence is sought; the true grade in training.
       grid: h, w with P = h w.
       image_size: H, W.
+      scale: one of SCALES: what gives theta its scale (P3).
 
     Returns:
       The map and its parts. Nothing in it carries a gradient (P10).
@@ -60,7 +64,8 @@ def class_activation_map(
     tokens, gradient = tokens.astype(jnp.float32), gradient.astype(jnp.float32)
     with jax.named_scope("cam"):
         alpha, relu_map = weighted_sum(tokens=tokens, gradient=gradient, grid=grid)
-        A = min_max(upsample(relu_map, image_size=image_size))
+        A = upsample(relu_map, image_size=image_size)
+        A = min_max(A) if scale == "minmax" else over_max(A)
     return lax.stop_gradient(
         Activation(gradient=gradient, alpha=alpha, relu_map=relu_map, A=A)
     )
@@ -109,3 +114,9 @@ def min_max(A: Float[Array, "B H W"]) -> Float[Array, "B H W"]:
     low = A.min(axis=(1, 2), keepdims=True)
     spread = A.max(axis=(1, 2), keepdims=True) - low
     return jnp.where(spread > 0, (A - low) / jnp.where(spread > 0, spread, 1), 0)
+
+
+def over_max(A: Float[Array, "B H W"]) -> Float[Array, "B H W"]:
+    """Divides each map by its maximum, the other reading of P3; 0 stays 0."""
+    high = A.max(axis=(1, 2), keepdims=True)
+    return jnp.where(high > 0, A / jnp.where(high > 0, high, 1), 0)

@@ -20,13 +20,14 @@ class Views:
     """The three views of a batch and how they came about.
 
     Attributes:
-      tokens: v of Eq. (1).
+      tokens: v of Eq. (1); ahead of it, in encoders that have them, a class token
+        and registers.
       activation: Eq. (1).
       keep: M of Eq. (2), True where the positive view keeps the patch.
       glb, pos, neg: feature and logits of each view.
     """
 
-    tokens: Float[Array, "B P D"]
+    tokens: Float[Array, "B T D"]
     activation: cam.Activation
     keep: Bool[Array, "B h w"]
     glb: model.Output
@@ -46,6 +47,8 @@ class FocusOnFocus:
       normalize_positives: see `losses.alignment`.
       frl: False is the row "FoF w/o FRL" of Table I: no masks, no positive and
         negative views, cross-entropy and Eq. (5) on the global view alone.
+      scale: of A, see `cam.class_activation_map` (P3).
+      fill: of masked patches, one of `views.FILLS` (P4).
     """
 
     network: model.Model
@@ -55,6 +58,8 @@ class FocusOnFocus:
     lambda_mca: float
     normalize_positives: bool
     frl: bool
+    scale: str = "minmax"
+    fill: str = "zero"
 
     test_inputs: ClassVar[tuple[str, ...]] = ("image",)
     colour_views: ClassVar[int] = 1
@@ -72,12 +77,11 @@ class FocusOnFocus:
 
     def views(self, variables: Variables, batch: Batch) -> Views:
         """Global forward, Eq. (1), Eq. (2), and one forward of both masked views."""
-        tokens = self._apply(variables, batch.image, "head")
-        glb = self._apply(variables, tokens, "tail")
+        tokens = self._apply(variables, batch.image, method="head")
+        glb = self._apply(variables, tokens, method="tail")
         activation = self._activation(variables, tokens, batch.grade)
         keep = self.keep(activation.A)
-        pos, neg = views.split(batch.image, keep, patch=self.network.encoder.patch)
-        both = self._apply(variables, jnp.concatenate([pos, neg]), "__call__")
+        both = self._masked(variables, batch.image, keep)
         b = batch.image.shape[0]
         return Views(
             tokens=tokens,
@@ -87,6 +91,17 @@ class FocusOnFocus:
             pos=jax.tree.map(lambda a: a[:b], both),
             neg=jax.tree.map(lambda a: a[b:], both),
         )
+
+    def _masked(
+        self, variables: Variables, image: jax.Array, keep: jax.Array
+    ) -> model.Output:
+        """Both masked views in one forward: B positive rows, then B negative."""
+        if self.fill == "token":
+            twice, shown = jnp.concatenate([image] * 2), jnp.concatenate([keep, ~keep])
+            return self._apply(variables, twice, shown, method="masked")
+        patch = self.network.encoder.patch
+        pos, neg = views.split(image, keep, patch=patch, fill=self.fill)
+        return self._apply(variables, jnp.concatenate([pos, neg]), method="__call__")
 
     def loss(
         self, variables: Variables, batch: Batch, key: jax.Array, *, gather: Gather
@@ -104,7 +119,7 @@ class FocusOnFocus:
             value, terms = self.terms(variables, glb, pos, neg, *labels)
             terms["kept"] = keep.mean(dtype=jnp.float32)
         else:
-            glb = self._apply(variables, batch.image, "__call__")
+            glb = self._apply(variables, batch.image, method="__call__")
             glb = jax.tree.map(gather, glb)
             value, terms = self.terms_without_frl(variables, glb, *labels)
         return value, Aux(metrics=terms, state=variables.state)
@@ -160,7 +175,7 @@ class FocusOnFocus:
         known: Bool[Array, "R N"],
     ) -> tuple[Float[Array, "N R E"], Float[Array, " N"]]:
         """Projections h^n(v) and Eq. (5) for every biomarker."""
-        projections = self._apply(variables, feature, "project")
+        projections = self._apply(variables, feature, method="project")
         each = losses.alignment(
             projections=projections,
             status=status,
@@ -179,13 +194,15 @@ class FocusOnFocus:
         self, variables: Variables, image: Float[Array, "B H W C"]
     ) -> Float[Array, "B K"]:
         """f(g(x_glb)), the background class left out (P5)."""
-        return self._apply(variables, image, "__call__").logits[:, : self.num_classes]
+        return self._apply(variables, image, method="__call__").logits[
+            :, : self.num_classes
+        ]
 
     def feature(
         self, variables: Variables, image: Float[Array, "B H W C"]
     ) -> Float[Array, "B D"]:
         """v = g(x_glb), the mean of the tokens (P7)."""
-        return self._apply(variables, image, "__call__").feature
+        return self._apply(variables, image, method="__call__").feature
 
     def explain(
         self,
@@ -194,26 +211,34 @@ class FocusOnFocus:
         target: Int[Array, " B"],
     ) -> Float[Array, "B H W"]:
         """A of Eq. (1) for any class."""
-        tokens = self._apply(variables, image, "head")
+        tokens = self._apply(variables, image, method="head")
         return self._activation(variables, tokens, target).A
 
     def keep(self, A: Float[Array, "B H W"]) -> Bool[Array, "B h w"]:
         """M of Eq. (2)."""
         return views.keep_mask(A, patch=self.network.encoder.patch, theta=self.theta)
 
-    def _apply(self, variables: Variables, argument: jax.Array, method: str) -> Any:
-        return self.network.apply({"params": variables.params}, argument, method=method)
+    def _apply(self, variables: Variables, *arguments: jax.Array, method: str) -> Any:
+        params = {"params": variables.params}
+        return self.network.apply(params, *arguments, method=method)
 
     def _activation(
         self, variables: Variables, tokens: jax.Array, target: jax.Array
     ) -> cam.Activation:
-        frozen = lax.stop_gradient(variables)
+        frozen, tokens = lax.stop_gradient((variables, tokens))
+        ahead, patches = jnp.split(tokens, [self.network.encoder.num_ahead], axis=1)
+
+        def logits_of(v: jax.Array) -> jax.Array:
+            whole = jnp.concatenate([ahead, v], axis=1)  # [B, T, D]
+            return self._apply(frozen, whole, method="tail").logits
+
         return cam.class_activation_map(
-            logits_of=lambda v: self._apply(frozen, v, "tail").logits,
-            tokens=tokens,
+            logits_of=logits_of,
+            tokens=patches,
             target=target,
             grid=self.network.encoder.grid,
             image_size=self.network.encoder.image_size,
+            scale=self.scale,
         )
 
     def _total(self, variables, terms, feature, status, known):
@@ -241,14 +266,23 @@ def build(
     lambda_mca: float,
     mca_normalize_positives: bool,
     frl: bool,
+    cam_scale: str = "minmax",
+    views_fill: str = "zero",
 ) -> FocusOnFocus:
-    """The method from plain numbers; see `FocusOnFocus` and `model.Model`."""
+    """The method from plain numbers; see `FocusOnFocus` and `model.Model`.
+
+    Raises:
+      ValueError: a scale or fill that does not exist.
+    """
+    _among("cam.scale", cam_scale, cam.SCALES)
+    _among("views.fill", views_fill, views.FILLS)
     return FocusOnFocus(
         network=model.Model(
             encoder=encoder,
             num_classes=num_classes,
             num_biomarkers=num_biomarkers,
             cam_block=cam_block,
+            mask_token=frl and views_fill == "token",
         ),
         theta=theta,
         tau=tau,
@@ -256,4 +290,14 @@ def build(
         lambda_mca=lambda_mca,
         normalize_positives=mca_normalize_positives,
         frl=frl,
+        scale=cam_scale,
+        fill=views_fill,
     )
+
+
+def _among(field: str, value: str, names: tuple[str, ...]) -> None:
+    if value not in names:
+        raise ValueError(
+            f"{field}: got {value!r}, expected one of {', '.join(names)}. Pass another "
+            f"--config.{field}."
+        )

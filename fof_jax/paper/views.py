@@ -4,6 +4,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+# P4: what stands in a masked patch. zero and mean are pixels, see `split`; token is a
+# trained embedding in the patch's place, see `model.Model.masked`.
+FILLS = ("zero", "mean", "token")
+
 
 def patch_mean(A: Float[Array, "B H W"], *, patch: int) -> Float[Array, "B h w"]:
     """The mean contribution score of every patch."""
@@ -36,7 +40,11 @@ def keep_mask(
 
 @jax.named_scope("views")
 def split(
-    image: Float[Array, "B H W C"], keep: Bool[Array, "B h w"], *, patch: int
+    image: Float[Array, "B H W C"],
+    keep: Bool[Array, "B h w"],
+    *,
+    patch: int,
+    fill: str = "zero",
 ) -> tuple[Float[Array, "B H W C"], Float[Array, "B H W C"]]:
     """x_pos = x (.) M and x_neg = x (.) (1 - M), second line of that equation.
 
@@ -47,10 +55,13 @@ def split(
       image: x_glb, normalised.
       keep: M.
       patch: p, in pixels.
+      fill: "mean" puts the image's own mean colour where "zero" puts 0.
 
     Returns:
       x_pos, x_neg.
     """
     pixels = jnp.repeat(jnp.repeat(keep, patch, axis=1), patch, axis=2)[..., None]
-    zero = jnp.zeros((), image.dtype)
-    return jnp.where(pixels, image, zero), jnp.where(pixels, zero, image)
+    blank = jnp.zeros((), image.dtype)
+    if fill == "mean":
+        blank = image.mean(axis=(1, 2), keepdims=True)
+    return jnp.where(pixels, image, blank), jnp.where(pixels, blank, image)

@@ -189,6 +189,8 @@ def origin(run: Run) -> Table:
     rows = [(name, _plain(version)) for name, version in packages.items()]
     rows += [(name.replace("_", " "), _plain(value)) for name, value in made.items()]
     rows.append(("hash of the table", run.table_hash))
+    begun = run.config["init"]["checkpoint"]
+    rows.append(("training began", f"with {begun}" if begun else "from scratch"))
     return Table("What the run was made with.", ("", "value"), tuple(rows))
 
 

@@ -9,12 +9,12 @@ from jaxtyping import Float32
 
 from fof_jax.data.tissue import chance, nuclei, structures
 
-_WITHOUT = 0.15  # share of regions without an infiltrate
-_LARGEST = 0.44  # share of a field that an infiltrate covers at most
+_WITHOUT = 0.2  # share of regions without an infiltrate
+_LARGEST = 0.40  # share of a field that an infiltrate covers at most
 
 
 def infiltrate(rng: np.random.Generator, side: int, um: float) -> nuclei.Nuclei:
-    """Lymphocytes, small, round and dark, in patches over up to 44% of a field."""
+    """Lymphocytes, small, round, dark, in patches on up to two fifths of a field."""
     field = side * um
     at = nuclei.scatter(rng, field=field, spacing=6.6, jitter=0.9)
     noise = np.float32(0.75) * chance.value_noise(rng, side, side / 2.6)

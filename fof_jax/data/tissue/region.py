@@ -23,9 +23,11 @@ from fof_jax.data.tissue.patient import Patient
 # Nuclei per square millimetre, mean radius (um), its variation, outline, chromatin:
 # grade II, then III and IV, which differ from each other by structures alone.
 _DENSITY = ((1500.0, 2800.0), (2200.0, 3500.0))
-_RADIUS = (3.6, 3.7)
-_SPREAD = (0.08, 0.26)
-_IRREGULAR = (0.03, 0.13)
+_RADIUS = (3.6, 3.6)
+# Nuclei of one section are larger or smaller whatever the grade: a distractor.
+_SWELLING = (0.78, 1.22)
+_SPREAD = (0.08, 0.34)
+_IRREGULAR = (0.03, 0.18)
 _CLUMPING = (0.3, 0.6)
 
 
@@ -131,9 +133,9 @@ def tissue(
 
     core, tuft = found.core, found.tuft
     grain = chance.value_noise(chance.stream(*seed, _FIBRES, 1), side, max(1.2, 2 / um))
-    eosin = eosin * (1 - core) + (np.float32(0.35) + np.float32(0.6) * grain) * core
+    eosin = eosin * (1 - core) + (np.float32(0.8) + np.float32(0.6) * grain) * core
     haze = haze * (1 - core) + np.float32(0.12) * grain * core
-    eosin = eosin * (1 - tuft) + np.float32(0.8) * tuft
+    eosin = eosin * (1 - tuft) + np.float32(1.05) * tuft
     eosin = np.maximum(eosin, np.float32(0.95) * wall)
     empty = np.maximum(np.maximum(cysts, bore) * np.float32(0.7), found.lumen)
     eosin = eosin * (1 - np.float32(0.85) * empty)
@@ -217,7 +219,7 @@ def _ordinary(
     return nuclei.make(
         rng,
         places,
-        radius=_RADIUS[high],
+        radius=_RADIUS[high] * chance.between(rng, *_SWELLING),
         spread=_SPREAD[high],
         elongation=(2.4, 1.9, 1.4, 1.15, 1.0)[2 + pten],
         irregular=_IRREGULAR[high],
@@ -229,7 +231,7 @@ def _ordinary(
 
 def _giants(rng: np.random.Generator, n: int, high: int, field: float) -> np.ndarray:
     """Which nuclei are giants: none in grade II."""
-    wanted = 1 + chance.count_around(rng, 40e-6 * field * field)
+    wanted = 2 + chance.count_around(rng, 60e-6 * field * field)
     return rng.permutation(n)[: wanted * high]
 
 

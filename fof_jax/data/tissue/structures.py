@@ -120,7 +120,7 @@ def _tuft(
     coils = (coils[inside] + centre).astype(np.float32)
     if len(coils) == 0:
         coils = centre[None].astype(np.float32)
-    bore = chance.uniform(rng, 1.8, 3.6, len(coils))
+    bore = chance.uniform(rng, 2.4, 4.2, len(coils))
     nuclei.stamp(stroma, nuclei.discs(coils, 12.0), um)
     nuclei.stamp(lumen, nuclei.discs(coils, bore), um)
     at, along = [], []
@@ -179,7 +179,7 @@ def _mitoses(
     rng: np.random.Generator, field: float, vacated: np.ndarray, um: float
 ) -> tuple[nuclei.Nuclei, nuclei.Nuclei]:
     """Metaphase plates and anaphase pairs, each in a cleared cell."""
-    wanted = 2 + chance.count_around(rng, 28e-6 * field * field)
+    wanted = 3 + chance.count_around(rng, 28e-6 * field * field)
     at = chance.uniform(rng, 0.06, 0.94, 6 * wanted).reshape(-1, 2) * np.float32(field)
     at = at[~lookup(vacated, at, um)][:wanted]
     along = chance.directions(rng, len(at))
