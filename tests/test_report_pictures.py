@@ -7,6 +7,7 @@ import re
 import types
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -137,15 +138,16 @@ def test_the_model_is_the_one_that_was_tested(trained):
     assert opened.features().shape == (len(tested), 64)  # width of mu
     pixels = np.stack([opened.data.read(int(i), 64) for i in opened.rows])
     scaled = (pixels / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+    scaled = jnp.asarray(scaled, jnp.float32)
     (variables,) = opened.model.folds.values()
-    logits = opened.model.method.predict(variables, scaled.astype(np.float32))
+    logits = opened.model.method.predict(variables, scaled)
     odds = np.exp(np.asarray(logits, float))
     # The file keeps nine digits; compilation in another batch changes the last ones.
     np.testing.assert_allclose(
         odds / odds.sum(axis=1, keepdims=True), tested.prob, atol=1e-5
     )
     # And the features are those that these logits are made of.
-    v = opened.model.method.feature(variables, scaled.astype(np.float32))
+    v = opened.model.method.feature(variables, scaled)
     np.testing.assert_allclose(opened.features(), v, atol=1e-4)
 
 
