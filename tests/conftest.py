@@ -1,6 +1,7 @@
 """What every test shares: two fake CPU devices, run-time shape checks, strictness."""
 
 import os
+import shutil
 from pathlib import Path
 
 # Before jax is imported: devices cannot be added later. Tests compile much and run
@@ -65,3 +66,31 @@ def small_pictures(small_run, small_data):
 
     opened = store.open_store(small_data, "phantom")
     return {name: opened.native(i) for i, name in enumerate(opened.images)}
+
+
+# So that Chromium asks nobody for anything.
+CHROMIUM_FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Chromium; skips, with the reason, where there is none."""
+    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("no chromium on this machine")
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="the extra `browser` is not installed"
+    )
+    with playwright.sync_playwright() as started:
+        opened = started.chromium.launch(executable_path=chromium, args=CHROMIUM_FLAGS)
+        yield opened
+        opened.close()

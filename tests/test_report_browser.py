@@ -4,37 +4,18 @@ Wants a Chromium on the machine (CHROMIUM, or chromium on the path) and the extr
 `browser`; .ci/run installs both where it can.
 """
 
-import os
-import shutil
-
 import pytest
 from run_files import write_run
 
 from fof_jax.data.faults import MissingDataError
 from fof_jax.report import build
 
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
-if CHROMIUM is None:
-    pytest.skip("no chromium on this machine", allow_module_level=True)
-playwright = pytest.importorskip(
-    "playwright.sync_api", reason="the extra `browser` is not installed"
-)
 axe = pytest.importorskip(
     "axe_playwright_python.sync_playwright",
     reason="the extra `browser` is not installed",
 )
 pytestmark = pytest.mark.slow
 
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 LONG = (
     "Astrocytoma, IDH-mutant, CNS WHO grade 2",
     "Oligodendroglioma, IDH-mutant and 1p/19q-codeleted, CNS WHO grade 3",
@@ -57,14 +38,6 @@ CUT = """() => [...document.querySelectorAll('svg.plot')].flatMap(svg => {
 WIDE = """() => [...document.querySelectorAll('main *, header *')].filter(element =>
   !element.closest('.scroll') && !element.closest('svg') &&
   element.getBoundingClientRect().right > innerWidth + 1).map(e => e.outerHTML)"""
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as started:
-        opened = started.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")

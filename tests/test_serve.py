@@ -6,19 +6,16 @@ import io
 import json
 import struct
 import tempfile
-import threading
-import time
 import zlib
 
 import numpy as np
+import pages
 import pytest
 from PIL import Image
 
 import fof_jax
-
-uvicorn = pytest.importorskip("uvicorn", reason="the extra 'serve' is not installed")
-from fof_jax.cli.main import main  # noqa: E402
-from fof_jax.serve import app  # noqa: E402
+from fof_jax.cli.main import main
+from fof_jax.serve import app
 
 
 @pytest.fixture(scope="module")
@@ -28,17 +25,8 @@ def model(small_run):
 
 @pytest.fixture(scope="module")
 def port(model):
-    made = app.application(
-        model, hosts=("127.0.0.1", "localhost"), max_bytes=200_000, max_pixels=40_000
-    )
-    server = uvicorn.Server(uvicorn.Config(made, port=0, log_level="error"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.05)
-    yield server.servers[0].sockets[0].getsockname()[1]
-    server.should_exit = True
-    thread.join()
+    with pages.served(model, max_bytes=200_000, max_pixels=40_000) as port:
+        yield port
 
 
 def ask(port, path, body=None, **headers):
