@@ -1,4 +1,4 @@
-"""Results in the making: where they are kept, and what a killed run has left of them."""
+"""Results in the making: where they lie, and what a killed run has left of them."""
 
 import contextlib
 import csv
