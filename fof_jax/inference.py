@@ -67,7 +67,7 @@ def predict(
         drawn = out / PICTURES if pictures else None
         head = as_csv(_table([], y[:0], none, ()), spread=none)
         first = unfinished.keep_whole_rows(rows, head, asked)
-        left = list(zip(asked, _stems(asked), strict=True))[first:]
+        left = list(zip(asked, stems(asked), strict=True))[first:]
         with rows.open("a", encoding="utf-8", newline="") as file:
             for i, row in enumerate(_graded(model, left, drawn, slide), first):
                 line = _table(asked[i : i + 1], y[i : i + 1], row.prob, row.error)
@@ -113,7 +113,7 @@ def explain(
     with unfinished.folder_for(out, asked, named):
         left = [
             (one, stem)
-            for one, stem in zip(asked, _stems(asked), strict=True)
+            for one, stem in zip(asked, stems(asked), strict=True)
             if not (out / f"{stem}.npy").exists()  # the last of its files
         ]
         for done, (one, stem) in enumerate(left, 1):
@@ -125,7 +125,8 @@ def explain(
                     )
                 focus = model.explain(one.path, target)
             except (ValueError, OSError) as fault:
-                faults.append(f"{one.name}: {_in_a_line(fault)}")
+                reason = _in_a_line(fault).removeprefix(f"{one.path.name}: ")
+                faults.append(f"{one.name}: {reason}")
             else:
                 draw(focus, out / f"{stem}.png", model, one.name)
                 save = functools.partial(np.save, arr=focus.A.astype(np.float32))
@@ -218,7 +219,10 @@ def _table(
         fold=np.full(len(asked), UNKNOWN),
         y=y,
         prob=prob,
-        error=tuple(map(_in_a_line, error)),
+        error=tuple(
+            _in_a_line(text).removeprefix(f"{one.path.name}: ")
+            for one, text in zip(asked, error, strict=True)
+        ),
     )
 
 
@@ -226,25 +230,26 @@ def _in_a_line(text: object) -> str:
     return " ".join(str(text).split())
 
 
-def _stems(asked: Sequence[Asked]) -> list[str]:
+def stems(asked: Sequence[Asked]) -> list[str]:
     """A file name an image: its own, with what folders they do not all share.
 
     Its ending stays where another image differs in nothing else.
     """
     paths = [Path(os.path.normpath(one.name)) for one in asked]
-    shared = os.path.commonpath([path.parent for path in paths])
-    named = ["__".join(path.relative_to(shared).parts) for path in paths]
+    parents = [path.parent.parts for path in paths]
+    shared = len(os.path.commonprefix(parents))  # of tuples: whole folders
+    named = ["__".join(path.parts[shared:]).lstrip("/") for path in paths]
     bare = [name.removesuffix(Path(name).suffix) for name in named]
     times = collections.Counter(bare)
-    stems: list[str] = []
+    found: list[str] = []
     taken: set[str] = set()
     for stem, name in zip(bare, named, strict=True):
         wanted = stem if times[stem] == 1 else name
         tries = itertools.chain([wanted], (f"{wanted}-{k}" for k in itertools.count(2)))
         free = next(one for one in tries if one.casefold() not in taken)
         taken.add(free.casefold())
-        stems.append(free)
-    return stems
+        found.append(free)
+    return found
 
 
 def _truths(model: Model, asked: Sequence[Asked]) -> np.ndarray:

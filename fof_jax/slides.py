@@ -143,8 +143,8 @@ def _opened(path: Path) -> Any:
         import openslide
     except ImportError:
         raise ValueError(
-            f"{path.name} is a whole slide, and OpenSlide is not installed. "
-            "pip install -e '.[slides]', or cut regions out of it first."
+            f"{path.name}: a whole slide, or several pages, and OpenSlide is not "
+            "installed. pip install -e '.[slides]', or save regions of it as files."
         ) from None
     try:
         return openslide.OpenSlide(path)

@@ -1,13 +1,17 @@
 """predict and explain by the command line: tables, pictures, arrays, what is broken."""
 
 import csv
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import fof_jax
-from fof_jax.cli.main import main
+from fof_jax import inference
+from fof_jax.cli import lines
+from fof_jax.cli.main import VERBS, main
+from fof_jax.data import listing
 from fof_jax.predictions import read_predictions
 
 
@@ -134,3 +138,120 @@ def test_nothing_but_broken_images_is_a_failure(small_run, tmp_path, capsys):
     words = [f"--checkpoint={small_run}", f"--images={tmp_path}"]
     assert main(["predict", *words, f"--out={tmp_path / 'out'}"]) == 1
     assert "0 of 1 images graded" in capsys.readouterr().out
+
+
+def test_a_killed_run_goes_on_from_its_last_whole_row(
+    small_run, folder, tmp_path, monkeypatch, capsys
+):
+    words = ["predict", f"--checkpoint={small_run}", f"--images={folder}"]
+    words.append("--no_pictures")
+    assert main([*words, f"--out={tmp_path / 'whole'}"]) == 0
+    out = tmp_path / "killed"
+    tell = lines.progress_to
+
+    def killing(*flags, **more):
+        def progress(done, of):
+            if done == 3:
+                raise KeyboardInterrupt
+
+        return progress
+
+    monkeypatch.setattr("fof_jax.cli.predict.progress_to", killing)
+    assert main([*words, f"--out={out}"]) == 130
+    monkeypatch.setattr("fof_jax.cli.predict.progress_to", tell)
+    # Nothing looks whole, and other work is not mixed in.
+    assert [path.name for path in out.iterdir()] == [".unfinished"]
+    other = [*words[:2], f"--images={folder / 'a.png'}", f"--out={out}"]
+    assert main(other) == 2
+    assert "unfinished piece of other work" in capsys.readouterr().err
+    rows = out / ".unfinished" / "predictions.csv"
+    kept = rows.read_text()
+    assert len(kept.splitlines()) == 4
+    rows.write_text(kept + "large.png,lar")  # killed while it wrote
+    assert main([*words, f"--out={out}"]) == 0
+    assert "2/2 images" in capsys.readouterr().out
+    assert {path.name for path in out.iterdir()} == {"predictions.csv", "patients.csv"}
+    again = read_predictions(out / "predictions.csv")
+    whole = read_predictions(tmp_path / "whole" / "predictions.csv")
+    assert again.image == whole.image
+    np.testing.assert_allclose(again.prob, whole.prob, atol=1e-6)
+
+
+def test_explain_goes_on_where_it_was_killed(small_run, folder, tmp_path, monkeypatch):
+    words = ["explain", f"--checkpoint={small_run}/fold_0", f"--images={folder}"]
+    saved, draw = [], inference.draw
+
+    def drawing(focus, path, *rest):
+        if len(saved) == 2:
+            raise KeyboardInterrupt
+        saved.append(path.stem)
+        draw(focus, path, *rest)
+
+    monkeypatch.setattr(inference, "draw", drawing)
+    assert main([*words, f"--out={tmp_path / 'out'}"]) == 130
+    monkeypatch.setattr(
+        inference, "draw", lambda *all: saved.append(all[1].stem) or draw(*all)
+    )
+    assert main([*words, f"--out={tmp_path / 'out'}"]) == 0
+    assert sorted(saved) == ["a.jpg", "a.png", "below__b", "large"]
+    assert len(list((tmp_path / "out").iterdir())) == 8
+
+
+def test_what_was_written_before_is_not_overwritten(
+    small_run, folder, tmp_path, capsys
+):
+    (tmp_path / "mine.txt").write_text("mine")
+    for verb in ("predict", "explain"):
+        words = [f"--checkpoint={small_run}", f"--images={folder}"]
+        assert main([verb, *words, f"--out={tmp_path}"]) == 2
+        assert "is not empty" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_images_of_a_kind_that_is_not_read_are_rows(small_run, folder, tmp_path):
+    for ending in ("bmp", "gif", "webp"):
+        Image.open(folder / "a.png").save(tmp_path / f"a.{ending}")
+    found = listing.find(tmp_path)
+    assert [one.name for one in found] == ["a.bmp", "a.gif", "a.webp"]
+    words = [f"--checkpoint={small_run}", f"--images={tmp_path}"]
+    assert main(["predict", *words, f"--out={tmp_path / 'out'}"]) == 1
+    rows = table(tmp_path / "out" / "predictions.csv")
+    assert all("PNG, JPEG and TIFF are read" in row["error"] for row in rows)
+
+
+def test_results_inside_the_folder_are_not_images(folder, tmp_path):
+    Image.open(folder / "a.png").save(tmp_path / "a.png")
+    (tmp_path / "out").mkdir()
+    Image.open(folder / "a.png").save(tmp_path / "out" / "b.png")
+    found = listing.find(tmp_path, without=tmp_path / "out")
+    assert [one.name for one in found] == ["a.png"]
+
+
+def test_a_table_tells_all_its_faults(tmp_path):
+    (tmp_path / "a.csv").write_text("image,patient\na.png,P\n,P\na.png,Q\n")
+    with pytest.raises(ValueError, match=r"(?s)row 3: no image.*row 4: .*twice"):
+        listing.find(tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize(
+    ("names", "stems"),
+    [
+        (["/data/x/a.png", "/data/x/b.png"], ["a", "b"]),
+        (["a/x.png", "b/x.png"], ["a__x", "b__x"]),
+        (["x.png", "x.jpg"], ["x.png", "x.jpg"]),
+        (["a/b.png", "a__b.png"], ["a__b.png", "a__b.png-2"]),
+        (["../x/a.png", "y/a.png"], ["..__x__a", "y__a"]),
+        (["x.v1.png"], ["x.v1"]),
+    ],
+)
+def test_every_picture_has_a_name_of_its_own(names, stems):
+    asked = [listing.Asked(Path(name), name, name) for name in names]
+    assert inference.stems(asked) == stems
+
+
+@pytest.mark.parametrize("verb", sorted(VERBS))
+def test_help_of_every_verb_has_an_example(verb, capsys):
+    assert main([verb, "--help"]) == 0
+    assert f"\npython launch.py {verb} " in capsys.readouterr().out.replace(
+        "python launch.py --config", "python launch.py train --config"
+    )
