@@ -168,3 +168,14 @@ def test_another_table_is_refused(tmp_path):
     store = types.SimpleNamespace(table_hash="1" * 64)
     with pytest.raises(ValueError, match="of another table"):
         open_fold(read_run(workdir), None, lambda config: store)
+
+
+def test_a_run_of_an_older_version_is_said(tmp_path):
+    workdir = write_run(tmp_path / "run", finished=1, history=False)
+    (workdir / "fold_0/checkpoints").mkdir()
+
+    def open_data(config):
+        return config.data.field_of_tomorrow
+
+    with pytest.raises(ValueError, match="no field .*tomorrow.*older version"):
+        open_fold(read_run(workdir), None, open_data)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
+from fof_jax import trained
 from fof_jax.data.store import Store
 from fof_jax.report import curves, embedding, focus, gallery, tables, tested, training
 from fof_jax.report.figures import Drawn
@@ -67,9 +68,7 @@ def about(run: Run) -> list[Section]:
             folded=True,
         ),
     ]
-    if run.model_card:
-        parts.append(Section("card", "Model card", verbatim=run.model_card))
-    return parts
+    return [*parts, _card(run)]
 
 
 def warnings(run: Run) -> list[str]:
@@ -202,7 +201,7 @@ def _features(
     )
     if not run.biomarkers:
         text.append("The run has no biomarkers: the class alone.")
-    if len(embedded) > 1 and opened[0].rows.tolist() != opened[1].rows.tolist():  # type: ignore[union-attr]
+    if len(embedded) > 1 and _names(opened[0]) != _names(opened[1]):
         text.append("The two runs test different regions in this fold.")
     return Section(
         "features",
@@ -212,6 +211,13 @@ def _features(
         tuple(embedding.figures(embedded, folder)),
         pairs=len(embedded) > 1,
     )
+
+
+def _names(opened: tested.Tested | ValueError) -> list[str]:
+    """The regions of an opened fold; none where there is none."""
+    if isinstance(opened, ValueError):
+        return []
+    return [opened.data.images[int(i)] for i in opened.rows]
 
 
 def _regions(opened: tested.Tested | ValueError, run: Run, folder: Path) -> Section:
@@ -251,6 +257,16 @@ def _focus(run: Run, folder: Path) -> Section:
         (focus.table(run.focus),),
         (focus.figure(run.focus, folder),),
     )
+
+
+def _card(run: Run) -> Section:
+    """The file in the workdir, or what an export of the run would say."""
+    try:
+        with tested.of_this_version():
+            text = run.model_card or trained.load(run.workdir).card
+    except ValueError as error:
+        return Section("card", "Model card", (f"Left out: {_sentence(error)}",))
+    return Section("card", "Model card", verbatim=text)
 
 
 def _sentence(error: ValueError) -> str:

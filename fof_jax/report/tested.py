@@ -1,7 +1,8 @@
 """A finished fold's model and the regions that it was tested on."""
 
+import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,18 @@ class Tested:
         return np.concatenate([part[0] for part in parts])
 
 
+@contextlib.contextmanager
+def of_this_version() -> Iterator[None]:
+    """Says in a ValueError that a configuration lacks a field of this version."""
+    try:
+        yield
+    except AttributeError as error:  # of ConfigDict
+        raise ValueError(
+            f"the run's configuration has no field {str(error).strip(chr(34))}: an "
+            "older version has made it"
+        ) from error
+
+
 def open_fold(
     run: Run, fold: int | None, open_data: Callable[[ConfigDict], Store]
 ) -> Tested:
@@ -70,7 +83,9 @@ def open_fold(
     if run.splits is None:
         raise ValueError("splits.json is missing")
     config = ConfigDict(run.config)
-    data = open_data(config)
+    with of_this_version():
+        data = open_data(config)
+        model = trained.load(folder)
     if data.table_hash != run.table_hash:
         raise ValueError(
             f"the store at {Path(config.data.dir) / config.data.name} is of another "
@@ -82,5 +97,5 @@ def open_fold(
         fold=chosen,
         data=data,
         rows=np.array([position[name] for name in names]),
-        model=trained.load(folder),
+        model=model,
     )
