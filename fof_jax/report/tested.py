@@ -85,12 +85,13 @@ def open_fold(
     config = ConfigDict(run.config)
     with of_this_version():
         data = open_data(config)
-        model = trained.load(folder)
     if data.table_hash != run.table_hash:
         raise ValueError(
             f"the store at {Path(config.data.dir) / config.data.name} is of another "
             "table than the run"
         )
+    with of_this_version():
+        model = trained.load(folder)
     position = {name: i for i, name in enumerate(data.images)}
     names = run.splits["folds"][chosen]["test"]["images"]
     return Tested(
