@@ -4,7 +4,11 @@
     python launch.py --config=configs/phantom.py:study-wo_frl
     python launch.py --config=configs/phantom.py:large
 
-Hardware: two CPU cores (AMD EPYC, Zen 4), JAX 0.10.2. TIMING
+Hardware: two CPU cores (AMD EPYC, Zen 4), JAX 0.10.2. Time: 9 min 53 s beside a test
+suite, drawing and compiling included. Result of 2026-11-24, five folds by patient, per
+region: micro AUC 64.52 ± 5.05, AP 47.53 ± 5.51, accuracy 45.28 ± 2.52, kappa 17.92 ±
+3.78. The phantom is hard for so short a run; the former one, whose stains told the
+grade, gave 85.45.
 
 A size, `study` or `large`, and a row, as in gbmlgg.py or `release` for the authors'
 code (gbmlgg_release.py); either or both, joined by a dash:
