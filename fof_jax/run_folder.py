@@ -168,7 +168,8 @@ def write_json(path: Path, value: object) -> None:
 def _strange(workdir: Path, stores: Path) -> list[str]:
     """What no beginning run has: folders, and files that come after config.json.
 
-    Logs may lie there, and the stores; hidden is what a killed beginning leaves.
+    Logs may lie there, the stores, and folds that were given; hidden is what a killed
+    beginning leaves.
     """
     if not workdir.exists():
         return []
@@ -176,7 +177,7 @@ def _strange(workdir: Path, stores: Path) -> list[str]:
     return sorted(
         path.name
         for path in workdir.iterdir()
-        if (path.is_dir() or path.name in _OURS)
+        if (path.is_dir() or path.name in set(_OURS) - {"splits.json"})
         and not path.name.startswith(".")
         and path.resolve() not in (stores, *stores.parents)
     )
