@@ -108,15 +108,17 @@ def slide_picture(
     sure = tiles.max(axis=1)
     faces = colours[best]
     # From 1/K, a guess, to 1.
-    faces[:, 3] = 0.15 + 0.6 * (sure - 1 / len(classes)) / (1 - 1 / len(classes))
+    faces[:, 3] = 0.35 + 0.5 * (sure - 1 / len(classes)) / (1 - 1 / len(classes))
     wide = thumbnail.shape[1] / thumbnail.shape[0]
     height = min(6.0, 7.0 / wide)
     figure = Figure(
         figsize=(2 * height * wide + 0.5, height + 1.2), layout="constrained"
     )
     plain, graded = figure.subplots(1, 2)
+    plain.imshow(thumbnail)
+    # In grey, so that a stain does not tint what the colours say.
+    graded.imshow(thumbnail.mean(axis=2), cmap="gray", vmin=0, vmax=255)
     for axes in (plain, graded):
-        axes.imshow(thumbnail)
         axes.set_axis_off()
     squares = [Rectangle((x, y), side, side) for x, y in corners]
     graded.add_collection(PatchCollection(squares, facecolors=faces, linewidths=0))
