@@ -1,6 +1,8 @@
 """Pictures of the focus: A over an image, and the patches that M keeps or hides."""
 
 import io
+import textwrap
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -78,8 +80,7 @@ def focus_picture(
         axes.set_axis_off()
     scale = ScalarMappable(Normalize(0, 1), COLOURS)
     figure.colorbar(scale, ax=row[-1], label="A (0 none, 1 most)", fraction=0.05)
-    figure.suptitle(title, fontsize=11)
-    _save(figure, path)
+    _save(figure, path, title)
 
 
 def slide_picture(
@@ -134,11 +135,17 @@ def slide_picture(
         ncols=len(classes),
         frameon=False,
     )
-    figure.suptitle(title, fontsize=11)
-    _save(figure, path)
+    _save(figure, path, title)
 
 
-def _save(figure: Figure, path: Path) -> None:
+def _save(figure: Figure, path: Path, title: str) -> None:
+    wide = int(figure.get_figwidth() * 12)  # characters that fit at this size
+    lines = [textwrap.wrap(line, wide) for line in title.splitlines()]
+    # File names are no formulas, whatever they hold.
+    figure.suptitle("\n".join(sum(lines, [])), fontsize=11, parse_math=False)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=_DPI)
+    with warnings.catch_warnings():
+        # Letters that the font does not have are drawn as boxes.
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
+        figure.savefig(buffer, format="png", dpi=_DPI)
     atomic.write_bytes(path, buffer.getvalue())
