@@ -1,5 +1,6 @@
 """Pictures of the focus: A over an image, and the patches that M keeps or hides."""
 
+import gc
 import io
 import textwrap
 import warnings
@@ -148,4 +149,6 @@ def _save(figure: Figure, path: Path, title: str) -> None:
         # Letters that the font does not have are drawn as boxes.
         warnings.filterwarnings("ignore", "Glyph .* missing from")
         figure.savefig(buffer, format="png", dpi=_DPI)
+    figure.clear()  # its parts refer to each other, and would wait for the collector
+    gc.collect()
     atomic.write_bytes(path, buffer.getvalue())
