@@ -72,8 +72,10 @@ def focus_picture(
         ("patches hidden", masked(pixels, ~keep)),
     )
     tall = pixels.shape[0] / pixels.shape[1]
-    width = 3.2 if tall <= 1.5 else 4.8 / tall
-    figure = Figure(figsize=(4 * width + 1.2, width * tall + 1), layout="constrained")
+    # Wide enough for the words above a strip, tall enough for the scale beside it.
+    width = 3.2 if tall <= 1.5 else max(4.8 / tall, 2.2)
+    height = min(max(width * tall, 1.8), 4.8)
+    figure = Figure(figsize=(4 * width + 1.2, height + 1), layout="constrained")
     row = figure.subplots(1, len(panels))
     for axes, (what, picture) in zip(row, panels, strict=True):
         axes.imshow(picture[::step, ::step], interpolation="nearest")

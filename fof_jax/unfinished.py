@@ -61,14 +61,13 @@ def keep_whole_rows(rows: Path, head: str, asked: Sequence[Asked]) -> int:
       The number of rows that are whole.
     """
     text = rows.read_text(encoding="utf-8") if rows.exists() else ""
+    text = text[: text.rfind("\n") + 1]
     names = next(csv.reader([head]))
     kept = []
     for row, one in zip(list(csv.reader(io.StringIO(text)))[1:], asked, strict=False):
         if len(row) != len(names) or row[1] != one.name:
             break
         kept.append(row)
-    if not text.endswith("\n"):
-        kept = kept[:-1]
     stream = io.StringIO(newline="")
     csv.writer(stream, lineterminator="\n").writerows([names, *kept])
     atomic.write_text(rows, stream.getvalue())
