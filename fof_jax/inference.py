@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float
 
 from fof_jax import metrics, slides, unfinished
 from fof_jax.data import atomic
@@ -128,7 +129,7 @@ def explain(
                 reason = _in_a_line(fault).removeprefix(f"{one.path.name}: ")
                 faults.append(f"{one.name}: {reason}")
             else:
-                draw(focus, out / f"{stem}.png", model, one.name)
+                draw(focus, out / f"{stem}.png", model, one.path.name)
                 save = functools.partial(np.save, arr=focus.A.astype(np.float32))
                 atomic.write_with(out / f"{stem}.npy", save)
             progress(done, len(left))
@@ -144,7 +145,7 @@ def draw(focus: Focus, path: Path, model: Model, name: str) -> None:
         pixels=focus.pixels,
         A=focus.A,
         keep=focus.keep,
-        title=_title(model, name, focus.target, focus.prob, focus.spread),
+        title=_title(model, name, focus.prob, focus.spread, focus.target),
     )
 
 
@@ -176,7 +177,7 @@ def _graded(
 def _region(model: Model, one: Asked, picture: Path | None) -> Grades:
     focus = model.explain(one.path)  # one opening of a file for row and picture
     if picture is not None:
-        draw(focus, picture, model, one.name)
+        draw(focus, picture, model, one.path.name)
     return Grades(focus.prob[None], focus.spread[None], model.classes, ("",))
 
 
@@ -193,17 +194,27 @@ def _slide(model: Model, one: Asked, picture: Path | None, slide: GradeSlide) ->
             corners=graded.corners,
             side=graded.side,
             classes=model.classes,
-            title=_title(model, one.name, row.pred[0], row.prob[0], row.spread[0]),
+            title=_title(model, one.path.name, row.prob[0], row.spread[0]),
         )
     return graded.grades
 
 
 def _title(
-    model: Model, name: str, target: str, prob: np.ndarray, spread: np.ndarray
+    model: Model,
+    name: str,
+    prob: Float[np.ndarray, " K"],
+    spread: Float[np.ndarray, " K"],
+    target: str | None = None,
 ) -> str:
-    k = model.classes.index(target)
-    beside = f" ± {spread[k]:.2f} over folds" if len(model.folds) > 1 else ""
-    return f"{name}\ngrade {target}, p = {prob[k]:.2f}{beside}"
+    """Name, predicted grade, and the class that A speaks for if it is another."""
+
+    def said(k: int) -> str:
+        beside = f" ± {spread[k]:.2f} over folds" if len(model.folds) > 1 else ""
+        return f"{model.classes[k]}, p = {prob[k]:.2f}{beside}"
+
+    best, asked = int(np.argmax(prob)), model.index(target)
+    other = "" if asked in (None, best) else f"; A is for {said(asked)}"
+    return f"{name}\npredicted {said(best)}{other}"
 
 
 def _none(model: Model, rows: int) -> np.ndarray:

@@ -1,6 +1,9 @@
 """Pictures of the focus: A over an image, and the patches that M keeps or hides."""
 
+import gc
 import io
+import textwrap
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -69,8 +72,10 @@ def focus_picture(
         ("patches hidden", masked(pixels, ~keep)),
     )
     tall = pixels.shape[0] / pixels.shape[1]
-    width = 3.2 if tall <= 1.5 else 4.8 / tall
-    figure = Figure(figsize=(4 * width + 1.2, width * tall + 1), layout="constrained")
+    # Wide enough for the words above a strip, tall enough for the scale beside it.
+    width = 3.2 if tall <= 1.5 else max(4.8 / tall, 2.2)
+    height = min(max(width * tall, 1.8), 4.8)
+    figure = Figure(figsize=(4 * width + 1.2, height + 1), layout="constrained")
     row = figure.subplots(1, len(panels))
     for axes, (what, picture) in zip(row, panels, strict=True):
         axes.imshow(picture[::step, ::step], interpolation="nearest")
@@ -78,8 +83,7 @@ def focus_picture(
         axes.set_axis_off()
     scale = ScalarMappable(Normalize(0, 1), COLOURS)
     figure.colorbar(scale, ax=row[-1], label="A (0 none, 1 most)", fraction=0.05)
-    figure.suptitle(title, fontsize=11)
-    _save(figure, path)
+    _save(figure, path, title)
 
 
 def slide_picture(
@@ -108,15 +112,17 @@ def slide_picture(
     sure = tiles.max(axis=1)
     faces = colours[best]
     # From 1/K, a guess, to 1.
-    faces[:, 3] = 0.15 + 0.6 * (sure - 1 / len(classes)) / (1 - 1 / len(classes))
+    faces[:, 3] = 0.35 + 0.5 * (sure - 1 / len(classes)) / (1 - 1 / len(classes))
     wide = thumbnail.shape[1] / thumbnail.shape[0]
     height = min(6.0, 7.0 / wide)
     figure = Figure(
         figsize=(2 * height * wide + 0.5, height + 1.2), layout="constrained"
     )
     plain, graded = figure.subplots(1, 2)
+    plain.imshow(thumbnail)
+    # In grey, so that a stain does not tint what the colours say.
+    graded.imshow(thumbnail.mean(axis=2), cmap="gray", vmin=0, vmax=255)
     for axes in (plain, graded):
-        axes.imshow(thumbnail)
         axes.set_axis_off()
     squares = [Rectangle((x, y), side, side) for x, y in corners]
     graded.add_collection(PatchCollection(squares, facecolors=faces, linewidths=0))
@@ -132,11 +138,19 @@ def slide_picture(
         ncols=len(classes),
         frameon=False,
     )
-    figure.suptitle(title, fontsize=11)
-    _save(figure, path)
+    _save(figure, path, title)
 
 
-def _save(figure: Figure, path: Path) -> None:
+def _save(figure: Figure, path: Path, title: str) -> None:
+    wide = int(figure.get_figwidth() * 12)  # characters that fit at this size
+    lines = [textwrap.wrap(line, wide) for line in title.splitlines()]
+    # File names are no formulas, whatever they hold.
+    figure.suptitle("\n".join(sum(lines, [])), fontsize=11, parse_math=False)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=_DPI)
+    with warnings.catch_warnings():
+        # Letters that the font does not have are drawn as boxes.
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
+        figure.savefig(buffer, format="png", dpi=_DPI)
+    figure.clear()  # its parts refer to each other, and would wait for the collector
+    gc.collect()
     atomic.write_bytes(path, buffer.getvalue())

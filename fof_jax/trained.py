@@ -202,8 +202,7 @@ class Model:
         whole = seen.pixels.shape[:2]
         A = tiling.stitch(list(parts), seen.corners, (whole[0], whole[1]))
         patch = vit.variant(self.config.encoder)[1]
-        cut = A[: whole[0] // patch * patch, : whole[1] // patch * patch]
-        keep = np.asarray(self.method.keep(jnp.asarray(cut, jnp.float32)[None]))[0]
+        keep = self._keep(A)[: whole[0] // patch, : whole[1] // patch]
         return Focus(
             pixels=seen.pixels,
             A=A,
@@ -294,6 +293,20 @@ class Model:
                 )
             )
         return rows
+
+    def _keep(self, A: Float[np.ndarray, "H W"]) -> Bool[np.ndarray, "h w"]:
+        """M, square by square: a patch knows itself alone, and one program serves."""
+        side = self.image_size
+        rows, columns = (-(-length // side) for length in A.shape)
+        full = np.zeros((rows * side, columns * side), np.float32)
+        full[: A.shape[0], : A.shape[1]] = A
+        return np.block(
+            [
+                [np.asarray(self.method.keep(jnp.asarray(part)[None]))[0] for part in
+                 np.split(row, columns, axis=1)]
+                for row in np.split(full, rows)
+            ]
+        )  # fmt: skip
 
     def of_folds(
         self, tiles: UInt8[np.ndarray, "n S S 3"]

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 import fof_jax
-from fof_jax import inference
+from fof_jax import inference, pictures
 from fof_jax.cli import lines
 from fof_jax.cli.main import VERBS, main
 from fof_jax.data import listing
@@ -255,3 +255,45 @@ def test_help_of_every_verb_has_an_example(verb, capsys):
     assert f"\npython launch.py {verb} " in capsys.readouterr().out.replace(
         "python launch.py --config", "python launch.py train --config"
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [("$x_{$.png", (64, 64)), ("脳" * 30 + ".png", (700, 40)), ("n" * 200, (40, 700))],
+)
+def test_pictures_take_every_name_and_shape(tmp_path, name, size):
+    width, height = size
+    pixels = np.zeros((height, width, 3), np.uint8)
+    pictures.focus_picture(
+        tmp_path / "a.png",
+        pixels=pixels,
+        A=np.zeros((height, width)),
+        keep=np.zeros((height // 8, width // 8), bool),
+        title=f"{name}\npredicted IV, p = 0.50 ± 0.10 over folds",
+    )
+    with Image.open(tmp_path / "a.png") as picture:
+        assert min(picture.size) > 100
+
+
+def test_the_title_tells_the_prediction_from_the_class_that_was_named(
+    small_run, folder, tmp_path, monkeypatch
+):
+    titles = []
+    monkeypatch.setattr(
+        pictures, "focus_picture", lambda path, *, title, **_: titles.append(title)
+    )
+    model = fof_jax.load(small_run)
+    grades = model.predict([folder / "a.png"])
+    best = int(grades.prob[0].argmax())
+    for target in (best, (best + 1) % 3):
+        focus = model.explain(folder / "a.png", model.classes[target])
+        inference.draw(focus, tmp_path / "a.png", model, "a.png")
+    said = [
+        f"{model.classes[k]}, p = {grades.prob[0, k]:.2f} ± {grades.spread[0, k]:.2f}"
+        " over folds"
+        for k in (best, (best + 1) % 3)
+    ]
+    assert titles == [
+        f"a.png\npredicted {said[0]}",
+        f"a.png\npredicted {said[0]}; A is for {said[1]}",
+    ]

@@ -90,6 +90,8 @@ def test_a_larger_image_is_the_mean_of_its_tiles(workdir, pictures):
     focus = model.explain(large)
     assert focus.A.shape == (128, 100)
     assert focus.keep.shape == (8, 6)
+    patches = focus.A[:, :96].reshape(8, 16, 6, 16).mean(axis=(1, 3))
+    np.testing.assert_array_equal(focus.keep, patches > model.config.theta)
 
 
 def test_the_map_is_that_of_the_method(workdir, pictures):

@@ -104,10 +104,10 @@ def summary(table: Predictions, classes: Sequence[str]) -> list[str]:
     rows = [["grade", "images", "mean probability"]]
     for k, name in enumerate(classes):
         inside = table.pred == k
-        mean = f"{table.prob[inside, k].mean():.2f}" if inside.any() else ""
+        mean = f"{table.prob[inside, k].mean():.2f}" if inside.any() else "-"
         rows.append([name, str(int(inside.sum())), mean])
     if not table.ok.all():
-        rows.append(["none (error)", str(int((~table.ok).sum())), ""])
+        rows.append(["none (error)", str(int((~table.ok).sum())), "-"])
     return align(rows)
 
 
