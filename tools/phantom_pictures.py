@@ -3,7 +3,7 @@
     python tools/phantom_pictures.py --out=docs
 
 phantom_grades.png is `data phantom` at 256 pixels; phantom_structures.png shows one
-structure of each kind at 0.7 um a pixel, and below it what of it the mask shows.
+structure of each kind, 155 um wide, and below it what of it the mask shows.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from fof_jax.data import phantom
 
-SIDE, CELL = 512, 150
+SIDE, CELL, SHOWN = 512, 220, 300
 SEED, PATIENTS = 7, 60
 
 
@@ -61,8 +61,8 @@ def main(out: Path) -> None:
     small.quantize(96, dither=Image.Dither.NONE).save(sheet, optimize=True)
 
     names = ("mitosis", "giant nucleus", "microvascular tuft", "necrosis and palisade")
-    shown, scale, head = structures(), 2, 22
-    pitch = CELL * scale + 8
+    shown, head = structures(), 22
+    pitch = SHOWN + 8
     picture = Image.new("RGB", (pitch * len(names), head + 2 * pitch), "white")
     draw = ImageDraw.Draw(picture)
     for column, name in enumerate(names):
@@ -71,7 +71,7 @@ def main(out: Path) -> None:
         marked = np.where(mask[..., None], pixels, pale)
         draw.text((column * pitch + 4, 4), name, fill="black")
         for row, tile in enumerate((pixels, marked)):
-            large = Image.fromarray(tile).resize((CELL * scale,) * 2)
+            large = Image.fromarray(tile).resize((SHOWN, SHOWN))
             picture.paste(large, (column * pitch, head + row * pitch))
     quantized = picture.quantize(96, dither=Image.Dither.NONE)
     quantized.save(out / "phantom_structures.png", optimize=True)
