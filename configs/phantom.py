@@ -80,7 +80,7 @@ def _parse(arg: str) -> tuple[str, str]:
     if words:
         raise ValueError(
             f"configs/phantom.py: argument {arg!r} does not exist. Expected one of "
-            f"{', '.join(SIZES)}, or of {', '.join(ROWS)}, or both as in "
+            f"{', '.join(ROWS)}, or a size ({', '.join(SIZES)}), or both as in "
             "study-wo_frl, or none."
         )
     return size, row

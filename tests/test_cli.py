@@ -150,6 +150,23 @@ def test_the_authors_numbers():
     assert phantom.paper_row is None
 
 
+def test_the_sizes_and_rows_of_the_phantom():
+    first, study = (
+        config.load(["--config=phantom"]),
+        config.load(["--config=phantom:study-wo_frl"]),
+    )
+    assert (first.frl, study.frl) == (True, False)
+    assert study.data.regions * study.epochs > first.data.regions * first.epochs
+    large = config.load(["--config=phantom:large-baseline"])
+    assert (large.method, large.encoder, large.data.image_size) == (
+        *("vit", "Ti/16"),
+        1024,
+    )
+    for wrong in ("wo_frl-study", "study-", "study-large", "small"):
+        with pytest.raises(ValueError, match=f"argument '{wrong}' does not exist"):
+            config.load([f"--config=phantom:{wrong}"])
+
+
 @pytest.mark.parametrize("name", ["gbmlgg", "gbmlgg_release"])
 def test_every_field_has_a_comment(name):
     lines = (ROOT / f"configs/{name}.py").read_text().splitlines()
