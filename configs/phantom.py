@@ -6,8 +6,9 @@
 
 Hardware: two CPU cores (AMD EPYC, Zen 4), JAX 0.10.2. Time of the first run: 12 min,
 drawing and compiling included, while other programs took half of both cores (load 4);
-it took 11 min 44 s of CPU time. Result of 2026-11-24, five folds by patient, per region:
-micro AUC 80.59 ± 2.67, AP 68.09 ± 4.72, accuracy 63.40 ± 2.02, kappa 45.10 ± 3.03.
+it took 11 min 44 s of CPU time. Result of 2026-11-24, five folds by patient, per
+region: micro AUC 80.59 ± 2.67, AP 68.09 ± 4.72, accuracy 63.40 ± 2.02, kappa 45.10 ±
+3.03.
 
 A size, `study` or `large`, and a row, as in gbmlgg.py or `release` for the authors'
 code (gbmlgg_release.py); either or both, joined by a dash:
