@@ -46,7 +46,7 @@ def keeping(inner: optax.GradientTransformation) -> optax.GradientTransformation
 def run(devices: int, steps: int, **fields: Any) -> dict[str, list[np.ndarray]]:
     """Loss and gradient of every step, and the parameters after the last."""
     config = program.config(devices=devices, **fields)
-    made = build_program(config, program.store(config))
+    made = build_program(config, program.bare(config))
     adamw = keeping(made.adamw)
     # As build_program does it; only the optimizer remembers.
     step = parallel.train_step(

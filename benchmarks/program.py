@@ -2,7 +2,6 @@
 
 import dataclasses
 import time
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -11,7 +10,7 @@ from ml_collections import ConfigDict
 
 from configs import gbmlgg
 from fof_jax import parallel, vit
-from fof_jax.data.store import Store
+from fof_jax.data import store
 from fof_jax.program import build_program
 from fof_jax.shapes import Batch
 
@@ -33,25 +32,10 @@ def config(**fields: Any) -> ConfigDict:
     return made
 
 
-def store(config: ConfigDict) -> Store:
-    """A store without images: what `program.build_program` asks of one is its names."""
-    n = len(config.data.biomarkers)
-    return Store(
-        classes=tuple(config.data.classes),
-        biomarkers=tuple(config.data.biomarkers),
-        float_markers=(),
-        images=(),
-        patients=(),
-        grades=np.zeros(0, np.int32),
-        biomarker_values=np.zeros((0, n), np.int32),
-        known=np.zeros((0, n), bool),
-        floats=np.zeros((0, 0), np.float32),
-        folds=None,
-        folder=Path(),
-        small=config.data.small,
-        sizes=np.zeros((0, 2), np.int32),
-        has_mask=np.zeros(0, bool),
-        origin="benchmark",
+def bare(config: ConfigDict) -> store.Store:
+    """A store without images."""
+    return store.without_images(
+        classes=config.data.classes, biomarkers=config.data.biomarkers, float_markers=()
     )
 
 
@@ -96,7 +80,7 @@ class Step:
 
 def compile_step(config: ConfigDict) -> Step:
     """Compiles `program.build_program(config).train` and draws a state for it."""
-    program = build_program(config, store(config))
+    program = build_program(config, bare(config))
     local = batch(config)
     state = parallel.initial_state(
         program.method, program.adamw, jax.random.key(0), local

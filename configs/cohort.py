@@ -20,4 +20,6 @@ def get_config(arg: str = "") -> ConfigDict:
     config.data.name = "cohort"
     # The table; `data build` reads it, training the store made from it.
     config.data.table = config_dict.placeholder(str)
+    # From scratch; name a folder that `import` made to begin with weights.
+    config.init.checkpoint = None
     return config

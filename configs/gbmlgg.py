@@ -56,6 +56,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config.cpu_devices = 1
     # Steps between checkpoints; the last step is always saved.
     config.save_every = 500
+    # Minutes after which one is written in any case; 0 leaves it to save_every.
+    config.save_minutes = 10.0
     # Epochs between evaluations of the test fold, for the curves only; 0 is the end
     # alone. The last epoch is what counts, as in the paper.
     config.eval_every = 0
@@ -65,7 +67,11 @@ def get_config(arg: str = "") -> ConfigDict:
     config.eval_batch_size = 8
 
     # [n] Sec. IV-A: ViT-Tiny; patch 16 as in the authors' code (docs/parity.md, 38).
+    # Other variants: docs/pretrained.md.
     config.encoder = "Ti/16"
+    # [n] P7: v is the mean of the patches; class_token takes that token instead, where
+    # init.class_token keeps it.
+    config.pooling = "patches"
     # [n] P10. Weights from elsewhere may want another.
     config.layer_norm_eps = 1e-6
     # [n] float32, bfloat16, or auto: bfloat16 on GPU and TPU, float32 on CPU.
@@ -108,6 +114,12 @@ def get_config(arg: str = "") -> ConfigDict:
     config.optimizer.eps = 1e-8  # [n] PyTorch's default
     config.optimizer.weight_decay = 0.01  # [n]
     config.optimizer.warmup_epochs = 0  # [n] none in the paper
+    # [n] Not in the paper, off: block l of L has its rate times layer_decay^(L - l);
+    # the first freeze_blocks blocks and the embeddings stay as they are; the heads'
+    # rate is multiplied by head_factor.
+    config.optimizer.layer_decay = 1.0
+    config.optimizer.freeze_blocks = 0
+    config.optimizer.head_factor = 1.0
 
     config.data = ConfigDict()
     # gbmlgg, cohort or phantom: how the table comes about.
@@ -186,9 +198,17 @@ def get_config(arg: str = "") -> ConfigDict:
     config.augment.stain = config_dict.placeholder(float)  # density 1 ± this; 0, 0
 
     config.init = ConfigDict()
-    # [n] Folder of weights to begin with: what `import` made, or a fold of a run; unset
-    # draws them at random. Sec. IV-A begins with an ImageNet ViT-Tiny.
+    # [n] Folder of weights to begin with: what `import` made, or a fold of a run; None
+    # trains from scratch. The authors' code begins with WinKawaks' ViT-Tiny of
+    # ImageNet (docs/parity.md, 38); a run without it says how to get it.
     config.init.checkpoint = config_dict.placeholder(str)
+    config.init.checkpoint = "weights/vit-tiny-patch16-224"
+    # [n] drop: P7 and the authors' code. keep: it takes part in attention, not in P.
+    config.init.class_token = "drop"
+    # [n] Position embedding of another grid: interpolate, or redraw as the authors'
+    # code does (docs/parity.md, 38), with bicubic or bilinear resizing.
+    config.init.pos_embed = "interpolate"
+    config.init.pos_resize = "bicubic"
 
     config.debug = ConfigDict()
     # Stops at the first operation that gives a NaN; slow.

@@ -62,6 +62,8 @@ def get_config(arg: str = "") -> ConfigDict:
 
     # [n] Section 1: transformers' default for ViT.
     config.layer_norm_eps = 1e-12
+    # [n] 38: the position embedding does not fit 1,024 pixels and is drawn anew.
+    config.init.pos_embed = "redraw"
     # [n] 34: warm-up per step over 15 of the 70 epochs, beginning at a rate of 0.
     config.optimizer.warmup_epochs = 15
 

@@ -41,6 +41,7 @@ def get_config(arg: str = "") -> ConfigDict:
         # Eq. (5) sums over positives, whose number grows with the batch: at 16 images
         # the sum would be most of the loss. The mean keeps its weight (P9).
         config.mca.normalize_positives = size != "large"
+    config.init.checkpoint = None  # from scratch: a first run fetches nothing
     config.paper_row = None
     config.data.name = "phantom"
     # Regions to draw, one to three a patient. [n]

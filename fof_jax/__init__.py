@@ -1,1 +1,18 @@
-"""Focus on Focus (Pan et al., IEEE BIBM 2024) in JAX and Flax."""
+"""Focus on Focus (Pan et al., IEEE BIBM 2024) in JAX and Flax.
+
+    import fof_jax
+    model = fof_jax.load("runs/phantom")
+    model.predict(["a.png"]).prob
+
+Names are imported when they are asked for: JAX takes seconds to start.
+"""
+
+from typing import Any
+
+
+def __getattr__(name: str) -> Any:
+    if name == "load":
+        from fof_jax.trained import load
+
+        return load
+    raise AttributeError(f"module 'fof_jax' has no attribute {name!r}")

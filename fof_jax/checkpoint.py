@@ -1,25 +1,26 @@
 """Checkpoints of one fold: Orbax, with a manifest that says when one is whole.
 
-Orbax restores a flipped bit in silence. The SHA-256 of every file of a step is
-therefore written last and verified first; a step without a manifest, or one that
-does not fit it, is not used.
+The manifest of a step is written last and verified first; a step without one, or one
+that does not fit it, is not used.
 """
 
-import hashlib
-import json
-import os
+import contextlib
 import shutil
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
+from absl import logging
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from fof_jax import hosts
+from fof_jax.manifest import seal, sealed, verify
 from fof_jax.parallel import TrainState
 
-MANIFEST = "manifest.json"
+_UNFINISHED = ".orbax-checkpoint-tmp"  # in the name of a step that is being written
 _TO_DELETE = "to_delete"  # Orbax moves old steps here first: a kill leaves no halves
 _DAMAGED = "damaged"
 _NONE = -1  # no step
@@ -59,14 +60,34 @@ class Checkpoints:
         )
 
     def save(self, state: TrainState) -> None:
-        """Writes a step; when this returns, it is whole on disk."""
+        """Writes a step; when this returns, it is whole on disk.
+
+        Raises:
+          OSError: it cannot be written: the disk is full, say.
+        """
         step = int(state.step)
         if step in self._manager.all_steps():
             return
         host = jax.device_get(state)
-        self._manager.save(step, args=ocp.args.StandardSave(_plain(host)))
+        try:
+            self._room_for(host)
+            with _quiet():
+                self._manager.save(step, args=ocp.args.StandardSave(_plain(host)))
+            if hosts.writes():
+                seal(self.directory / str(step))
+        except (ValueError, OSError) as error:
+            if hosts.lost(error):
+                raise
+            why = (
+                "no space left"
+                if "RESOURCE_EXHAUSTED" in str(error)
+                else (str(error).splitlines()[0][:200])
+            )
+            raise OSError(
+                f"checkpoint {step} cannot be written to {self.directory} ({why}). See "
+                "to the disk; the same command goes on from the checkpoint before."
+            ) from error
         if hosts.writes():
-            seal(self.directory / str(step))
             shutil.rmtree(self.directory / _TO_DELETE, ignore_errors=True)
         hosts.wait("sealed")
 
@@ -86,26 +107,50 @@ class Checkpoints:
         self._manager.reload()  # what was put aside is gone for every process
         return None if step == _NONE else self._read(step, like)
 
+    def _room_for(self, host: TrainState) -> None:
+        """Looks first: a write that fails inside Orbax leaves threads that complain."""
+        needed = sum(np.asarray(a).nbytes for a in jax.tree.leaves(host))
+        free = shutil.disk_usage(self.directory).free
+        if hosts.writes() and free < needed:
+            raise OSError(f"no space left: {needed} bytes wanted, {free} free")
+
     def close(self) -> None:
         """Releases the manager."""
         self._manager.close()
 
     def _newest_whole(self) -> int:
-        """Verifies from the newest on, and puts aside what is damaged."""
-        steps = sorted(self._manager.all_steps(), reverse=True)
-        for step in steps:
+        """Verifies from the newest on, and puts aside what cannot be used.
+
+        Unfinished is what a kill leaves in the middle of a save: nothing is lost, and
+        where it is the first save training begins anew. Damaged is another matter: it
+        is never passed over in silence, nor for a beginning from nothing.
+        """
+        name, found, damaged = self.directory.parent.name, _NONE, []
+        faults: dict[int, str] = {}
+        for step in sorted(self._manager.all_steps(), reverse=True):
             fault = verify(self.directory / str(step))
             if fault is None:
-                return step
-            self._say(f"checkpoint {step} of {self.directory.parent.name}: {fault}")
-            self._put_aside(step)
-        if steps:
+                found = step
+                break
+            faults[step] = fault
+            if sealed(self.directory / str(step)):
+                damaged.append(f"  {step}: {fault}")
+        if damaged and found == _NONE:
             raise ValueError(
-                f"checkpoints: all {len(steps)} in {self.directory} are damaged; they "
-                f"were moved to {_DAMAGED}/. Delete {self.directory.parent} to train "
-                "this fold again."
+                f"checkpoints: no step in {self.directory} is whole:\n"
+                + "\n".join(damaged)
+                + f"\nBring back a copy of them, or delete {self.directory.parent} to "
+                "train this fold again from its beginning."
             )
-        return _NONE
+        for step, fault in faults.items():
+            rest = "training begins anew" if found == _NONE else (
+                f"step {found}, the one before it, is used"
+            )  # fmt: skip
+            self._say(f"checkpoint {step} of {name}: {fault}; {rest}")
+            self._put_aside(step)
+        for left in self.directory.glob(f"*{_UNFINISHED}*"):
+            shutil.rmtree(left, ignore_errors=True)
+        return found
 
     def _read(self, step: int, like: TrainState) -> TrainState:
         target = _plain(jax.device_get(like))
@@ -133,25 +178,15 @@ class Checkpoints:
         (self.directory / str(step)).rename(aside / str(step))
 
 
-def seal(folder: Path) -> None:
-    """Writes the manifest of a folder that is whole; the last thing to be done."""
-    _write_json(folder / MANIFEST, _digests(folder))
-
-
-def verify(folder: Path) -> str | None:
-    """What is wrong with a step's folder, or None."""
-    manifest = folder / MANIFEST
-    if not manifest.exists():
-        return "it was not finished; the one before it is used"
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Orbax's tracebacks: what it raises is told in a line."""
+    before = logging.get_verbosity()
+    logging.set_verbosity(logging.FATAL)
     try:
-        expected = json.loads(manifest.read_text())
-    except ValueError:
-        return f"{MANIFEST} cannot be read; the one before it is used"
-    found = _digests(folder)
-    if found == expected:
-        return None
-    names = sorted(set(found.items()) ^ set(expected.items()))
-    return f"file {names[0][0]} is damaged or missing; the one before it is used"
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def _plain(state: TrainState) -> dict:
@@ -165,15 +200,25 @@ def _plain(state: TrainState) -> dict:
     return tree | ({"state": state.state} if jax.tree.leaves(state.state) else {})
 
 
-def _digests(folder: Path) -> dict[str, str]:
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != MANIFEST
-    }
+class Clock:
+    """Says when it is time for a checkpoint again, whatever the steps are worth."""
 
+    def __init__(self, minutes: float):
+        """Starts.
 
-def _write_json(path: Path, value: object) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(value, indent=1))
-    os.replace(temporary, path)
+        Args:
+          minutes: between two checkpoints; 0 for never.
+        """
+        self._seconds = 60 * minutes
+        self.restart()
+
+    def restart(self) -> None:
+        """A checkpoint has been written."""
+        self._last = time.monotonic()
+
+    def due(self) -> bool:
+        """Whether the minutes are over; says so once, and counts anew."""
+        if not self._seconds or time.monotonic() - self._last < self._seconds:
+            return False
+        self.restart()
+        return True

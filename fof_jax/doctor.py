@@ -20,7 +20,8 @@ from packaging.requirements import Requirement
 from fof_jax import parallel, weights
 from fof_jax.cli import stores
 from fof_jax.data import reader
-from fof_jax.data.store import Store, open_store
+from fof_jax.data.store import open_store, without_images
+from fof_jax.pretrained import start
 from fof_jax.program import build_program, check
 from fof_jax.shapes import Batch
 
@@ -130,9 +131,11 @@ def data(config: ConfigDict) -> Finding:
 
 def initial_weights(config: ConfigDict) -> Finding:
     """Whether the weights to begin with can be read whole."""
-    if not config.init.checkpoint:
+    folder = start.asked(config.init.checkpoint)
+    if folder is None:
         return Finding(PASS, "weights", "drawn at random, none asked for")
-    given = weights.read(Path(config.init.checkpoint))
+    start.check(config.init.checkpoint)
+    given = weights.read(folder)
     return Finding(PASS, "weights", f"{', '.join(sorted(given.params))} read")
 
 
@@ -155,7 +158,8 @@ def memory(config: ConfigDict) -> Finding:
     need = estimate(config)
     device = jax.local_devices()[0]
     statistics = device.memory_stats() or {}
-    free = statistics.get("bytes_limit", reader.available_memory())
+    # The estimate is of the whole process, so what this one has already counts as free.
+    free = statistics.get("bytes_limit", reader.available_memory() + _resident())
     found = f"a step needs about {need / _MIB:.0f} MiB, {free / _MIB:.0f} MiB are free"
     if need > free:
         return Finding(
@@ -191,7 +195,13 @@ def _run(config: ConfigDict) -> dict[str, float]:
 
 def _compiled(config: ConfigDict) -> tuple[Any, tuple]:
     """The executable of a training step, and noise to run it on."""
-    program = build_program(config, _no_images(config))
+    options = config.data
+    bare = without_images(
+        classes=options.classes,
+        biomarkers=options.biomarkers,
+        float_markers=options.float_markers,
+    )
+    program = build_program(config, bare)
     batch = _noise(config)
     state = parallel.initial_state(
         program.method, program.adamw, jax.random.key(0), batch
@@ -217,29 +227,6 @@ def _noise(config: ConfigDict) -> Batch:
         index=np.arange(rows, dtype=np.int32),
         epoch=np.zeros(rows, np.int32),
         valid=np.ones(rows, bool),
-    )
-
-
-def _no_images(config: ConfigDict) -> Store:
-    """What building a program asks of a store: the names of its columns."""
-    n, floats = len(config.data.biomarkers), len(config.data.float_markers)
-    markers = np.array([[0] * n, [1] * n], np.int32)  # two, to have a deviation
-    return Store(
-        classes=tuple(config.data.classes),
-        biomarkers=tuple(config.data.biomarkers),
-        float_markers=tuple(config.data.float_markers),
-        images=("", ""),
-        patients=("", ""),
-        grades=np.zeros(2, np.int32),
-        biomarker_values=markers,
-        known=np.ones((2, n), bool),
-        floats=np.zeros((2, floats), np.float32),
-        folds=None,
-        folder=Path(),
-        small=config.data.small,
-        sizes=np.zeros((2, 2), np.int32),
-        has_mask=np.zeros(2, bool),
-        origin="doctor",
     )
 
 

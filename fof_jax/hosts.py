@@ -18,6 +18,8 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from fof_jax import parallel
+
 DISCOVER = "auto"  # SLURM, Open MPI, Cloud TPU: jax.distributed finds out by itself
 TIMEOUT = 60  # seconds without a sign of life
 # How the runtime begins what it has to say of a failed collective.
@@ -126,13 +128,18 @@ def failing_together() -> Iterator[None]:
         yield
     except (jax.errors.JaxRuntimeError, ValueError) as error:
         # JAX raises either, by where the failing program was when it was noticed.
-        if jax.process_count() == 1 or not _STATUS.match(str(error)):
+        if not lost(error):
             raise
         raise LostProcessError(
             f"process {jax.process_index()} of {jax.process_count()} has lost another "
             f"({str(error).splitlines()[0][:200]}). Start all of them again with the "
             "same commands: the run goes on from its last checkpoint."
         ) from error
+
+
+def lost(error: Exception) -> bool:
+    """Whether a collective failed because another process is gone."""
+    return jax.process_count() > 1 and bool(_STATUS.match(str(error)))
 
 
 def leave(code: int) -> None:
@@ -173,6 +180,35 @@ def gather(rows: np.ndarray) -> np.ndarray:
     if jax.process_count() == 1:
         return rows
     return np.asarray(multihost_utils.process_allgather(rows, tiled=True))
+
+
+class Votes:
+    """What any process asks for, done by all of them at the same step.
+
+    Of several processes each learns the outcome at its next vote: the device has
+    counted by then, and nobody waits.
+    """
+
+    def __init__(self) -> None:
+        """Nothing is asked for."""
+        self._cast: jax.Array | None = None
+
+    def __call__(self, mine: int) -> int:
+        """Casts a number of 0 or more.
+
+        Returns:
+          The largest that any process gave: now if there is one process, else in the
+          vote before this one (0 in the first).
+        """
+        if jax.process_count() == 1:
+            return mine
+        before, self._cast = self._cast, parallel.largest(mine)
+        return 0 if before is None else int(before)
+
+
+def all_say(number: int) -> int:
+    """The largest number of all processes; waits for them."""
+    return int(gather(np.array([number], np.int32)).max())
 
 
 def texts(text: str) -> list[str]:

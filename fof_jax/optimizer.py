@@ -7,6 +7,7 @@ lengths then share one program.
 import math
 
 import jax
+import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
@@ -42,6 +43,70 @@ def adamw(
         optax.scale_by_adam(b1=beta1, b2=beta2, eps=eps),
         optax.add_decayed_weights(weight_decay),
     )
+
+
+def by_layer(
+    *, layer_decay: float, freeze_blocks: int, head_factor: float
+) -> optax.GradientTransformation:
+    """Rates that differ by layer, as factors of what AdamW proposes.
+
+    The last LayerNorm has the full rate, block l of L (from 0) the rate times
+    layer_decay^(L - l), the embeddings times layer_decay^(L + 1). What is outside the
+    encoder is a head.
+
+    Args:
+      layer_decay: 1 is the same rate everywhere.
+      freeze_blocks: blocks that stay as they are, from the first on, and with them the
+        embeddings: no step, no weight decay. 0 is none.
+      head_factor: of classifier and projection heads.
+
+    Raises:
+      ValueError: a number out of its range.
+
+    Source: Bao et al. 2022 (BEiT), Clark et al. 2020 (ELECTRA).
+    """
+    for name, value, fits in (
+        ("layer_decay", layer_decay, 0 < layer_decay <= 1),
+        ("head_factor", head_factor, head_factor > 0),
+        ("freeze_blocks", freeze_blocks, freeze_blocks >= 0),
+    ):
+        if not fits:
+            expected = {"layer_decay": "0 < … <= 1", "head_factor": "more than 0"}
+            raise ValueError(
+                f"optimizer.{name}: got {value}, expected "
+                f"{expected.get(name, '0 or more')}. Pass --config.optimizer.{name}."
+            )
+    if (layer_decay, freeze_blocks, head_factor) == (1.0, 0, 1.0):
+        return optax.identity()
+
+    def scale(updates: Params, params: Params | None) -> Params:
+        del params
+        depth = next(
+            leaf.shape[0]
+            for path, leaf in jax.tree_util.tree_leaves_with_path(updates)
+            if "blocks" in _names(path)
+        )
+        exponents = jnp.arange(depth, 0, -1.0)
+        of_block = jnp.where(
+            jnp.arange(depth) < freeze_blocks, 0.0, layer_decay**exponents
+        )
+        of_embedding = 0.0 if freeze_blocks else layer_decay ** (depth + 1)
+
+        def one(path: tuple, update: jax.Array) -> jax.Array:
+            names = _names(path)
+            if "encoder" not in names:
+                return update * head_factor
+            if "blocks" in names:
+                return update * of_block.reshape(-1, *[1] * (update.ndim - 1))
+            return update if "norm" in names else update * of_embedding
+
+        return jax.tree_util.tree_map_with_path(one, updates)
+
+    return optax.stateless(scale)
+
+
+def _names(path: tuple) -> tuple[str, ...]:
+    return tuple(str(getattr(key, "key", key)) for key in path)
 
 
 def apply(params: Params, direction: Params, learning_rate: Float[Array, ""]) -> Params:

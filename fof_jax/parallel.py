@@ -105,8 +105,7 @@ def place(batch: Batch, devices: Sequence[jax.Device]) -> Batch:
     Of several processes each sends its own rows. Returns at once; JAX copies while
     the device computes.
     """
-    mesh = jax.sharding.Mesh(np.array(devices), (AXIS,))
-    spread = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(AXIS))
+    spread, _ = _shardings(devices)
     processes = jax.process_count()
     cut = to_devices(batch, len(devices) // processes)
     if processes == 1:
@@ -123,14 +122,35 @@ def replicate(state: TrainState, devices: Sequence[jax.Device]) -> TrainState:
     """
     if jax.process_count() == 1:
         return state
-    mesh = jax.sharding.Mesh(np.array(devices), (AXIS,))
-    whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    _, whole = _shardings(devices)
 
     def spread(a: Any) -> jax.Array:
         host = np.asarray(a)
         return jax.make_array_from_callback(host.shape, whole, lambda at: host[at])
 
     return jax.tree.map(spread, state)
+
+
+def _shardings(
+    devices: Sequence[jax.Device],
+) -> tuple[jax.sharding.NamedSharding, jax.sharding.NamedSharding]:
+    """Arrays cut along their first axis among devices, and arrays whole on each."""
+    mesh = jax.sharding.Mesh(np.array(devices), (AXIS,))
+    cut = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(AXIS))
+    return cut, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+
+
+@functools.cache
+def _largest() -> tuple[jax.sharding.NamedSharding, Callable[[jax.Array], jax.Array]]:
+    spread, whole = _shardings(jax.devices())
+    return spread, jax.jit(jnp.max, out_shardings=whole)
+
+
+def largest(mine: int) -> jax.Array:
+    """The largest of the numbers that all processes give; does not wait for them."""
+    spread, over_all = _largest()
+    each = np.full(jax.local_device_count(), mine, np.int32)
+    return over_all(jax.make_array_from_process_local_data(spread, each))
 
 
 def train_step(
@@ -206,7 +226,7 @@ class _Ahead:
 
 
 def give_back_memory() -> None:
-    """Returns freed heap to the system where the C library can (glibc)."""
+    """Returns freed heap to the system where it can (glibc)."""
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
@@ -237,8 +257,9 @@ def update(
 
     gradient, aux = jax.grad(loss, has_aux=True)(state.params)
     gradient = mean(gradient)
-    direction, opt_state = optimizer.update(gradient, state.opt_state, state.params)
-    params = optim.apply(state.params, direction, learning_rate)
+    with jax.named_scope("optimizer"):
+        direction, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+        params = optim.apply(state.params, direction, learning_rate)
     carried = method.after_update(Variables(params=params, state=aux.state), state.step)
     metrics = aux.metrics | {"grad_norm": optax.tree.norm(gradient)}
     new = TrainState(

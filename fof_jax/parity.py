@@ -13,9 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fof_jax import comparison, optimizer, parallel, pretrained, vit
+from fof_jax import comparison, optimizer, parallel, vit
 from fof_jax.comparison import Row
 from fof_jax.paper import objective
+from fof_jax.pretrained import names, tree
 from fof_jax.shapes import Batch, Params, Variables
 
 # Largest deviation that an honest float32 replay of a float64 recording may show.
@@ -36,6 +37,7 @@ TOLERANCES = {
 # Its exact gradient is 0 (softmax does not see it): Adam turns rounding into steps.
 NO_GRADIENT = "attention.key.bias"
 BETA1, BETA2, EPS = 0.9, 0.999, 1e-8  # of every recording
+_ENCODER = "vit."  # in front of the names in recordings
 CAM_BLOCK = -2
 
 
@@ -151,14 +153,15 @@ def _method(recording: Recording) -> objective.FocusOnFocus:
 
 
 def _params(recording: Recording, method: objective.FocusOnFocus) -> Params:
-    tensors = recording.under("init")
+    tensors = {
+        name.removeprefix(_ENCODER): a for name, a in recording.under("init").items()
+    }
+    h, w = method.network.encoder.grid
     n = method.network.num_biomarkers
     return jax.tree.map(
         lambda a: jnp.asarray(a, jnp.float32),
         {
-            "encoder": pretrained.encoder_from_hf(
-                tensors, depth=method.network.encoder.size.depth
-            ),
+            "encoder": tree.encoder_from(tensors, names.HF_VIT, patches=h * w),
             "classifier": {
                 "kernel": recording["init/classifier.weight"].T,
                 "bias": recording["init/classifier.bias"],
@@ -173,8 +176,9 @@ def _params(recording: Recording, method: objective.FocusOnFocus) -> Params:
 def _named(params: Params, method: objective.FocusOnFocus) -> dict[str, np.ndarray]:
     """Our tree under the recording's names; also for gradients."""
     patch = method.network.encoder.patch
+    encoder = tree.encoder_to(params["encoder"], names.HF_VIT, patch=patch)
     return {
-        **pretrained.encoder_to_hf(params["encoder"], patch=patch),
+        **{f"{_ENCODER}{name}": a for name, a in encoder.items()},
         "classifier.weight": np.asarray(params["classifier"]["kernel"]).T,
         "classifier.bias": np.asarray(params["classifier"]["bias"]),
         **{

@@ -169,29 +169,56 @@ def read_predictions(path: str | Path) -> Predictions:
     )
 
 
-def write_predictions(path: str | Path, table: Predictions) -> None:
+def write_predictions(
+    path: str | Path,
+    table: Predictions,
+    *,
+    spread: Float[np.ndarray, "n K"] | None = None,
+) -> None:
     """Write a predictions file: whole, or not at all.
 
     Args:
       path: the CSV; its folder exists.
       table: what to write. Probabilities keep nine significant digits.
+      spread: see `as_csv`.
     """
     path = Path(path)
+    unfinished = path.with_name(f".{path.name}.tmp")
+    unfinished.write_text(as_csv(table, spread=spread), encoding="utf-8", newline="")
+    os.replace(unfinished, path)
+
+
+def as_csv(
+    table: Predictions,
+    *,
+    spread: Float[np.ndarray, "n K"] | None = None,
+    header: bool = True,
+) -> str:
+    """The text of a predictions file.
+
+    Args:
+      table: its rows.
+      spread: deviation of the probabilities over an ensemble, for columns s_0 …
+        s_{K-1} behind the others; `read_predictions` passes them over.
+      header: whether the names of the columns stand above.
+    """
     classes = table.prob.shape[1]
     lines = io.StringIO(newline="")
     writer = csv.writer(lines, lineterminator="\n")
-    writer.writerow([*_BEFORE, *(f"p_{k}" for k in range(classes)), *_AFTER])
+    beside = [] if spread is None else [f"s_{k}" for k in range(classes)]
+    names = (f"p_{k}" for k in range(classes))
+    if header:
+        writer.writerow([*_BEFORE, *names, *_AFTER, *beside])
     pred, entropy = table.pred, table.entropy
     for i in range(len(table)):
         known = (int(v[i]) for v in (table.fold, table.y, pred))
         row = [table.patient[i], table.image[i]]
         row += ["" if value == UNKNOWN else str(value) for value in known]
         figures = (*table.prob[i], entropy[i])
-        row += ["" if np.isnan(value) else f"{value:.9g}" for value in figures]
-        writer.writerow([*row, table.error[i]])
-    unfinished = path.with_name(f".{path.name}.tmp")
-    unfinished.write_text(lines.getvalue(), encoding="utf-8", newline="")
-    os.replace(unfinished, path)
+        row += [_written(value) for value in figures]
+        last = () if spread is None else spread[i]
+        writer.writerow([*row, table.error[i], *map(_written, last)])
+    return lines.getvalue()
 
 
 def join(tables: Sequence[Predictions]) -> Predictions:
@@ -228,6 +255,10 @@ def join(tables: Sequence[Predictions]) -> Predictions:
         error=tuple(text for table in tables for text in table.error),
         notes=tuple(dict.fromkeys(note for t in tables for note in t.notes)),
     )
+
+
+def _written(value: float) -> str:
+    return "" if np.isnan(value) else f"{value:.9g}"
 
 
 def _row(row: dict, classes: int) -> tuple:

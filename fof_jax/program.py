@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -67,14 +68,31 @@ def check(config: ConfigDict) -> None:
                 f"{field}: got {config[field]}, expected 1 or more. Pass another "
                 f"--config.{field}."
             )
+    if not 0 <= config.save_minutes < math.inf:
+        raise ValueError(
+            f"save_minutes: got {config.save_minutes}, expected minutes, or 0 for "
+            "none. Pass another --config.save_minutes."
+        )
     method.find(config.method)
 
 
 def build_method(config: ConfigDict, data: store.Store) -> method.Method:
     """The method that a config names, for the classes and markers of a store."""
+    available = flat(config.to_dict()) | {
+        "encoder": encoder(config),
+        "num_classes": len(data.classes),
+        "num_biomarkers": len(data.biomarkers),
+        "num_floats": len(data.float_markers),
+        "biomarker_table": data.biomarker_values,
+    }
+    return method.create(config.method, available)
+
+
+def encoder(config: ConfigDict) -> vit.ViT:
+    """The encoder that a config describes."""
     size, patch = vit.variant(config.encoder)
     side = config.data.image_size
-    encoder = vit.ViT(
+    return vit.ViT(
         size=size,
         patch=patch,
         image_size=(side, side),
@@ -82,15 +100,10 @@ def build_method(config: ConfigDict, data: store.Store) -> method.Method:
         compute_dtype=compute_dtype(config.compute_dtype, jax.default_backend()),
         implementation=config.attention,
         remat=config.remat,
+        class_token=config.init.class_token == "keep",
+        pooling=config.pooling,
+        frozen=config.optimizer.freeze_blocks,
     )
-    available = flat(config.to_dict()) | {
-        "encoder": encoder,
-        "num_classes": len(data.classes),
-        "num_biomarkers": len(data.biomarkers),
-        "num_floats": len(data.float_markers),
-        "biomarker_table": data.biomarker_values,
-    }
-    return method.create(config.method, available)
 
 
 def build_program(config: ConfigDict, data: store.Store) -> Program:
@@ -100,11 +113,18 @@ def build_program(config: ConfigDict, data: store.Store) -> Program:
     spec = augment_spec.Augmentation(**config.augment.to_dict())
     devices = parallel.choose_devices(config.batch_size, config.devices)
     options = config.optimizer
-    adamw = optimizer.adamw(
-        beta1=options.beta1,
-        beta2=options.beta2,
-        eps=options.eps,
-        weight_decay=options.weight_decay,
+    adamw = optax.chain(
+        optimizer.adamw(
+            beta1=options.beta1,
+            beta2=options.beta2,
+            eps=options.eps,
+            weight_decay=options.weight_decay,
+        ),
+        optimizer.by_layer(
+            layer_decay=options.layer_decay,
+            freeze_blocks=options.freeze_blocks,
+            head_factor=options.head_factor,
+        ),
     )
     draw = functools.partial(
         augment.augment,

@@ -1,15 +1,19 @@
 """What a fold tells while it trains: a file of lines, TensorBoard, the terminal."""
 
-import itertools
 import json
-import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
-from tensorboardX import SummaryWriter
+from tensorboardX import summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto import event_pb2
 
 from fof_jax import predictions
+from fof_jax.data import atomic
+
+_TESTED = "test_accuracy"
 
 
 class RunLog:
@@ -41,9 +45,10 @@ class RunLog:
           say: prints a line.
         """
         self._path = folder / "metrics.jsonl"
-        _keep_steps_below(self._path, first)
+        kept = _keep_steps_below(self._path, first)
+        self._evaluated = {line["step"] for line in kept if _TESTED in line}
         self._file = self._path.open("a")
-        self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=first)
+        self._events = _Events(folder / "tensorboard", purge_step=first)
         self._first, self._total, self._per_epoch = first, total, per_epoch
         self._every, self._say, self._label = every, say, label
         self._start = self._last = time.monotonic()
@@ -63,12 +68,12 @@ class RunLog:
             return
         self._line({"step": done, "epoch": step / self._per_epoch} | figures)
         for name, value in figures.items():
-            self._events.add_scalar(f"train/{name}", value, done)
+            self._events.scalar(f"train/{name}", value, done)
         elapsed = time.monotonic() - self._start
         rate = (done - self._first) / max(elapsed, 1e-9)
-        self._events.add_scalar("train/steps_per_second", rate, done)
+        self._events.scalar("train/steps_per_second", rate, done)
         share = self._share_waited()
-        self._events.add_scalar("train/input_wait", share, done)
+        self._events.scalar("train/input_wait", share, done)
         left = (self._total - done) / rate
         terms = " ".join(
             f"{name} {figures[name]:.4f}"
@@ -91,15 +96,43 @@ class RunLog:
         self._last, self._waited = now, 0.0
         return min(share, 1.0)
 
+    def evaluated(self, done: int) -> bool:
+        """Whether the file that was found holds an evaluation after `done` steps."""
+        return done in self._evaluated
+
     def evaluation(self, done: int, tested: predictions.Predictions) -> None:
         """Notes the accuracy on the test fold after `done` steps."""
         right = float((tested.pred == tested.y).mean())
-        self._line({"step": done, "test_accuracy": right})
-        self._events.add_scalar("test/accuracy", right, done)
+        self._line({"step": done, _TESTED: right})
+        self._events.scalar("test/accuracy", right, done)
 
     def _line(self, figures: Mapping[str, float | int]) -> None:
         self._file.write(json.dumps(figures) + "\n")
         self._file.flush()
+
+
+class _Events:
+    """TensorBoard's file, written at once.
+
+    tensorboardX's own SummaryWriter writes in a thread: on a full disk that ends, and
+    training waits for it for ever.
+    """
+
+    def __init__(self, folder: Path, *, purge_step: int):
+        folder.mkdir(parents=True, exist_ok=True)
+        self._writer = EventsWriter(str(folder / "events"))
+        started = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        self._write(purge_step, session_log=started)
+
+    def scalar(self, name: str, value: float, step: int) -> None:
+        self._write(step, summary=summary.scalar(name, value))
+
+    def close(self) -> None:
+        self._writer.close()
+
+    def _write(self, step: int, **what: Any) -> None:
+        event = event_pb2.Event(wall_time=time.time(), step=step, **what)
+        self._writer.write_event(event)
 
 
 class NoLog:
@@ -120,18 +153,40 @@ class NoLog:
     def waited(self, seconds: float) -> None:
         """Nothing."""
 
+    def evaluated(self, done: int) -> bool:
+        """Nothing is known here."""
+        return False
+
     def evaluation(self, done: int, tested: predictions.Predictions) -> None:
         """Nothing."""
 
 
-def _keep_steps_below(path: Path, first: int) -> None:
-    """Drops the lines of steps that a killed run took after its last checkpoint."""
+def _keep_steps_below(path: Path, first: int) -> list[dict]:
+    """Drops the lines of steps that a killed run took after its last checkpoint.
+
+    Returns:
+      What the lines that stay hold.
+
+    Raises:
+      ValueError: a line of the steps that are kept is damaged.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists():
-        return
-    lines = path.read_text().splitlines(keepends=True)
-    whole = itertools.takewhile(lambda line: line.endswith("\n"), lines)
-    kept = [line for line in whole if json.loads(line)["step"] <= first]
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text("".join(kept))
-    os.replace(temporary, path)
+        return []
+    kept: list[tuple[str, dict]] = []
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    for number, line in enumerate(lines, 1):
+        if not line.endswith("\n"):
+            break  # the last: a kill has cut it off
+        try:
+            figures = json.loads(line)
+            step = figures["step"]
+        except (ValueError, KeyError, TypeError):
+            raise ValueError(
+                f"{path}: line {number} is damaged. Bring back a copy, or delete "
+                f"{path.parent} to train this fold again."
+            ) from None
+        if step <= first:
+            kept.append((line, figures))
+    atomic.write_text(path, "".join(line for line, _ in kept))
+    return [figures for _, figures in kept]

@@ -17,7 +17,8 @@ from fof_jax import (
     parallel,
     predictions,
     runlog,
-    weights,
+    stopping,
+    trained,
 )
 from fof_jax.data import (
     balance,
@@ -26,7 +27,8 @@ from fof_jax.data import (
     splits,
     store,
 )
-from fof_jax.program import INIT, Program
+from fof_jax.pretrained import start
+from fof_jax.program import INIT, Program, encoder
 from fof_jax.shapes import Batch, Variables
 
 
@@ -42,6 +44,7 @@ def train_fold(
     fold: int,
     workdir: Path,
     say: Callable[[str], None],
+    stop: stopping.Request,
 ) -> predictions.Predictions:
     """Trains one fold, or goes on from its newest checkpoint, and tests it.
 
@@ -53,6 +56,7 @@ def train_fold(
       fold: which one.
       workdir: the run's folder; this fold writes under fold_K/.
       say: prints a line.
+      stop: whether a signal has asked for an end.
 
     Returns:
       Predictions of the test regions, also written to fold_K/predictions.csv.
@@ -61,6 +65,7 @@ def train_fold(
       NonFiniteError: a loss or gradient is not finite; the last checkpoint is from
         before.
       ValueError: fewer regions than a batch, or a checkpoint of another model.
+      stopping.Stopped: `stop` was asked for, and the last step is saved.
     """
     folder = workdir / f"fold_{fold}"
     train_rows, test_rows = folds.folds[fold]
@@ -99,12 +104,15 @@ def train_fold(
     if restored is not None:
         state = restored
         say(f"fold {fold}: goes on from step {int(state.step)} of {total}")
-    elif config.init.checkpoint:
-        given = weights.read(Path(config.init.checkpoint))
-        begun = weights.start_from(state.variables, given, say=say)
+    else:
+        begun = start.begin(
+            state.variables, encoder=encoder(config), say=say, **config.init
+        )
         state = dataclasses.replace(state, params=begun.params, state=begun.state)
     first = int(state.step)
     state = parallel.replicate(state, program.devices)
+    if hosts.writes():
+        trained.describe(folder, config, reader.store)
     open_log = runlog.RunLog if hosts.writes() else runlog.NoLog
     log = open_log(
         folder,
@@ -116,14 +124,39 @@ def train_fold(
         say=say,
     )
 
+    votes, clock = hosts.Votes(), checkpoint.Clock(config.save_minutes)
+    pending: list[tuple[int, dict, Batch, float]] = []
+
+    def save() -> None:
+        while pending:  # nothing that is not finite is ever saved
+            _settle(pending.pop(0), log, reader.store)
+        kept.save(state)
+        clock.restart()
+
+    def test() -> predictions.Predictions:
+        return predict(
+            config,
+            program,
+            state.variables,
+            reader,
+            test_rows,
+            asked=lambda: votes(stop.code),
+        )
+
     # --- Steps ---
     with log:
-        pending: list[tuple[int, dict, Batch, float]] = []
+        if _evaluates(config, first, per_epoch) and not hosts.first_says(
+            log.evaluated(first)
+        ):
+            log.evaluation(first, test())  # the run before was cut off in it
+        asked = 0
         ahead = prefetch.Prefetch(
             (_weighted(batch, of_class) for batch in batches(start_step=first)),
             lambda batch: parallel.place(batch, program.devices),
         )
-        steps = zip(range(first, total), ahead, strict=False)
+        steps = zip(
+            range(first, total), stop.until(ahead, alone=processes == 1), strict=False
+        )
         for t, (batch, placed) in steps:
             rate = optimizer.cosine(
                 t,
@@ -138,18 +171,24 @@ def train_fold(
             if len(pending) > 1:
                 _settle(pending.pop(0), log, reader.store)
             done = t + 1
-            if done % config.save_every == 0 or done == total:
-                for one in pending:  # nothing that is not finite is ever saved
-                    _settle(one, log, reader.store)
-                pending.clear()
-                kept.save(state)
-            if config.eval_every and done % (config.eval_every * per_epoch) == 0:
-                tested = predict(config, program, state.variables, reader, test_rows)
-                log.evaluation(done, tested)
+            asked = votes(stop.code or clock.due())
+            evaluates = _evaluates(config, done, per_epoch)
+            # Before an evaluation too: what is cut off is done again, and no more.
+            if asked or evaluates or done % config.save_every == 0 or done == total:
+                save()
+            if asked >= stopping.FIRST_CODE:
+                break
+            if evaluates:
+                log.evaluation(done, test())
+        if pending:  # the signal has ended the loader before us
+            save()
     kept.close()
+    if asked >= stopping.FIRST_CODE or int(state.step) < total:
+        say(f"fold {fold}: saved at step {int(state.step)} of {total}")
+        raise stopping.Stopped(max(asked, stop.code))
 
     # --- Test: the last epoch, once ---
-    tested = predict(config, program, state.variables, reader, test_rows)
+    tested = test()
     tested = dataclasses.replace(tested, fold=np.full(len(tested), fold))
     if hosts.writes():
         pointed = focus.measure(
@@ -173,8 +212,14 @@ def predict(
     variables: Variables,
     reader: loader.Reader,
     rows: np.ndarray,
+    *,
+    asked: Callable[[], int] = lambda: 0,
 ) -> predictions.Predictions:
-    """Softmax probabilities of some regions of a store."""
+    """Softmax probabilities of some regions of a store.
+
+    Raises:
+      stopping.Stopped: `asked`, called before each batch, gave the code of a signal.
+    """
     process, processes = hosts.share()
     count = len(program.devices)
     size = -(-config.eval_batch_size // count) * count
@@ -189,6 +234,8 @@ def predict(
         process_index=process,
         process_count=processes,
     ):
+        if (code := asked()) >= stopping.FIRST_CODE:
+            raise stopping.Stopped(code)
         placed = parallel.to_devices(batch, count // processes)
         logits = np.asarray(program.predict(variables, placed), np.float64)
         parts.append(np.exp(logits - logits.max(axis=1, keepdims=True)))
@@ -201,6 +248,13 @@ def predict(
         y=np.asarray(data.grades)[rows],
         prob=odds / odds.sum(axis=1, keepdims=True),
         error=("",) * len(rows),
+    )
+
+
+def _evaluates(config: ConfigDict, done: int, per_epoch: int) -> bool:
+    """Whether the test fold is looked at after `done` steps."""
+    return bool(config.eval_every and done) and (
+        done % (config.eval_every * per_epoch) == 0
     )
 
 

@@ -1,4 +1,7 @@
-"""The encoder g: a pre-LN Vision Transformer without class token and without head.
+"""The encoder g: a pre-LN Vision Transformer without head.
+
+The paper's has patch tokens only. Encoders from elsewhere may bring a class token and
+registers, which run ahead of the patches, LayerScale, and a gated MLP.
 
 Blocks are one stack of parameters with a leading layer axis, run by `lax.scan`: XLA
 then obeys the rematerialisation policy, compiles one block instead of twelve, and a
@@ -6,7 +9,6 @@ forward pass is split at any block by slicing the stack, which is how the class
 activation map differentiates the tail only.
 """
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -17,6 +19,9 @@ from jaxtyping import Array, Float
 
 from fof_jax import attention
 from fof_jax.shapes import Params
+from fof_jax.variants import SIZES as SIZES
+from fof_jax.variants import Size as Size
+from fof_jax.variants import variant as variant
 
 # What each policy keeps of a block besides its input, by name; see `ViT.remat`.
 _KEPT = {
@@ -27,37 +32,7 @@ _KEPT = {
 REMAT_POLICIES = ("none", *_KEPT)
 
 
-@dataclasses.dataclass(frozen=True)
-class Size:
-    """The numbers of one variant."""
-
-    width: int
-    depth: int
-    heads: int
-    mlp: int
-
-
-# Ti and S: Touvron et al. 2021 (DeiT) and Steiner et al. 2021, Table 2; mu: our tests.
-SIZES = {
-    "mu": Size(width=64, depth=4, heads=2, mlp=256),
-    "Ti": Size(width=192, depth=12, heads=3, mlp=768),
-    "S": Size(width=384, depth=12, heads=6, mlp=1536),
-}
-
-
-def variant(name: str) -> tuple[Size, int]:
-    """Reads a name such as "Ti/16" into its size and the patch side in pixels.
-
-    Raises:
-      ValueError: the name has another form or an unknown size.
-    """
-    size, _, patch = name.partition("/")
-    if size not in SIZES or not patch.isdigit() or int(patch) < 1:
-        raise ValueError(
-            f"encoder: {name!r} is not a variant. Expected SIZE/PATCH with SIZE one of "
-            f"{', '.join(SIZES)} and PATCH a positive number of pixels, e.g. 'Ti/16'."
-        )
-    return SIZES[size], int(patch)
+POOLINGS = ("patches", "class_token")
 
 
 def grid(image_size: tuple[int, int], patch: int) -> tuple[int, int]:
@@ -81,13 +56,15 @@ _position_init = nn.initializers.truncated_normal(0.02)
 
 
 class Block(nn.Module):
-    """LN, attention, residual; LN, MLP with exact GELU, residual."""
+    """LN, attention, residual; LN, MLP with exact GELU or SwiGLU, residual."""
 
     heads: int
     mlp: int
     layer_norm_eps: float
     compute_dtype: Any
     implementation: str
+    layer_scale: bool = False
+    swiglu: bool = False
 
     @nn.compact
     def __call__(self, x: Float[Array, "B P D"]) -> Float[Array, "B P D"]:
@@ -101,11 +78,24 @@ class Block(nn.Module):
         q, k, v = qkv.transpose(2, 0, 3, 1, 4)  # each [B, heads, P, d]
         o = attention.attention(q, k, v, implementation=self.implementation)
         o = o.swapaxes(1, 2).reshape(batch, length, width)
-        x = x + self._dense(width, "out")(o)
+        x = x + self._scaled(self._dense(width, "out")(o), "scale_attention")
 
         y = self._norm("norm_mlp")(x)
-        y = nn.gelu(self._dense(self.mlp, "mlp_in")(y), approximate=False)
-        return x + self._dense(width, "mlp_out")(y)
+        y = self._dense(width, "mlp_out")(self._hidden(y))
+        return x + self._scaled(y, "scale_mlp")
+
+    def _hidden(self, y: Float[Array, "B P D"]) -> Float[Array, "B P M"]:
+        if not self.swiglu:
+            return nn.gelu(self._dense(self.mlp, "mlp_in")(y), approximate=False)
+        gate, value = jnp.split(self._dense(2 * self.mlp, "mlp_in")(y), 2, axis=-1)
+        return nn.silu(gate) * value
+
+    def _scaled(self, y: Float[Array, "B P D"], name: str) -> Float[Array, "B P D"]:
+        """LayerScale (Touvron et al. 2021, CaiT), where the variant has it."""
+        if not self.layer_scale:
+            return y
+        scale = self.param(name, nn.initializers.ones, y.shape[-1:], jnp.float32)
+        return y * scale.astype(y.dtype)[None, None]
 
     def _norm(self, name: str) -> nn.LayerNorm:
         # use_fast_variance subtracts two large numbers: 1e-6 of parity is lost there.
@@ -136,6 +126,11 @@ class ViT(nn.Module):
         "attention" keeps q, k, v, o and the log-sum-exp, "output" the last two of
         these, "block" nothing but its input.
       unroll: blocks a loop iteration; `depth` removes the loop (for FLOP counts).
+      class_token: whether a class token runs ahead of the patches. It is no part of
+        the P patches; its position embedding is summed into it.
+      pooling: what `pool` gives, one of `POOLINGS`.
+      frozen: blocks, from the first on, that are not trained, and the embeddings with
+        them: their gradient is 0 and costs nothing.
     """
 
     size: Size
@@ -146,9 +141,13 @@ class ViT(nn.Module):
     implementation: str = "auto"
     remat: str = "attention"
     unroll: int = 1
+    class_token: bool = False
+    pooling: str = "patches"
+    frozen: int = 0
 
     def setup(self) -> None:
         """Declares the parameters; the blocks' have a leading layer axis."""
+        self._check_fields()
         h, w = grid(self.image_size, self.patch)
         self.embedding = nn.Dense(
             self.size.width, dtype=self.compute_dtype, kernel_init=_kernel_init
@@ -156,6 +155,9 @@ class ViT(nn.Module):
         self.position = self.param(
             "position", _position_init, (h * w, self.size.width), jnp.float32
         )
+        if self.num_ahead:
+            shape = (self.num_ahead, self.size.width)
+            self.ahead = self.param("ahead", _position_init, shape, jnp.float32)
         self.blocks = self.param("blocks", self._init_blocks)
         self.norm = nn.LayerNorm(
             epsilon=self.layer_norm_eps, dtype=jnp.float32, use_fast_variance=False
@@ -165,6 +167,11 @@ class ViT(nn.Module):
     def grid(self) -> tuple[int, int]:
         """Rows and columns of patches, h x w."""
         return grid(self.image_size, self.patch)
+
+    @property
+    def num_ahead(self) -> int:
+        """A, tokens ahead of the patches: the class token, then the registers."""
+        return int(self.class_token) + self.size.registers
 
     def embed(self, image: Float[Array, "B H W C"]) -> Float[Array, "B P D"]:
         """Linear embedding of the patches, row-major, without position."""
@@ -180,15 +187,28 @@ class ViT(nn.Module):
         x = image.reshape(b, h, p, w, p, c).transpose(0, 1, 3, 2, 4, 5)
         return self.embedding(x.reshape(b, h * w, p * p * c))
 
-    def add_position(self, tokens: Float[Array, "B P D"]) -> Float[Array, "B P D"]:
-        """Adds the learned position embedding: the residual stream before block 0."""
-        return tokens + self.position.astype(tokens.dtype)[None]
+    def add_position(self, tokens: Float[Array, "B P D"]) -> Float[Array, "B T D"]:
+        """The residual stream before block 0: position added, T = A + P tokens."""
+        x = tokens + self.position.astype(tokens.dtype)[None]
+        if self.num_ahead:
+            shape = (x.shape[0], *self.ahead.shape)
+            ahead = jnp.broadcast_to(self.ahead.astype(x.dtype), shape)
+            x = jnp.concatenate([ahead, x], axis=1)  # [B, A + P, D]
+        return lax.stop_gradient(x) if self.frozen else x
 
     def run(
-        self, tokens: Float[Array, "B P D"], first: int = 0, last: int | None = None
-    ) -> Float[Array, "B P D"]:
+        self, tokens: Float[Array, "B T D"], first: int = 0, last: int | None = None
+    ) -> Float[Array, "B T D"]:
         """Runs blocks first … last - 1; any split gives the same result."""
-        stack = jax.tree.map(lambda a: a[first:last], self.blocks)
+        if first < self.frozen:
+            # Of the parameters alone: Eq. (1) may still differentiate the tokens.
+            held = self.frozen if last is None else min(self.frozen, last)
+            still = jax.tree.map(lambda a: a[first:held], self.blocks)
+            tokens = self._scan(tokens, lax.stop_gradient(still))
+            first = held
+        return self._scan(tokens, jax.tree.map(lambda a: a[first:last], self.blocks))
+
+    def _scan(self, tokens: Float[Array, "B T D"], stack: Params) -> jax.Array:
         block = self._block(self.implementation)
 
         def step(x: jax.Array, layer: Params) -> tuple[Any, None]:
@@ -204,12 +224,18 @@ class ViT(nn.Module):
             step = jax.checkpoint(step, policy=keep, prevent_cse=False)
         return lax.scan(step, tokens, stack, unroll=self.unroll)[0]
 
-    def finish(self, tokens: Float[Array, "B P D"]) -> Float[Array, "B P D"]:
-        """The last LayerNorm, in float32; pooling is the method's affair."""
+    def finish(self, tokens: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+        """The last LayerNorm, in float32; what is pooled is the method's affair."""
         return self.norm(tokens)
 
-    def __call__(self, image: Float[Array, "B H W C"]) -> Float[Array, "B P D"]:
-        """All of the above, in order."""
+    def pool(self, tokens: Float[Array, "B T D"]) -> Float[Array, "B D"]:
+        """Of finished tokens: the mean of the P patches (P7), or the class token."""
+        if self.pooling == "class_token":
+            return tokens[:, 0]
+        return tokens[:, self.num_ahead :].mean(axis=1)
+
+    def __call__(self, image: Float[Array, "B H W C"]) -> Float[Array, "B T D"]:
+        """All but pooling, in order."""
         return self.finish(self.run(self.add_position(self.embed(image))))
 
     def _block(self, implementation: str) -> Block:
@@ -219,6 +245,8 @@ class ViT(nn.Module):
             layer_norm_eps=self.layer_norm_eps,
             compute_dtype=self.compute_dtype,
             implementation=implementation,
+            layer_scale=self.size.layer_scale,
+            swiglu=self.size.swiglu,
             parent=None,
         )
 
@@ -227,3 +255,20 @@ class ViT(nn.Module):
         keys = jax.random.split(key, self.size.depth)
         block = self._block("naive")  # one token: no kernel is worth compiling
         return jax.vmap(lambda k: block.init(k, example)["params"])(keys)
+
+    def _check_fields(self) -> None:
+        if self.pooling not in POOLINGS:
+            raise ValueError(
+                f"pooling: {self.pooling!r} is not known. Expected one of "
+                f"{', '.join(POOLINGS)}."
+            )
+        if self.pooling == "class_token" and not self.class_token:
+            raise ValueError(
+                "pooling: 'class_token', but the class token is dropped. Pass "
+                "--config.init.class_token=keep, or --config.pooling=patches."
+            )
+        if not 0 <= self.frozen <= self.size.depth:
+            raise ValueError(
+                f"optimizer.freeze_blocks: got {self.frozen}, expected 0 … "
+                f"{self.size.depth}, the encoder's blocks."
+            )

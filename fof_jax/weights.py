@@ -82,18 +82,26 @@ def read(folder: Path) -> Variables:
     return Variables(params=tree["params"], state=tree.get("state", {}))
 
 
+def about(folder: Path) -> dict[str, Any]:
+    """What `write` was told of a folder; {} for a fold or a step of a run."""
+    path = folder / ABOUT
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
 def start_from(
-    fresh: Variables, given: Variables, *, say: Callable[[str], None]
+    fresh: Variables, given: Variables, *, say: Callable[[str], None], hint: str = ""
 ) -> Variables:
     """Fresh variables with the given weights in their place.
 
     Whole parts (encoder, classifier, …) may be missing from what is given: they stay
-    as drawn, which is said. A part that is there has to fit to the last number.
+    as drawn. A part that is there has to fit to the last number. What was loaded and
+    what is new is said by name.
 
     Args:
       fresh: of the method that is to be trained.
       given: of `read`.
       say: prints a line.
+      hint: ends the message of a shape that does not fit.
 
     Raises:
       ValueError: a tensor has another shape, is missing from its part, or is not of
@@ -101,7 +109,7 @@ def start_from(
     """
     begun: dict[str, dict[str, Any]] = {}
     for name in ("params", "state"):
-        wanted, found = getattr(fresh, name), getattr(given, name)
+        wanted, found = _parts(getattr(fresh, name)), _parts(getattr(given, name))
         extra = sorted(set(found) - set(wanted))
         if extra:
             raise ValueError(
@@ -109,32 +117,59 @@ def start_from(
                 f"not have ({', '.join(wanted) or 'nothing'}). Was it made by another "
                 "method?"
             )
-        begun[name] = {
-            part: _fitted(part, tree, found[part]) if part in found else tree
+        fitted = {
+            part: _fitted(part, tree, found[part], hint) if part in found else tree
             for part, tree in wanted.items()
         }
+        for part in sorted(found):
+            tensors = ", ".join(filter(None, _shapes(found[part])))
+            say(f"init.checkpoint: {part} loaded" + (f": {tensors}" if tensors else ""))
         drawn = sorted(set(wanted) - set(found))
-        if found:
-            say(f"init.checkpoint: {', '.join(sorted(found))} loaded")
         if drawn:
-            say(f"init.checkpoint: {', '.join(drawn)} not in it, drawn at random")
+            say(f"init.checkpoint: {', '.join(drawn)} new, drawn at random")
+        begun[name] = _joined(fitted)
     return Variables(params=begun["params"], state=begun["state"])
 
 
-def _fitted(part: str, wanted: Any, found: Any) -> Any:
-    shapes, there = (
-        {
-            part + jax.tree_util.keystr(path): np.shape(leaf)
-            for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-        }
-        for tree in (wanted, found)
-    )
+def _parts(tree: dict[str, Any]) -> dict[str, Any]:
+    """Parts by name; those of a part that holds the encoder among others, apart."""
+    out: dict[str, Any] = {}
+    for name, part in tree.items():
+        if isinstance(part, dict) and "encoder" in part:
+            out |= {f"{name}.{inner}": sub for inner, sub in part.items()}
+        else:
+            out[name] = part
+    return out
+
+
+def _joined(parts: dict[str, Any]) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for name, part in parts.items():
+        outer, dot, inner = name.partition(".")
+        if dot:
+            out.setdefault(outer, {})[inner] = part
+        else:
+            out[name] = part
+    return out
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    """Shapes by dotted name; "" where the tree is one array."""
+    return {
+        ".".join(str(key.key) for key in path): np.shape(leaf)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
+
+
+def _fitted(part: str, wanted: Any, found: Any, hint: str) -> Any:
+    shapes, there = _shapes(wanted), _shapes(found)
     for name in sorted(set(shapes) | set(there)):
         if shapes.get(name) != there.get(name):
+            tensor = f"{part}.{name}".rstrip(".")
             raise ValueError(
-                f"init.checkpoint: {name} has shape {there.get(name, 'none')} there "
-                f"and {shapes.get(name, 'none')} in the model that the config "
-                "describes. Compare encoder, image_size, classes and biomarkers."
+                f"init.checkpoint: {tensor} has shape {there.get(name, 'none')} "
+                f"there and {shapes.get(name, 'none')} in the model that the config "
+                f"describes. {hint}Compare encoder, image_size, classes and biomarkers."
             )
     return jax.tree.map(lambda _, leaf: jnp.asarray(leaf), wanted, found)
 

@@ -12,7 +12,16 @@ import numpy as np
 import pytest
 from jax import lax
 
-from benchmarks import attention, encoder, flops, program, race, scaling, step
+from benchmarks import (
+    attention,
+    encoder,
+    flops,
+    parts,
+    program,
+    race,
+    scaling,
+    step,
+)
 from benchmarks import input as input_side
 from fof_jax import vit
 
@@ -83,6 +92,26 @@ def test_a_step_is_measured(capsys):
     result = last_line(capsys)
     for name in ("wall_s", "cpu_s", "peak_gib", "compile_s", "flops", "temp_bytes"):
         assert result[name] > 0, name
+
+
+def test_the_time_of_a_step_is_put_under_its_parts(capsys):
+    parts.main(["--image=32", "--batch=2", "--steps=1", "--encoder=mu/8"])
+    result = last_line(capsys)
+    named = {name for name, _ in parts.PARTS} | {parts.OTHER}
+    assert set(result["share"]) <= named
+    assert {"augmentation", "dense layers", "optimizer"} <= set(result["share"])
+    assert sum(result["share"].values()) == pytest.approx(1, abs=1e-2)
+
+
+def test_loops_are_left_out_of_the_parts():
+    text = compiled(
+        lambda a, b: lax.scan(lambda x, _: (x @ b, None), a, None, length=7)[0],
+        (8, 16),
+        (16, 16),
+    )
+    known = parts.scopes(text)
+    assert any("dot" in scope for scope in known.values())
+    assert not any(name.startswith("while") for name in known)
 
 
 def test_the_encoder_is_measured(capsys):

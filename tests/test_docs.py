@@ -33,7 +33,7 @@ def test_links_lead_somewhere(page):
 
 @pytest.mark.parametrize("words", list(commands()))
 def test_commands_name_verbs_and_fields_that_exist(words):
-    words = shlex.split(words, comments=True)
+    words = shlex.split(words.replace("$SLURM_ARRAY_TASK_ID", "0"), comments=True)
     verb = words[0] if not words[0].startswith("-") else "train"
     assert verb in VERBS
     ours, _ = config.separate(words)

@@ -1,5 +1,8 @@
 """Doctor: what is missing is said with its remedy, and the exit code follows."""
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -40,7 +43,7 @@ def test_a_missing_store_fails_with_its_remedy(tmp_path):
 
 def test_missing_weights_and_a_bad_config_fail(tmp_path, capsys):
     missing = f"--config.init.checkpoint={tmp_path}/none"
-    with pytest.raises(ValueError, match="holds no weights"):
+    with pytest.raises(ValueError, match="none does not exist. Pass a folder"):
         doctor.initial_weights(load("phantom", missing))
     words = ["doctor", f"--config={ROOT}/configs/phantom.py", "--config.epochs=0"]
     assert main(words) == 1
@@ -63,3 +66,33 @@ def test_too_little_memory_fails(monkeypatch):
     assert finding.verdict == doctor.FAIL
     assert "10240 MiB" in finding.found
     assert "batch_size" in finding.remedy
+
+
+ESTIMATE = """
+import sys
+from benchmarks import program
+from fof_jax import doctor
+print(doctor.estimate(program.config(
+    encoder="mu/16", data_image_size=256, batch_size=8
+)))
+"""
+
+
+@pytest.mark.slow
+def test_the_memory_of_a_step_is_within_a_quarter_of_the_peak():
+    """Each in a process of its own: the estimate, and a step that runs."""
+    estimated, measured = (
+        subprocess.run(
+            [sys.executable, *words],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.splitlines()[-1]
+        for words in (
+            ["-c", ESTIMATE],
+            ["benchmarks/step.py", "--encoder=mu/16", "--image=256", "--batch=8"],
+        )
+    )
+    peak = json.loads(measured)["peak_gib"] * 2**30
+    assert int(estimated) == pytest.approx(peak, rel=0.25)

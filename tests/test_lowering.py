@@ -26,7 +26,7 @@ def modules(platform, dtype, side, encoder):
         compute_dtype=dtype,
         attention="chunked" if path == "cudnn" else path,
     )
-    made = build_program(config, bench.store(config))
+    made = build_program(config, bench.bare(config))
     batch = bench.batch(config)
     state = jax.eval_shape(
         lambda: parallel.initial_state(

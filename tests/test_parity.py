@@ -77,7 +77,7 @@ def normalised_positives(*, normalize_positives, **rest):
         ("Eq. (1), P3", cam, "min_max", lambda A: A),
         ("Eq. (2)", views, "keep_mask", lambda A, *, patch, theta: (
             views.patch_mean(A, patch=patch) > theta + 0.2)),
-        ("Eq. (2), views", views, "split", lambda image, keep, *, patch: (
+        ("Eq. (2), views", views, "split", lambda image, keep, *, patch, fill: (
             image, jnp.zeros_like(image))),
         ("Eq. (3)", losses, "classification", no_background),
         ("Eq. (4)", losses, "focus_consistency", swapped_negative),

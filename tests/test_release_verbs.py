@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from fof_jax import checkpoint, comparison, optimizer, parallel, weights
+from fof_jax import checkpoint, comparison, manifest, optimizer, parallel, weights
 from fof_jax.cli import parity as verb
 from fof_jax.cli.main import main
 from fof_jax.release import convert, live
@@ -61,6 +61,8 @@ def test_weights_go_there_and_back(tmp_path, theirs, capsys):
     words = ["export", "--to=release", f"--checkpoint={fold}"]
     assert main([*words, "--whole", f"--out={whole}"]) == 0
     same(tensors(whole), theirs)
+    card = (tmp_path / "new/whole_model_card.md").read_text()
+    assert "Research use only; not for diagnosis." in card
     step = ["export", "--to=release", f"--checkpoint={fold}/checkpoints/1"]
     assert main([*step, f"--out={tmp_path}/1.pth"]) == 0
     plain = convert.to_state_dict(ours, patch=4, model_only=True)
@@ -91,7 +93,7 @@ def test_damage_is_noticed_and_the_step_before_is_taken(tmp_path, theirs, capsys
     pytest.importorskip("torch")
     ours = jax.tree.map(np.asarray, convert.from_state_dict(theirs))
     fold = fold_of(tmp_path / "fold_0", ours)
-    (fold / "checkpoints/2" / checkpoint.MANIFEST).unlink()
+    (fold / "checkpoints/2" / manifest.MANIFEST).unlink()
     words = ["export", "--to=release", f"--out={tmp_path}/x.pth"]
     assert main([*words, f"--checkpoint={fold}/checkpoints/2"]) == 2
     assert "was not finished" in capsys.readouterr().err

@@ -71,7 +71,9 @@ def test_results_and_config_are_on_disk(finished):
     assert made["packages"]["jax"].startswith("0.")
     assert {p.name for p in (finished / "fold_0").iterdir()} == {
         "checkpoints",
+        "focus.csv",
         "metrics.jsonl",
+        "model.json",
         "predictions.csv",
         "tensorboard",
     }
@@ -122,7 +124,7 @@ def test_a_flipped_bit_in_a_checkpoint_is_noticed(finished, data, tmp_path, caps
     (tmp_path / "run/fold_1/predictions.csv").unlink()
     assert launch(data, tmp_path / "run") == 0
     out = capsys.readouterr().out
-    assert "is damaged or missing; the one before it is used" in out
+    assert "is damaged or missing; step 4, the one before it, is used" in out
     assert "goes on from step 4" in out
     got = (tmp_path / "run/results.json").read_bytes()
     assert got == (finished / "results.json").read_bytes()
@@ -172,8 +174,11 @@ def test_a_run_begins_with_given_weights(finished, data, tmp_path, capsys):
     one = ["--config.fold=0", "--config.epochs=1", "--config.optimizer.warmup_epochs=0"]
     given = f"--config.init.checkpoint={finished}/fold_0"
     assert launch(data, tmp_path / "with", *one, given) == 0
-    assert "classifier, encoder, projectors loaded" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    for part in ("classifier loaded: bias, kernel", "encoder loaded: blocks.mlp_in"):
+        assert f"init.checkpoint: {part}" in out
     assert launch(data, tmp_path / "without", *one) == 0
+    assert "everything is drawn at random (from scratch)" in capsys.readouterr().out
     first = [
         json.loads((tmp_path / n / "fold_0/metrics.jsonl").read_text().split("\n")[0])
         for n in ("with", "without")

@@ -9,13 +9,23 @@ from fof_jax import vit
 from fof_jax.method import parameter_count
 
 # Counted by hand: embedding 3 p p D + D, position P D, norms 2 D each,
-# a block 4 D D + 4 D + 2 D M + M + D + 4 D.
+# a block 4 D D + 4 D + 2 D M + M + D + 4 D; LayerScale 2 D a block, gated MLPs
+# D M + M more; registers R D.
 COUNTS = {
     ("Ti/16", (1024, 1024)): 6_272_832,
     ("Ti/16", (224, 224)): 5_524_032,
     ("S/16", (224, 224)): 21_664_896,
     ("mu/8", (64, 64)): 216_512,
     ("mu/16", (32, 48)): 249_664,
+    ("B/16", (224, 224)): 85_797_120,
+    ("L/16", (224, 224)): 303_299_584,
+    ("DINOv2-S/14", (518, 518)): 22_055_424,
+    ("DINOv2-B/14", (518, 518)): 86_578_176,
+    ("DINOv2-L/16", (224, 224)): 303_348_736,
+    ("DINOv2-S+reg/14", (518, 518)): 22_056_960,
+    ("DINOv2-B+reg/14", (518, 518)): 86_581_248,
+    ("DINOv2-L+reg/14", (518, 518)): 304_369_664,
+    ("DINOv2-L+swiglu/16", (224, 224)): 303_774_976,
 }
 
 
@@ -24,7 +34,9 @@ def by_hand(name, image_size):
     d, m = size.width, size.mlp
     patches = (image_size[0] // p) * (image_size[1] // p)
     block = 4 * d * d + 4 * d + 2 * d * m + m + d + 4 * d
-    return 3 * p * p * d + d + patches * d + 2 * d + size.depth * block
+    block += 2 * d * size.layer_scale + (d * m + m) * size.swiglu
+    tokens = patches + size.registers
+    return 3 * p * p * d + d + tokens * d + 2 * d + size.depth * block
 
 
 def encoder(**options):

@@ -15,7 +15,7 @@ from fof_jax.shapes import Aux, Batch, State, Variables
 
 
 class Model(nn.Module):
-    """Encoder and a linear classifier with K outputs on the mean token."""
+    """Encoder and a linear classifier with K outputs on what the encoder pools."""
 
     encoder: vit.ViT
     num_classes: int
@@ -29,28 +29,34 @@ class Model(nn.Module):
                 f"cam.block: got {self.cam_block}, expected -{depth} … -1 for an "
                 f"encoder of {depth} blocks."
             )
+        if self.encoder.pooling == "class_token" and self.cam_block == -1:
+            raise ValueError(
+                "cam.block: after the last block the class token alone is read, so no "
+                "patch has a gradient. Pass --config.cam.block=-2 or "
+                "--config.pooling=patches."
+            )
         self.classifier = nn.Dense(self.num_classes)
 
-    def head(self, image: Float[Array, "B H W C"]) -> Float[Array, "B P D"]:
+    def head(self, image: Float[Array, "B H W C"]) -> Float[Array, "B T D"]:
         """Image to the tokens from which `explain` takes its map."""
         tokens = self.encoder.add_position(self.encoder.embed(image))
         return self.encoder.run(tokens, 0, self._split)
 
-    def tail(self, tokens: Float[Array, "B P D"]) -> Float[Array, "B K"]:
+    def tail(self, tokens: Float[Array, "B T D"]) -> Float[Array, "B K"]:
         """Those tokens to logits."""
-        return self.classifier(self._mean(tokens))
+        return self.classifier(self._pool(tokens))
 
     def feature(self, image: Float[Array, "B H W C"]) -> Float[Array, "B D"]:
-        """Image to the mean token."""
-        return self._mean(self.head(image))
+        """Image to the pooled token."""
+        return self._pool(self.head(image))
 
     def __call__(self, image: Float[Array, "B H W C"]) -> Float[Array, "B K"]:
         """Image to logits."""
         return self.tail(self.head(image))
 
-    def _mean(self, tokens: Float[Array, "B P D"]) -> Float[Array, "B D"]:
+    def _pool(self, tokens: Float[Array, "B T D"]) -> Float[Array, "B D"]:
         tokens = self.encoder.finish(self.encoder.run(tokens, self._split))
-        return tokens.mean(axis=1)
+        return self.encoder.pool(tokens)
 
     @property
     def _split(self) -> int:
@@ -106,7 +112,7 @@ class Baseline:
     def feature(
         self, variables: Variables, image: Float[Array, "B H W C"]
     ) -> Float[Array, "B D"]:
-        """The mean token, which is classified."""
+        """The pooled token, which is classified."""
         return self._apply(variables, image, "feature")
 
     def explain(
@@ -116,9 +122,16 @@ class Baseline:
         target: Int[Array, " B"],
     ) -> Float[Array, "B H W"]:
         """The paper's A for this network, as in its Fig. 2 (b)."""
+        tokens = self._apply(variables, image, "head")
+        ahead, patches = jnp.split(tokens, [self.network.encoder.num_ahead], axis=1)
+
+        def logits_of(v: jax.Array) -> jax.Array:
+            whole = jnp.concatenate([ahead, v], axis=1)  # [B, T, D]
+            return self._apply(variables, whole, "tail")
+
         return cam.class_activation_map(
-            logits_of=lambda v: self._apply(variables, v, "tail"),
-            tokens=self._apply(variables, image, "head"),
+            logits_of=logits_of,
+            tokens=patches,
             target=target,
             grid=self.network.encoder.grid,
             image_size=self.network.encoder.image_size,

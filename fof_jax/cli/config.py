@@ -40,7 +40,17 @@ def load(words: Sequence[str]) -> ConfigDict:
         raise ValueError(_explain(words, error)) from error
     if rest:
         raise ValueError(f"words left over: {' '.join(rest)}")
+    _unset(config)
     return config
+
+
+def _unset(config: ConfigDict) -> None:
+    """--config.FIELD=None of a field of text is None, as it is of every other kind."""
+    for name, value in config.items():
+        if isinstance(value, ConfigDict):
+            _unset(value)
+        elif value == "None":
+            config[name] = None
 
 
 def separate(words: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -1,20 +1,24 @@
 """Write a trained model in the form of another program.
 
+python launch.py export --to=stablehlo --checkpoint=runs/x --out=model.fof
 python launch.py export --to=release --checkpoint=runs/x/fold_0 --out=fold_0.pth
+python launch.py export --to=hf --checkpoint=runs/x/fold_0 --out=fold_0
 
-`release` is the authors' code, which loads the .pth as the state dict of its model;
-only a model of the method `release` has that shape. The newest whole step of a fold is
-taken.
+`stablehlo` is one file that JAX runs without this package, on cpu, cuda and tpu; the
+folds of a run become an ensemble (docs/export.md). `hf` is a folder that Hugging Face's
+transformers loads, the classifier of the K grades with it; of an imported encoder, the
+encoder alone. `release` is the authors' code, which loads the .pth as the state dict of
+its model; only a model of the method `release` has that shape. The newest whole step of
+a fold is taken.
 """
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
-
-FORMS = ("release",)
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """--to, --checkpoint, --out and --whole."""
+    """--to, --checkpoint, --out, and flags of one form."""
     parser.add_argument(
         "--to", dest="form", choices=FORMS, required=True, help="whose form to write"
     )
@@ -23,19 +27,37 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar="FOLDER",
-        help="a fold of a run, a step of it, or an imported folder",
+        help="a run (stablehlo), a fold, a step of it, or an imported folder",
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help="hf makes a folder"
+    )
     parser.add_argument(
         "--whole",
         action="store_true",
-        help="with projection heads and names prefixed; default: the model alone",
+        help="release: with projection heads and names prefixed; default: the model "
+        "alone",
+    )
+    parser.add_argument(
+        "--thresholds",
+        type=Path,
+        metavar="FILE",
+        help="stablehlo: operating points that `eval --out=FILE` has written",
     )
 
 
 def run(flags: argparse.Namespace) -> int:
     """Reads, converts, writes; 0."""
-    from fof_jax import weights
+    for flag, form in (("whole", "release"), ("thresholds", "stablehlo")):
+        if getattr(flags, flag) and flags.form != form:
+            raise ValueError(f"export: --{flag} goes with --to={form} alone.")
+    print(FORMS[flags.form](flags))
+    return 0
+
+
+def _release(flags: argparse.Namespace) -> str:
+    from fof_jax import card, weights
+    from fof_jax.data import atomic
     from fof_jax.release import convert
 
     variables = weights.read(flags.checkpoint)
@@ -45,11 +67,59 @@ def run(flags: argparse.Namespace) -> int:
             "expected a model of the method 'release', the only one that the authors' "
             "code can load. Train with --config=configs/gbmlgg_release.py."
         )
+    described = card.of_folder(flags.checkpoint)
     convert.export_pth(
         flags.out,
         variables,
         patch=convert.patch_of(variables),
         model_only=not flags.whole,
     )
-    print(f"{flags.out}: written for the authors' code")
-    return 0
+    beside = flags.out.with_name(f"{flags.out.stem}_{card.NAME}")
+    atomic.write_text(beside, described)
+    return f"{flags.out}: written for the authors' code; {beside.name} beside it"
+
+
+def _stablehlo(flags: argparse.Namespace) -> str:
+    from fof_jax import exported, operating_points, trained
+
+    points = operating_points.read(flags.thresholds) if flags.thresholds else ()
+    model = trained.load(flags.checkpoint)
+    exported.write(flags.out, model, thresholds=points)
+    size = flags.out.stat().st_size / 2**20
+    return (
+        f"{flags.out}: {len(model.folds)} fold(s), {', '.join(exported.PLATFORMS)}, "
+        f"{size:.1f} MiB, model card inside"
+    )
+
+
+def _hf(flags: argparse.Namespace) -> str:
+    from fof_jax import card
+    from fof_jax.data import atomic
+    from fof_jax.pretrained import hf_export, parts
+
+    model = parts.read(flags.checkpoint)
+    name = hf_export.write(
+        flags.out,
+        model.encoder,
+        model.params,
+        head=model.head,
+        classes=model.classes,
+        color=model.color,
+    )
+    # Where the users of that form look for a card.
+    atomic.write_text(flags.out / "README.md", card.of_folder(flags.checkpoint))
+    said = f"{flags.out}: {name}, for transformers' from_pretrained"
+    if not model.color:
+        said += (
+            "\nnote: trained on greyscale standardised per image (data.color=False), "
+            "which no image processor of transformers does: prepare images yourself"
+        )
+    return said
+
+
+# name -> writes the form, and returns the line to say
+FORMS: dict[str, Callable[[argparse.Namespace], str]] = {
+    "hf": _hf,
+    "release": _release,
+    "stablehlo": _stablehlo,
+}

@@ -32,15 +32,16 @@ def warnings_to(out: Out) -> Iterator[None]:
         )
 
 
-def progress_to(verb: str, out: Out) -> Progress:
+def progress_to(verb: str, out: Out, what: str = "images") -> Progress:
     """A callback that tells progress with its rate and the time that is left.
 
     On a terminal it is a bar, drawn anew a few times a second; elsewhere a line every
     few seconds, and a last one.
 
     Args:
-      verb: what is being done to the images.
+      verb: what is being done to them.
       out: where it goes.
+      what: they are.
 
     Returns:
       A function of (done, of).
@@ -56,7 +57,8 @@ def progress_to(verb: str, out: Out) -> Progress:
         last = now
         rate = done / max(now - start, 1e-9)
         left = f", {(of - done) / rate:.0f} s left" if done < of else ""
-        line = f"{verb} {done}/{of} images, {rate:.0f}/s{left}"
+        pace = f"{rate:.0f}" if rate >= 10 else f"{rate:.2g}"
+        line = f"{verb} {done}/{of} {what}, {pace}/s{left}"
         if bar:
             filled = _WIDTH * done // max(of, 1)
             drawn = "#" * filled + "." * (_WIDTH - filled)

@@ -6,6 +6,7 @@ Each verb is a file of this package, imported only when it is asked for, with
 
 import argparse
 import importlib
+import logging
 import os
 import sys
 import warnings
@@ -13,6 +14,7 @@ from collections.abc import Sequence
 
 from fof_jax.cli import config
 from fof_jax.data.faults import DataWarning
+from fof_jax.stopping import Stopped
 
 # verb -> (module, what it does in a line)
 VERBS = {
@@ -21,6 +23,10 @@ VERBS = {
     "parity": ("fof_jax.cli.parity", "compare this program with recordings, or live"),
     "import": ("fof_jax.cli.import_", "bring weights of other programs in"),
     "export": ("fof_jax.cli.export", "write a model in the form of another program"),
+    "report": ("fof_jax.cli.report", "make one page about a run, and its figures"),
+    "predict": ("fof_jax.cli.predict", "grade a folder of images"),
+    "explain": ("fof_jax.cli.explain", "draw where a model looked"),
+    "serve": ("fof_jax.cli.serve", "a web page that grades images"),
     "doctor": ("fof_jax.cli.doctor", "look whether this machine can run a config"),
     "data": ("fof_jax.cli.data", "build, check, split or look at the data"),
 }
@@ -43,7 +49,7 @@ def main(argv: Sequence[str]) -> int:
 
     Returns:
       0 done; 1 a comparison or a check failed; 2 bad input; 3 not finite; 4 another
-      process of the run is lost; 130 interrupted.
+      process of the run is lost; 130 interrupted; 143 ended by SIGTERM.
     """
     code = _code(argv)
     # Only where a run of several processes was begun is it there.
@@ -54,6 +60,8 @@ def main(argv: Sequence[str]) -> int:
 
 def _code(argv: Sequence[str]) -> int:
     words = list(argv)
+    # Orbax remarks there on files of its own that our folders have no use for.
+    logging.getLogger("absl").setLevel(logging.ERROR)
     verb = words.pop(0) if words and not words[0].startswith("-") else "train"
     try:
         if words[:1] in (["--help"], ["-h"]) and argv[0] == words[0]:
@@ -88,6 +96,9 @@ def _code(argv: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return INTERRUPTED
+    except Stopped as stopped:
+        print(f"{stopped}; the same command goes on from here", file=sys.stderr)
+        return stopped.code
     except FloatingPointError as error:  # ours, or JAX's under debug.nans
         print(f"not finite: {error}", file=sys.stderr)
         return NON_FINITE

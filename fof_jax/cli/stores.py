@@ -30,12 +30,13 @@ NAMES = ("gbmlgg", "cohort", "phantom")
 _DRAWING = ".drawing-"
 
 
-def prepare(config: ConfigDict, *, out: Out | None = None) -> Store:
+def prepare(config: ConfigDict, *, out: Out | None = None, draw: bool = True) -> Store:
     """The store that a run trains on. The phantom is drawn and built if need be.
 
     Args:
       config: `data.*` and, for the phantom, `seed`.
       out: where progress goes; the terminal if None.
+      draw: False to raise where the phantom would have to be drawn.
 
     Returns:
       The store, with the classes, biomarkers and float markers that the config names,
@@ -51,7 +52,7 @@ def prepare(config: ConfigDict, *, out: Out | None = None) -> Store:
     out = sys.stdout if out is None else out
     if source(config) == "phantom":
         with warnings_to(out):
-            store = phantom_store(config, out)
+            store = phantom_store(config, out, draw=draw)
     else:
         store = _open_built(config)
     for field in ("classes", "biomarkers", "float_markers"):
@@ -158,7 +159,7 @@ def write_store(config: ConfigDict, cohort: Cohort, origin: str, out: Out) -> Pa
     )
 
 
-def phantom_store(config: ConfigDict, out: Out) -> Store:
+def phantom_store(config: ConfigDict, out: Out, *, draw: bool = True) -> Store:
     """Opens the phantom's store; draws and builds it if its parameters changed."""
     # Its generator draws thousands of shapes: imported only where it is asked for.
     phantom = importlib.import_module("fof_jax.data.phantom")
@@ -180,6 +181,12 @@ def phantom_store(config: ConfigDict, out: Out) -> Store:
     home = Path(config.data.dir) / "phantom"
     if (store := _drawn(config, origin)) is not None:
         return store
+    if not draw:
+        raise MissingDataError(
+            f"{home} holds no phantom of this configuration, drawn by this version. "
+            "Draw it: python launch.py data build --config=configs/phantom.py, with "
+            "the fields of the run; or say where it is."
+        )
     with atomic.locked(home / ".drawing.lock"):
         if (store := _drawn(config, origin)) is not None:
             return store  # by the process that held the lock

@@ -50,6 +50,7 @@ def run(flags: argparse.Namespace) -> int:
 
     from fof_jax import crossval, hosts, program
     from fof_jax.cli import stores
+    from fof_jax.pretrained import start
 
     # Accelerators do not look at it. Where JAX has started already (a notebook), its
     # devices stand as they are.
@@ -69,6 +70,7 @@ def run(flags: argparse.Namespace) -> int:
         with hosts.all_or_none():
             program.check(config)
             store = stores.prepare(config, out=out)
+            start.check(config.init.checkpoint)
         crossval.run(config, store, workdir, say=say)
         say(f"results: {workdir / 'results.json'}")
         hosts.wait("done")

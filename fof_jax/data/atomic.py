@@ -5,24 +5,35 @@ import fcntl
 import logging
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 _log = logging.getLogger(__name__)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes UTF-8 text to a temporary name in the same folder, then renames.
+    """Writes UTF-8 text, see `write_with`."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Writes bytes, see `write_with`."""
+    write_with(path, lambda file: file.write(data))
+
+
+def write_with(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Writes to a temporary name in the same folder, then renames.
 
     Args:
-      path: where the text goes; its folder is made if it is missing.
-      text: the whole content.
+      path: where the file goes; its folder is made if it is missing.
+      write: puts the whole content into an open file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            write(file)
         # mkstemp makes files that only their owner can read.
         umask = os.umask(0)
         os.umask(umask)

@@ -41,6 +41,7 @@ IMAGENET_MEAN: Triple = (0.485, 0.456, 0.406)
 IMAGENET_STD: Triple = (0.229, 0.224, 0.225)
 
 
+@jax.named_scope("augment")
 def augment(
     batch: Batch,
     seed_key: jax.Array,

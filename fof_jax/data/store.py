@@ -16,7 +16,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,19 @@ class Store(columns.Columns):
 
     def encoded(self, i: int) -> bytes:
         """The PNG or JPEG bytes of image i, as they were in the user's file."""
-        return self._source[i]["image"]
+        return self._record(i)["image"]
+
+    def _record(self, i: int) -> dict[str, Any]:
+        try:
+            return self._source[i]
+        # ArrayRecord's checksums find what is damaged; a shard cut short has no end.
+        except (RuntimeError, IndexError, OSError, ValueError) as error:
+            raise ValueError(
+                f"store: image {self.images[i]} cannot be read, a file below "
+                f"{self.folder} is damaged ({str(error).splitlines()[0][:120]}). "
+                f"Remove {self.folder.parent}; the next command builds the phantom "
+                "again, other stores are built by python launch.py data build."
+            ) from error
 
     @property
     def test_corner(self) -> images.Corner | None:
@@ -110,7 +122,7 @@ class Store(columns.Columns):
         """The truth mask of image i, as testing sees it, or None if it has none."""
         if not self.has_mask[i]:
             return None
-        data, name = self._source[i]["mask"], self.images[i]
+        data, name = self._record(i)["mask"], self.images[i]
         return images.decode_mask(
             data, image_size, small=self.small, name=name, corner=self.test_corner
         )
@@ -210,6 +222,36 @@ def _build(
         os.rename(staging, folder)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def without_images(
+    *,
+    classes: Sequence[str],
+    biomarkers: Sequence[str],
+    float_markers: Sequence[str],
+) -> Store:
+    """What building a method asks of a store: the names of its columns.
+
+    Biomarkers and floats stand there twice, once 0 and once 1, to have a deviation.
+    """
+    twice = np.array([[0], [1]])
+    return Store(
+        classes=tuple(classes),
+        biomarkers=tuple(biomarkers),
+        float_markers=tuple(float_markers),
+        images=("", ""),
+        patients=("", ""),
+        grades=np.zeros(2, np.int32),
+        biomarker_values=np.repeat(twice, len(biomarkers), 1).astype(np.int32),
+        known=np.ones((2, len(biomarkers)), bool),
+        floats=np.repeat(twice, len(float_markers), 1).astype(np.float32),
+        folds=None,
+        folder=Path(),
+        small="resize",
+        sizes=np.zeros((2, 2), np.int32),
+        has_mask=np.zeros(2, bool),
+        origin="",
+    )
 
 
 def open_store(directory: Path | str, name: str) -> Store:

@@ -62,9 +62,10 @@ def class_activation_map(
     tokens = lax.stop_gradient(tokens)
     gradient = token_gradient(logits_of=logits_of, tokens=tokens, target=target)
     tokens, gradient = tokens.astype(jnp.float32), gradient.astype(jnp.float32)
-    alpha, relu_map = weighted_sum(tokens=tokens, gradient=gradient, grid=grid)
-    A = upsample(relu_map, image_size=image_size)
-    A = min_max(A) if scale == "minmax" else over_max(A)
+    with jax.named_scope("cam"):
+        alpha, relu_map = weighted_sum(tokens=tokens, gradient=gradient, grid=grid)
+        A = upsample(relu_map, image_size=image_size)
+        A = min_max(A) if scale == "minmax" else over_max(A)
     return lax.stop_gradient(
         Activation(gradient=gradient, alpha=alpha, relu_map=relu_map, A=A)
     )

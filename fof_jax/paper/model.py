@@ -19,7 +19,8 @@ class Output:
     """What one view gives.
 
     Attributes:
-      feature: v = g(x), the mean of all P tokens after the last LayerNorm (P7).
+      feature: v = g(x), the mean of all P tokens after the last LayerNorm (P7), or
+        what `encoder.pooling` says.
       logits: f(v), J = K + 1: the grades and, last, the background c = K (P5).
     """
 
@@ -53,6 +54,12 @@ class Model(nn.Module):
                 f"cam.block: got {self.cam_block}, expected -{depth} … -1 for an "
                 f"encoder of {depth} blocks (-2 is the last but one, P1)."
             )
+        if self.encoder.pooling == "class_token" and self.cam_block == -1:
+            raise ValueError(
+                "cam.block: after the last block the class token alone is read, so no "
+                "patch has a gradient. Pass --config.cam.block=-2 or "
+                "--config.pooling=patches."
+            )
         self.classifier = nn.Dense(self.num_classes + 1, dtype=jnp.float32)
         if self.num_biomarkers:
             self.projectors = self.param(
@@ -65,12 +72,15 @@ class Model(nn.Module):
             init, width = nn.initializers.normal(0.02), self.encoder.size.width
             self.token = self.param("mask_token", init, (width,), jnp.float32)
 
-    def head(self, image: Float[Array, "B H W C"]) -> Float[Array, "B P D"]:
-        """Image to the tokens v of Eq. (1): embedding and the blocks up to it."""
+    def head(self, image: Float[Array, "B H W C"]) -> Float[Array, "B T D"]:
+        """Image to the tokens of Eq. (1): embedding and the blocks up to it.
+
+        T = A + P: v is the last P of them; the paper's encoder has none ahead.
+        """
         tokens = self.encoder.add_position(self.encoder.embed(image))
         return self.encoder.run(tokens, 0, self._split)
 
-    def tail(self, tokens: Float[Array, "B P D"]) -> Output:
+    def tail(self, tokens: Float[Array, "B T D"]) -> Output:
         """The tokens of Eq. (1) to feature and logits: the remaining blocks."""
         return self._classify(self.encoder.run(tokens, self._split))
 
@@ -88,8 +98,8 @@ class Model(nn.Module):
         tokens = jnp.where(kept, tokens, self.token.astype(tokens.dtype)[None, None])
         return self._classify(self.encoder.run(self.encoder.add_position(tokens)))
 
-    def _classify(self, tokens: Float[Array, "B P D"]) -> Output:
-        feature = self.encoder.finish(tokens).mean(axis=1)  # P7
+    def _classify(self, tokens: Float[Array, "B T D"]) -> Output:
+        feature = self.encoder.pool(self.encoder.finish(tokens))  # P7
         return Output(feature=feature, logits=self.classifier(feature))
 
     def project(self, feature: Float[Array, "R D"]) -> Float[Array, "N R E"]:

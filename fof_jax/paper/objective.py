@@ -20,13 +20,14 @@ class Views:
     """The three views of a batch and how they came about.
 
     Attributes:
-      tokens: v of Eq. (1).
+      tokens: v of Eq. (1); ahead of it, in encoders that have them, a class token
+        and registers.
       activation: Eq. (1).
       keep: M of Eq. (2), True where the positive view keeps the patch.
       glb, pos, neg: feature and logits of each view.
     """
 
-    tokens: Float[Array, "B P D"]
+    tokens: Float[Array, "B T D"]
     activation: cam.Activation
     keep: Bool[Array, "B h w"]
     glb: model.Output
@@ -224,10 +225,16 @@ class FocusOnFocus:
     def _activation(
         self, variables: Variables, tokens: jax.Array, target: jax.Array
     ) -> cam.Activation:
-        frozen = lax.stop_gradient(variables)
+        frozen, tokens = lax.stop_gradient((variables, tokens))
+        ahead, patches = jnp.split(tokens, [self.network.encoder.num_ahead], axis=1)
+
+        def logits_of(v: jax.Array) -> jax.Array:
+            whole = jnp.concatenate([ahead, v], axis=1)  # [B, T, D]
+            return self._apply(frozen, whole, method="tail").logits
+
         return cam.class_activation_map(
-            logits_of=lambda v: self._apply(frozen, v, method="tail").logits,
-            tokens=tokens,
+            logits_of=logits_of,
+            tokens=patches,
             target=target,
             grid=self.network.encoder.grid,
             image_size=self.network.encoder.image_size,

@@ -1,5 +1,6 @@
 """Eq. (2): the mask M of patches, and the positive and negative views."""
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
@@ -15,6 +16,7 @@ def patch_mean(A: Float[Array, "B H W"], *, patch: int) -> Float[Array, "B h w"]
     return A.mean(axis=(2, 4))
 
 
+@jax.named_scope("views")
 def keep_mask(
     A: Float[Array, "B H W"], *, patch: int, theta: float
 ) -> Bool[Array, "B h w"]:
@@ -36,6 +38,7 @@ def keep_mask(
     return patch_mean(A, patch=patch) > theta
 
 
+@jax.named_scope("views")
 def split(
     image: Float[Array, "B H W C"],
     keep: Bool[Array, "B h w"],

@@ -7,19 +7,19 @@ without the prefix; `module.`, which DistributedDataParallel puts in front, is a
 
 import math
 import os
-import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
-from fof_jax import pretrained
+from fof_jax.pretrained import files, names, tree
 from fof_jax.shapes import Params, Variables
 
 Tensors = Mapping[str, np.ndarray]
 
 _MODEL = "model."
+_ENCODER = "vit."
 _HEADS = ("global_classifier", "local_classifier")
 _MASK_TOKEN = "vit.embeddings.mask_token"
 _SETS = ("local_projectors", "global_projectors")
@@ -29,7 +29,6 @@ _REGION = {
     "region_out": "region_projector.2.weight",
 }
 _GENE = "gene_projectors.{}.0.weight"
-_LAYER = re.compile(r"vit\.encoder\.layer\.(\d+)\.")
 
 
 def from_state_dict(tensors: Tensors) -> Variables:
@@ -84,7 +83,8 @@ def to_state_dict(
       model_only: the published file's form: no prefix, no projection heads.
     """
     ours = variables.params["model"]
-    out = pretrained.encoder_to_hf(ours["encoder"], patch=patch)
+    encoder = tree.encoder_to(ours["encoder"], names.HF_VIT, patch=patch)
+    out = {f"{_ENCODER}{name}": a for name, a in encoder.items()}
     out[_MASK_TOKEN] = np.asarray(ours["mask_token"])[None, None]
     for head in _HEADS:
         out[f"{head}.weight"] = np.asarray(ours[head]["kernel"]).T
@@ -119,29 +119,7 @@ def import_pth(path: str | os.PathLike[str]) -> Variables:
         is read with `weights_only`, so nothing in it is executed), or see
         `from_state_dict`.
     """
-    torch = _torch("importing a .pth file")
-    if not Path(path).is_file():
-        raise ValueError(
-            f"{path}: there is no such file. Pass the path of a .pth file."
-        )
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a bad file
-        raise ValueError(
-            f"{path}: not a PyTorch file of plain tensors ({type(error).__name__}). "
-            "Expected what torch.save(model.state_dict(), …) writes."
-        ) from error
-    for key in ("state_dict", "model"):
-        if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
-            loaded = loaded[key]
-    if not isinstance(loaded, Mapping) or not all(
-        isinstance(t, torch.Tensor) for t in loaded.values()
-    ):
-        raise ValueError(
-            f"{path}: holds a {type(loaded).__name__}, expected a state dict, names to "
-            "tensors. Save model.state_dict() instead."
-        )
-    return from_state_dict({name: t.float().numpy() for name, t in loaded.items()})
+    return from_state_dict(files.read_pth(Path(path)))
 
 
 def export_pth(
@@ -162,7 +140,7 @@ def export_pth(
     Raises:
       ValueError: torch is missing.
     """
-    torch = _torch("exporting a .pth file")
+    torch = files.torch("exporting a .pth file")
     named = to_state_dict(variables, patch=patch, model_only=model_only)
     tensors = {n: torch.from_numpy(np.array(a, order="C")) for n, a in named.items()}
     path = Path(path)
@@ -183,8 +161,9 @@ def _plain(name: str) -> str:
 
 
 def _model_from(theirs: Tensors) -> Params:
-    layers = {int(m[1]) for name in theirs if (m := _LAYER.match(name))}
-    encoder = pretrained.encoder_from_hf(theirs, depth=max(layers, default=-1) + 1)
+    named = {n.removeprefix(_ENCODER): a for n, a in theirs.items()}
+    rows = _take(theirs, f"{_ENCODER}{names.HF_VIT.position}").shape[1]
+    encoder = tree.encoder_from(named, names.HF_VIT, patches=rows)
     heads = {
         head: {
             "kernel": _take(theirs, f"{head}.weight").T,
@@ -218,13 +197,3 @@ def _take(tensors: Tensors, name: str) -> np.ndarray:
             "others. Expected the state dict of the authors' model."
         )
     return np.asarray(tensors[name])
-
-
-def _torch(purpose: str):
-    try:
-        import torch
-    except ImportError as error:
-        raise ValueError(
-            f"{purpose} needs PyTorch, which is not installed. Run pip install torch."
-        ) from error
-    return torch

@@ -65,6 +65,12 @@ class Model(nn.Module):
                 f"cam.block: got {self.cam_block}, expected -{depth} … -1 for an "
                 f"encoder of {depth} blocks (-2 is the last but one)."
             )
+        if self.encoder.num_ahead:
+            raise ValueError(
+                f"encoder: it has {self.encoder.num_ahead} tokens ahead of the "
+                "patches, the authors' code none: its token 0 is a patch (15). Pass "
+                "--config.init.class_token=drop and an encoder without registers."
+            )
         self.mask_token = self.param("mask_token", nn.initializers.zeros, (width,))
         # Q14: one head for the whole image, another for the masked views.
         self.global_classifier = self._linear(self.num_classes)

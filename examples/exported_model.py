@@ -1,0 +1,31 @@
+"""Grades of images from an exported file: JAX, NumPy and Pillow, without fof_jax.
+
+python examples/exported_model.py model.fof a.png b.png
+
+For images that are no larger than those of training, and a model that was tested on
+whole images ("test_view": "resize"); colours are taken as they are.
+"""
+
+import json
+import sys
+import zipfile
+
+import numpy as np
+from jax import export
+from PIL import Image
+
+with zipfile.ZipFile(sys.argv[1]) as file:
+    model = export.deserialize(bytearray(file.read("model.stablehlo")))
+    about = json.loads(file.read("about.json"))
+
+side = about["image_size"]
+images = []
+for path in sys.argv[2:]:
+    image = Image.open(path).convert("RGB")
+    images.append(np.array(image.resize((side, side), Image.Resampling.BICUBIC)))
+
+prob, spread, _ = model.call(np.stack(images))
+for path, p, s in zip(sys.argv[2:], prob, spread, strict=True):
+    shown = zip(about["classes"], p, s, strict=True)
+    print(path, *(f"{name} {mean:.6f}±{std:.6f}" for name, mean, std in shown))
+print(about["use"])

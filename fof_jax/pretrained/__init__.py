@@ -1,0 +1,1 @@
+"""Encoders from elsewhere: files, names, position embeddings, a start for training."""

@@ -1,0 +1,67 @@
+"""A trained or imported model by its parts, for other programs."""
+
+import dataclasses
+from pathlib import Path
+
+from fof_jax import trained, vit, weights
+from fof_jax.shapes import Params
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """What is needed to use a model elsewhere.
+
+    Attributes:
+      encoder: with its image size.
+      params: of the encoder.
+      head: kernel and bias of the classifier; None for an encoder alone.
+      classes: K names of the grades, in order.
+      color: `data.color`.
+    """
+
+    encoder: vit.ViT
+    params: Params
+    head: Params | None
+    classes: tuple[str, ...]
+    color: bool
+
+
+def read(folder: Path) -> Parts:
+    """Reads a fold of a run, a step of it, or an imported encoder.
+
+    Raises:
+      ValueError: it is none of these, or several folds, or its method does not
+        classify what its encoder pools.
+    """
+    about = weights.about(folder)
+    if about.get("method") == "encoder":
+        said = about["encoder"]
+        size, patch = vit.variant(said["variant"])
+        alone = vit.ViT(
+            size=size,
+            patch=patch,
+            image_size=tuple(said["image_size"]),
+            layer_norm_eps=said["layer_norm_eps"],
+            class_token=said["class_token"],
+        )
+        return Parts(alone, weights.read(folder).params["encoder"], None, (), True)
+    model = trained.load(folder)
+    if len(model.folds) > 1:
+        raise ValueError(
+            f"export: {folder} is a run of {len(model.folds)} folds, each a model. "
+            f"Name one: {next(iter(model.folds))}."
+        )
+    (variables,) = model.folds.values()
+    if not {"encoder", "classifier"} <= set(variables.params):
+        raise ValueError(
+            f"export: {folder} holds {', '.join(sorted(variables.params))}, expected "
+            "an encoder and a classifier on what it pools, as the methods 'fof' and "
+            "'vit' have."
+        )
+    return Parts(
+        encoder=model.method.network.encoder,  # type: ignore[attr-defined]
+        params=variables.params["encoder"],
+        head=variables.params["classifier"],
+        classes=tuple(str(name) for name in model.classes),
+        color=model.config.data.color,
+    )

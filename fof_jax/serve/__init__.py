@@ -1,0 +1,1 @@
+"""A web page on this machine: drop an image, see grade and focus."""

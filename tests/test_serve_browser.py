@@ -1,0 +1,65 @@
+"""The page in Chromium: an image goes in, the model's figures come out; no faults.
+
+Wants what test_report_browser.py wants.
+"""
+
+import numpy as np
+import pages
+import pytest
+from PIL import Image
+
+import fof_jax
+
+axe = pytest.importorskip(
+    "axe_playwright_python.sync_playwright",
+    reason="the extra `browser` is not installed",
+)
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def model(small_run):
+    return fof_jax.load(small_run)
+
+
+@pytest.fixture(scope="module")
+def port(model):
+    with pages.served(model) as port:
+        yield port
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 400])
+def test_an_image_is_graded(
+    browser, port, model, small_pictures, tmp_path, width, scheme
+):
+    """1e-5 between the page and the model."""
+    pixels = next(iter(small_pictures.values()))
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    page = browser.new_page(
+        viewport={"width": width, "height": 900}, color_scheme=scheme
+    )
+    said, asked = [], []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(f"http://127.0.0.1:{port}/")
+    page.set_input_files("#file", tmp_path / "a.png")
+    page.wait_for_selector("#result:not([hidden])", timeout=120_000)
+    shown = page.eval_on_selector_all(
+        "#rows td[data-value]", "cells => cells.map(cell => Number(cell.dataset.value))"
+    )
+    grades = model.predict([pixels])
+    np.testing.assert_allclose(shown, grades.prob[0], atol=1e-5)
+    assert grades.pred[0] in page.text_content("#grade")
+    assert said == []
+    ours = (f"http://127.0.0.1:{port}/", "data:")
+    assert [url for url in asked if not url.startswith(ours)] == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    faults = axe.Axe().run(page).response["violations"]
+    assert [f["id"] for f in faults if f["impact"] in ("serious", "critical")] == []
+    (tmp_path / "bad.png").write_text("no image")
+    page.set_input_files("#file", tmp_path / "bad.png")
+    page.wait_for_selector("#status.fault")
+    assert "bad.png" in page.text_content("#status")
+    page.close()

@@ -1,0 +1,78 @@
+"""Writes a trained model as ONNX, and compares it with what JAX computes.
+
+    python3 -m venv onnx
+    onnx/bin/pip install -e . && onnx/bin/pip install jax2onnx onnxruntime
+    onnx/bin/python tools/to_onnx.py runs/x model.onnx
+
+An environment of its own: jax2onnx brings an older Orbax than training wants. Input:
+uint8 [b, S, S, 3], RGB; outputs: mean [b, K] and deviation [b, K] over folds, and the
+folds' own [F, b, K]. Class names and the model card are in the metadata
+(docs/export.md).
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import jax
+import jax.extend.core
+import numpy as np
+import onnx
+import onnxruntime
+from jax2onnx import to_onnx
+
+import fof_jax
+from fof_jax import exported
+
+TOLERANCE = 1e-5  # of a probability
+
+
+def main(checkpoint: Path, out: Path) -> None:
+    """Converts, compares on noise at two batch sizes, then writes `out` whole."""
+    model = fof_jax.load(checkpoint)
+    side = model.image_size
+    program, image = exported.ensemble(model)
+    # jax2onnx replaces functions of jax.numpy and Flax while it traces, which breaks
+    # Flax's check of parameters: it gets primitives alone.
+    traced = jax.make_jaxpr(program)(image)
+    made = to_onnx(
+        jax.extend.core.jaxpr_as_fun(traced),
+        [image],
+        model_name="fof",
+        input_names=["image"],
+        output_names=["prob", "spread", "folds"],
+    )
+    for name in ("card", "classes"):
+        value = getattr(model, name)
+        text = value if isinstance(value, str) else json.dumps(value)
+        made.metadata_props.append(onnx.StringStringEntryProto(key=name, value=text))
+    session = _session(made.SerializeToString())
+    rng = np.random.default_rng(0)
+    for rows in (1, 3):
+        image = rng.integers(0, 256, (rows, side, side, 3), np.uint8)
+        expected = jax.jit(program)(image)
+        found = session.run(None, {"image": image})
+        worst = max(np.abs(a - b).max() for a, b in zip(expected, found, strict=True))
+        print(f"{rows} image(s): largest difference {worst:.1e}")
+        if not worst < TOLERANCE:
+            raise ValueError(f"{out}: not written, more than {TOLERANCE} off")
+    unfinished = out.with_name(f".{out.name}.tmp")
+    onnx.save(made, unfinished)
+    os.replace(unfinished, out)
+    print(f"{out}: {len(made.graph.node)} nodes, {out.stat().st_size / 2**20:.1f} MiB")
+
+
+def _session(model: bytes) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # its warnings are on constants that it drops
+    return onnxruntime.InferenceSession(model, options)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit("usage: python tools/to_onnx.py CHECKPOINT FILE")
+    try:
+        main(Path(sys.argv[1]), Path(sys.argv[2]))
+    except ValueError as error:
+        sys.exit(f"error: {error}")
