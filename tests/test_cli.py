@@ -45,7 +45,7 @@ def test_as_a_user_types_it(tmp_path):
         ([], "no config. Pass --config=configs/NAME.py"),
         (["--config=configs/nothing.py"], "configs/nothing.py does not exist"),
         (["--config=nothing"], "nothing does not exist"),
-        ([f"{PHANTOM}:wo"], "argument 'wo' does not exist. Expected one of study"),
+        ([f"{PHANTOM}:wo"], "argument 'wo' does not exist. Expected one of wo_frl"),
         ([PHANTOM, "--config.epohcs=3"], "no field 'epohcs'. Did you mean epochs?"),
         ([PHANTOM, "--config.image_size=3"], "Did you mean data.image_size"),
         ([PHANTOM, "--config.epochs=many"], "config:"),
