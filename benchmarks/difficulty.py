@@ -34,6 +34,7 @@ from fof_jax import crossval, program, weights
 from fof_jax.cli import stores
 from fof_jax.data import atomic, augment, phantom
 from fof_jax.data.colour import STAINS
+from fof_jax.data.stain import macenko
 
 RESULTS = Path(__file__).parent / "results" / "difficulty.json"
 FRESH = 1000  # added to the seed: patients that no cohort of the run has
@@ -104,14 +105,16 @@ def network(
     grade = np.array([p.grade for p in drawn])
 
     def shown(**changed: Any) -> np.ndarray:
-        prob = []
+        images = []
         for i, patient in enumerate(drawn):
             options = {k: of(drawn[other[i]]) for k, of in changed.items()}
             region = phantom.draw_region(
                 patient, 0, image_size=config.data.image_size, **options
             )
-            prob.append(region.image)
-        parts = np.array_split(np.stack(prob), max(1, patients // 50))
+            # As the store decodes it.
+            normalise = config.data.stain == "macenko"
+            images.append(macenko(region.image) if normalise else region.image)
+        parts = np.array_split(np.stack(images), max(1, patients // 50))
         return np.concatenate([np.asarray(predict(trained, p)) for p in parts])
 
     own = shown()
@@ -137,6 +140,7 @@ def network(
     return {k: round(float(v), 4) for k, v in found.items()} | {
         "encoder": config.encoder,
         "image_size": config.data.image_size,
+        "stain": config.data.stain,
         "regions": regions,
         "epochs": epochs,
         "patients": patients,

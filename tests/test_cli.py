@@ -45,7 +45,7 @@ def test_as_a_user_types_it(tmp_path):
         ([], "no config. Pass --config=configs/NAME.py"),
         (["--config=configs/nothing.py"], "configs/nothing.py does not exist"),
         (["--config=nothing"], "nothing does not exist"),
-        ([f"{PHANTOM}:wo"], "argument 'wo' does not exist. Expected one of study"),
+        ([f"{PHANTOM}:wo"], "argument 'wo' does not exist. Expected one of wo_frl"),
         ([PHANTOM, "--config.epohcs=3"], "no field 'epohcs'. Did you mean epochs?"),
         ([PHANTOM, "--config.image_size=3"], "Did you mean data.image_size"),
         ([PHANTOM, "--config.epochs=many"], "config:"),
@@ -148,6 +148,23 @@ def test_the_authors_numbers():
     phantom = config.load(["--config=phantom:release"])
     assert (phantom.method, phantom.data.name) == ("release", "phantom")
     assert phantom.paper_row is None
+
+
+def test_the_sizes_and_rows_of_the_phantom():
+    first, study = (
+        config.load(["--config=phantom"]),
+        config.load(["--config=phantom:study-wo_frl"]),
+    )
+    assert (first.frl, study.frl) == (True, False)
+    assert study.data.regions * study.epochs > first.data.regions * first.epochs
+    large = config.load(["--config=phantom:large-baseline"])
+    assert (large.method, large.encoder, large.data.image_size) == (
+        *("vit", "Ti/16"),
+        1024,
+    )
+    for wrong in ("wo_frl-study", "study-", "study-large", "small"):
+        with pytest.raises(ValueError, match=f"argument '{wrong}' does not exist"):
+            config.load([f"--config=phantom:{wrong}"])
 
 
 @pytest.mark.parametrize("name", ["gbmlgg", "gbmlgg_release"])

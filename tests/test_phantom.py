@@ -296,4 +296,4 @@ def test_recorded_bytes():
     assert digest.hexdigest()[:16] == RECORDED
 
 
-RECORDED = "6bb533c892390cf4"
+RECORDED = "ce2838c0393928ff"

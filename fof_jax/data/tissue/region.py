@@ -22,7 +22,7 @@ from fof_jax.data.tissue.patient import Patient
 ) = range(10, 21)
 # Nuclei per square millimetre, mean radius (um), its variation, outline, chromatin:
 # grade II, then III and IV, which differ from each other by structures alone.
-_DENSITY = ((1500.0, 2800.0), (2200.0, 3500.0))
+_DENSITY = ((1500.0, 2800.0), (2100.0, 3300.0))
 _RADIUS = (3.6, 3.6)
 # Nuclei of one section are larger or smaller whatever the grade: a distractor.
 _SWELLING = (0.78, 1.22)
