@@ -2,8 +2,8 @@
 
 python examples/exported_model.py model.fof a.png b.png
 
-For images that are no larger than those of training, and a model that was tested on
-whole images ("test_view": "resize"); colours are taken as they are.
+For images that are no larger than those of training. A model that cuts its images or
+normalises their stains first is refused: `launch.py predict` does that.
 """
 
 import json
@@ -17,6 +17,13 @@ from PIL import Image
 with zipfile.ZipFile(sys.argv[1]) as file:
     model = export.deserialize(bytearray(file.read("model.stablehlo")))
     about = json.loads(file.read("about.json"))
+
+wanted = about["preparation"]
+if (wanted["test_view"], wanted["stain"]) != ("resize", "none"):
+    sys.exit(
+        f"{sys.argv[1]}: wants images prepared by {wanted}; this example resizes "
+        "them alone. Use: python launch.py predict --checkpoint=FILE --images=…"
+    )
 
 side = about["image_size"]
 images = []

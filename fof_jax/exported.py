@@ -63,9 +63,10 @@ class Exported(trained.Model):
         """Refuses: the file gives probabilities alone."""
         raise ValueError(_REFUSAL.format("features"))
 
-    def _of_folds(
+    def of_folds(
         self, tiles: UInt8[np.ndarray, "n S S 3"]
     ) -> Float[np.ndarray, "n F K"]:
+        """The probabilities of each tile in each fold."""
         return self._in_batches(self._call, Variables({}, {}), tiles)
 
     @functools.cached_property

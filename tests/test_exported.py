@@ -88,23 +88,37 @@ def test_a_large_image_and_a_broken_one_are_taken_as_from_a_run(
         assert one.error == other.error
 
 
-def test_the_example_runs_where_there_is_no_fof_jax(workdir, file, pictures, tmp_path):
+def example(tmp_path, *words):
     """The package is shadowed by one that raises when it is imported."""
     (tmp_path / "fof_jax.py").write_text("raise ImportError('not here')")
-    names = [str(tmp_path / f"{i}.png") for i in range(3)]
-    for name, pixels in zip(names, pictures, strict=False):
-        Image.fromarray(pixels).save(name)
-    words = [sys.executable, ROOT / "examples/exported_model.py", file, *names]
-    done = subprocess.run(
-        words,
+    return subprocess.run(
+        [sys.executable, ROOT / "examples/exported_model.py", *words],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
         capture_output=True,
         text=True,
-        check=True,
     )
+
+
+def test_the_example_refuses_what_it_does_not_prepare(file, tmp_path):
+    done = example(tmp_path, file)
+    assert done.returncode == 1
+    assert "macenko" in done.stderr
+    assert "launch.py predict" in done.stderr
+
+
+def test_the_example_runs_where_there_is_no_fof_jax(workdir, pictures, tmp_path):
+    model = fof_jax.load(workdir)
+    model.config.data.stain = "none"  # the phantom's run asks for macenko
+    file = tmp_path / "plain.fof"
+    exported.write(file, model)
+    names = [str(tmp_path / f"{i}.png") for i in range(3)]
+    for name, pixels in zip(names, pictures, strict=False):
+        Image.fromarray(pixels).save(name)
+    done = example(tmp_path, file, *names)
+    assert done.returncode == 0, done.stderr
     *lines, last = done.stdout.splitlines()
-    expected = fof_jax.load(workdir).predict(names)
+    expected = model.predict(names)
     for line, name, p, s in zip(
         lines, names, expected.prob, expected.spread, strict=True
     ):
