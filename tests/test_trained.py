@@ -15,6 +15,7 @@ from PIL import Image
 import fof_jax
 from fof_jax import tiling
 from fof_jax.data import augment
+from fof_jax.data.stain import macenko
 
 
 @pytest.fixture(scope="module")
@@ -83,9 +84,12 @@ def test_a_larger_image_is_the_mean_of_its_tiles(workdir, pictures):
     large = np.concatenate(
         [np.concatenate(several[:2], axis=1), np.concatenate(several[2:], axis=1)]
     )[:, :100]
+    plain = fof_jax.load(workdir / "fold_0")
+    plain.config.data.stain = "none"
+    stained = macenko(large)  # as a whole, before it is cut
     at = tiling.corners(128, 100, 64)
-    tiles = [large[y : y + 64, x : x + 64] for y, x in at]
-    expected = model.predict(tiles).prob.mean(axis=0)
+    tiles = [stained[y : y + 64, x : x + 64] for y, x in at]
+    expected = plain.predict(tiles).prob.mean(axis=0)
     np.testing.assert_allclose(model.predict([large]).prob[0], expected, atol=1e-6)
     focus = model.explain(large)
     assert focus.A.shape == (128, 100)
@@ -100,7 +104,7 @@ def test_the_map_is_that_of_the_method(workdir, pictures):
     pixels = next(iter(pictures.values()))
     focus = model.explain(pixels, "IV")
     (variables,) = model.folds.values()
-    image = augment.normalise(jnp.asarray(pixels)[None])
+    image = augment.normalise(jnp.asarray(macenko(pixels))[None])
     A = jax.jit(model.method.explain)(variables, image, jnp.array([2]))
     np.testing.assert_allclose(focus.A, A[0], atol=1e-5)
     np.testing.assert_array_equal(focus.keep, model.method.keep(A)[0])
