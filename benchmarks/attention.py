@@ -23,7 +23,7 @@ import numpy as np  # noqa: E402
 
 from benchmarks import conditions  # noqa: E402
 from benchmarks.race import Pair, race, ratios  # noqa: E402
-from fof_jax import attention, parallel  # noqa: E402
+from fof_jax import attention, compilation  # noqa: E402
 
 
 def ours(name: str, arrays: list[np.ndarray]) -> Pair:
@@ -88,7 +88,7 @@ def measure_growth(arrays: list[np.ndarray]) -> float:
         return (attention.chunked(q, k, v) * weight).sum()
 
     compiled = jax.jit(jax.grad(both, argnums=(0, 1, 2))).lower(q, k, v).compile()
-    parallel.give_back_memory()
+    compilation.give_back_memory()
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
     before = conditions.peak_gib()

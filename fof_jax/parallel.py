@@ -4,9 +4,7 @@ State is broadcast (`in_axes=None`, `out_axes=None`), batches carry a leading de
 axis. `jax.pmap` is jit + shard_map underneath; should it ever go, this file changes.
 """
 
-import ctypes
 import functools
-import gc
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
@@ -19,6 +17,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from fof_jax import optimizer as optim
+from fof_jax.compilation import Ahead
 from fof_jax.method import Gather, Method
 from fof_jax.shapes import Batch, Params, State, Variables
 
@@ -198,39 +197,7 @@ def train_step(
         donate_argnums=0,
         devices=list(devices),
     )
-    return _Ahead(mapped)
-
-
-class _Ahead:
-    """A mapped function that is compiled before it is called, once for each shape.
-
-    Compiling takes hundreds of megabytes that the allocator keeps. Given back before
-    the first call, they do not add to the peak of a step.
-    """
-
-    def __init__(self, mapped: Any):
-        self._mapped = mapped
-        self._compiled: dict[Any, Any] = {}
-
-    def compiled(self, *arguments: Any) -> Any:
-        """The executable for arguments of these shapes; arrays are not touched."""
-        leaves, tree = jax.tree.flatten(arguments)
-        key = tree, tuple((jnp.shape(a), jnp.result_type(a)) for a in leaves)
-        if key not in self._compiled:
-            self._compiled[key] = self._mapped.lower(*arguments).compile()
-            give_back_memory()
-        return self._compiled[key]
-
-    def __call__(self, *arguments: Any) -> Any:
-        return self.compiled(*arguments)(*arguments)
-
-
-def give_back_memory() -> None:
-    """Returns freed heap to the system where it can (glibc)."""
-    gc.collect()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
+    return Ahead(mapped)
 
 
 def update(
