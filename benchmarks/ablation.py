@@ -9,13 +9,14 @@ A cell is one fold of one row under one seed of `configs/phantom.py:study`. It i
 trained where it was stopped, and written to benchmarks/results/SET/ROW-SEED-FOLD.json
 when it is whole; a cell that is there is not run again. All cells have one cohort and
 one split (seed 42): a seed alters parameters, order and augmentation.
+Several of these may run side by side on one --workdir, each with seeds, folds or rows
+of its own; a cell uses one device, so that one core each serves best (`taskset`).
 `--set=choices` alters one choice of docs/equations.md at a time, on one fold.
 """
 
 import argparse
 import json
 import re
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.ablation_table import table
 from benchmarks.conditions import conditions
 from configs import phantom as phantom_config
-from fof_jax import crossval, focus, predictions
+from fof_jax import compilation, crossval, focus, predictions
 from fof_jax.cli import stores
 from fof_jax.data import atomic, splits, store
 
@@ -82,27 +83,27 @@ def run_cell(config: ConfigDict, data: store.Store, workdir: Path) -> dict[str, 
     folder = workdir / f"fold_{fold}"
     tested = predictions.read_predictions(folder / "predictions.csv")
     pointed = {row["image"]: row for row in focus.read(folder / focus.FILE)}
-    rows = [
-        {
-            "image": image,
-            "patient": tested.patient[i],
-            "y": int(tested.y[i]),
-            "prob": [round(float(p), 5) for p in tested.prob[i]],
-        }
-        | {
-            name: pointed[image][name] if image in pointed else None
-            for name in focus.FIGURES
-        }
-        for i, image in enumerate(tested.image)
-    ]
+    regions = {
+        "image": tested.image,
+        "patient": tested.patient,
+        "y": tested.y.tolist(),
+        "prob": tested.prob.round(4).tolist(),
+    } | {
+        name: [_rounded(pointed.get(image, {}).get(name)) for image in tested.image]
+        for name in focus.FIGURES
+    }
     made = json.loads((workdir / "config.json").read_text())["made_with"]
     return {
-        "regions": rows,
+        "regions": regions,
         "training": _training(folder / "metrics.jsonl"),
         "config": config.to_dict(),
         "commit": made["commit"],
         "conditions": conditions(),
     }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
 
 
 def _training(path: Path, points: int = 20) -> list[dict[str, float]]:
@@ -150,6 +151,7 @@ def main(argv: list[str] | None = None) -> None:
         for field, value in (("data.regions", given.regions), ("epochs", given.epochs))
         if value is not None
     }
+    compilation.use_cache(given.workdir / "compiled")  # one for all cells
     for seed in given.seeds or SEEDS:
         for fold in given.folds or FOLDS[given.set]:
             for row in rows:
@@ -166,7 +168,6 @@ def main(argv: list[str] | None = None) -> None:
                 found = run_cell(config, data, workdir)
                 text = json.dumps({"row": row, "seed": seed, "fold": fold} | found)
                 atomic.write_text(path, text + "\n")
-                shutil.rmtree(workdir / "compiled", ignore_errors=True)
                 print(f"{path.name}: written")
 
 

@@ -22,8 +22,16 @@ Cell = dict[str, Any]
 
 
 def read(folder: Path) -> list[Cell]:
-    """Every cell that is whole."""
-    return [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    """Every cell that is whole, its regions as rows."""
+    cells = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    return [cell | {"regions": _rows(cell["regions"])} for cell in cells]
+
+
+def _rows(columns: dict[str, list]) -> list[dict[str, Any]]:
+    return [
+        dict(zip(columns, row, strict=True))
+        for row in zip(*columns.values(), strict=True)
+    ]
 
 
 def figures(cell: Cell) -> dict[str, float]:

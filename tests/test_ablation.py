@@ -43,7 +43,10 @@ def test_differences_are_paired_and_their_intervals_are_by_patient():
 def test_a_table_says_what_was_not_run(tmp_path):
     for row, right in (("FoF", 32), ("baseline", 24)):
         path = tmp_path / ablation.name_of(row, 42, 0)
-        path.write_text(json.dumps(_cell(row, 42, 0, right, 0.5)))
+        cell = _cell(row, 42, 0, right, 0.5)
+        names = cell["regions"][0]  # a file has columns
+        columns = {name: [r[name] for r in cell["regions"]] for name in names}
+        path.write_text(json.dumps(cell | {"regions": columns}))
     text = ablation_table.table(tmp_path, ["baseline", "FoF", "release"])
     assert "| release | 0 | not run" in text
     assert "| FoF | 1 |" in text
@@ -75,7 +78,7 @@ def test_a_cell_is_run_once(tmp_path, capsys):
     words += [f"--workdir={tmp_path / 'runs'}", f"--results={tmp_path / 'out'}"]
     ablation.main(words)
     path = tmp_path / "out" / "ablation" / "FoF-43-1.json"
-    cell = json.loads(path.read_text())
+    (cell,) = ablation_table.read(path.parent)
     assert (cell["row"], cell["seed"], cell["fold"]) == ("FoF", 43, 1)
     assert len({r["patient"] for r in cell["regions"]}) > 3
     assert np.isfinite(list(ablation_table.figures(cell).values())).all()
