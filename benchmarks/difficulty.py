@@ -88,6 +88,7 @@ def network(
     config = phantom_config.get_config("study-baseline")
     config.seed, config.fold, config.epochs = seed, 0, epochs
     config.data.regions = regions
+    config.augment.stain = 0.1  # what Macenko's method leaves
     config.data.dir = str(workdir / "data")
     config.log_every = 200
     data = stores.prepare(config)
