@@ -46,6 +46,8 @@ class Exported(trained.Model):
     text: str
     program: Any
 
+    explains = False
+
     @property
     def card(self) -> str:  # type: ignore[override]
         """The card that was written with the file."""

@@ -14,7 +14,7 @@ import functools
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -112,6 +112,8 @@ class Model:
     folds: dict[str, Variables]
     config: ConfigDict
     sides: tuple[int, int] | None
+
+    explains: ClassVar[bool] = True  # whether it has gradients, for Eq. (1)
 
     @property
     def classes(self) -> tuple[str, ...]:
