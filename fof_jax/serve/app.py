@@ -22,8 +22,9 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from fof_jax import pictures
+from fof_jax.answers import Focus
 from fof_jax.data import images
-from fof_jax.trained import Focus, Model
+from fof_jax.trained import Model
 
 MAX_BYTES = 64 * 2**20
 MAX_PIXELS = 25 * 10**6  # 5000 x 5000
@@ -67,7 +68,7 @@ def application(
     """The web application.
 
     Args:
-      model: of `trained.load`.
+      model: of `loading.load`.
       hosts: names under which the page may be asked for; another is refused, so that
         a foreign page cannot have its own name resolve to this machine.
       max_bytes: of an image file.
