@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from fof_jax import inference, trained
+from fof_jax import inference, loading
 from fof_jax.cli.lines import progress_to
 from fof_jax.data import listing
 
@@ -47,7 +47,7 @@ def measure(
     checkpoint: Path, images: Path, out: Path, pictures: bool, broken: int
 ) -> dict[str, float]:
     asked = listing.find(images)
-    model = trained.load(checkpoint)
+    model = loading.load(checkpoint)
     tell, peaks, start = progress_to("graded", sys.stderr), {}, time.monotonic()
 
     def progress(done: int, of: int) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fof_jax import results_table, trained, weights
+from fof_jax import loading, results_table, trained, weights
 from fof_jax.results_table import percent
 
 NAME = "model_card.md"
@@ -40,9 +40,9 @@ def of_folder(folder: Path) -> str:
     that came without any description has none to give.
     """
     about = _json(folder, weights.ABOUT)
-    described = (trained.ABOUT, "config.json")
+    described = (loading.ABOUT, "config.json")
     if not about and any((p / n).exists() for p in _above(folder) for n in described):
-        return trained.load(folder).card
+        return loading.load(folder).card
     lines = [f"# {about.get('method', folder.name)}", "", f"**{USE}**"]
     lines += _section("Imported from" if about else "Weights", _imported(about))
     lines += _section("Data and figures", iter(["Unknown: no run is beside them."]))

@@ -3,9 +3,10 @@
 Nothing here writes, and nothing raises on what it finds.
 """
 
+import concurrent.futures.process
 import dataclasses
 import importlib.metadata
-import os
+import multiprocessing
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -155,10 +156,9 @@ def tiny_step(config: ConfigDict) -> Finding:
 def memory(config: ConfigDict) -> Finding:
     """The memory of a training step against what is free."""
     need = estimate(config)
-    device = jax.local_devices()[0]
-    statistics = device.memory_stats() or {}
-    # The estimate is of the whole process, so what this one has already counts as free.
-    free = statistics.get("bytes_limit", reader.available_memory() + _resident())
+    statistics = jax.local_devices()[0].memory_stats() or {}
+    # On a CPU the estimate is of a process of its own, beside this one.
+    free = statistics.get("bytes_limit", reader.available_memory())
     found = f"a step needs about {need / _MIB:.0f} MiB, {free / _MIB:.0f} MiB are free"
     if need > free:
         return Finding(
@@ -172,19 +172,56 @@ def memory(config: ConfigDict) -> Finding:
 def estimate(config: ConfigDict) -> int:
     """Bytes at the peak of a training process, cached images not counted.
 
-    The step of this very configuration is compiled, not run. On a CPU the peak is that
-    of compiling, or what stays after it and the arrays of a step, whichever is more.
+    The step of this very configuration is compiled, not run. On a CPU the whole process
+    counts, and memory that compiling has taken once stays: another process compiles, so
+    that nothing which was done here before is in the figure.
+
+    Raises:
+      RuntimeError: XLA gives no figures, or the system ended the process that compiles.
     """
+    if jax.default_backend() != "cpu":  # memory of the device alone
+        step, _ = _compiled(config)
+        figures = _figures(step)
+        return figures.argument_size_in_bytes + _arrays(figures)
+    with concurrent.futures.ProcessPoolExecutor(
+        1, multiprocessing.get_context("spawn")
+    ) as alone:
+        asked = alone.submit(_peak_of_compiling, config, jax.local_device_count())
+        try:
+            return asked.result()
+        except concurrent.futures.process.BrokenProcessPool:
+            raise RuntimeError(
+                "the system ended the process that compiles the step, as it does where "
+                "memory is short"
+            ) from None
+
+
+def _peak_of_compiling(config: ConfigDict, devices: int) -> int:
+    """The peak is that of compiling, or what stays and the arrays, whichever is more.
+
+    Args:
+      devices: that the CPU is divided into, which the process that asks has settled.
+    """
+    from fof_jax import crossval  # noqa: F401  # training has it in memory
+
+    if devices > 1:
+        jax.config.update("jax_num_cpu_devices", devices)
     step, arguments = _compiled(config)
+    stays = _resident()  # the arguments among it
+    del arguments
+    return max(_peak(), stays + _arrays(_figures(step)))
+
+
+def _figures(step: Any) -> Any:
     figures = step.memory_analysis()
     if figures is None:
         raise RuntimeError("XLA gives no memory figures here; try the run itself.")
-    # Arguments are in memory already on a CPU; the state is donated to the output.
-    arrays = figures.temp_size_in_bytes + figures.output_size_in_bytes
-    if jax.default_backend() != "cpu":
-        return arrays + figures.argument_size_in_bytes
-    del arguments
-    return max(_peak(), _resident() + arrays)
+    return figures
+
+
+def _arrays(figures: Any) -> int:
+    """Bytes of results and of what is between; the state is donated to the results."""
+    return figures.temp_size_in_bytes + figures.output_size_in_bytes
 
 
 def _run(config: ConfigDict) -> dict[str, float]:
@@ -239,12 +276,16 @@ def _requirements() -> list[str]:
 
 
 def _resident() -> int:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
+    return _status("VmRSS")
 
 
 def _peak() -> int:
-    # Not getrusage: after a fork its figure is at least the parent's.
-    status = Path("/proc/self/status").read_text()
-    (peak,) = (ln for ln in status.splitlines() if ln.startswith("VmHWM:"))
-    return int(peak.split()[1]) * 1024
+    """Of this program alone: getrusage's begins with that of whoever started it."""
+    return _status("VmHWM")
+
+
+def _status(name: str) -> int:
+    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError(f"/proc/self/status has no {name}; try the run itself.")

@@ -23,8 +23,10 @@ from jax import export
 from jaxtyping import Array, Float, UInt8
 from ml_collections import ConfigDict
 
-from fof_jax import card, trained
+from fof_jax import card, loading, trained
+from fof_jax.answers import Focus
 from fof_jax.data import augment
+from fof_jax.seeing import Picture
 from fof_jax.shapes import Variables
 
 PROGRAM, ABOUT = "model.stablehlo", "about.json"
@@ -46,20 +48,18 @@ class Exported(trained.Model):
     text: str
     program: Any
 
+    explains = False
+
     @property
     def card(self) -> str:  # type: ignore[override]
         """The card that was written with the file."""
         return self.text
 
-    def explain(
-        self, picture: trained.Picture, target: str | None = None
-    ) -> trained.Focus:
+    def explain(self, picture: Picture, target: str | None = None) -> Focus:
         """Refuses: Eq. (1) needs gradients."""
         raise ValueError(_REFUSAL.format("explain"))
 
-    def features(
-        self, pictures: Sequence[trained.Picture]
-    ) -> Float[np.ndarray, "F n D"]:
+    def features(self, pictures: Sequence[Picture]) -> Float[np.ndarray, "F n D"]:
         """Refuses: the file gives probabilities alone."""
         raise ValueError(_REFUSAL.format("features"))
 
@@ -137,7 +137,7 @@ def load(path: Path) -> Exported:
         )
     config = ConfigDict(known["config"])
     return Exported(
-        method=trained.method_of(config),
+        method=loading.method_of(config),
         folds={name: Variables({}, {}) for name in known["folds"]},
         config=config,
         sides=tuple(known["sides"]) if known["sides"] else None,
@@ -163,7 +163,7 @@ def ensemble(model: trained.Model) -> tuple[Any, jax.ShapeDtypeStruct]:
       the shape of what it takes, with a free b.
     """
     config = portable(model.config)
-    method, color = trained.method_of(config), config.data.color
+    method, color = loading.method_of(config), config.data.color
     variables = list(model.folds.values())
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *variables)
 

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Float
 
 from fof_jax import metrics, slides, unfinished
+from fof_jax.answers import Focus, Grades
 from fof_jax.data import atomic
 from fof_jax.data.listing import Asked
 from fof_jax.predictions import (
@@ -25,7 +26,7 @@ from fof_jax.predictions import (
     read_predictions,
     write_predictions,
 )
-from fof_jax.trained import Focus, Grades, Model
+from fof_jax.trained import Model
 
 PICTURES = "focus"  # folder of PNGs below --out
 Progress = Callable[[int, int], None]
@@ -45,7 +46,7 @@ def predict(
     """Grades every image; one that cannot be read becomes a row with the reason.
 
     Args:
-      model: of `trained.load`.
+      model: of `loading.load`.
       asked: of `listing.find`.
       out: folder for predictions.csv, patients.csv and, below it, `PICTURES`.
       pictures: whether each image gets a picture of its focus.
@@ -95,7 +96,7 @@ def explain(
     """A picture and an array of A for every image.
 
     Args:
-      model: of `trained.load`.
+      model: of `loading.load`.
       asked: of `listing.find`.
       out: folder for NAME.png and NAME.npy (A, float32, [H, W]).
       target: class that A speaks for; None for the predicted one.

@@ -64,11 +64,13 @@ def focus_picture(
       keep: M of Eq. (2).
       title: above all of it.
     """
+    share = keep.mean()
+    kept = "<0.1%" if 0 < share < 0.001 else f"{share:.1%}"
     step = -(-max(pixels.shape[:2]) // _LARGEST)  # large maps are thinned out
     panels = (
         ("image", pixels),
         ("A, Eq. (1)", overlay(pixels, A)),
-        (f"patches kept by M ({keep.mean():.1%})", masked(pixels, keep)),
+        (f"patches kept by M ({kept})", masked(pixels, keep)),
         ("patches hidden", masked(pixels, ~keep)),
     )
     tall = pixels.shape[0] / pixels.shape[1]

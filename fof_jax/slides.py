@@ -14,8 +14,9 @@ from jaxtyping import Bool, Float, Int, UInt8
 from PIL import Image, ImageFilter
 from PIL.TiffImagePlugin import TiffImageFile
 
+from fof_jax.answers import Grades
 from fof_jax.data.listing import SLIDES
-from fof_jax.trained import BATCH, Grades, Model
+from fof_jax.trained import BATCH, Model
 
 MPP = 0.5  # micrometres a pixel: 20x, the scale of the paper's regions
 THUMBNAIL = 2048  # pixels of its longer side, at most
@@ -84,7 +85,7 @@ def grade(
     """Grades every tile of tissue of a slide; a few tiles are in memory at a time.
 
     Args:
-      model: of `trained.load`.
+      model: of `loading.load`.
       path: of a file that OpenSlide reads.
       mpp: micrometres a pixel of the images that the model was trained on.
       slide_mpp: of the slide at its full size, where the file does not say.

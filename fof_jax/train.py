@@ -13,12 +13,12 @@ from fof_jax import (
     checkpoint,
     focus,
     hosts,
+    loading,
     optimizer,
     parallel,
     predictions,
     runlog,
     stopping,
-    trained,
 )
 from fof_jax.data import (
     balance,
@@ -112,7 +112,7 @@ def train_fold(
     first = int(state.step)
     state = parallel.replicate(state, program.devices)
     if hosts.writes():
-        trained.describe(folder, config, reader.store)
+        loading.describe(folder, config, reader.store)
     open_log = runlog.RunLog if hosts.writes() else runlog.NoLog
     log = open_log(
         folder,

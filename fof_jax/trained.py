@@ -11,94 +11,29 @@ brought to their scale and cut into overlapping tiles, whose probabilities are a
 
 import dataclasses
 import functools
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from ml_collections import ConfigDict
-from PIL import Image
 
-from fof_jax import tiling, vit, weights
-from fof_jax.data import atomic, augment, images, store
-from fof_jax.data.stain import macenko
+from fof_jax import seeing, tiling, vit
+from fof_jax.answers import Focus, Grades
+from fof_jax.data import augment
 from fof_jax.method import Method
-from fof_jax.program import build_method
+from fof_jax.seeing import Picture, Seen
 from fof_jax.shapes import Variables
 
-ABOUT = "model.json"  # in a fold's folder: what reading its weights needs
 BATCH = 8  # tiles that are computed at a time
-# Sizes of a list differ: "_" binds none, so that each may have its own.
-Picture = str | Path | Image.Image | UInt8[np.ndarray, "_ _ 3"]
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Grades:
-    """Grades of n images.
-
-    Attributes:
-      prob: probabilities of the K classes, the mean over folds.
-      spread: their standard deviation over folds (ddof 0; 0 with one fold).
-      classes: their names.
-      error: why an image has no probabilities (its row is NaN); "" where it has.
-    """
-
-    prob: Float[np.ndarray, "n K"]
-    spread: Float[np.ndarray, "n K"]
-    classes: tuple[str, ...]
-    error: tuple[str, ...]
-
-    @property
-    def pred(self) -> tuple[str, ...]:
-        """The most probable class of each image; "" on rows with an error."""
-        return tuple(
-            "" if fault else self.classes[int(np.argmax(row))]
-            for row, fault in zip(self.prob, self.error, strict=True)
-        )
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Focus:
-    """Where a model looked.
-
-    Attributes:
-      pixels: the image as it was seen: at the model's scale.
-      A: Eq. (1) for `target`, the mean over folds; tiles stitched.
-      keep: M of Eq. (2), one a patch.
-      target: class that A speaks for.
-      prob, spread: as in `Grades`.
-    """
-
-    pixels: UInt8[np.ndarray, "H W 3"]
-    A: Float[np.ndarray, "H W"]
-    keep: Bool[np.ndarray, "h w"]
-    target: str
-    prob: Float[np.ndarray, " K"]
-    spread: Float[np.ndarray, " K"]
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Seen:
-    """An image as the model sees it.
-
-    Attributes:
-      pixels: at the model's scale.
-      tiles: squares of S pixels.
-      corners: top and left of each; one at (0, 0) where nothing was cut.
-    """
-
-    pixels: UInt8[np.ndarray, "H W 3"]
-    tiles: UInt8[np.ndarray, "n S S 3"]
-    corners: list[tiling.Corner]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Model:
-    """A trained model of one fold or several; `load` makes it.
+    """A trained model of one fold or several; `loading.load` makes it.
 
     Attributes:
       method: of the table in `method.py`.
@@ -112,6 +47,8 @@ class Model:
     folds: dict[str, Variables]
     config: ConfigDict
     sides: tuple[int, int] | None
+
+    explains: ClassVar[bool] = True  # whether it has gradients, for Eq. (1)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -247,29 +184,8 @@ class Model:
         )
 
     def see(self, picture: Picture) -> Seen:
-        """An image at the model's scale, and its tiles.
-
-        Raises:
-          ValueError: a file that is no image, or is not accepted (`data/images.py`).
-        """
-        pixels = _pixels(picture)
-        options, side = self.config.data, self.image_size
-        if options.stain == "macenko":
-            pixels = macenko(pixels)
-        least, most = self.sides or (side, side)
-        if max(pixels.shape[:2]) > max(most, side):
-            if options.test_view == "resize" and most > side:
-                pixels = _scaled(pixels, side / ((least + most) / 2))
-            if min(pixels.shape[:2]) >= side:
-                at = tiling.corners(pixels.shape[0], pixels.shape[1], side)
-                tiles = [pixels[y : y + side, x : x + side] for y, x in at]
-                return Seen(pixels, np.stack(tiles), at)
-        corner = (0.5, 0.5) if options.test_view == "crop" else None
-        name = str(picture) if isinstance(picture, str | Path) else "image"
-        square = images.fit_region(
-            pixels, side, small=options.small, name=name, corner=corner
-        )
-        return Seen(square, square[None], [(0, 0)])
+        """An image at the model's scale, and its tiles; see `seen.see`."""
+        return seeing.see(picture, self.config.data, self.sides)
 
     def _grades(self, seen: Sequence[Seen | str]) -> list[Grades]:
         good = [one for one in seen if isinstance(one, Seen)]
@@ -357,126 +273,3 @@ class Model:
             return self.method.explain(variables, self._normalised(tiles), each)
 
         return jax.jit(apply)
-
-
-def load(path: str | Path) -> Model:
-    """A trained model from what training has left.
-
-    Args:
-      path: a run's folder (all its finished folds), a fold's folder, or a step below
-        its checkpoints. A fold's folder may have been copied elsewhere alone. Or a
-        file of `export --to=stablehlo`.
-
-    Raises:
-      ValueError: it is none of these, its folds are of different models, or a
-        checkpoint is damaged.
-    """
-    path = Path(path)
-    if path.is_file():
-        from fof_jax import exported
-
-        return exported.load(path)
-    places = _places(path)
-    about = _about(places[0])
-    config = ConfigDict(about["config"])
-    sides = about.get("sides")
-    return Model(
-        method=method_of(config),
-        folds={
-            str(place): jax.tree.map(jnp.asarray, weights.read(place))
-            for place in places
-        },
-        config=config,
-        sides=tuple(sides) if sides else None,
-    )
-
-
-def method_of(config: ConfigDict) -> Method:
-    """The method of a run, without its data."""
-    bare = store.without_images(
-        classes=config.data.classes,
-        biomarkers=config.data.biomarkers,
-        float_markers=config.data.float_markers,
-    )
-    try:
-        return build_method(config, bare)
-    except AttributeError as lacking:  # ml_collections' word for a missing field
-        raise ValueError(
-            f"checkpoint: its configuration has no field {lacking}; it was made by an "
-            "earlier version of this program. Load it with that version, or train "
-            "again."
-        ) from None
-
-
-def describe(folder: Path, config: ConfigDict, data: store.Store) -> None:
-    """Writes into a fold's folder what reading it wants, so that it can travel alone.
-
-    Args:
-      folder: of the fold.
-      config: of the run.
-      data: what it is trained on.
-    """
-    about = {
-        "config": config.to_dict(),
-        "sides": [int(data.sizes.min()), int(data.sizes.max())],
-    }
-    atomic.write_text(folder / ABOUT, json.dumps(about, indent=2) + "\n")
-
-
-def _places(path: Path) -> list[Path]:
-    """The folds of a run that have been tested, or the one place that was named."""
-    if not path.is_dir():
-        raise ValueError(
-            f"checkpoint: {path} does not exist. Expected the folder of a run or of "
-            "one of its folds."
-        )
-    folds = sorted(
-        (p for p in path.glob("fold_*") if p.name.removeprefix("fold_").isdigit()),
-        key=lambda p: int(p.name.removeprefix("fold_")),
-    )
-    if not folds:
-        return [path]
-    finished = [p for p in folds if (p / "predictions.csv").exists()]
-    if not finished:
-        raise ValueError(
-            f"checkpoint: no fold of {path} is finished. Let training end, or name one "
-            f"fold: {folds[0]}."
-        )
-    return finished
-
-
-def _about(place: Path) -> dict[str, Any]:
-    here = [place, *place.resolve().parents[:3]]
-    for folder in here:
-        if (folder / ABOUT).exists():
-            return json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-    for folder in here:  # runs of before, whose folds did not carry it
-        if (folder / "config.json").exists():
-            text = (folder / "config.json").read_text(encoding="utf-8")
-            return {"config": json.loads(text)["config"]}
-    raise ValueError(
-        f"checkpoint: {place} has no {ABOUT}. Expected the folder of a run, of a fold, "
-        "or a step below its checkpoints."
-    )
-
-
-def _pixels(picture: Picture) -> UInt8[np.ndarray, "H W 3"]:
-    if isinstance(picture, np.ndarray):
-        if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
-            raise ValueError(
-                f"image: an array of shape {picture.shape} and {picture.dtype}; "
-                "expected [H, W, 3] and uint8 (RGB, 0-255)."
-            )
-        return picture
-    with images.quiet_decoding():
-        if isinstance(picture, Image.Image):
-            return np.array(picture.convert("RGB"))
-        path = Path(picture)
-        images.check_region(path)
-        return images.decode(images.encode_region(path))
-
-
-def _scaled(pixels: np.ndarray, factor: float) -> np.ndarray:
-    size = [max(1, round(factor * n)) for n in pixels.shape[1::-1]]
-    image = Image.fromarray(pixels)
-    return np.array(image.resize((size[0], size[1]), Image.Resampling.BICUBIC))

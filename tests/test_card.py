@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fof_jax import card, trained
+from fof_jax import card, loading, trained
 from fof_jax.cli import config
 from fof_jax.metrics import summarise
 from fof_jax.predictions import UNKNOWN, Predictions
@@ -19,7 +19,7 @@ def settings(*words):
 
 
 def model(settings, *folds):
-    method = trained.method_of(settings)
+    method = loading.method_of(settings)
     return trained.Model(
         method, {str(f): Variables({}, {}) for f in folds}, settings, (64, 64)
     )

@@ -1,6 +1,6 @@
 """Doctor: what is missing is said with its remedy, and the exit code follows."""
 
-import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -59,6 +59,25 @@ def test_another_version_is_a_warning_and_a_missing_package_a_failure(monkeypatc
     assert "no-such-package" in second.remedy
 
 
+@pytest.mark.slow
+def test_what_was_computed_here_before_is_not_in_the_estimate(monkeypatch):
+    """It compiles elsewhere, on as many devices, and hands its figure back."""
+    monkeypatch.setattr(doctor, "_peak", lambda: 2**60)  # of this process alone
+    config = load("phantom", "--config.encoder=mu/16", "--config.batch_size=4")
+    assert 2**28 < doctor.estimate(config) < 2**32
+
+
+def ended(*_):
+    os._exit(9)
+
+
+def test_a_compilation_that_the_system_ends_is_a_failure(monkeypatch):
+    monkeypatch.setattr(doctor, "_peak_of_compiling", ended)
+    config = load("phantom")
+    with pytest.raises(RuntimeError, match="memory is short"):
+        doctor.estimate(config)
+
+
 def test_too_little_memory_fails(monkeypatch):
     monkeypatch.setattr(doctor, "estimate", lambda config: 10 * 2**30)
     monkeypatch.setattr(doctor.reader, "available_memory", lambda: 2**30)
@@ -68,31 +87,49 @@ def test_too_little_memory_fails(monkeypatch):
     assert "batch_size" in finding.remedy
 
 
-ESTIMATE = """
-import sys
-from benchmarks import program
-from fof_jax import doctor
-print(doctor.estimate(program.config(
-    encoder="mu/16", data_image_size=256, batch_size=8
-)))
+def words(folder):
+    """A training run at a size whose memory is well above that of the imports."""
+    return [
+        f"--config={ROOT}/configs/phantom.py:large",
+        "--config.encoder=mu/16",
+        "--config.data.image_size=256",
+        "--config.batch_size=8",
+        "--config.data.regions=32",
+        "--config.folds=2",
+        "--config.fold=0",
+        "--config.epochs=1",
+        "--config.optimizer.warmup_epochs=0",
+        f"--config.data.dir={folder}/data",
+    ]
+
+
+TRAIN = """
+import pathlib, sys
+from fof_jax.cli.main import main
+assert main(sys.argv[1:]) == 0
+print(pathlib.Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
 """
 
 
 @pytest.mark.slow
-def test_the_memory_of_a_step_is_within_a_quarter_of_the_peak():
-    """Each in a process of its own: the estimate, and a step that runs."""
-    estimated, measured = (
-        subprocess.run(
-            [sys.executable, *words],
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_the_memory_of_a_run_is_within_a_quarter_of_the_peak(tmp_path):
+    """What the terminal says, against a run that draws, trains, tests and saves."""
+    # As a user has it: the tests' own flags compile in another way.
+    plain = {k: v for k, v in os.environ.items() if not k.startswith(("XLA", "JAX_C"))}
+
+    def last_line(*command):
+        done = subprocess.run(
+            [sys.executable, *command, *words(tmp_path)],
             cwd=ROOT,
+            env=plain,
             capture_output=True,
             text=True,
-            check=True,
-        ).stdout.splitlines()[-1]
-        for words in (
-            ["-c", ESTIMATE],
-            ["benchmarks/step.py", "--encoder=mu/16", "--image=256", "--batch=8"],
         )
-    )
-    peak = json.loads(measured)["peak_gib"] * 2**30
-    assert int(estimated) == pytest.approx(peak, rel=0.25)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()[-1]
+
+    said = last_line("launch.py", "doctor")
+    estimated = float(said.partition("needs about")[2].split()[0])
+    peak = float(last_line("-c", TRAIN, f"--workdir={tmp_path}/run")) / 1024
+    assert estimated == pytest.approx(peak, rel=0.25)

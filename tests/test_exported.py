@@ -1,17 +1,20 @@
-"""An exported file: the checkpoint's own probabilities, with and without fof_jax.
+"""An exported file: the checkpoint's own probabilities, in a page and without fof_jax.
 
 Probabilities are held to 1e-5 of those of the folder that was exported.
 """
 
+import io
 import json
 import os
 import subprocess
 import sys
+import urllib.request
 import zipfile
 from pathlib import Path
 
 import jax
 import numpy as np
+import pages
 import pytest
 from PIL import Image
 
@@ -61,12 +64,33 @@ def pictures(tmp_path_factory):
     return [opened.native(i) for i in range(50)]
 
 
-def test_the_file_gives_the_probabilities_of_the_run(workdir, file, pictures):
+def from_the_page(model, pictures):
+    """What a page answers to PNG files, sent one after the other: [n, 2, K]."""
+    found = []
+    with pages.served(model) as port:
+        for pixels in pictures:
+            file = io.BytesIO()
+            Image.fromarray(pixels).save(file, "PNG")
+            asked = urllib.request.Request(
+                f"http://127.0.0.1:{port}/grade", file.getvalue()
+            )
+            with urllib.request.urlopen(asked, timeout=120) as answer:
+                said = json.load(answer)
+            found.append([said["prob"], said["spread"]])
+    return np.array(found)
+
+
+def test_run_file_and_page_give_the_same_probabilities(workdir, file, pictures):
+    """Two pages: of the run, which explains as well, and of the file."""
     here, there = fof_jax.load(workdir), fof_jax.load(file)
     expected, grades = here.predict(pictures), there.predict(pictures)
     assert len(grades.prob) == 50
     np.testing.assert_allclose(grades.prob, expected.prob, atol=1e-5)
     np.testing.assert_allclose(grades.spread, expected.spread, atol=1e-5)
+    for model in (here, there):
+        page = from_the_page(model, pictures)
+        np.testing.assert_allclose(page[:, 0], expected.prob, atol=1e-5)
+        np.testing.assert_allclose(page[:, 1], expected.spread, atol=1e-5)
     assert expected.spread.max() > 1e-4  # two folds that differ
     assert there.classes == here.classes
     assert there.card == here.card

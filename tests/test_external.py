@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import fof_jax
-from fof_jax import exported, operating_points, trained
+from fof_jax import exported, loading, operating_points, trained
 from fof_jax.cli import config
 from fof_jax.cli.main import main
 from fof_jax.operating_points import at_specificity
@@ -65,7 +65,7 @@ def test_a_class_that_does_not_occur_has_no_point():
 def models(tmp_path_factory):
     """Two folds as drawn at random: what they say differs, and is all that is asked."""
     settings = config.load(["--config=phantom", "--config.encoder=mu/16"])
-    method = trained.method_of(settings)
+    method = loading.method_of(settings)
     image = np.zeros((1, 64, 64, 3), np.uint8)
     nothing = dict.fromkeys(
         ("grade", "biomarkers", "known", "floats", "index", "epoch", "valid")

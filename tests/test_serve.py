@@ -1,6 +1,7 @@
 """The page's server: figures of the model, and clear answers to everything else."""
 
 import concurrent.futures
+import dataclasses
 import http.client
 import io
 import json
@@ -14,6 +15,7 @@ import pytest
 from PIL import Image
 
 import fof_jax
+from fof_jax import exported
 from fof_jax.cli.main import main
 from fof_jax.serve import app
 
@@ -73,6 +75,27 @@ def test_the_page_has_the_figures_of_the_model(port, model, small_pictures):
     other = json.loads(ask(port, "/grade?target=II", png(pixels))[1])
     assert other["target"] == "II"
     assert other["kept"] == pytest.approx(model.explain(pixels, "II").keep.mean())
+
+
+def test_an_exported_file_is_graded_without_a_map(small_run, small_pictures, tmp_path):
+    exported.write(tmp_path / "model.fof", fof_jax.load(small_run))
+    model = fof_jax.load(tmp_path / "model.fof")
+    pixels = next(iter(small_pictures.values()))
+    with pages.served(model) as port:
+        assert json.loads(ask(port, "/about")[1])["explains"] is False
+        answer, content = ask(port, "/grade", png(pixels))
+        assert ask(port, "/grade?target=V", png(pixels))[0].status == 422
+    assert answer.status == 200
+    found = json.loads(content)
+    assert set(found) == {"classes", "prob", "spread", "pred"}
+    np.testing.assert_allclose(found["prob"], model.predict([pixels]).prob[0])
+
+
+def test_a_model_of_small_images_takes_fewer_pixels(model):
+    """The phantom of `small_run` has 64 x 64 pixels; the limit is 64 times that."""
+    assert app.pixel_limit(model) == 64 * 64 * 64
+    large = dataclasses.replace(model, sides=(1024, 2048))
+    assert app.pixel_limit(large) == app.MAX_PIXELS == 25_000_000
 
 
 @pytest.mark.parametrize("path", ["/", "/page.css", "/page.js", "/about"])

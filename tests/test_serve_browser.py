@@ -9,6 +9,8 @@ import pytest
 from PIL import Image
 
 import fof_jax
+from fof_jax import exported
+from fof_jax.serve import app
 
 axe = pytest.importorskip(
     "axe_playwright_python.sync_playwright",
@@ -28,6 +30,51 @@ def port(model):
         yield port
 
 
+def shown_grade(page, port, file):
+    page.goto(f"http://127.0.0.1:{port}/")
+    page.set_input_files("#file", file)
+    page.wait_for_selector("#result:not([hidden])", timeout=120_000)
+
+
+def test_an_exported_file_has_a_sentence_where_the_map_would_be(
+    browser, small_run, small_pictures, tmp_path
+):
+    exported.write(tmp_path / "model.fof", fof_jax.load(small_run))
+    Image.fromarray(next(iter(small_pictures.values()))).save(tmp_path / "a.png")
+    page = browser.new_page()
+    with pages.served(fof_jax.load(tmp_path / "model.fof")) as port:
+        shown_grade(page, port, tmp_path / "a.png")
+        assert page.locator("#rows tr").count() == 3
+        assert page.is_visible("#blind")
+        assert not page.is_visible("#target")
+        assert not page.is_visible("#overlay")
+        page.close()
+
+
+def test_a_busy_server_is_asked_again_and_a_huge_file_is_not_sent(
+    browser, port, model, small_pictures, tmp_path, monkeypatch
+):
+    """The first answer is 503; the second request gets the grade."""
+    real, calls = app.answer, []
+
+    def busy_once(*words):
+        calls.append(words)
+        if len(calls) == 1:
+            raise app.Refused(503, "busy")
+        return real(*words)
+
+    monkeypatch.setattr(app, "answer", busy_once)
+    Image.fromarray(next(iter(small_pictures.values()))).save(tmp_path / "a.png")
+    page = browser.new_page()
+    shown_grade(page, port, tmp_path / "a.png")
+    assert len(calls) == 2
+    page.evaluate(f"grade(new File([new Uint8Array({app.MAX_BYTES + 1})], 'b.tif'))")
+    assert "choose a smaller file" in page.text_content("#status")
+    assert not page.is_visible("#result")
+    assert len(calls) == 2
+    page.close()
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 400])
 def test_an_image_is_graded(
@@ -43,9 +90,7 @@ def test_an_image_is_graded(
     page.on("console", lambda message: said.append(message.text))
     page.on("pageerror", lambda error: said.append(str(error)))
     page.on("request", lambda request: asked.append(request.url))
-    page.goto(f"http://127.0.0.1:{port}/")
-    page.set_input_files("#file", tmp_path / "a.png")
-    page.wait_for_selector("#result:not([hidden])", timeout=120_000)
+    shown_grade(page, port, tmp_path / "a.png")
     shown = page.eval_on_selector_all(
         "#rows td[data-value]", "cells => cells.map(cell => Number(cell.dataset.value))"
     )

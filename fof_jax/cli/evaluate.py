@@ -98,9 +98,9 @@ def _grade(table: Path, checkpoint: Path | None, out: Path | None) -> tuple[str,
         raise ValueError(f"eval: {written} exists already. Pass another --out.")
     if out.exists() and not out.is_dir():
         raise ValueError(f"eval: {out} is a file. Pass a folder as --out.")
-    from fof_jax import external, trained
+    from fof_jax import external, loading
 
-    model = trained.load(checkpoint)
+    model = loading.load(checkpoint)
     cohort = external.read(table, model.classes)
     graded = external.predict(model, cohort, progress_to("graded", sys.stderr))
     out.mkdir(parents=True, exist_ok=True)

@@ -24,12 +24,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def run(flags: argparse.Namespace) -> int:
     """The flags to `inference.explain`; 0, unless no image could be read."""
     predict.refuse_file(flags.out)
-    from fof_jax import inference, trained
+    from fof_jax import inference, loading
     from fof_jax.data import listing
 
     asked = listing.find(flags.images, without=flags.out)
     faults = inference.explain(
-        trained.load(flags.checkpoint),
+        loading.load(flags.checkpoint),
         asked,
         flags.out,
         target=flags.target,

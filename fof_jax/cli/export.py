@@ -80,10 +80,10 @@ def _release(flags: argparse.Namespace) -> str:
 
 
 def _stablehlo(flags: argparse.Namespace) -> str:
-    from fof_jax import exported, operating_points, trained
+    from fof_jax import exported, loading, operating_points
 
     points = operating_points.read(flags.thresholds) if flags.thresholds else ()
-    model = trained.load(flags.checkpoint)
+    model = loading.load(flags.checkpoint)
     exported.write(flags.out, model, thresholds=points)
     size = flags.out.stat().st_size / 2**20
     return (

@@ -62,7 +62,7 @@ def _micrometres(text: str) -> float:
 def run(flags: argparse.Namespace) -> int:
     """The flags to `inference.predict`; 0, unless no image could be read."""
     refuse_file(flags.out)
-    from fof_jax import inference, slides, trained
+    from fof_jax import inference, loading, slides, trained
     from fof_jax.data import listing
 
     def slide(model: trained.Model, path: Path) -> slides.SlideGrades:
@@ -75,7 +75,7 @@ def run(flags: argparse.Namespace) -> int:
         )
 
     asked = listing.find(flags.images, without=flags.out)
-    model = trained.load(flags.checkpoint)
+    model = loading.load(flags.checkpoint)
     table = inference.predict(
         model,
         asked,

@@ -1,10 +1,12 @@
 """A web page on this machine: drop an image, see its grade and where the model looked.
 
 python launch.py serve --checkpoint=runs/phantom
+python launch.py serve --checkpoint=model.fof --port=8080
 
-Then open http://127.0.0.1:8000. Only this machine can reach the page; with another
-`--host` everybody can who reaches that address, and there is no password. Research use
-only; not for diagnosis.
+A run (its folds are averaged), one fold of it, or a file of `export --to=stablehlo`,
+which gives grades without the map. Then open http://127.0.0.1:8000. Only this machine
+can reach the page; with another `--host` everybody can who reaches that address, and
+there is no password. Research use only; not for diagnosis.
 """
 
 import argparse
@@ -20,8 +22,12 @@ LOOPBACK = ("127.0.0.1", "localhost")
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """--checkpoint, --host, --port."""
     parser.add_argument("--checkpoint", type=Path, required=True, metavar="PATH")
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="default 127.0.0.1: this machine alone"
+    )
+    parser.add_argument(
+        "--port", type=int, default=8000, help="default 8000; 0 takes a free one"
+    )
 
 
 def run(flags: argparse.Namespace) -> int:
@@ -39,12 +45,13 @@ def _serve(flags: argparse.Namespace, bound: socket.socket) -> int:
     import numpy as np
     import uvicorn
 
-    from fof_jax import trained
+    from fof_jax import loading
     from fof_jax.serve import app
 
-    model = trained.load(flags.checkpoint)
-    side = model.image_size
-    model.explain(np.zeros((side, side, 3), np.uint8))  # compiles before anybody waits
+    model = loading.load(flags.checkpoint)
+    blank = np.zeros((model.image_size, model.image_size, 3), np.uint8)
+    # Compiles before anybody waits.
+    model.explain(blank) if model.explains else model.predict([blank])
     alone = flags.host in LOOPBACK
     if not alone:
         print(

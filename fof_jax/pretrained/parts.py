@@ -3,7 +3,7 @@
 import dataclasses
 from pathlib import Path
 
-from fof_jax import trained, vit, weights
+from fof_jax import loading, vit, weights
 from fof_jax.shapes import Params
 
 
@@ -45,7 +45,7 @@ def read(folder: Path) -> Parts:
             class_token=said["class_token"],
         )
         return Parts(alone, weights.read(folder).params["encoder"], None, (), True)
-    model = trained.load(folder)
+    model = loading.load(folder)
     if len(model.folds) > 1:
         raise ValueError(
             f"export: {folder} is a run of {len(model.folds)} folds, each a model. "

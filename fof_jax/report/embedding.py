@@ -207,7 +207,7 @@ def _together(embedded: Sequence[Embedded], folder: Path) -> None:
     names = [labels.name for labels in embedded[0].labels]
     rows, columns = len(embedded), len(names)
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(2.6 * columns, 2.8 * rows), layout="constrained")
+        figure = Figure(figsize=(2.6 * columns, 3.4 * rows), layout="constrained")
         panels = figure.subplots(rows, columns, squeeze=False)
         for row, one in zip(panels, embedded, strict=True):
             for axes, name in zip(row, names, strict=True):
@@ -218,7 +218,9 @@ def _together(embedded: Sequence[Embedded], folder: Path) -> None:
                 _scatter(axes, one, labels)
                 axes.set(xlabel="", ylabel="")
                 axes.set_title(f"{wrapped(labels.name, 20, 1)}\n{_figure(one, labels)}")
-                axes.legend(fontsize=7)
+                axes.legend(  # below: inside it would cover points
+                    fontsize=8, ncols=2, loc="upper center", bbox_to_anchor=(0.5, 0)
+                )
             row[0].set_ylabel(wrapped(one.run, 20, 1))
         finish(figure, name="tsne_all", title="t-SNE", caption="", folder=folder)
 

@@ -61,7 +61,7 @@ def figure(found: dict[str, Any], folder: Path) -> Drawn:
         for i, (label, one) in enumerate(found.get("classes", {}).items()):
             known = [k for k, name in enumerate(names) if one.get(name) is not None]
             axes.plot(
-                [one[names[k]] for k in known],
+                [100 * one[names[k]] for k in known],
                 known,
                 color=SERIES[i % len(SERIES)],
                 marker=MARKERS[i % len(MARKERS)],
@@ -71,9 +71,9 @@ def figure(found: dict[str, Any], folder: Path) -> Drawn:
                 label=wrapped(label, 18, 1),
             )
         axes.errorbar(
-            [found["mean"][name] for name in names],
+            [100 * found["mean"][name] for name in names],
             range(len(names)),
-            xerr=[found["std"].get(name) or 0.0 for name in names],
+            xerr=[100 * (found["std"].get(name) or 0.0) for name in names],
             color=MUTED,
             marker="|",
             markersize=16,
@@ -83,7 +83,8 @@ def figure(found: dict[str, Any], folder: Path) -> Drawn:
         )
         axes.set_yticks(range(len(names)), [NAMES.get(n, n) for n in names])
         axes.invert_yaxis()
-        axes.set(xlabel="share (0 to 1)")
+        axes.set(xlabel="share or area, %")
+        axes.set_xlim(left=0)
         legend_below(sheet, axes, columns=2)
         return finish(
             sheet,

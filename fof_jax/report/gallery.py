@@ -146,5 +146,7 @@ def draw(shown: Sequence[Case], folder: Path) -> None:
                 fontsize=8,
             )
         scale = ScalarMappable(cmap=COLOURS)  # 0 to 1
-        figure.colorbar(scale, ax=grid, label="A (no unit)", shrink=0.5, aspect=40)
+        bar = figure.colorbar(scale, ax=grid, shrink=0.5, aspect=40)
+        bar.set_label("A (0 none, 1 most)", fontsize=8)
+        bar.ax.tick_params(labelsize=8)
         finish(figure, name="gallery", title="Gallery", caption="", folder=folder)

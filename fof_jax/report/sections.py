@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from fof_jax import trained
+from fof_jax import loading
 from fof_jax.data.store import Store
 from fof_jax.report import curves, embedding, focus, gallery, tables, tested, training
 from fof_jax.report.figures import Drawn
@@ -263,7 +263,7 @@ def _card(run: Run) -> Section:
     """The file in the workdir, or what an export of the run would say."""
     try:
         with tested.of_this_version():
-            text = run.model_card or trained.load(run.workdir).card
+            text = run.model_card or loading.load(run.workdir).card
     except ValueError as error:
         return Section("card", "Model card", (f"Left out: {_sentence(error)}",))
     return Section("card", "Model card", verbatim=text)

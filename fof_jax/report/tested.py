@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 from ml_collections import ConfigDict
 
-from fof_jax import trained
+from fof_jax import loading, trained
 from fof_jax.data import images
 from fof_jax.data.store import Store
 from fof_jax.report.run import Run
@@ -91,7 +91,7 @@ def open_fold(
             "table than the run"
         )
     with of_this_version():
-        model = trained.load(folder)
+        model = loading.load(folder)
     position = {name: i for i, name in enumerate(data.images)}
     names = run.splits["folds"][chosen]["test"]["images"]
     return Tested(

@@ -11,6 +11,7 @@ from fof_jax.report.figures import (
     finish,
     legend_below,
     new,
+    wrapped,
 )
 from fof_jax.report.run import Run
 
@@ -25,8 +26,8 @@ MEANINGS = {
     "frl": ("Focus consistency, L_FRL", "nats"),
     "mca": ("Alignment with biomarkers, L_MCA", "nats"),
     "kept": ("Patches that M keeps", "share"),
-    "learning_rate": ("Learning rate", "rate"),
-    "grad_norm": ("Norm of the gradient", "norm"),
+    "learning_rate": ("Learning rate", "no unit"),
+    "grad_norm": ("Norm of the gradient", "no unit"),
     "test_accuracy": ("Accuracy on the test fold", "share"),
 }
 
@@ -46,7 +47,7 @@ def curves(run: Run, folder: Path) -> list[Drawn]:
 
 
 def _curve(run: Run, name: str, folder: Path) -> Drawn:
-    title, unit = MEANINGS.get(name, (name.replace("_", " "), "value"))
+    title, unit = MEANINGS.get(name, (name.replace("_", " "), "no unit"))
     with new(height=3.2) as (figure, axes):
         for fold in run.folds:
             epochs, values = series(fold.history, name)
@@ -61,7 +62,7 @@ def _curve(run: Run, name: str, folder: Path) -> Drawn:
                     markersize=4,
                     label=str(fold.number),
                 )
-        axes.set(xlabel="epoch", ylabel=unit)
+        axes.set(xlabel="epoch", ylabel=f"{wrapped(title)}\n({unit})")
         axes.ticklabel_format(axis="y", style="plain", useOffset=False)
         legend_below(figure, axes, columns=5, title="fold")
         return finish(

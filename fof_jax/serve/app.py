@@ -22,11 +22,13 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from fof_jax import pictures
+from fof_jax.answers import Focus
 from fof_jax.data import images
-from fof_jax.trained import Focus, Model
+from fof_jax.trained import Model
 
 MAX_BYTES = 64 * 2**20
-MAX_PIXELS = 64 * 10**6  # 8000 x 8000: a minute on a slow machine
+MAX_PIXELS = 25 * 10**6  # 5000 x 5000
+MAX_TILES = 64  # of the model's size, side by side: minutes on a slow machine
 BODY_SECONDS = 60  # in which a file has to arrive
 WAITING = 8  # requests that may wait for the one that is computed
 _SIDE = 1024  # of the pictures that are sent back, pixels at most
@@ -60,19 +62,21 @@ def application(
     *,
     hosts: Sequence[str],
     max_bytes: int = MAX_BYTES,
-    max_pixels: int = MAX_PIXELS,
+    max_pixels: int | None = None,
     waiting: int = WAITING,
 ) -> Starlette:
     """The web application.
 
     Args:
-      model: of `trained.load`.
+      model: of `loading.load`.
       hosts: names under which the page may be asked for; another is refused, so that
         a foreign page cannot have its own name resolve to this machine.
       max_bytes: of an image file.
-      max_pixels: of an image, read from its head before it is decoded.
+      max_pixels: of an image, read from its head before it is decoded; None takes
+        `pixel_limit`.
       waiting: images that may wait; more are told to come again.
     """
+    most = pixel_limit(model) if max_pixels is None else max_pixels
     turn = asyncio.Lock()  # one image at a time: the model fills the machine
     queued = 0
 
@@ -86,9 +90,7 @@ def application(
             queued += 1
             try:
                 async with turn:
-                    found = await run_in_threadpool(
-                        answer, model, body, target, max_pixels
-                    )
+                    found = await run_in_threadpool(answer, model, body, target, most)
             finally:
                 queued -= 1
         except Refused as refused:
@@ -101,7 +103,7 @@ def application(
         return JSONResponse(found, headers=_HEADERS)
 
     async def about(request: Request) -> Response:
-        return JSONResponse(describe(model, max_bytes, max_pixels), headers=_HEADERS)
+        return JSONResponse(describe(model, max_bytes, most), headers=_HEADERS)
 
     def file(name: str) -> Any:
         async def send(request: Request) -> Response:
@@ -121,6 +123,12 @@ def application(
     )
 
 
+def pixel_limit(model: Model) -> int:
+    """How many pixels an image may have, so that it is graded in a while."""
+    side = max(model.image_size, *(model.sides or ()))
+    return min(MAX_PIXELS, MAX_TILES * side**2)
+
+
 def describe(model: Model, max_bytes: int, max_pixels: int) -> dict[str, Any]:
     """What the page says of its model."""
     return {
@@ -131,6 +139,7 @@ def describe(model: Model, max_bytes: int, max_pixels: int) -> dict[str, Any]:
         "data": model.config.data.name,
         "image_size": model.image_size,
         "card": model.card,
+        "explains": model.explains,
         "max_bytes": max_bytes,
         "max_pixels": max_pixels,
     }
@@ -141,22 +150,33 @@ def answer(
 ) -> dict[str, Any]:
     """Grades one image.
 
+    Returns:
+      classes, prob, spread, pred; with a model that explains also target, kept (share
+      of the patches) and the pictures.
+
     Raises:
       Refused: it is no image, too large, or the class does not exist.
     """
+    seen: dict[str, Any] = {}
     try:
         model.index(target)
-        focus = model.explain(decode(body, max_pixels), target)
+        pixels = decode(body, max_pixels)
+        if model.explains:
+            focus = model.explain(pixels, target)
+            prob, spread = focus.prob, focus.spread
+            seen = {"target": focus.target, "kept": float(focus.keep.mean())}
+            seen |= _pictures(focus)
+        else:
+            grades = model.predict([pixels])
+            prob, spread = grades.prob[0], grades.spread[0]
     except ValueError as fault:
         raise Refused(422, str(fault)) from None
     return {
         "classes": list(model.classes),
-        "prob": focus.prob.tolist(),
-        "spread": focus.spread.tolist(),
-        "pred": model.classes[int(focus.prob.argmax())],
-        "target": focus.target,
-        "kept": float(focus.keep.mean()),
-        **_pictures(focus),
+        "prob": prob.tolist(),
+        "spread": spread.tolist(),
+        "pred": model.classes[int(prob.argmax())],
+        **seen,
     }
 
 

@@ -2,6 +2,8 @@
 const at = (id) => document.getElementById(id);
 let chosen = null; // the file whose grade is shown
 let asked = 0; // of several requests the last one counts
+let limit = Infinity; // bytes of a file
+const pause = (seconds) => new Promise((done) => setTimeout(done, 1000 * seconds));
 
 function say(text, fault = false) {
   at("status").textContent = text;
@@ -12,8 +14,18 @@ async function grade(file, target = "") {
   const mine = ++asked;
   say(`Grading ${file.name} …`);
   try {
+    if (file.size > limit) {
+      throw new Error(`more than ${limit.toLocaleString("en")} bytes; choose a smaller file`);
+    }
     const query = target ? `?target=${encodeURIComponent(target)}` : "";
-    const answer = await fetch(`grade${query}`, { method: "POST", body: file });
+    const send = () => fetch(`grade${query}`, { method: "POST", body: file });
+    let answer = await send();
+    for (let tries = 0; answer.status === 503 && tries < 10; tries++) {
+      say(`${file.name}: waiting for others' images …`);
+      await pause(Number(answer.headers.get("Retry-After")) || 2);
+      if (mine !== asked) return;
+      answer = await send();
+    }
     const found = await answer.json().catch(() => ({ error: answer.statusText }));
     if (mine !== asked) return;
     if (!answer.ok) throw new Error(found.error || answer.statusText);
@@ -45,13 +57,14 @@ function show(file, found) {
     row.append(head, figure, cell);
     return row;
   }));
+  at("result").hidden = false;
+  if (!found.overlay) return; // no gradients
   at("target").value = found.target;
   at("overlay").src = found.overlay;
   at("overlay").alt = `Where the model sees evidence for ${found.target}`;
   at("patches").src = found.patches;
   at("patches").alt = `Patches that M keeps for ${found.target}`;
   at("kept").textContent = `Patches that M keeps, Eq. (2): ${(100 * found.kept).toFixed(1)}%`;
-  at("result").hidden = false;
 }
 
 at("file").addEventListener("change", (event) => {
@@ -74,5 +87,10 @@ fetch("about").then((answer) => answer.json()).then((model) => {
   at("model").textContent =
     `${model.method}, ${model.encoder} at ${model.image_size} px, ${folds} trained on ${model.data}`;
   at("card").textContent = model.card;
+  limit = model.max_bytes;
+  at("limits").textContent =
+    `PNG, JPEG or TIFF, 8 bits a channel, up to ${model.max_pixels.toLocaleString("en")} pixels`;
+  at("focus").hidden = !model.explains;
+  at("blind").hidden = model.explains;
   at("target").replaceChildren(...model.classes.map((name) => new Option(name, name)));
 }).catch(() => say("The server does not answer.", true));
