@@ -55,6 +55,45 @@ def write(folder, tensors, config=None, form="safetensors"):
     return path
 
 
+def as_augreg(tensors, heads):
+    """timm's names to the published ones of AugReg's .npz, written out by hand."""
+    width = tensors["cls_token"].shape[-1]
+    d = width // heads
+    out = {
+        "cls": tensors["cls_token"],
+        "embedding/kernel": tensors["patch_embed.proj.weight"].transpose(2, 3, 1, 0),
+        "embedding/bias": tensors["patch_embed.proj.bias"],
+        "Transformer/posembed_input/pos_embedding": tensors["pos_embed"],
+        "Transformer/encoder_norm/scale": tensors["norm.weight"],
+        "Transformer/encoder_norm/bias": tensors["norm.bias"],
+        "head/kernel": tensors["head.weight"].T,
+        "head/bias": tensors["head.bias"],
+    }
+    depth = sum(name.endswith("norm1.bias") for name in tensors)
+    for n in range(depth):
+        at, to = f"blocks.{n}", f"Transformer/encoderblock_{n}"
+        attention = f"{to}/MultiHeadDotProductAttention_1"
+        for ours, theirs in (("norm1", "LayerNorm_0"), ("norm2", "LayerNorm_2")):
+            out[f"{to}/{theirs}/scale"] = tensors[f"{at}.{ours}.weight"]
+            out[f"{to}/{theirs}/bias"] = tensors[f"{at}.{ours}.bias"]
+        qkv = tensors[f"{at}.attn.qkv.weight"].reshape(3, heads, d, width)
+        bias = tensors[f"{at}.attn.qkv.bias"].reshape(3, heads, d)
+        for i, one in enumerate(("query", "key", "value")):
+            out[f"{attention}/{one}/kernel"] = qkv[i].transpose(2, 0, 1)
+            out[f"{attention}/{one}/bias"] = bias[i]
+        proj = tensors[f"{at}.attn.proj.weight"]
+        out[f"{attention}/out/kernel"] = proj.reshape(width, heads, d).transpose(
+            1, 2, 0
+        )
+        out[f"{attention}/out/bias"] = tensors[f"{at}.attn.proj.bias"]
+        for ours, theirs in (("fc1", "Dense_0"), ("fc2", "Dense_1")):
+            out[f"{to}/MlpBlock_3/{theirs}/kernel"] = tensors[
+                f"{at}.mlp.{ours}.weight"
+            ].T
+            out[f"{to}/MlpBlock_3/{theirs}/bias"] = tensors[f"{at}.mlp.{ours}.bias"]
+    return out
+
+
 def read(z, case, folder):
     """A recorded case, through a file."""
     if case in HF:

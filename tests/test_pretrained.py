@@ -101,46 +101,8 @@ def test_resizing_to_the_same_grid_changes_nothing(z):
         position.resize(table, grid=(4, 6), to=(2, 2), method="nearest")
 
 
-def as_augreg(tensors, heads):
-    """timm's names to the published ones of AugReg's .npz, written out by hand."""
-    width = tensors["cls_token"].shape[-1]
-    d = width // heads
-    out = {
-        "cls": tensors["cls_token"],
-        "embedding/kernel": tensors["patch_embed.proj.weight"].transpose(2, 3, 1, 0),
-        "embedding/bias": tensors["patch_embed.proj.bias"],
-        "Transformer/posembed_input/pos_embedding": tensors["pos_embed"],
-        "Transformer/encoder_norm/scale": tensors["norm.weight"],
-        "Transformer/encoder_norm/bias": tensors["norm.bias"],
-        "head/kernel": tensors["head.weight"].T,
-        "head/bias": tensors["head.bias"],
-    }
-    for n in range(2):
-        at, to = f"blocks.{n}", f"Transformer/encoderblock_{n}"
-        attention = f"{to}/MultiHeadDotProductAttention_1"
-        for ours, theirs in (("norm1", "LayerNorm_0"), ("norm2", "LayerNorm_2")):
-            out[f"{to}/{theirs}/scale"] = tensors[f"{at}.{ours}.weight"]
-            out[f"{to}/{theirs}/bias"] = tensors[f"{at}.{ours}.bias"]
-        qkv = tensors[f"{at}.attn.qkv.weight"].reshape(3, heads, d, width)
-        bias = tensors[f"{at}.attn.qkv.bias"].reshape(3, heads, d)
-        for i, one in enumerate(("query", "key", "value")):
-            out[f"{attention}/{one}/kernel"] = qkv[i].transpose(2, 0, 1)
-            out[f"{attention}/{one}/bias"] = bias[i]
-        proj = tensors[f"{at}.attn.proj.weight"]
-        out[f"{attention}/out/kernel"] = proj.reshape(width, heads, d).transpose(
-            1, 2, 0
-        )
-        out[f"{attention}/out/bias"] = tensors[f"{at}.attn.proj.bias"]
-        for ours, theirs in (("fc1", "Dense_0"), ("fc2", "Dense_1")):
-            out[f"{to}/MlpBlock_3/{theirs}/kernel"] = tensors[
-                f"{at}.mlp.{ours}.weight"
-            ].T
-            out[f"{to}/MlpBlock_3/{theirs}/bias"] = tensors[f"{at}.mlp.{ours}.bias"]
-    return out
-
-
 def test_augreg_is_timm_in_other_names(z, tmp_path):
-    theirs = as_augreg(encoder_files.tensors_of(z, "timm_plain"), heads=3)
+    theirs = encoder_files.as_augreg(encoder_files.tensors_of(z, "timm_plain"), heads=3)
     path = encoder_files.write(tmp_path / "npz", theirs, form="npz")
     got = source.encoder(files.read(path), "augreg", image_size=(16, 16))
     want = encoder_files.read(z, "timm_plain", tmp_path)

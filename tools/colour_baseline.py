@@ -10,12 +10,10 @@ import argparse
 import json
 from pathlib import Path
 
+import logistic
 import numpy as np
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
-from fof_jax import metrics, predictions, results_table
+from fof_jax import metrics, results_table
 from fof_jax.data import splits, store
 
 
@@ -28,24 +26,10 @@ def main(store_folder: Path, workdir: Path) -> None:
     features = np.array(
         [[*p.mean(axis=(0, 1)), *p.std(axis=(0, 1))] for p in pixels]
     )  # [n, 6]
-    tested = []
-    for k, (train, test) in enumerate(folds.folds):
-        model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-        model.fit(features[train], data.grades[train])
-        tested.append(
-            predictions.Predictions(
-                patient=tuple(data.patients[i] for i in test),
-                image=tuple(data.images[i] for i in test),
-                fold=np.full(len(test), k),
-                y=data.grades[test],
-                prob=model.predict_proba(features[test]),
-                error=("",) * len(test),
-            )
-        )
-    results = metrics.summarise(predictions.join(tested))
+    tested = logistic.predict(features, data, folds)
     print(
         results_table.format_table(
-            results,
+            metrics.summarise(tested),
             unit="region",
             scheme=folds.scheme,
             caption="Colour alone (mean and deviation of RGB, logistic regression)",

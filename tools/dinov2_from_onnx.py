@@ -95,8 +95,7 @@ def compare(model: onnx.ModelProto, folder: Path, images: list[Path]) -> None:
     import onnxruntime
     from PIL import Image
 
-    from fof_jax import vit, weights
-    from fof_jax.pretrained import position
+    from fof_jax.pretrained import parts
 
     last = next(n.output[0] for n in model.graph.node if BACKBONE + LAST in n.input)
     model.graph.output.append(onnx.ValueInfoProto(name=last))
@@ -112,19 +111,7 @@ def compare(model: onnx.ModelProto, folder: Path, images: list[Path]) -> None:
     name = session.get_inputs()[0].name
     want = session.run([last], {name: x.transpose(0, 3, 1, 2)})[0]
 
-    said = weights.about(folder)["encoder"]
-    size, patch = vit.variant(said["variant"])
-    encoder = vit.ViT(
-        size=size,
-        patch=patch,
-        image_size=(SIDE, SIDE),
-        layer_norm_eps=said["layer_norm_eps"],
-        class_token=True,
-    )
-    params = weights.read(folder).params["encoder"]
-    params["position"] = position.resize(
-        params["position"], grid=said["grid"], to=encoder.grid, method="bicubic"
-    )
+    encoder, params = parts.imported(folder, image_size=(SIDE, SIDE))
     got = np.asarray(encoder.apply({"params": params}, x))
     error = np.abs(got - want).max(axis=(1, 2)) / np.abs(want).max()
     for path, one in zip(images, error, strict=True):

@@ -37,7 +37,6 @@ class Names:
     left_out: tuple[str, ...] = ()
 
 
-_HF_QKV = tuple(f"attention.attention.{n}" for n in ("query", "key", "value"))
 HF_VIT = Names(
     embedding="embeddings.patch_embeddings.projection",
     norm="layernorm",
@@ -45,7 +44,7 @@ HF_VIT = Names(
     class_token="embeddings.cls_token",
     registers="",
     block="encoder.layer.{}",
-    qkv=_HF_QKV,
+    qkv=tuple(f"attention.attention.{n}" for n in ("query", "key", "value")),
     out="attention.output.dense",
     mlp_in="intermediate.dense",
     mlp_out="output.dense",
@@ -53,15 +52,9 @@ HF_VIT = Names(
     norm_mlp="layernorm_after",
     left_out=("embeddings.mask_token", "pooler.", "classifier."),
 )
-HF_DINOV2 = Names(
-    embedding="embeddings.patch_embeddings.projection",
-    norm="layernorm",
-    position="embeddings.position_embeddings",
-    class_token="embeddings.cls_token",
+HF_DINOV2 = dataclasses.replace(
+    HF_VIT,
     registers="embeddings.register_tokens",
-    block="encoder.layer.{}",
-    qkv=_HF_QKV,
-    out="attention.output.dense",
     mlp_in="mlp.fc1",
     mlp_out="mlp.fc2",
     norm_attention="norm1",

@@ -3,7 +3,10 @@
 import dataclasses
 from pathlib import Path
 
+import numpy as np
+
 from fof_jax import loading, vit, weights
+from fof_jax.pretrained import position
 from fof_jax.shapes import Params
 
 
@@ -33,18 +36,8 @@ def read(folder: Path) -> Parts:
       ValueError: it is none of these, or several folds, or its method does not
         classify what its encoder pools.
     """
-    about = weights.about(folder)
-    if about.get("method") == "encoder":
-        said = about["encoder"]
-        size, patch = vit.variant(said["variant"])
-        alone = vit.ViT(
-            size=size,
-            patch=patch,
-            image_size=tuple(said["image_size"]),
-            layer_norm_eps=said["layer_norm_eps"],
-            class_token=said["class_token"],
-        )
-        return Parts(alone, weights.read(folder).params["encoder"], None, (), True)
+    if weights.about(folder).get("method") == "encoder":
+        return Parts(*imported(folder), head=None, classes=(), color=True)
     model = loading.load(folder)
     if len(model.folds) > 1:
         raise ValueError(
@@ -65,3 +58,35 @@ def read(folder: Path) -> Parts:
         classes=tuple(str(name) for name in model.classes),
         color=model.config.data.color,
     )
+
+
+def imported(
+    folder: Path, *, image_size: tuple[int, int] | None = None
+) -> tuple[vit.ViT, Params]:
+    """An encoder that `import` made, its class token kept, and its parameters.
+
+    Args:
+      folder: what `import` made.
+      image_size: H, W; the position embedding is resized (bicubic). None takes the
+        size that the encoder was trained at.
+
+    Raises:
+      ValueError: a side is no multiple of the patch.
+    """
+    said = weights.about(folder)["encoder"]
+    size, patch = vit.variant(said["variant"])
+    encoder = vit.ViT(
+        size=size,
+        patch=patch,
+        image_size=image_size or tuple(said["image_size"]),
+        layer_norm_eps=said["layer_norm_eps"],
+        class_token=said["class_token"],
+    )
+    params = weights.read(folder).params["encoder"]
+    table = position.resize(
+        np.asarray(params["position"]),
+        grid=tuple(said["grid"]),
+        to=encoder.grid,
+        method="bicubic",
+    )
+    return encoder, {**params, "position": table}

@@ -1,0 +1,36 @@
+"""Logistic regression on features, fold by fold; for the tools beside it."""
+
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from fof_jax import predictions
+from fof_jax.data import splits, store
+
+
+def predict(
+    features: np.ndarray, data: store.Store, folds: splits.Splits
+) -> predictions.Predictions:
+    """Of every image, by the fold that has not seen it.
+
+    Args:
+      features: [n, D], standardised here by each training set.
+      data: n images with their grades.
+      folds: of them.
+    """
+    tested = []
+    for k, (train, test) in enumerate(folds.folds):
+        model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
+        model.fit(features[train], data.grades[train])
+        tested.append(
+            predictions.Predictions(
+                patient=tuple(data.patients[i] for i in test),
+                image=tuple(data.images[i] for i in test),
+                fold=np.full(len(test), k),
+                y=data.grades[test],
+                prob=model.predict_proba(features[test]),
+                error=("",) * len(test),
+            )
+        )
+    return predictions.join(tested)

@@ -1,0 +1,117 @@
+"""Records what timm's own models compute at real sizes, for tests that lack timm.
+
+    pip install torch timm
+    python tools/record_timm.py tests/golden/timm.npz
+
+Weights and images are drawn from a seed by NumPy, here and in the tests, so that the
+recording needs names, shapes and a checksum of them, config.json as timm writes it, and
+some values of the residual stream after every block. timm pulls torchvision, which may
+replace torch: use an environment of its own.
+"""
+
+import hashlib
+import json
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+# name: (timm's model, or None for its class, arguments)
+CASES = {
+    "Ti/16": ("vit_tiny_patch16_224", {}),
+    "S/16": ("vit_small_patch16_224", {}),
+    "DINOv2-S/14": ("vit_small_patch14_dinov2", {"img_size": 112}),
+    "DINOv2-S+reg/14": ("vit_small_patch14_reg4_dinov2", {"img_size": 98}),
+    "odd": (
+        None,
+        {"img_size": (35, 50), "patch_size": 5, "embed_dim": 60, "depth": 3,
+         "num_heads": 5, "mlp_ratio": 77 / 60},
+    ),
+}  # fmt: skip
+STRIDE = 97  # prime: every channel and every token has its turn
+
+
+def draw(
+    shapes: Mapping[str, Sequence[int]], image_size: Sequence[int]
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Weights by timm's names, and an image [1, 3, H, W]; the same ones everywhere."""
+    rng = np.random.default_rng(9)
+
+    def normal(shape: Sequence[int]) -> np.ndarray:
+        return rng.standard_normal(shape, np.float32)
+
+    image = normal((1, 3, *image_size))
+    weights = {}
+    for name, shape in shapes.items():
+        around = 1 if "norm" in name and name.endswith("weight") else 0
+        width = shape[-1] if len(shape) > 1 else 25
+        weights[name] = around + normal(shape) / np.float32(width**0.5)
+    return weights, image
+
+
+def checksum(weights: Mapping[str, np.ndarray], image: np.ndarray) -> str:
+    """SHA-256 of every number that was drawn."""
+    digest = hashlib.sha256(image.tobytes())
+    for array in weights.values():
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def main(out: Path) -> None:
+    """Writes the recording."""
+    import timm
+    import torch
+
+    record = {
+        "made_with": np.array(f"torch {torch.__version__}, timm {timm.__version__}")
+    }
+    with torch.no_grad():
+        for case in CASES:
+            record |= {f"{case}/{key}": a for key, a in _run(case).items()}
+    np.savez_compressed(out, **record)
+    print(f"{out}: {out.stat().st_size / 1e3:.0f} kB, {record['made_with']}")
+
+
+def _run(case: str) -> dict[str, np.ndarray]:
+    import timm
+    import torch
+    from timm.models.vision_transformer import VisionTransformer
+
+    name, arguments = CASES[case]
+    model = (
+        timm.create_model(name, **arguments) if name else VisionTransformer(**arguments)
+    ).eval()
+    shapes = {n: list(t.shape) for n, t in model.state_dict().items()}
+    weights, image = draw(shapes, model.patch_embed.img_size)
+    model.load_state_dict({n: torch.from_numpy(a) for n, a in weights.items()})
+    x = model._pos_embed(model.patch_embed(torch.from_numpy(image)))
+    streams = [x]
+    for block in model.blocks:
+        streams.append(x := block(x))
+    streams.append(model.forward_features(torch.from_numpy(image)))
+    arrays = [stream.numpy() for stream in streams]
+    return {
+        "shapes": np.array(json.dumps(shapes)),
+        "image_size": np.array(model.patch_embed.img_size),
+        "checksum": np.array(checksum(weights, image)),
+        "config": np.array(_config(model) if name else ""),
+        "shape": np.array(arrays[0].shape),
+        "streams": np.stack([a.ravel()[::STRIDE] for a in arrays]),
+        "max": np.array([np.abs(a).max() for a in arrays]),
+    }
+
+
+def _config(model: object) -> str:
+    import timm.models
+
+    with tempfile.TemporaryDirectory() as folder:
+        timm.models.save_for_hf(model, folder)
+        return Path(folder, "config.json").read_text()
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python tools/record_timm.py OUT.npz")
+    main(Path(sys.argv[1]))
