@@ -4,11 +4,10 @@
     python launch.py --config=configs/phantom.py:study-wo_frl
     python launch.py --config=configs/phantom.py:large
 
-Hardware: two CPU cores (AMD EPYC, Zen 4), JAX 0.10.2. Time of the first run: 12 min,
-drawing and compiling included, while other programs took half of both cores (load 4);
-it took 11 min 44 s of CPU time. Result of 2026-11-24, five folds by patient, per
-region: micro AUC 80.59 ± 2.67, AP 68.09 ± 4.72, accuracy 63.40 ± 2.02, kappa 45.10 ±
-3.03.
+Hardware: two CPU cores (AMD EPYC, Zen 4) with nothing else running, JAX 0.10.2. Time of
+the first run: 8 min 12 s, drawing and compiling included. Result of 2026-11-24, five
+folds by patient, per region: micro AUC 80.59 ± 2.67, AP 68.09 ± 4.72, accuracy 63.40 ±
+2.02, kappa 45.10 ± 3.03.
 
 A size, `study` or `large`, and a row, as in gbmlgg.py or `release` for the authors'
 code (gbmlgg_release.py); either or both, joined by a dash:
