@@ -61,12 +61,8 @@ def difference(
     Raises:
       ValueError: no pair, or a pair whose regions differ.
     """
-    theirs = {(c["seed"], c["fold"]): c for c in others}
-    pairs = [
-        (c, theirs[c["seed"], c["fold"]])
-        for c in ours
-        if (c["seed"], c["fold"]) in theirs
-    ]
+    theirs = {_at(c): c for c in others}
+    pairs = [(c, theirs[_at(c)]) for c in ours if _at(c) in theirs]
     if not pairs:
         raise ValueError("ablation: the two rows have no seed and fold in common.")
     plain, drawn = [], []
@@ -85,6 +81,10 @@ def difference(
         plain.append(both[0] - both[1])
     low, high = np.percentile(np.nanmean(drawn, axis=0), [2.5, 97.5])
     return float(np.mean(plain)), float(low), float(high)
+
+
+def _at(cell: Cell) -> tuple[int, int]:
+    return cell["seed"], cell["fold"]
 
 
 def patient_weights(cell: Cell, draws: int, *, seed: int) -> np.ndarray:
@@ -131,13 +131,14 @@ def table(folder: Path, rows: list[str]) -> str:
         "|---" * (len(columns) + 2) + "|",
     ]
     for row, own in by_row.items():
-        if row == first or not own or not by_row[first]:
+        pairs = {_at(c) for c in own} & {_at(c) for c in by_row[first]}
+        if row == first or not pairs:
             continue
         each = []
         for name in columns:
             middle, low, high = difference(own, by_row[first], name)
             each.append(f"{100 * middle:+.1f} ({100 * low:+.1f}, {100 * high:+.1f})")
-        lines.append(f"| {row} | {len(own)} | " + " | ".join(each) + " |")
+        lines.append(f"| {row} | {len(pairs)} | " + " | ".join(each) + " |")
     area = [r["area"] for c in cells for r in c["regions"] if r["area"] is not None]
     if area:
         lines += ["", f"Structures cover {100 * np.mean(area):.1f}% of these regions."]

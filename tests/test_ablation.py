@@ -41,15 +41,18 @@ def test_differences_are_paired_and_their_intervals_are_by_patient():
 
 
 def test_a_table_says_what_was_not_run(tmp_path):
-    for row, right in (("FoF", 32), ("baseline", 24)):
-        path = tmp_path / ablation.name_of(row, 42, 0)
-        cell = _cell(row, 42, 0, right, 0.5)
+    # The second cell of the baseline has no partner yet.
+    for row, fold, right in (("FoF", 0, 32), ("baseline", 0, 24), ("baseline", 1, 24)):
+        path = tmp_path / ablation.name_of(row, 42, fold)
+        cell = _cell(row, 42, fold, right, 0.5)
         names = cell["regions"][0]  # a file has columns
         columns = {name: [r[name] for r in cell["regions"]] for name in names}
         path.write_text(json.dumps(cell | {"regions": columns}))
     text = ablation_table.table(tmp_path, ["baseline", "FoF", "release"])
     assert "| release | 0 | not run" in text
     assert "| FoF | 1 |" in text
+    cells, pairs = (ln for ln in text.splitlines() if ln.startswith("| baseline |"))
+    assert (cells.split("|")[2].strip(), pairs.split("|")[2].strip()) == ("2", "1")
     assert "-20.0 (" in text
     assert "Structures cover 10.0%" in text
 
