@@ -146,12 +146,14 @@ def draw(found: list[dict[str, float]], path: Path, title: str) -> None:
     axes[2].plot(steps, [100 * f["kept"] for f in found], color="0.3")
     for ax, label in zip(
         axes,
-        ("term, unweighted", "norm of gradient x weight", "kept patches (%)"),
+        ("term, unweighted (nats)", "norm of gradient x weight", "kept patches (%)"),
         strict=True,
     ):
         ax.set(xlabel="step", ylabel=label)
-    axes[1].set_yscale("log")
-    axes[0].legend(frameon=False)
+    for ax in axes[:2]:
+        ax.set_yscale("log")
+    lines, labels = axes[0].get_legend_handles_labels()
+    fig.legend(lines, labels, loc="outside lower center", ncols=5, frameon=False)
     fig.suptitle(title)
     fig.savefig(path, dpi=110)
 
