@@ -49,7 +49,8 @@ def predict(
       model: of `loading.load`.
       asked: of `listing.find`.
       out: folder for predictions.csv, patients.csv and, below it, `PICTURES`.
-      pictures: whether each image gets a picture of its focus.
+      pictures: whether each image gets a picture of its focus, which only a model that
+        explains can draw, and each slide a map of its grades.
       progress: called with (done, of), of those that were not done before.
       job: what else tells this work from other work, such as the checkpoint.
       slide: how whole slides are graded.
@@ -107,8 +108,14 @@ def explain(
       What could not be read, a line an image.
 
     Raises:
-      ValueError: no such class; the folder holds something else.
+      ValueError: no such class, or a model without gradients; the folder holds
+        something else.
     """
+    if not model.explains:
+        raise ValueError(
+            "checkpoint: an exported file has no gradients, which Eq. (1) needs. Pass "
+            "the run's own folder as --checkpoint."
+        )
     model.index(target)
     faults = []
     named = {"verb": "explain", "target": str(target), **(job or {})}
@@ -159,7 +166,7 @@ def _graded(
     """A row an image, in order; with a picture each where a folder is given."""
     kinds = itertools.groupby(asked, key=lambda pair: slides.is_slide(pair[0].path))
     for is_slide, some in kinds:
-        if not is_slide and pictures is None:
+        if not is_slide and (pictures is None or not model.explains):
             yield from model.stream(one.path for one, _ in some)
             continue
         for one, stem in some:

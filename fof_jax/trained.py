@@ -184,7 +184,7 @@ class Model:
         )
 
     def see(self, picture: Picture) -> Seen:
-        """An image at the model's scale, and its tiles; see `seen.see`."""
+        """An image at the model's scale, and its tiles; see `seeing.see`."""
         return seeing.see(picture, self.config.data, self.sides)
 
     def _grades(self, seen: Sequence[Seen | str]) -> list[Grades]:

@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 import fof_jax
-from fof_jax import exported
+from fof_jax import exported, predictions
 from fof_jax.cli.main import main
 from fof_jax.data import store
 
@@ -110,6 +110,27 @@ def test_a_large_image_and_a_broken_one_are_taken_as_from_a_run(
         np.testing.assert_allclose(other.prob, one.prob, atol=1e-5)
         np.testing.assert_allclose(other.spread, one.spread, atol=1e-5)
         assert one.error == other.error
+
+
+def test_the_verbs_take_a_file(workdir, file, pictures, tmp_path, capsys):
+    """predict as a user types it, pictures and all that is the default; explain."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for i in range(3):
+        Image.fromarray(pictures[i]).save(folder / f"{i}.png")
+    tables = []
+    for name, checkpoint in (("run", workdir), ("file", file)):
+        words = [f"--checkpoint={checkpoint}", f"--images={folder}"]
+        assert main(["predict", *words, f"--out={tmp_path / name}"]) == 0
+        table = predictions.read_predictions(tmp_path / name / "predictions.csv")
+        assert table.error == ("", "", "")
+        tables.append(table.prob)
+    np.testing.assert_allclose(tables[1], tables[0], atol=1e-5)
+    assert "no pictures of the focus" in capsys.readouterr().err
+    assert not (tmp_path / "file" / "focus").exists()
+    assert main(["explain", *words, f"--out={tmp_path / 'maps'}"]) == 2
+    assert "no gradients" in capsys.readouterr().err
+    assert not (tmp_path / "maps").exists()
 
 
 def example(tmp_path, *words):

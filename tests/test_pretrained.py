@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import pytest
 
-from fof_jax.pretrained import augreg, files, names, position, source, tree
+from fof_jax.pretrained import augreg, files, names, parts, position, source, tree
 
 TOLERANCE = 1e-5  # of the largest number of an array
 
@@ -286,3 +286,8 @@ def test_a_folder_of_the_hub(z, tmp_path):
         files.read(tmp_path)
     with pytest.raises(ValueError, match="there is no such file"):
         files.read(tmp_path / "none")
+
+
+def test_a_folder_that_import_has_not_made_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="no imported encoder"):
+        parts.imported(tmp_path)

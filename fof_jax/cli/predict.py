@@ -2,8 +2,9 @@
 
 python launch.py predict --checkpoint=runs/phantom --images=folder --out=graded
 
-`--checkpoint` takes a run (its folds together, with their spread), one fold, or a step
-below its checkpoints. `--images` takes an image, a folder, or a CSV with a column
+`--checkpoint` takes a run (its folds together, with their spread), one fold, a step
+below its checkpoints, or a file of `export --to=stablehlo`, which gives no pictures of
+the focus. `--images` takes an image, a folder, or a CSV with a column
 `image` and perhaps `patient` and `grade`; whole slides (.svs, .ndpi, pyramidal .tif …)
 want the extra `slides`. Written to `--out`, a new folder: predictions.csv,
 patients.csv, and a picture an image below focus/. Interrupted, the same command goes
@@ -76,6 +77,8 @@ def run(flags: argparse.Namespace) -> int:
 
     asked = listing.find(flags.images, without=flags.out)
     model = loading.load(flags.checkpoint)
+    if not (model.explains or flags.no_pictures):
+        warn(["no pictures of the focus: an exported file has no gradients"])
     table = inference.predict(
         model,
         asked,

@@ -71,9 +71,14 @@ def imported(
         size that the encoder was trained at.
 
     Raises:
-      ValueError: a side is no multiple of the patch.
+      ValueError: a side is no multiple of the patch, or `import` has not made it.
     """
-    said = weights.about(folder)["encoder"]
+    about = weights.about(folder)
+    if about.get("method") != "encoder":
+        raise ValueError(
+            f"checkpoint: {folder} is no imported encoder. Pass what `import` has made."
+        )
+    said = about["encoder"]
     size, patch = vit.variant(said["variant"])
     encoder = vit.ViT(
         size=size,
