@@ -5,7 +5,6 @@ the recordings by 2%.
 """
 
 import functools
-import types
 from pathlib import Path
 
 import jax
@@ -16,17 +15,10 @@ import pytest
 from benchmarks import flops, program
 from fof_jax import attention, compilation, parallel, parity, vit
 from fof_jax.data import prefetch
+from fof_jax.recording import Recording
 from fof_jax.shapes import Variables
 
 GOLDEN = Path(__file__).parent / "golden"
-
-
-def use_encoder(monkeypatch, **options):
-    """Replays run on an encoder with these options."""
-    chosen = types.SimpleNamespace(
-        ViT=functools.partial(vit.ViT, **options), Size=vit.Size
-    )
-    monkeypatch.setattr(parity, "vit", chosen)
 
 
 def small_tiles(monkeypatch):
@@ -41,42 +33,21 @@ def test_recordings_replay_on_every_path_and_policy(monkeypatch, path, remat):
     implementation = "chunked" if path == "small tiles" else path
     if path == "small tiles":
         small_tiles(monkeypatch)
-    use_encoder(monkeypatch, implementation=implementation, remat=remat)
-    failed = [row for row in parity.replay(GOLDEN / "paper_a.npz") if not row.ok]
-    assert not failed
+    options = {"implementation": implementation, "remat": remat}
+    rows = parity.replay(GOLDEN / "paper_a.npz", **options)
+    assert not [row for row in rows if not row.ok]
 
 
 def first_loss(recording, **options):
-    number = recording.number
-    side = recording["batch0/image"].shape[2:]
-    encoder = vit.ViT(
-        size=vit.Size(*(int(number(n)) for n in ("hidden", "layers", "heads", "mlp"))),
-        patch=int(number("patch")),
-        image_size=tuple(side),
-        layer_norm_eps=number("layer_norm_eps"),
-        **options,
-    )
-    method = parity.objective.build(
-        encoder=encoder,
-        num_classes=int(number("num_classes")),
-        num_biomarkers=recording["batch0/biomarkers"].shape[1],
-        cam_block=parity.CAM_BLOCK,
-        theta=number("theta"),
-        tau=number("tau"),
-        lambda_frl=number("lambda_frl"),
-        lambda_mca=number("lambda_mca"),
-        mca_normalize_positives=False,
-        frl=True,
-    )
-    variables = Variables(params=parity._params(recording, method), state={})
+    method = recording.method(**options)
+    variables = Variables(params=recording.params(method), state={})
     loss = functools.partial(method.loss, gather=lambda a: a)
-    batch = parity._batch(recording, 0)
-    return float(jax.jit(loss)(variables, batch, jax.random.key(0))[0])
+    return float(jax.jit(loss)(variables, recording.batch(0), jax.random.key(0))[0])
 
 
 @pytest.mark.parametrize("name", ["paper_a.npz", "paper_b.npz"])
 def test_bfloat16_moves_the_loss_of_a_recording_by_at_most_two_per_cent(name):
-    recording = parity.Recording(GOLDEN / name)
+    recording = Recording(GOLDEN / name)
     want = float(recording["steps/loss_total"][0])
     assert first_loss(recording) == pytest.approx(want, rel=1e-5)
     got = first_loss(recording, compute_dtype=jnp.bfloat16)
