@@ -9,6 +9,7 @@ forward pass is split at any block by slicing the stack, which is how the class
 activation map differentiates the tail only.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -50,6 +51,19 @@ def grid(image_size: tuple[int, int], patch: int) -> tuple[int, int]:
     return image_size[0] // patch, image_size[1] // patch
 
 
+def as_rows(
+    layer: Callable[[Float[Array, "R D"]], Float[Array, "R E"]],
+    x: Float[Array, "B T D"],
+) -> Float[Array, "B T E"]:
+    """A dense layer on the tokens of all images as the rows of one matrix.
+
+    The same numbers. The gradient of the weight is then a sum over one axis, which XLA
+    computes on CPU as a matrix product; over two it takes five times as long
+    (docs/performance.md).
+    """
+    return layer(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], -1)
+
+
 # Dosovitskiy et al. 2021: a fixed deviation of 0.02 starves narrow encoders.
 _kernel_init = nn.initializers.xavier_uniform()
 _position_init = nn.initializers.truncated_normal(0.02)
@@ -73,21 +87,21 @@ class Block(nn.Module):
         head_width = width // self.heads
 
         y = self._norm("norm_attention")(x)
-        qkv = self._dense(3 * width, "qkv")(y)
+        qkv = self._dense(y, 3 * width, "qkv")
         qkv = qkv.reshape(batch, length, 3, self.heads, head_width)
         q, k, v = qkv.transpose(2, 0, 3, 1, 4)  # each [B, heads, P, d]
         o = attention.attention(q, k, v, implementation=self.implementation)
         o = o.swapaxes(1, 2).reshape(batch, length, width)
-        x = x + self._scaled(self._dense(width, "out")(o), "scale_attention")
+        x = x + self._scaled(self._dense(o, width, "out"), "scale_attention")
 
         y = self._norm("norm_mlp")(x)
-        y = self._dense(width, "mlp_out")(self._hidden(y))
+        y = self._dense(self._hidden(y), width, "mlp_out")
         return x + self._scaled(y, "scale_mlp")
 
     def _hidden(self, y: Float[Array, "B P D"]) -> Float[Array, "B P M"]:
         if not self.swiglu:
-            return nn.gelu(self._dense(self.mlp, "mlp_in")(y), approximate=False)
-        gate, value = jnp.split(self._dense(2 * self.mlp, "mlp_in")(y), 2, axis=-1)
+            return nn.gelu(self._dense(y, self.mlp, "mlp_in"), approximate=False)
+        gate, value = jnp.split(self._dense(y, 2 * self.mlp, "mlp_in"), 2, axis=-1)
         return nn.silu(gate) * value
 
     def _scaled(self, y: Float[Array, "B P D"], name: str) -> Float[Array, "B P D"]:
@@ -106,10 +120,11 @@ class Block(nn.Module):
             name=name,
         )
 
-    def _dense(self, features: int, name: str) -> nn.Dense:
-        return nn.Dense(
+    def _dense(self, x: jax.Array, features: int, name: str) -> jax.Array:
+        layer = nn.Dense(
             features, dtype=self.compute_dtype, kernel_init=_kernel_init, name=name
         )
+        return as_rows(layer, x)
 
 
 class ViT(nn.Module):
@@ -185,7 +200,7 @@ class ViT(nn.Module):
         h, w = self.grid
         p = self.patch
         x = image.reshape(b, h, p, w, p, c).transpose(0, 1, 3, 2, 4, 5)
-        return self.embedding(x.reshape(b, h * w, p * p * c))
+        return as_rows(self.embedding, x.reshape(b, h * w, p * p * c))
 
     def add_position(self, tokens: Float[Array, "B P D"]) -> Float[Array, "B T D"]:
         """The residual stream before block 0: position added, T = A + P tokens."""
