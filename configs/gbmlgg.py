@@ -91,6 +91,9 @@ def get_config(arg: str = "") -> ConfigDict:
     # [n] Sec. IV-A: "Both the loss weights lambda_1 and lambda_2 are set as 0.2".
     config.lambda_frl = 0.2
     config.lambda_mca = 0.0 if arg == "wo_mca" else 0.2
+    # [n] Weights of the cross-entropy of x_pos and x_neg. Eq. (3) has none: 1.
+    config.lambda_pos = 1.0
+    config.lambda_neg = 1.0
     # [n] False leaves masks, masked views and L_FRL out: the row "w/o FRL".
     config.frl = arg != "wo_frl"
     config.cam = ConfigDict()
@@ -98,6 +101,9 @@ def get_config(arg: str = "") -> ConfigDict:
     config.cam.block = -2
     # [n] P3: scale of A, minmax per image, or max: divided by its maximum alone.
     config.cam.scale = "minmax"
+    # [n] Whose evidence A shows in training: grade, the true one (Sec. III-B), or
+    # predicted, the class predicted from x_glb. Not in the paper: docs/results.md.
+    config.cam.target = "grade"
     config.views = ConfigDict()
     # [n] P4: what stands in a masked patch: zero, mean (colour of the image), or token
     # (a trained embedding).

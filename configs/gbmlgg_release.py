@@ -31,9 +31,10 @@ def get_config(arg: str = "") -> ConfigDict:
             "none; the ablation rows are those of configs/gbmlgg.py."
         )
     config = gbmlgg.get_config()
-    for field in ("frl", "lambda_frl", "lambda_mca", "mca", "views"):
+    for field in ("frl", "lambda_frl", "lambda_mca", "lambda_pos", "mca", "views"):
         del config[field]  # the paper's terms: this method has others
-    del config.cam["scale"]
+    for field in ("scale", "target"):
+        del config.cam[field]
 
     # [n] Name in fof_jax/method.py.
     config.method = "release"

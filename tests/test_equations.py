@@ -182,6 +182,21 @@ def test_eq3_three_cross_entropies(classes):
     assert got["cls"] == pytest.approx(want / 4, rel=TOLERANCE)
 
 
+def test_eq3_terms_may_be_weighed():
+    r = rng(13)
+    glb, pos, neg = r.standard_normal((3, 4, 4)).astype(np.float32)
+    given = {"glb": jnp.asarray(glb), "pos": jnp.asarray(pos), "neg": jnp.asarray(neg)}
+    grade = jnp.asarray([0, 2, 1, 2], jnp.int32)
+    plain = losses.classification(**given, grade=grade, background=3)
+    got = losses.classification(
+        **given, grade=grade, background=3, lambda_pos=0.25, lambda_neg=3.0
+    )
+    for name in ("cls_glb", "cls_pos", "cls_neg"):
+        assert got[name] == plain[name]
+    g, p, n = (float(plain[f"cls_{view}"]) for view in ("glb", "pos", "neg"))
+    assert got["cls"] == pytest.approx(g + p / 4 + 3 * n, rel=TOLERANCE)
+
+
 def test_class_weights_weigh_rows_against_their_grade_alone():
     r = rng(12)
     glb, pos, neg = r.standard_normal((3, 4, 4)).astype(np.float32)

@@ -288,7 +288,7 @@ def test_cam_block_outside_the_encoder():
         m.init(jax.random.key(0), batch)
 
 
-@pytest.mark.parametrize("field", ["cam_scale", "views_fill"])
+@pytest.mark.parametrize("field", ["cam_scale", "views_fill", "cam_target"])
 def test_other_readings_of_p3_and_p4_are_checked(field):
     name = field.replace("_", ".")
     with pytest.raises(ValueError, match=f"{name}: got 'no', expected one of"):
@@ -320,6 +320,37 @@ def test_the_mask_token_stands_in_masked_patches():
     assert not np.allclose(own, other)
     _, gradient = loss_and_gradient(m, variables, batch)
     assert np.abs(gradient["mask_token"]).max() > 0
+
+
+def test_masks_may_follow_the_prediction_in_place_of_the_grade():
+    batch = make_batch(rows=8)
+    usual, other = make("fof"), make("fof", cam_target="predicted")
+    variables = variables_of(usual, batch)
+    predicted = usual.predict(variables, batch.image).argmax(axis=1)
+    assert (predicted != batch.grade).any()
+
+    def masks(m, grade):
+        return m.views(variables, batch.replace(grade=grade)).keep
+
+    np.testing.assert_array_equal(
+        masks(other, batch.grade), masks(usual, predicted.astype(batch.grade.dtype))
+    )
+    np.testing.assert_array_equal(  # whatever the grade is
+        masks(other, batch.grade), masks(other, (batch.grade + 1) % 3)
+    )
+    assert (masks(usual, batch.grade) != masks(other, batch.grade)).any()
+
+
+def test_the_weight_of_a_view_is_in_the_total():
+    batch = make_batch()
+    usual, less = make("fof"), make("fof", lambda_pos=0.5, lambda_neg=0.0)
+    variables = variables_of(usual, batch)
+    (whole, aux), _ = loss_and_gradient(usual, variables, batch)
+    (part, again), _ = loss_and_gradient(less, variables, batch)
+    for name in ("cls_glb", "cls_pos", "cls_neg"):
+        assert aux.metrics[name] == again.metrics[name]
+    left_out = 0.5 * aux.metrics["cls_pos"] + aux.metrics["cls_neg"]
+    assert float(whole - part) == pytest.approx(float(left_out), rel=1e-5)
 
 
 def test_another_fill_alters_the_loss():

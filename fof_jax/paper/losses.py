@@ -36,6 +36,8 @@ def classification(
     grade: Int[Array, " B"],
     background: int,
     weight: Float[Array, " B"] | None = None,
+    lambda_pos: float = 1.0,
+    lambda_neg: float = 1.0,
 ) -> dict[str, Float[Array, ""]]:
     r"""Eq. (3).
 
@@ -48,10 +50,12 @@ def classification(
       grade: y, 0 … K-1.
       background: c, the index of the background class (K, P5).
       weight: of each row where its grade is the target; None is 1, as in the paper.
+      lambda_pos, lambda_neg: weights of the second and third term in the sum; Eq. (3)
+        has none.
 
     Returns:
-      The three terms `cls_glb`, `cls_pos`, `cls_neg`, each a mean over B, and their
-      sum `cls`.
+      The three terms `cls_glb`, `cls_pos`, `cls_neg`, each a mean over B and without
+      its lambda, and their sum `cls`.
 
     Source: Eq. (3).
     """
@@ -60,7 +64,8 @@ def classification(
         "cls_pos": cross_entropy(pos, grade, weight),
         "cls_neg": cross_entropy(neg, jnp.full_like(grade, background)),
     }
-    return terms | {"cls": terms["cls_glb"] + terms["cls_pos"] + terms["cls_neg"]}
+    masked = lambda_pos * terms["cls_pos"] + lambda_neg * terms["cls_neg"]
+    return terms | {"cls": terms["cls_glb"] + masked}
 
 
 def focus_consistency(

@@ -14,6 +14,8 @@ from fof_jax.method import Gather
 from fof_jax.paper import cam, losses, model, views
 from fof_jax.shapes import Aux, Batch, State, Variables
 
+TARGETS = ("grade", "predicted")
+
 
 @flax.struct.dataclass
 class Views:
@@ -49,6 +51,9 @@ class FocusOnFocus:
         negative views, cross-entropy and Eq. (5) on the global view alone.
       scale: of A, see `cam.class_activation_map` (P3).
       fill: of masked patches, one of `views.FILLS` (P4).
+      target: whose evidence Eq. (1) seeks in training: the grade's (Sec. III-B), or
+        that of the class predicted from x_glb, so that M does not know the grade.
+      lambda_pos, lambda_neg: see `losses.classification`.
     """
 
     network: model.Model
@@ -60,6 +65,9 @@ class FocusOnFocus:
     frl: bool
     scale: str = "minmax"
     fill: str = "zero"
+    target: str = "grade"
+    lambda_pos: float = 1.0
+    lambda_neg: float = 1.0
 
     test_inputs: ClassVar[tuple[str, ...]] = ("image",)
     colour_views: ClassVar[int] = 1
@@ -79,7 +87,10 @@ class FocusOnFocus:
         """Global forward, Eq. (1), Eq. (2), and one forward of both masked views."""
         tokens = self._apply(variables, batch.image, method="head")
         glb = self._apply(variables, tokens, method="tail")
-        activation = self._activation(variables, tokens, batch.grade)
+        sought = batch.grade
+        if self.target == "predicted":
+            sought = glb.logits[:, : self.num_classes].argmax(axis=1)
+        activation = self._activation(variables, tokens, sought)
         keep = self.keep(activation.A)
         both = self._masked(variables, batch.image, keep)
         b = batch.image.shape[0]
@@ -143,6 +154,8 @@ class FocusOnFocus:
             grade=grade,
             background=self.num_classes,
             weight=weight,
+            lambda_pos=self.lambda_pos,
+            lambda_neg=self.lambda_neg,
         )
         terms["frl"] = losses.focus_consistency(
             glb=glb.feature, pos=pos.feature, neg=neg.feature, tau=self.tau
@@ -268,14 +281,18 @@ def build(
     frl: bool,
     cam_scale: str = "minmax",
     views_fill: str = "zero",
+    cam_target: str = "grade",
+    lambda_pos: float = 1.0,
+    lambda_neg: float = 1.0,
 ) -> FocusOnFocus:
     """The method from plain numbers; see `FocusOnFocus` and `model.Model`.
 
     Raises:
-      ValueError: a scale or fill that does not exist.
+      ValueError: a scale, fill or target that does not exist.
     """
     _among("cam.scale", cam_scale, cam.SCALES)
     _among("views.fill", views_fill, views.FILLS)
+    _among("cam.target", cam_target, TARGETS)
     return FocusOnFocus(
         network=model.Model(
             encoder=encoder,
@@ -292,6 +309,9 @@ def build(
         frl=frl,
         scale=cam_scale,
         fill=views_fill,
+        target=cam_target,
+        lambda_pos=lambda_pos,
+        lambda_neg=lambda_neg,
     )
 
 
