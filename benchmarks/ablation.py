@@ -1,20 +1,24 @@
-"""The paper's ablation on the phantom, cell by cell; and the choices that matter.
+"""The paper's ablation on the phantom, cell by cell; choices; reasons.
 
     python benchmarks/ablation.py                         # all cells, in order
     python benchmarks/ablation.py --rows=FoF --seeds=42 --folds=0
     python benchmarks/ablation.py --set=choices
+    python benchmarks/ablation.py --set=reasons
     python benchmarks/ablation.py --table                 # what there is, as Markdown
 
 A cell is one fold of one row under one seed of `configs/phantom.py:study`. It is
 trained where it was stopped, and written to benchmarks/results/SET/ROW-SEED-FOLD.json
-when it is whole; a cell that is there is not run again. All cells have one cohort and
-one split (seed 42): a seed alters parameters, order and augmentation.
+when it is whole; a cell that is there is not run again. All cells of a set have one
+cohort and one split: a seed alters parameters, order and augmentation.
 Several of these may run side by side on one --workdir, each with seeds, folds or rows
-of its own; a cell uses one device, so that one core each serves best (`taskset`).
-`--set=choices` alters one choice of docs/equations.md at a time, on one fold.
+of its own; a cell uses one device, so that one core each serves best (`taskset`), with
+the allocator's settings of docs/performance.md.
+`--set=choices` alters one choice of docs/equations.md at a time, on one fold;
+`--set=reasons` looks for reasons of the ablation's order on other regions.
 """
 
 import argparse
+import dataclasses
 import json
 import re
 import sys
@@ -34,47 +38,117 @@ from fof_jax.cli import stores
 from fof_jax.data import atomic, splits, store
 
 RESULTS = Path(__file__).parent / "results"
-COHORT_SEED = 42
 SEEDS = (42, 43, 44)
-# Row -> argument of configs/phantom.py, and fields that differ from it.
-SETS: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
-    "ablation": {
-        "baseline": ("baseline", {}),
-        "FoF w-o FRL": ("wo_frl", {}),
-        "FoF w-o MCA": ("wo_mca", {}),
-        "FoF": ("", {}),
-        # The patient split, so that its folds are those of the others.
-        "release": ("release", {"data.scheme": "patient"}),
-    },
-    "choices": {
-        "as in the study": ("", {}),
-        "cam.block -1": ("", {"cam.block": -1}),
-        "cam.block -3": ("", {"cam.block": -3}),
-        "cam.scale max": ("", {"cam.scale": "max"}),
-        "views.fill mean": ("", {"views.fill": "mean"}),
-        "views.fill token": ("", {"views.fill": "token"}),
-        "mca.normalize_positives off": ("", {"mca.normalize_positives": False}),
-    },
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """What a row alters of `configs/phantom.py:study`.
+
+    Attributes:
+      argument: of the configuration.
+      fields: that differ from it.
+      after: the row of the same set whose fold gives the encoder to begin with.
+    """
+
+    argument: str = ""
+    fields: dict[str, Any] = dataclasses.field(default_factory=dict)
+    after: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Set:
+    """Rows that are compared, and on what.
+
+    Attributes:
+      rows: by name.
+      reference: the row that differences are taken to.
+      folds, seeds: that are run unless others are asked for.
+      cohort: seed of the regions and of their split.
+    """
+
+    rows: dict[str, Row]
+    reference: str
+    folds: tuple[int, ...]
+    seeds: tuple[int, ...] = SEEDS
+    cohort: int = 42
+
+
+SETS = {
+    "ablation": Set(
+        rows={
+            "baseline": Row("baseline"),
+            "FoF w-o FRL": Row("wo_frl"),
+            "FoF w-o MCA": Row("wo_mca"),
+            "FoF": Row(),
+            # The patient split, so that its folds are those of the others.
+            "release": Row("release", {"data.scheme": "patient"}),
+        },
+        reference="FoF",
+        folds=(0, 1, 2, 3, 4),
+    ),
+    "choices": Set(
+        rows={
+            "as in the study": Row(),
+            "cam.block -1": Row(fields={"cam.block": -1}),
+            "cam.block -3": Row(fields={"cam.block": -3}),
+            "cam.scale max": Row(fields={"cam.scale": "max"}),
+            "views.fill mean": Row(fields={"views.fill": "mean"}),
+            "views.fill token": Row(fields={"views.fill": "token"}),
+            "mca.normalize_positives off": Row(
+                fields={"mca.normalize_positives": False}
+            ),
+        },
+        reference="as in the study",
+        folds=(0,),
+    ),
+    # Where the order of the ablation comes from, on regions that it does not report.
+    "reasons": Set(
+        rows={
+            "baseline": Row("baseline"),
+            "FoF": Row(),
+            "lambda_pos 0.25": Row(fields={"lambda_pos": 0.25}),
+            "lambda_neg 0.25": Row(fields={"lambda_neg": 0.25}),
+            "cam.target predicted": Row(fields={"cam.target": "predicted"}),
+            "lambda_frl 0": Row(fields={"lambda_frl": 0.0}),
+            "theta 0.3": Row(fields={"theta": 0.3}),
+            "heads x 10": Row(fields={"optimizer.head_factor": 10.0}),
+            "baseline, half the rate": Row(
+                "baseline", {"optimizer.learning_rate": 1e-3}
+            ),
+            "FoF, half the rate": Row(fields={"optimizer.learning_rate": 1e-3}),
+            "baseline after baseline": Row("baseline", after="baseline"),
+            "FoF after baseline": Row(after="baseline"),
+            "baseline, 30 epochs": Row("baseline", {"epochs": 30}),
+            "FoF, 30 epochs": Row(fields={"epochs": 30}),
+        },
+        reference="FoF",
+        folds=(0, 1),
+        seeds=(42,),
+        cohort=7,
+    ),
 }
-FOLDS = {"ablation": range(5), "choices": range(1)}
 
 
 def cell_config(
     which: str, row: str, seed: int, fold: int, changes: dict[str, Any]
 ) -> ConfigDict:
     """The configuration of one cell; `changes` are for all cells (a smaller run)."""
-    argument, own = SETS[which][row]
-    config = phantom_config.get_config("-".join(w for w in ("study", argument) if w))
-    config.update_from_flattened_dict(own | changes)
+    given = SETS[which].rows[row]
+    words = ("study", given.argument)
+    config = phantom_config.get_config("-".join(w for w in words if w))
+    config.update_from_flattened_dict(given.fields | changes)
     config.seed, config.fold, config.log_every = seed, fold, 100
     return config
 
 
-def run_cell(config: ConfigDict, data: store.Store, workdir: Path) -> dict[str, Any]:
+def run_cell(
+    config: ConfigDict, data: store.Store, cohort: int, workdir: Path
+) -> dict[str, Any]:
     """Trains one fold and gathers what is known of it."""
     fold = config.fold
     given = splits.make_splits(
-        data, scheme=config.data.scheme, folds=config.folds, seed=COHORT_SEED
+        data, scheme=config.data.scheme, folds=config.folds, seed=cohort
     )
     if not (workdir / "splits.json").exists():
         workdir.mkdir(parents=True, exist_ok=True)
@@ -138,13 +212,13 @@ def main(argv: list[str] | None = None) -> None:
     flags.add_argument("--table", action="store_true")
     given = flags.parse_args(argv)
     known = SETS[given.set]
-    rows = given.rows or list(known)
+    rows = given.rows or list(known.rows)
     for row in rows:
-        if row not in known:
-            flags.error(f"--rows: {row!r} is none of {', '.join(known)}")
+        if row not in known.rows:
+            flags.error(f"--rows: {row!r} is none of {', '.join(known.rows)}")
     folder = given.results / given.set
     if given.table:
-        print(table(folder, list(known)))
+        print(table(folder, list(known.rows), known.reference))
         return
     changes = {
         field: value
@@ -152,20 +226,24 @@ def main(argv: list[str] | None = None) -> None:
         if value is not None
     }
     compilation.use_cache(given.workdir / "compiled")  # one for all cells
-    for seed in given.seeds or SEEDS:
-        for fold in given.folds or FOLDS[given.set]:
+    for seed in given.seeds or known.seeds:
+        for fold in given.folds or known.folds:
             for row in rows:
                 path = folder / name_of(row, seed, fold)
                 if path.exists():
                     print(f"{path.name}: there already")
                     continue
                 config = cell_config(given.set, row, seed, fold, changes)
+                if (after := known.rows[row].after) is not None:
+                    begun = Path(name_of(after, seed, fold)).stem
+                    start = given.workdir / given.set / begun / f"fold_{fold}"
+                    config.init.checkpoint = str(start)
                 config.data.dir = str(given.workdir / "data")
-                config.seed = COHORT_SEED  # of the cohort that is drawn
+                config.seed = known.cohort  # of the regions that are drawn
                 data = stores.prepare(config)
                 config.seed = seed
                 workdir = given.workdir / given.set / f"{path.stem}"
-                found = run_cell(config, data, workdir)
+                found = run_cell(config, data, known.cohort, workdir)
                 text = json.dumps({"row": row, "seed": seed, "fold": fold} | found)
                 atomic.write_text(path, text + "\n")
                 print(f"{path.name}: written")

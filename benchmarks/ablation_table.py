@@ -108,8 +108,8 @@ def _weighted(cell: Cell, figure: str, weights: np.ndarray) -> np.ndarray:
     return np.where(number > 0, total / np.maximum(number, 1), np.nan)
 
 
-def table(folder: Path, rows: list[str]) -> str:
-    """Markdown: means ± deviations of the cells, then differences to the row FoF."""
+def table(folder: Path, rows: list[str], reference: str) -> str:
+    """Markdown: means ± deviations of the cells, then differences to `reference`."""
     cells = read(folder)
     by_row = {row: [c for c in cells if c["row"] == row] for row in rows}
     columns = (*FIGURES, *POINTED)
@@ -124,19 +124,20 @@ def table(folder: Path, rows: list[str]) -> str:
         found = [figures(cell) for cell in own]
         each = [_percent([f[name] for f in found]) for name in columns]
         lines.append(f"| {row} | {len(own)} | " + " | ".join(each) + " |")
-    first = "FoF" if "FoF" in by_row else rows[0]
-    lines += ["", f"Differences to {first}, points, with 95% intervals by patient:", ""]
     lines += [
+        "",
+        f"Differences to {reference}, points, with 95% intervals by patient:",
+        "",
         "| row | pairs | " + " | ".join(columns) + " |",
         "|---" * (len(columns) + 2) + "|",
     ]
     for row, own in by_row.items():
-        pairs = {_at(c) for c in own} & {_at(c) for c in by_row[first]}
-        if row == first or not pairs:
+        pairs = {_at(c) for c in own} & {_at(c) for c in by_row[reference]}
+        if row == reference or not pairs:
             continue
         each = []
         for name in columns:
-            middle, low, high = difference(own, by_row[first], name)
+            middle, low, high = difference(own, by_row[reference], name)
             each.append(f"{100 * middle:+.1f} ({100 * low:+.1f}, {100 * high:+.1f})")
         lines.append(f"| {row} | {len(pairs)} | " + " | ".join(each) + " |")
     area = [r["area"] for c in cells for r in c["regions"] if r["area"] is not None]

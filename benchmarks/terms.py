@@ -24,7 +24,7 @@ from ml_collections import ConfigDict
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.ablation import COHORT_SEED, cell_config
+from benchmarks.ablation import SETS, cell_config
 from benchmarks.conditions import conditions
 from fof_jax import optimizer, parallel
 from fof_jax.cli import stores
@@ -33,13 +33,14 @@ from fof_jax.program import INIT, build_program
 from fof_jax.shapes import Variables
 
 RESULTS = Path(__file__).parent / "results"
+COHORT_SEED = SETS["ablation"].cohort
 EVERY = 25
 # Term -> the field of the configuration that is its weight; None for 1.
 TERMS: dict[str, dict[str, str | None]] = {
     "fof": {
         "cls_glb": None,
-        "cls_pos": None,
-        "cls_neg": None,
+        "cls_pos": "lambda_pos",
+        "cls_neg": "lambda_neg",
         "frl": "lambda_frl",
         "mca": "lambda_mca",
     },

@@ -48,7 +48,7 @@ def test_a_table_says_what_was_not_run(tmp_path):
         names = cell["regions"][0]  # a file has columns
         columns = {name: [r[name] for r in cell["regions"]] for name in names}
         path.write_text(json.dumps(cell | {"regions": columns}))
-    text = ablation_table.table(tmp_path, ["baseline", "FoF", "release"])
+    text = ablation_table.table(tmp_path, ["baseline", "FoF", "release"], "FoF")
     assert "| release | 0 | not run" in text
     assert "| FoF | 1 |" in text
     cells, pairs = (ln for ln in text.splitlines() if ln.startswith("| baseline |"))
@@ -66,9 +66,12 @@ def test_pairs_of_other_regions_are_refused():
         ablation_table.difference([ours], [_cell("x", 2, 0, 9, 0.5)], "auc")
 
 
-@pytest.mark.parametrize("which", ["ablation", "choices"])
+@pytest.mark.parametrize("which", ablation.SETS)
 def test_every_cell_has_a_configuration(which):
-    for row in ablation.SETS[which]:
+    given = ablation.SETS[which]
+    assert given.reference in given.rows
+    for row, what in given.rows.items():
+        assert what.after in (None, *given.rows)
         config = ablation.cell_config(which, row, 7, 0, {"epochs": 2})
         assert (config.seed, config.fold, config.epochs) == (7, 0, 2)
         assert config.data.scheme == "patient"
