@@ -48,7 +48,7 @@ class Row:
     Attributes:
       argument: of the configuration.
       fields: that differ from it.
-      after: the row of the same set whose fold gives the encoder to begin with.
+      after: the row of the same set whose fold gives the weights to begin with.
     """
 
     argument: str = ""
@@ -117,8 +117,10 @@ SETS = {
                 "baseline", {"optimizer.learning_rate": 1e-3}
             ),
             "FoF, half the rate": Row(fields={"optimizer.learning_rate": 1e-3}),
-            "baseline after baseline": Row("baseline", after="baseline"),
-            "FoF after baseline": Row(after="baseline"),
+            # 10 epochs without masked views, then 10 with and without them.
+            "w-o FRL": Row("wo_frl"),
+            "w-o FRL after w-o FRL": Row("wo_frl", after="w-o FRL"),
+            "FoF after w-o FRL": Row(after="w-o FRL"),
             "baseline, 30 epochs": Row("baseline", {"epochs": 30}),
             "FoF, 30 epochs": Row(fields={"epochs": 30}),
         },
