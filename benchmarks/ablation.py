@@ -121,6 +121,9 @@ SETS = {
             "w-o FRL": Row("wo_frl"),
             "w-o FRL after w-o FRL": Row("wo_frl", after="w-o FRL"),
             "FoF after w-o FRL": Row(after="w-o FRL"),
+            "FoF, lambda_pos 0.25, after w-o FRL": Row(
+                fields={"lambda_pos": 0.25}, after="w-o FRL"
+            ),
             "baseline, 30 epochs": Row("baseline", {"epochs": 30}),
             "FoF, 30 epochs": Row(fields={"epochs": 30}),
         },
