@@ -5,9 +5,9 @@
     python launch.py --config=configs/phantom.py:large
 
 Hardware: two CPU cores (AMD EPYC, Zen 4) with nothing else running, JAX 0.10.2. Time of
-the first run: 8 min 12 s, drawing and compiling included. Result of 2026-11-24, five
-folds by patient, per region: micro AUC 80.59 ± 2.67, AP 68.09 ± 4.72, accuracy 63.40 ±
-2.02, kappa 45.10 ± 3.03.
+the first run: 6 min 47 s, drawing and compiling included. Result of 2026-11-24, five
+folds by patient, per region: micro AUC 80.66 ± 3.10, AP 68.11 ± 5.88, accuracy 62.45 ±
+2.22, kappa 43.68 ± 3.33.
 
 A size, `study` or `large`, and a row, as in gbmlgg.py or `release` for the authors'
 code (gbmlgg_release.py); either or both, joined by a dash:
