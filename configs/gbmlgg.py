@@ -29,7 +29,7 @@ def get_config(arg: str = "") -> ConfigDict:
         )
     config = ConfigDict()
 
-    # [n] Name in fof_jax/method.py: "fof" is the paper, "vit" its baseline.
+    # [n] Name in fof_jax/methods/registry.py: "fof" is the paper, "vit" its baseline.
     config.method = "vit" if arg == "baseline" else "fof"
     # Row of Table I that results are printed beside; None for none.
     config.paper_row = {
@@ -77,11 +77,11 @@ def get_config(arg: str = "") -> ConfigDict:
     # [n] float32, bfloat16, or auto: bfloat16 on GPU and TPU, float32 on CPU.
     # Parameters, softmax, LayerNorm statistics and losses are float32 in each.
     config.compute_dtype = "float32"
-    # Attention: auto, chunked, cudnn, pallas or naive (fof_jax/attention.py).
+    # Attention: auto, chunked, cudnn, pallas or naive (fof_jax/models/attention.py).
     config.attention = "auto"
-    # What the backward pass keeps of a block (fof_jax/vit.py): none, attention, output
-    # or block. output takes a third less temporary memory than attention in the same
-    # CPU time (docs/performance.md).
+    # What the backward pass keeps of a block (fof_jax/models/vit.py): none, attention,
+    # output or block. output takes a third less temporary memory than attention in the
+    # same CPU time (docs/performance.md).
     config.remat = "output"
 
     # [n] Sec. III-B: "theta … set at 0.5".
@@ -149,8 +149,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config.data.float_markers = ()
     # [n] patient keeps a patient on one side of a split; roi is the authors' KFold
     # over regions (docs/parity.md, 46); fold is the table's own column; pnas15 the 15
-    # randomisations of pnas_splits.csv; pickle a split pickle (fof_jax/data/given.py).
-    # The last two bring their own number of folds.
+    # randomisations of pnas_splits.csv; pickle a split pickle
+    # (fof_jax/data/external_splits.py). The last two bring their own number of folds.
     config.data.scheme = "patient"
     # [n] File of pnas15 and pickle; unset is pnas_splits.csv where raw_dir has it.
     config.data.splits_file = config_dict.placeholder(str)
@@ -180,7 +180,8 @@ def get_config(arg: str = "") -> ConfigDict:
     # (docs/parity.md, 43-45); off is none.
     config.augment = ConfigDict()
     config.augment.preset = "paper"
-    # [n] Amounts; unset is the preset's (fof_jax/data/augment_spec.py). Paper, release:
+    # [n] Amounts; unset uses the preset's (fof_jax/data/augment/options.py). After each
+    # field: the value of the presets paper and release.
     config.augment.crop_area = config_dict.placeholder(
         tuple
     )  # share of the area; (0.7, 1), whole

@@ -36,7 +36,7 @@ def get_config(arg: str = "") -> ConfigDict:
     for field in ("scale", "target"):
         del config.cam[field]
 
-    # [n] Name in fof_jax/method.py.
+    # [n] Name in fof_jax/methods/registry.py.
     config.method = "release"
     # Split, unit and averaging (46, 48) are those of the authors' own figures.
     config.paper_row = "FoF"
@@ -69,7 +69,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.optimizer.warmup_epochs = 15
 
     # [n] 29: columns of the float-gene guidance. Gaps take the median of the known,
-    # as upstream (28; fof_jax/data/gaps.py).
+    # as upstream (28; fof_jax/data/impute.py).
     config.data.float_markers = ("10q", "10p", "7p", "7q")
     # [n] 27: raw keeps the integers; zscore_trunc cuts z-scores to integers, as their
     # data file likely did.

@@ -13,8 +13,8 @@ A size, `study` or `large`, and a row, as in gbmlgg.py or `release` for the auth
 code (gbmlgg_release.py); either or both, joined by a dash:
 
 * none: the first run. 2,000 regions of 64 pixels, a field of 128 um.
-* `study`: where difficulty and the ablation are measured (benchmarks/difficulty.py,
-  benchmarks/ablation.py): the same regions, more epochs at a lower rate.
+* `study`: where difficulty and the ablation are measured (difficulty.py and
+  ablation.py in benchmarks/experiments): the same regions, more epochs at a lower rate.
 * `large`: the paper's size, 1,024 pixels or 512 um, with its encoder and batch, for a
   GPU. Not run by us beyond tracing its step.
 

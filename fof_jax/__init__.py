@@ -12,7 +12,7 @@ from typing import Any
 
 def __getattr__(name: str) -> Any:
     if name == "load":
-        from fof_jax.loading import load
+        from fof_jax.inference.load import load
 
         return load
     raise AttributeError(f"module 'fof_jax' has no attribute {name!r}")

@@ -13,8 +13,8 @@ from pathlib import Path
 import logistic
 import numpy as np
 
-from fof_jax import metrics, results_table
 from fof_jax.data import splits, store
+from fof_jax.evaluation import metrics, tables
 
 
 def main(store_folder: Path, workdir: Path) -> None:
@@ -28,7 +28,7 @@ def main(store_folder: Path, workdir: Path) -> None:
     )  # [n, 6]
     tested = logistic.predict(features, data, folds)
     print(
-        results_table.format_table(
+        tables.format_table(
             metrics.summarise(tested),
             unit="region",
             scheme=folds.scheme,

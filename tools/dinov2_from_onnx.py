@@ -95,7 +95,7 @@ def compare(model: onnx.ModelProto, folder: Path, images: list[Path]) -> None:
     import onnxruntime
     from PIL import Image
 
-    from fof_jax.pretrained import parts
+    from fof_jax.inference import components
 
     last = next(n.output[0] for n in model.graph.node if BACKBONE + LAST in n.input)
     model.graph.output.append(onnx.ValueInfoProto(name=last))
@@ -111,7 +111,7 @@ def compare(model: onnx.ModelProto, folder: Path, images: list[Path]) -> None:
     name = session.get_inputs()[0].name
     want = session.run([last], {name: x.transpose(0, 3, 1, 2)})[0]
 
-    encoder, params = parts.imported(folder, image_size=(SIDE, SIDE))
+    encoder, params = components.imported(folder, image_size=(SIDE, SIDE))
     got = np.asarray(encoder.apply({"params": params}, x))
     error = np.abs(got - want).max(axis=(1, 2)) / np.abs(want).max()
     for path, one in zip(images, error, strict=True):

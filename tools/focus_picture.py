@@ -16,16 +16,17 @@ import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image
 
-from fof_jax import checkpoint, parallel
-from fof_jax.cli import stores
-from fof_jax.data import augment, loader
-from fof_jax.program import build_program
+from fof_jax.data import loader, prepare
+from fof_jax.data.augment import pipeline
+from fof_jax.training import checkpoint
+from fof_jax.training import state as training_state
+from fof_jax.training.build import build_program
 
 
 def main(workdir: Path, fold: int, row: int, out: Path) -> None:
     """Restores the newest checkpoint of the fold and draws."""
     config = ConfigDict(json.loads((workdir / "config.json").read_text())["config"])
-    data = stores.prepare(config)
+    data = prepare.prepare(config)
     program = build_program(config, data)
     batch = next(
         loader.eval_batches(
@@ -36,7 +37,7 @@ def main(workdir: Path, fold: int, row: int, out: Path) -> None:
             cache="none",
         )
     )
-    fresh = parallel.initial_state(
+    fresh = training_state.initial_state(
         program.method, program.adamw, jax.random.key(0), batch
     )
     kept = checkpoint.Checkpoints(workdir / f"fold_{fold}" / "checkpoints")
@@ -44,7 +45,7 @@ def main(workdir: Path, fold: int, row: int, out: Path) -> None:
     kept.close()
     if state is None:
         raise ValueError(f"{workdir}/fold_{fold} has no checkpoint. Train it first.")
-    image = augment.normalise(jnp.asarray(batch.image), color=config.data.color)
+    image = pipeline.normalise(jnp.asarray(batch.image), color=config.data.color)
     target = jnp.asarray(batch.grade)
     A = jax.jit(program.method.explain)(state.variables, image, target)
     keep = np.asarray(program.method.keep(A))[0]  # [h, w]

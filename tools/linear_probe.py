@@ -18,9 +18,11 @@ import jax.numpy as jnp
 import logistic
 import numpy as np
 
-from fof_jax import metrics, results_table, vit
-from fof_jax.data import augment, splits, store
-from fof_jax.pretrained import parts
+from fof_jax.data import splits, store
+from fof_jax.data.augment import pipeline
+from fof_jax.evaluation import metrics, tables
+from fof_jax.inference import components
+from fof_jax.models import vit
 
 BATCH = 24
 SEED = 42
@@ -31,7 +33,7 @@ def main(checkpoint: Path, store_folder: Path, side: int) -> None:
     data = store.open_store(store_folder.parent, store_folder.name)
     folds = splits.make_splits(data, scheme="patient", folds=5, seed=SEED)
     images = np.stack([data.read(i, side) for i in range(len(data))])
-    encoder, params = parts.imported(checkpoint, image_size=(side, side))
+    encoder, params = components.imported(checkpoint, image_size=(side, side))
     draw = np.random.default_rng(SEED)
     shuffled = jax.tree.map(
         lambda a: draw.permutation(a.ravel()).reshape(a.shape), params
@@ -44,7 +46,7 @@ def main(checkpoint: Path, store_folder: Path, side: int) -> None:
         rows["class token dropped"] = (encoder.clone(class_token=False), less)
     for caption, one in rows.items():
         tested = logistic.predict(features(*one, images), data, folds)
-        table = results_table.format_table(
+        table = tables.format_table(
             metrics.summarise(tested),
             unit="region",
             scheme=folds.scheme,
@@ -58,7 +60,7 @@ def features(encoder: vit.ViT, params: dict, images: np.ndarray) -> np.ndarray:
 
     @jax.jit
     def one(batch):
-        x = augment.normalise(batch, color=False)
+        x = pipeline.normalise(batch, color=False)
         return encoder.apply({"params": params}, x, method=lambda m, x: m.pool(m(x)))
 
     starts = range(0, len(images), BATCH)

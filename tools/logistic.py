@@ -5,8 +5,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from fof_jax import predictions
 from fof_jax.data import splits, store
+from fof_jax.evaluation import predictions
 
 
 def predict(

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from fof_jax.data import phantom
+from fof_jax.data.datasets.phantom import cohort
 
 SIDE, CELL, SHOWN = 512, 220, 300
 SEED, PATIENTS = 7, 60
@@ -27,8 +27,8 @@ def structures() -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """
     found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     for index in range(PATIENTS):
-        patient = phantom.draw_patient(SEED, index)
-        region = phantom.draw_region(patient, 0, image_size=SIDE, artefacts=False)
+        patient = cohort.draw_patient(SEED, index)
+        region = cohort.draw_region(patient, 0, image_size=SIDE, artefacts=False)
         labels, count = ndimage.label(region.mask)
         for k in range(1, count + 1):
             own = labels == k
@@ -38,7 +38,7 @@ def structures() -> dict[str, tuple[np.ndarray, np.ndarray]]:
             if not (half < y < SIDE - half and half < x < SIDE - half):
                 continue
             dark = np.mean(region.image[own].mean(axis=1) < 110)
-            area = own.sum() * phantom.micrometres_per_pixel(SIDE) ** 2
+            area = own.sum() * cohort.micrometres_per_pixel(SIDE) ** 2
             if patient.grade == 1:
                 name = "giant nucleus" if dark > 0.8 else "mitosis"
                 fits = area > 120 if dark > 0.8 else 100 < area < 160
@@ -55,7 +55,7 @@ def structures() -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 def main(out: Path) -> None:
     """Writes both pictures, with few colours, so that they are small."""
-    sheet = phantom.contact_sheet(out / "phantom_grades.png", image_size=256, seed=SEED)
+    sheet = cohort.contact_sheet(out / "phantom_grades.png", image_size=256, seed=SEED)
     with Image.open(sheet) as opened:
         small = opened.resize((opened.width * 2 // 3, opened.height * 2 // 3))
     small.quantize(96, dither=Image.Dither.NONE).save(sheet, optimize=True)

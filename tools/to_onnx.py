@@ -23,7 +23,7 @@ import onnxruntime
 from jax2onnx import to_onnx
 
 import fof_jax
-from fof_jax import exported
+from fof_jax.inference import exported
 
 TOLERANCE = 1e-5  # of a probability
 

@@ -1,1 +1,1 @@
-"""The verbs of the command line, one file each: flags to one library call."""
+"""Command line, one file per verb."""

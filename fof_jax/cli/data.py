@@ -17,8 +17,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from fof_jax.cli import config as config_flag
-from fof_jax.cli.lines import Out, warnings_to
-from fof_jax.cli.stores import (
+from fof_jax.data import metadata, near_duplicates
+from fof_jax.data.image_sizes import check_sizes, measure
+from fof_jax.data.prepare import (
     phantom_store,
     prepare,
     read_raw,
@@ -26,13 +27,10 @@ from fof_jax.cli.stores import (
     subset_of,
     write_store,
 )
-from fof_jax.data import columns, duplicates
-from fof_jax.data.oddities import warn_of_oddities
-from fof_jax.data.sizes import check_sizes, measure
+from fof_jax.data.progress import Out, warnings_to
+from fof_jax.data.quality import warn_of_oddities
 from fof_jax.data.splits import leak_share, make_splits, write_splits
-from fof_jax.data.store import (
-    open_store,
-)
+from fof_jax.data.store import open_store
 
 ACTIONS = ("build", "check", "split", "augment", "phantom")
 
@@ -110,15 +108,15 @@ def _check(config: ConfigDict, out: Out) -> None:
     if source(config) == "phantom":
         raise ValueError("data check: the phantom is drawn, there is no table to check")
     cohort = read_raw(config, out)
-    table = columns.from_cohort(cohort)
+    table = metadata.from_cohort(cohort)
     small, side = config.data.small, config.data.image_size
     views = (config.data.train_view, config.data.test_view)
     check_sizes(
         measure(cohort), table.images, small=small, image_size=side, views=views
     )
     files = [row.image for row in cohort.rows]
-    thumbs = duplicates.thumbnails(files, threads=max(config.data.threads, 1))
-    alike = duplicates.near_duplicates(thumbs, table.patients)
+    thumbs = near_duplicates.thumbnails(files, threads=max(config.data.threads, 1))
+    alike = near_duplicates.near_duplicates(thumbs, table.patients)
     warn_of_oddities(table, folds=config.folds, alike=alike)
     _summary(table, out)
     print("no faults", file=out)
@@ -153,8 +151,8 @@ def _split(config: ConfigDict, out: Out) -> None:
 
 def _augment(config: ConfigDict, picture: Path, out: Out) -> None:
     # JAX is needed for this action alone.
-    from fof_jax.data.augment import contact_sheet
-    from fof_jax.data.augment_spec import Augmentation
+    from fof_jax.data.augment.options import Augmentation
+    from fof_jax.data.augment.pipeline import contact_sheet
 
     store = prepare(config, out=out)
     first = [int(np.flatnonzero(store.grades == g)[0]) for g in set(store.grades)]
@@ -170,12 +168,12 @@ def _augment(config: ConfigDict, picture: Path, out: Out) -> None:
 
 
 def _sheet(config: ConfigDict, picture: Path, out: Out) -> None:
-    phantom = importlib.import_module("fof_jax.data.phantom")
+    phantom = importlib.import_module("fof_jax.data.datasets.phantom.cohort")
     phantom.contact_sheet(picture, image_size=config.data.image_size, seed=config.seed)
     print(f"picture: {picture}", file=out)
 
 
-def _summary(table: columns.Columns, out: Out) -> None:
+def _summary(table: metadata.Columns, out: Out) -> None:
     counts = np.bincount(table.grades, minlength=len(table.classes)).tolist()
     graded = ", ".join(f"{c} {n}" for c, n in zip(table.classes, counts, strict=True))
     print(

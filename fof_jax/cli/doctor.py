@@ -19,7 +19,7 @@ def run(flags: argparse.Namespace) -> int:
     config = config_flag.load(flags.config_words) if flags.config_words else None
     import jax
 
-    from fof_jax import doctor
+    from fof_jax.training import doctor
 
     if config is not None:
         # As train does; devices that JAX has started already stand as they are.

@@ -12,7 +12,7 @@ import argparse
 import sys
 
 from fof_jax.cli import predict
-from fof_jax.cli.lines import progress_to
+from fof_jax.data.progress import progress_to
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -24,12 +24,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def run(flags: argparse.Namespace) -> int:
     """The flags to `inference.explain`; 0, unless no image could be read."""
     predict.refuse_file(flags.out)
-    from fof_jax import inference, loading
-    from fof_jax.data import listing
+    from fof_jax.inference import batch, inputs, load
 
-    asked = listing.find(flags.images, without=flags.out)
-    faults = inference.explain(
-        loading.load(flags.checkpoint),
+    asked = inputs.find(flags.images, without=flags.out)
+    faults = batch.explain(
+        load.load(flags.checkpoint),
         asked,
         flags.out,
         target=flags.target,

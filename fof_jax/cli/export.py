@@ -56,9 +56,10 @@ def run(flags: argparse.Namespace) -> int:
 
 
 def _release(flags: argparse.Namespace) -> str:
-    from fof_jax import card, weights
-    from fof_jax.data import atomic
-    from fof_jax.release import convert
+    from fof_jax import files
+    from fof_jax.inference import model_card
+    from fof_jax.methods.release import state_dict
+    from fof_jax.training import weights
 
     variables = weights.read(flags.checkpoint)
     if "global_classifier" not in variables.params.get("model", {}):
@@ -67,23 +68,24 @@ def _release(flags: argparse.Namespace) -> str:
             "expected a model of the method 'release', the only one that the authors' "
             "code can load. Train with --config=configs/gbmlgg_release.py."
         )
-    described = card.of_folder(flags.checkpoint)
-    convert.export_pth(
+    described = model_card.of_folder(flags.checkpoint)
+    state_dict.export_pth(
         flags.out,
         variables,
-        patch=convert.patch_of(variables),
+        patch=state_dict.patch_of(variables),
         model_only=not flags.whole,
     )
-    beside = flags.out.with_name(f"{flags.out.stem}_{card.NAME}")
-    atomic.write_text(beside, described)
+    beside = flags.out.with_name(f"{flags.out.stem}_{model_card.NAME}")
+    files.write_text(beside, described)
     return f"{flags.out}: written for the authors' code; {beside.name} beside it"
 
 
 def _stablehlo(flags: argparse.Namespace) -> str:
-    from fof_jax import exported, loading, operating_points
+    from fof_jax.evaluation import operating_points
+    from fof_jax.inference import exported, load
 
     points = operating_points.read(flags.thresholds) if flags.thresholds else ()
-    model = loading.load(flags.checkpoint)
+    model = load.load(flags.checkpoint)
     exported.write(flags.out, model, thresholds=points)
     size = flags.out.stat().st_size / 2**20
     return (
@@ -93,11 +95,11 @@ def _stablehlo(flags: argparse.Namespace) -> str:
 
 
 def _hf(flags: argparse.Namespace) -> str:
-    from fof_jax import card
-    from fof_jax.data import atomic
-    from fof_jax.pretrained import hf_export, parts
+    from fof_jax import files
+    from fof_jax.inference import components, model_card
+    from fof_jax.models.pretrained import hf_export
 
-    model = parts.read(flags.checkpoint)
+    model = components.read(flags.checkpoint)
     name = hf_export.write(
         flags.out,
         model.encoder,
@@ -107,7 +109,7 @@ def _hf(flags: argparse.Namespace) -> str:
         color=model.color,
     )
     # Where the users of that form look for a card.
-    atomic.write_text(flags.out / "README.md", card.of_folder(flags.checkpoint))
+    files.write_text(flags.out / "README.md", model_card.of_folder(flags.checkpoint))
     said = f"{flags.out}: {name}, for transformers' from_pretrained"
     if not model.color:
         said += (

@@ -45,8 +45,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(flags: argparse.Namespace) -> int:
     """Reads, converts, writes; 0."""
-    from fof_jax import weights
-    from fof_jax.method import parameter_count
+    from fof_jax.methods.base import parameter_count
+    from fof_jax.training import weights
 
     read = _release if flags.form == "release" else _encoder
     path, variables, about = read(flags)
@@ -64,12 +64,12 @@ def run(flags: argparse.Namespace) -> int:
 
 
 def _encoder(flags: argparse.Namespace) -> tuple[Path, Any, dict[str, Any]]:
-    from fof_jax import vit
-    from fof_jax.pretrained import files, source
-    from fof_jax.shapes import Variables
+    from fof_jax.models import vit
+    from fof_jax.models.pretrained import encoder_import, weight_files
+    from fof_jax.types import Variables
 
-    found = files.read(flags.file)
-    got = source.encoder(
+    found = weight_files.read(flags.file)
+    got = encoder_import.encoder(
         found, flags.form, variant=flags.encoder, image_size=flags.image_size
     )
     if got.variant is None:
@@ -89,20 +89,24 @@ def _encoder(flags: argparse.Namespace) -> tuple[Path, Any, dict[str, Any]]:
         f"use: --config.init.checkpoint={flags.out} --config.encoder={got.variant} "
         f"--config.layer_norm_eps={got.layer_norm_eps:g}"
     )
-    about = {"method": "encoder", "form": found.form, "encoder": source.describe(got)}
+    about = {
+        "method": "encoder",
+        "form": found.form,
+        "encoder": encoder_import.describe(got),
+    }
     about |= {"loaded": got.loaded, "left_out": got.left_out}
     return found.path, Variables(params={"encoder": got.params}, state={}), about
 
 
 def _release(flags: argparse.Namespace) -> tuple[Path, Any, dict[str, Any]]:
-    from fof_jax.release import convert
+    from fof_jax.methods.release import state_dict
 
     if flags.encoder or flags.image_size:
         raise ValueError(
             "import: --encoder and --image_size are of the other forms; a file of the "
             "authors' code tells both. Leave them out."
         )
-    variables = convert.import_pth(flags.file)
+    variables = state_dict.import_pth(flags.file)
     model = variables.params["model"]
     blocks = model["encoder"]["blocks"]["qkv"]["bias"].shape
     about = {
@@ -110,7 +114,7 @@ def _release(flags: argparse.Namespace) -> tuple[Path, Any, dict[str, Any]]:
         "encoder": {
             "depth": blocks[0],
             "width": blocks[1] // 3,
-            "patch": convert.patch_of(variables),
+            "patch": state_dict.patch_of(variables),
             "tokens": model["encoder"]["position"].shape[0],
         },
         "num_classes": model["global_classifier"]["bias"].shape[0],

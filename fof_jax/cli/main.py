@@ -13,13 +13,13 @@ import warnings
 from collections.abc import Sequence
 
 from fof_jax.cli import config
-from fof_jax.data.faults import DataWarning
-from fof_jax.stopping import Stopped
+from fof_jax.data.errors import DataWarning
+from fof_jax.training.preemption import Stopped
 
 # verb -> (module, what it does in a line)
 VERBS = {
     "train": ("fof_jax.cli.train", "train and test every fold of a configuration"),
-    "eval": ("fof_jax.cli.evaluate", "compute every metric of a predictions.csv"),
+    "eval": ("fof_jax.cli.eval", "compute every metric of a predictions.csv"),
     "parity": ("fof_jax.cli.parity", "compare this program with recordings, or live"),
     "import": ("fof_jax.cli.import_", "bring weights of other programs in"),
     "export": ("fof_jax.cli.export", "write a model in the form of another program"),
@@ -53,7 +53,7 @@ def main(argv: Sequence[str]) -> int:
     """
     code = _code(argv)
     # Only where a run of several processes was begun is it there.
-    if code and (hosts := sys.modules.get("fof_jax.hosts")):
+    if code and (hosts := sys.modules.get("fof_jax.training.multihost")):
         hosts.leave(code)
     return code
 

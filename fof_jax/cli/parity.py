@@ -52,7 +52,7 @@ def run(flags: argparse.Namespace) -> int:
             "parity has nothing to compare with. Pass --golden=FILE.npz, or "
             "--release=FOLDER with a checkout of the authors' code."
         )
-    from fof_jax import comparison
+    from fof_jax.parity import comparison
 
     good = True
     for path in flags.golden:
@@ -68,11 +68,12 @@ def run(flags: argparse.Namespace) -> int:
 
 def replay(path: Path, *, others: list[Path]) -> list:
     """The rows of a recording of either objective; see the replays' own errors."""
-    from fof_jax import comparison, metrics, parity
-    from fof_jax.release import replay as release
+    from fof_jax.evaluation import metrics
+    from fof_jax.parity import comparison, paper_replay
+    from fof_jax.parity import release_replay as release
 
     if release.kind(comparison.load(path)) is None:
-        return parity.replay(path)
+        return paper_replay.replay(path)
     return release.replay(path, others=others, scores=metrics.scores)
 
 
@@ -82,8 +83,8 @@ def beside(flags: argparse.Namespace) -> list:
     Raises:
       ValueError: a number out of range, no checkout, a package that is missing there.
     """
-    from fof_jax import vit
-    from fof_jax.release import live
+    from fof_jax.models import vit
+    from fof_jax.parity import live
 
     for name in ("steps", "batch", "image_size"):
         if getattr(flags, name) < 1:
@@ -112,7 +113,8 @@ def _pictures(paths: list[Path], image_size: int):
     import jax.numpy as jnp
     import numpy as np
 
-    from fof_jax.data import augment, images
+    from fof_jax.data import images
+    from fof_jax.data.augment import pipeline
 
     pixels = [
         images.decode_region(
@@ -120,4 +122,4 @@ def _pictures(paths: list[Path], image_size: int):
         )
         for path in paths
     ]
-    return np.asarray(augment.normalise(jnp.asarray(np.stack(pixels))))
+    return np.asarray(pipeline.normalise(jnp.asarray(np.stack(pixels))))

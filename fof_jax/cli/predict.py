@@ -16,10 +16,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from fof_jax.cli.lines import progress_to
-from fof_jax.data.faults import SHOWN
-from fof_jax.predictions import Predictions
-from fof_jax.results_table import align
+from fof_jax.data.errors import SHOWN
+from fof_jax.data.progress import progress_to
+from fof_jax.evaluation.predictions import Predictions
+from fof_jax.evaluation.tables import align
 
 
 def add_sources(parser: argparse.ArgumentParser) -> None:
@@ -63,10 +63,10 @@ def _micrometres(text: str) -> float:
 def run(flags: argparse.Namespace) -> int:
     """The flags to `inference.predict`; 0, unless no image could be read."""
     refuse_file(flags.out)
-    from fof_jax import inference, loading, slides, trained
-    from fof_jax.data import listing
+    from fof_jax.inference import batch, inputs, load, slides
+    from fof_jax.inference import model as inference_model
 
-    def slide(model: trained.Model, path: Path) -> slides.SlideGrades:
+    def slide(model: inference_model.Model, path: Path) -> slides.SlideGrades:
         return slides.grade(
             model,
             path,
@@ -75,11 +75,11 @@ def run(flags: argparse.Namespace) -> int:
             progress=progress_to(f"{path.name}:", sys.stdout, what="tiles"),
         )
 
-    asked = listing.find(flags.images, without=flags.out)
-    model = loading.load(flags.checkpoint)
+    asked = inputs.find(flags.images, without=flags.out)
+    model = load.load(flags.checkpoint)
     if not (model.explains or flags.no_pictures):
         warn(["no pictures of the focus: an exported file has no gradients"])
-    table = inference.predict(
+    table = batch.predict(
         model,
         asked,
         flags.out,

@@ -36,13 +36,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def run(flags: argparse.Namespace) -> int:
     """Writes the page and says where."""
     # Imported here: --help should not wait for JAX and Matplotlib.
-    from fof_jax.cli import stores
+    from fof_jax.data import prepare
     from fof_jax.report import build
 
     def open_data(config):
         if flags.data_dir is not None:
             config.data.dir = flags.data_dir
-        return stores.prepare(config, draw=False)
+        return prepare.prepare(config, draw=False)
 
     out = build.report(
         flags.workdir,

@@ -45,10 +45,10 @@ def _serve(flags: argparse.Namespace, bound: socket.socket) -> int:
     import numpy as np
     import uvicorn
 
-    from fof_jax import loading
-    from fof_jax.serve import app
+    from fof_jax.inference import load
+    from fof_jax.inference.serve import app
 
-    model = loading.load(flags.checkpoint)
+    model = load.load(flags.checkpoint)
     blank = np.zeros((model.image_size, model.image_size, 3), np.uint8)
     # Compiles before anybody waits.
     model.explain(blank) if model.explains else model.predict([blank])

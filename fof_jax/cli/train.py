@@ -48,9 +48,8 @@ def run(flags: argparse.Namespace) -> int:
     # Imported here: --help and a misspelt field should not wait for JAX.
     import jax
 
-    from fof_jax import crossval, hosts, program
-    from fof_jax.cli import stores
-    from fof_jax.pretrained import start
+    from fof_jax.data import prepare
+    from fof_jax.training import build, crossval, init_weights, multihost
 
     # Accelerators do not look at it. Where JAX has started already (a notebook), its
     # devices stand as they are.
@@ -58,22 +57,22 @@ def run(flags: argparse.Namespace) -> int:
         jax.config.update("jax_num_cpu_devices", config.cpu_devices)
 
     workdir = flags.workdir or default_workdir(config_flag.name_of(flags.config_words))
-    hosts.connect(
+    multihost.connect(
         flags.coordinator,
         flags.process_id,
         flags.num_processes,
         timeout=flags.heartbeat_timeout,
     )
-    say = _say if hosts.writes() else _say_nothing
-    out = sys.stdout if hosts.writes() else io.StringIO()
-    with hosts.failing_together():
-        with hosts.all_or_none():
-            program.check(config)
-            store = stores.prepare(config, out=out)
-            start.check(config.init.checkpoint)
+    say = _say if multihost.writes() else _say_nothing
+    out = sys.stdout if multihost.writes() else io.StringIO()
+    with multihost.failing_together():
+        with multihost.all_or_none():
+            build.check(config)
+            store = prepare.prepare(config, out=out)
+            init_weights.check(config.init.checkpoint)
         crossval.run(config, store, workdir, say=say)
         say(f"results: {workdir / 'results.json'}")
-        hosts.wait("done")
+        multihost.wait("done")
     return 0
 
 

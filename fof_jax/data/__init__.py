@@ -1,1 +1,1 @@
-"""From a cohort table to batches: table, store, splits, loader, augmentation."""
+"""Data pipeline: cohort table, store, splits, batches, augmentation."""

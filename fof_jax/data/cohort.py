@@ -13,9 +13,10 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from fof_jax.data import atomic, images
-from fof_jax.data.faults import CohortError, Fault, raise_faults
-from fof_jax.data.table import TableReader, unknown
+from fof_jax import files
+from fof_jax.data import images
+from fof_jax.data.csv_reader import TableReader, unknown
+from fof_jax.data.errors import CohortError, Fault, raise_faults
 
 __all__ = [
     "Cohort",
@@ -268,4 +269,4 @@ def write_cohort(path: Path | str, cohort: Cohort) -> None:
             as_image = dataclasses.replace(row, image=row.mask) if row.mask else None
             cells.append(folder.name_of(as_image) if as_image else None)
         writer.writerow(cells)  # None becomes an empty cell
-    atomic.write_text(path, stream.getvalue())
+    files.write_text(path, stream.getvalue())

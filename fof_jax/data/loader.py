@@ -8,10 +8,10 @@ from typing import Any
 import grain
 import numpy as np
 
-from fof_jax.data.balance import BalancedRows
-from fof_jax.data.reader import Reader, open_reader
+from fof_jax.data.cache import Reader, open_reader
+from fof_jax.data.sampling import BalancedRows
 from fof_jax.data.store import Store
-from fof_jax.shapes import Batch
+from fof_jax.types import Batch
 
 __all__ = [
     "Reader",

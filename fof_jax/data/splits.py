@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from sklearn.model_selection import KFold, StratifiedGroupKFold
 
-from fof_jax.data import atomic
-from fof_jax.data.columns import Columns
-from fof_jax.data.faults import DataWarning, shortened
+from fof_jax import files
+from fof_jax.data.errors import DataWarning, shortened
+from fof_jax.data.metadata import Columns
 
 SCHEMES = ("patient", "roi", "fold", "pnas15", "pickle")
 GIVEN = ("pnas15", "pickle")  # drawn by others: `data.given` reads their files
@@ -206,7 +206,7 @@ def write_splits(path: Path | str, splits: Splits, columns: Columns) -> None:
             for k, (train, test) in enumerate(splits.folds)
         ],
     }
-    atomic.write_text(Path(path), json.dumps(document, indent=1) + "\n")
+    files.write_text(Path(path), json.dumps(document, indent=1) + "\n")
 
 
 def _same_table(path: str, table_hash: object, columns: Columns) -> None:

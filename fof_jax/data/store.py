@@ -24,19 +24,20 @@ import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import Bool, Int, UInt8
 
-from fof_jax.data import atomic, columns, images
-from fof_jax.data.builder import NAME, SPLIT, VERSION, write_dataset
+from fof_jax import files
+from fof_jax.data import images, metadata
 from fof_jax.data.cohort import Cohort
-from fof_jax.data.faults import MissingDataError
-from fof_jax.data.sizes import check_sizes, measure
+from fof_jax.data.errors import MissingDataError
+from fof_jax.data.image_sizes import check_sizes, measure
 from fof_jax.data.stain import macenko
+from fof_jax.data.store_writer import NAME, SPLIT, VERSION, write_dataset
 
 _FORMAT = 1  # of the files below; a store of another format is built again
 _STAGING = ".building-"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Store(columns.Columns):
+class Store(metadata.Columns):
     """A built cohort: its columns, and its images by position.
 
     Attributes:
@@ -138,7 +139,7 @@ def _dataset_folder(folder: Path) -> Path:
 
 def _digest(cohort: Cohort) -> str:
     """Of the columns and of every file's content."""
-    whole = hashlib.sha256(columns.from_cohort(cohort).table_hash.encode())
+    whole = hashlib.sha256(metadata.from_cohort(cohort).table_hash.encode())
     whole.update(str(_FORMAT).encode())
     for row in cohort.rows:
         for path in (row.image, row.mask):
@@ -189,10 +190,10 @@ def build_store(
     if not cohort.rows:
         raise ValueError(f"The cohort for store '{name}' has no rows.")
     sizes = measure(cohort)
-    table = columns.from_cohort(cohort)
+    table = metadata.from_cohort(cohort)
     check_sizes(sizes, table.images, small=small, image_size=image_size, views=views)
     home = _home(directory, name)
-    with atomic.locked(home / ".lock"):
+    with files.locked(home / ".lock"):
         for stale in home.glob(f"{_STAGING}*"):
             shutil.rmtree(stale)
         folder = home / _digest(cohort)
@@ -205,10 +206,10 @@ def build_store(
             "table_hash": table.table_hash,
             "sizes": sizes.tolist(),
             "has_mask": [row.mask is not None for row in cohort.rows],
-            **columns.to_json(table),
+            **metadata.to_json(table),
         }
-        atomic.write_text(folder / "columns.json", json.dumps(document))
-        atomic.write_text(home / "current.json", json.dumps({"build": folder.name}))
+        files.write_text(folder / "columns.json", json.dumps(document))
+        files.write_text(home / "current.json", json.dumps({"build": folder.name}))
     return folder
 
 
@@ -277,7 +278,7 @@ def open_store(directory: Path | str, name: str) -> Store:
         if data["format"] != _FORMAT:
             raise ValueError(f"format {data['format']}, expected {_FORMAT}")
         store = Store(
-            **columns.fields_from_json(data),
+            **metadata.fields_from_json(data),
             folder=folder,
             small=data["small"],
             sizes=np.array(data["sizes"], np.int32),

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from fof_jax import intervals
+from fof_jax.evaluation import bootstrap
 from fof_jax.report import page, sections
 from fof_jax.report.run import read_run
 
@@ -15,7 +15,7 @@ def report(
     versus: Path | None = None,
     fold: int | None = None,
     out: Path | None = None,
-    replicates: int = intervals.REPLICATES,
+    replicates: int = bootstrap.REPLICATES,
     say: Callable[[str], None] = print,
 ) -> Path:
     """Writes the page of a run, and its figures as PDF and SVG beside it.

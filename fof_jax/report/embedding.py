@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from sklearn import manifold
 from sklearn import metrics as sk
 
-from fof_jax.report.figures import (
+from fof_jax.report.fold_model import Tested
+from fof_jax.report.style import (
     MARKERS,
     MUTED,
     SERIES,
@@ -25,7 +26,6 @@ from fof_jax.report.figures import (
     wrapped,
 )
 from fof_jax.report.tables import Table
-from fof_jax.report.tested import Tested
 
 FEWEST = 6  # regions below which a picture of neighbourhoods says nothing
 PERPLEXITY = 30.0

@@ -13,10 +13,10 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from PIL import Image
 
-from fof_jax.pictures import COLOURS, masked, overlay
-from fof_jax.predictions import Predictions
-from fof_jax.report.figures import STYLE, finish, wrapped
-from fof_jax.report.tested import Tested
+from fof_jax.evaluation.predictions import Predictions
+from fof_jax.inference.visualization import COLOURS, masked, overlay
+from fof_jax.report.fold_model import Tested
+from fof_jax.report.style import STYLE, finish, wrapped
 
 MOST = 6  # right cases, and wrong ones
 SIDE = 320  # pixels of an embedded picture at most

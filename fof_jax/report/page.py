@@ -9,9 +9,9 @@ from pathlib import Path
 import jinja2
 
 from fof_jax.report import gallery
-from fof_jax.report.figures import Drawn
 from fof_jax.report.gallery import Case
 from fof_jax.report.run import Run
+from fof_jax.report.style import Drawn
 from fof_jax.report.tables import Table
 
 NOTICE = "Research use, not for diagnosis."

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from fof_jax import focus, metrics
 from fof_jax.data.loader import steps_per_epoch
-from fof_jax.predictions import Predictions, join, read_predictions
+from fof_jax.evaluation import localization, metrics
+from fof_jax.evaluation.predictions import Predictions, join, read_predictions
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -166,7 +166,7 @@ def _focus(workdir: Path, folds: tuple[Fold, ...]) -> dict[str, Any] | None:
         return _json(stored).get("focus")
     finished = [fold for fold in folds if fold.tested is not None]
     files = [workdir / f"fold_{fold.number}" / "predictions.csv" for fold in finished]
-    return focus.summarise(focus.beside(files))
+    return localization.summarise(localization.beside(files))
 
 
 def _predictions(path: Path) -> Predictions | None:

@@ -9,12 +9,20 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from fof_jax import loading
 from fof_jax.data.store import Store
-from fof_jax.report import curves, embedding, focus, gallery, tables, tested, training
-from fof_jax.report.figures import Drawn
+from fof_jax.inference import load
+from fof_jax.report import (
+    embedding,
+    fold_model,
+    gallery,
+    localization_plots,
+    prediction_plots,
+    tables,
+    training_plots,
+)
 from fof_jax.report.page import Section
 from fof_jax.report.run import Run
+from fof_jax.report.style import Drawn
 
 OpenData = Callable[[ConfigDict], Store]
 
@@ -128,15 +136,17 @@ def _of_predictions(run: Run, folder: Path) -> list[Section]:
         figures = run.results["units"][unit]
         if figures is None:
             continue
-        table = curves.scored(tables.of_unit(run.joined, unit))
+        table = prediction_plots.scored(tables.of_unit(run.joined, unit))
         counts = np.array(figures["confusion"], float)
         pictures["classes"] += [
-            curves.confusion(counts, run.classes, unit=unit, folder=folder),
-            curves.roc(table, run.classes, unit=unit, folder=folder),
-            curves.precision_recall(table, run.classes, unit=unit, folder=folder),
+            prediction_plots.confusion(counts, run.classes, unit=unit, folder=folder),
+            prediction_plots.roc(table, run.classes, unit=unit, folder=folder),
+            prediction_plots.precision_recall(
+                table, run.classes, unit=unit, folder=folder
+            ),
         ]
         pictures["calibration"].append(
-            curves.reliability(table, unit=unit, folder=folder)
+            prediction_plots.reliability(table, unit=unit, folder=folder)
         )
         listed.append(tables.per_class(run, unit))
     return [
@@ -156,10 +166,10 @@ def _of_predictions(run: Run, folder: Path) -> list[Section]:
 
 
 def _training(run: Run, folder: Path) -> Section:
-    drawn = tuple(training.curves(run, folder))
+    drawn = tuple(training_plots.curves(run, folder))
     text = (
-        f"A line a fold; where there are more than {training.POINTS} values, each "
-        "point is the mean of its neighbours.",
+        f"One line per fold; with more than {training_plots.POINTS} values, each point "
+        "is the mean of its neighbors.",
     )
     if not drawn:
         text = ("No fold has a metrics.jsonl yet: no curves.",)
@@ -168,16 +178,16 @@ def _training(run: Run, folder: Path) -> Section:
 
 def _opened(
     run: Run, fold: int | None, open_data: OpenData
-) -> tested.Tested | ValueError:
+) -> fold_model.Tested | ValueError:
     """A fold's model with its regions, or why there is none."""
     try:
-        return tested.open_fold(run, fold, open_data)
+        return fold_model.open_fold(run, fold, open_data)
     except ValueError as error:
         return error
 
 
 def _features(
-    opened: list[tested.Tested | ValueError],
+    opened: list[fold_model.Tested | ValueError],
     run: Run,
     versus: Run | None,
     folder: Path,
@@ -213,14 +223,14 @@ def _features(
     )
 
 
-def _names(opened: tested.Tested | ValueError) -> list[str]:
+def _names(opened: fold_model.Tested | ValueError) -> list[str]:
     """The regions of an opened fold; none where there is none."""
     if isinstance(opened, ValueError):
         return []
     return [opened.data.images[int(i)] for i in opened.rows]
 
 
-def _regions(opened: tested.Tested | ValueError, run: Run, folder: Path) -> Section:
+def _regions(opened: fold_model.Tested | ValueError, run: Run, folder: Path) -> Section:
     title = "Regions (the paper's Fig. 2 and 4)"
     if isinstance(opened, ValueError):
         return Section("regions", title, (f"Left out: {_sentence(opened)}",))
@@ -253,17 +263,17 @@ def _focus(run: Run, folder: Path) -> Section:
     return Section(
         "focus",
         title,
-        (focus.MEANING,),
-        (focus.table(run.focus),),
-        (focus.figure(run.focus, folder),),
+        (localization_plots.MEANING,),
+        (localization_plots.table(run.focus),),
+        (localization_plots.figure(run.focus, folder),),
     )
 
 
 def _card(run: Run) -> Section:
     """The file in the workdir, or what an export of the run would say."""
     try:
-        with tested.of_this_version():
-            text = run.model_card or loading.load(run.workdir).card
+        with fold_model.of_this_version():
+            text = run.model_card or load.load(run.workdir).card
     except ValueError as error:
         return Section("card", "Model card", (f"Left out: {_sentence(error)}",))
     return Section("card", "Model card", verbatim=text)

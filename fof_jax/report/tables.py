@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from fof_jax import intervals, metrics
-from fof_jax.metrics import Average
-from fof_jax.predictions import Predictions
-from fof_jax.program import flat
+from fof_jax.evaluation import bootstrap, metrics
+from fof_jax.evaluation.metrics import Average
+from fof_jax.evaluation.predictions import Predictions
+from fof_jax.evaluation.tables import COLUMNS, PAPER_ROWS, percent, split_named
 from fof_jax.report.run import Run
-from fof_jax.results_table import COLUMNS, PAPER_ROWS, percent, split_named
+from fof_jax.training.build import flat
 
 NAMES = {
     "auc": "AUC",
@@ -66,7 +66,7 @@ def _results(
         head += [f"{name}, mean ± std", "95% interval"]
         figures = one.results["units"][unit][average]
         columns.append([percent(figures["mean"][f], figures["std"][f]) for f in NAMES])
-        drawn = intervals.bootstrap(
+        drawn = bootstrap.bootstrap(
             of_unit(one.joined, unit), average=average, replicates=replicates
         )
         columns.append([_interval(drawn.get(figure)) for figure in NAMES])
@@ -194,7 +194,7 @@ def origin(run: Run) -> Table:
     return Table("What the run was made with.", ("", "value"), tuple(rows))
 
 
-def _interval(found: intervals.Interval | None) -> str:
+def _interval(found: bootstrap.Interval | None) -> str:
     if found is None:
         return "none"
     return f"{100 * found.low:.2f} to {100 * found.high:.2f}"

@@ -1,0 +1,1 @@
+"""Training studies on the phantom: ablation, difficulty, loss terms."""

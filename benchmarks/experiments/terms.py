@@ -1,0 +1,197 @@
+"""What the terms of the loss are, and how hard each pulls, over one training.
+
+    python benchmarks/experiments/terms.py --row=FoF --workdir=runs/terms
+    python benchmarks/experiments/terms.py --row=release --workdir=runs/terms
+
+One fold of `configs/phantom.py:study`. Every 25 steps, on the batch that the step
+learns from: each term of Eq. (6), unweighted; the norm of its gradient times its
+weight, by the encoder's parameters alone; the share of kept patches. Written to
+benchmarks/results/terms-ROW.json, and drawn as terms-ROW.png beside it. The last line
+is JSON: the figures at the end.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from ml_collections import ConfigDict
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from benchmarks.conditions import conditions
+from benchmarks.experiments.ablation import SETS, cell_config
+from fof_jax import files
+from fof_jax.data import loader, prepare, splits, store
+from fof_jax.training import optimizer
+from fof_jax.training import state as training_state
+from fof_jax.training.build import INIT, build_program
+from fof_jax.types import Variables
+
+RESULTS = Path(__file__).parents[1] / "results"
+COHORT_SEED = SETS["ablation"].cohort
+EVERY = 25
+# Term -> the field of the configuration that is its weight; None for 1.
+TERMS: dict[str, dict[str, str | None]] = {
+    "fof": {
+        "cls_glb": None,
+        "cls_pos": "lambda_pos",
+        "cls_neg": "lambda_neg",
+        "frl": "lambda_frl",
+        "mca": "lambda_mca",
+    },
+    "release": {
+        "global_cls": None,
+        "pos_cls": None,
+        "neg_cls": "lambda_neg",
+        "region": "lambda_region",
+        "dis_gene": "lambda_dis_gene",
+    },
+}
+
+
+def measure(config: ConfigDict, data: store.Store, fold: int) -> list[dict[str, float]]:
+    """Terms, weighted gradients and kept patches, every `EVERY` steps."""
+    program = build_program(config, data)
+    weight_of = _weights(config)
+    folds = splits.make_splits(
+        data, scheme=config.data.scheme, folds=config.folds, seed=COHORT_SEED
+    )
+    rows = folds.folds[fold][0]
+    per_epoch = loader.steps_per_epoch(len(rows), config.batch_size)
+    total = config.epochs * per_epoch
+    batches = loader.train_batches(
+        data,
+        rows,
+        batch_size=config.batch_size,
+        epochs=config.epochs,
+        seed=config.seed,
+        image_size=config.data.image_size,
+    )
+    first = next(batches)
+    key = jax.random.fold_in(jax.random.fold_in(program.key, INIT), fold)
+    state = training_state.initial_state(program.method, program.adamw, key, first)
+
+    @jax.jit
+    def pulls(state: training_state.TrainState, batch: Any, t: Any) -> dict[str, Any]:
+        drawn = program.draw(batch)
+        draws = jax.random.fold_in(program.step_key, t)
+
+        def terms(params: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+            variables = Variables(params=params, state=state.state)
+            _, aux = program.method.loss(variables, drawn, draws, gather=lambda a: a)
+            return {name: aux.metrics[name] for name in weight_of}, aux.metrics
+
+        gradients, metrics = jax.jacrev(terms, has_aux=True)(state.params)
+        norms = {
+            f"pull {name}": weight * optax.tree.norm(_encoder(gradients[name]))
+            for name, weight in weight_of.items()
+        }
+        return norms | {name: metrics[name] for name in (*weight_of, "kept")}
+
+    @jax.jit
+    def update(state: training_state.TrainState, batch: Any, rate: Any) -> Any:
+        return training_state.update(
+            program.method,
+            program.adamw,
+            state,
+            program.draw(batch),
+            rate,
+            jax.random.fold_in(program.step_key, state.step),
+        )[0]
+
+    found, batch = [], first
+    for t in range(total):
+        if t % EVERY == 0 or t == total - 1:
+            figures = jax.device_get(pulls(state, batch, t))
+            found.append({"step": t} | {k: float(v) for k, v in figures.items()})
+            print(f"step {t} of {total}", file=sys.stderr)
+        rate = optimizer.cosine(
+            t,
+            learning_rate=config.optimizer.learning_rate,
+            total_steps=total,
+            warmup_steps=config.optimizer.warmup_epochs * per_epoch,
+        )
+        state = update(state, batch, jnp.float32(rate))
+        batch = next(batches, batch)
+    return found
+
+
+def _weights(config: ConfigDict) -> dict[str, float]:
+    named = TERMS[config.method].items()
+    return {name: float(config[field]) if field else 1.0 for name, field in named}
+
+
+def _encoder(gradient: Any) -> Any:
+    """The part of a tree that every term reaches: no heads."""
+    return gradient.get("encoder") or gradient["model"]["encoder"]
+
+
+def draw(found: list[dict[str, float]], path: Path, title: str) -> None:
+    """Three panels over the steps: terms, gradients, kept patches."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    steps = [f["step"] for f in found]
+    names = [k.removeprefix("pull ") for k in found[0] if k.startswith("pull ")]
+    fig, axes = plt.subplots(1, 3, figsize=(12, 3.4), layout="constrained")
+    for name in names:
+        axes[0].plot(steps, [f[name] for f in found], label=name)
+        axes[1].plot(steps, [f[f"pull {name}"] for f in found], label=name)
+    axes[2].plot(steps, [100 * f["kept"] for f in found], color="0.3")
+    for ax, label in zip(
+        axes,
+        ("term, unweighted (nats)", "norm of gradient x weight", "kept patches (%)"),
+        strict=True,
+    ):
+        ax.set(xlabel="step", ylabel=label)
+    for ax in axes[:2]:
+        ax.set_yscale("log")
+    lines, labels = axes[0].get_legend_handles_labels()
+    fig.legend(lines, labels, loc="outside lower center", ncols=5, frameon=False)
+    fig.suptitle(title)
+    fig.savefig(path, dpi=110)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Trains, measures, writes."""
+    flags = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    flags.add_argument("--row", choices=("FoF", "release"), default="FoF")
+    flags.add_argument("--seed", type=int, default=42)
+    flags.add_argument("--fold", type=int, default=0)
+    flags.add_argument("--workdir", type=Path, default=Path("runs/terms"))
+    flags.add_argument("--results", type=Path, default=RESULTS)
+    flags.add_argument("--regions", type=int, help="of a smaller run")
+    flags.add_argument("--epochs", type=int, help="of a smaller run")
+    given = flags.parse_args(argv)
+    changes = {
+        field: value
+        for field, value in (("data.regions", given.regions), ("epochs", given.epochs))
+        if value is not None
+    }
+    config = cell_config("ablation", given.row, COHORT_SEED, given.fold, changes)
+    config.data.dir = str(given.workdir / "data")
+    data = prepare.prepare(config)
+    config.seed = given.seed
+    found = measure(config, data, given.fold)
+    given.results.mkdir(parents=True, exist_ok=True)
+    stem = f"terms-{given.row}"
+    rounded = [{k: round(v, 5) for k, v in f.items()} for f in found]
+    whole = {"row": given.row, "steps": rounded, "conditions": conditions()}
+    files.write_text(given.results / f"{stem}.json", json.dumps(whole) + "\n")
+    draw(found, given.results / f"{stem}.png", f"{given.row} on the phantom's study")
+    last = {k: float(np.round(v, 4)) for k, v in found[-1].items()}
+    print(json.dumps(last))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,266 @@
+"""Kills runs at moments that are written down, and compares what they end as.
+
+    python benchmarks/robustness/kill.py --kills=30 --terms=10 --pairs=5 --out=/tmp/kill
+
+A five-fold run of the phantom is left alone once; that is the reference. The same
+command is then started again and again: ended with SIGKILL, with SIGTERM, and as two
+processes of which either is killed. Each time it is left alone in the end. Parameters,
+results.json, predictions and metrics.jsonl have to be the reference's, byte for byte.
+
+The process itself notes what it is doing (kill_child.py, in this folder). It
+is stopped, its note is read, then it gets the signal: it was alive and in the middle of
+just that. The last line is JSON.
+"""
+
+import argparse
+import collections
+import contextlib
+import dataclasses
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+import numpy as np  # noqa: E402
+from absl import logging  # noqa: E402
+
+from benchmarks import conditions  # noqa: E402
+from fof_jax.training import weights  # noqa: E402
+
+ROOT = Path(__file__).parents[2]
+FOLDS = 5
+WORDS = [
+    f"--config={ROOT}/configs/phantom.py",
+    "--config.data.regions=40",
+    "--config.encoder=mu/16",
+    f"--config.folds={FOLDS}",
+    "--config.epochs=6",
+    "--config.batch_size=4",
+    "--config.eval_batch_size=4",
+    "--config.eval_every=1",
+    "--config.save_every=2",
+    "--config.log_every=1",
+]
+PATIENCE = 300  # seconds for a run to come to a moment, or to its end
+GOODBYE = 60  # seconds for a process that has lost another, or got a SIGTERM
+# Seconds from the beginning of an activity within which the signal falls. "step" is
+# any moment of training, the others are hit nearly always.
+WITHIN = {"step": 2.0, "save": 0.06, "evaluation": 0.03, "fold change": 0.6}
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """Processes of one run: their handles and the notes that they keep."""
+
+    processes: list[subprocess.Popen]
+    notes: list[Path]
+
+    def doing(self, k: int) -> str:
+        """The activity of process k, and how often there was one of the kind."""
+        return self.notes[k].read_text().strip() or "start 0"
+
+
+@dataclasses.dataclass(frozen=True)
+class Hit:
+    """One signal: what the process was doing, and how the processes ended."""
+
+    doing: str
+    codes: tuple[int, ...]
+    seconds: float  # from the signal to the last process's end
+
+
+@contextlib.contextmanager
+def started(out: Path, workdir: Path, count: int = 1) -> Iterator[Run]:
+    """A run in `count` processes; what still lives at the end is killed."""
+    words = [*WORDS, f"--config.data.dir={out / 'data'}", f"--workdir={workdir}"]
+    words.append(f"--config.cpu_devices={2 // count}")
+    if count > 1:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        words += [f"--coordinator=127.0.0.1:{port}", f"--num_processes={count}"]
+        words.append("--heartbeat_timeout=20")
+    processes, notes = [], []
+    for k in range(count):
+        note = Path(f"{workdir}.{k}.doing")
+        note.write_text("")
+        own = [f"--process_id={k}"] if count > 1 else []
+        with open(f"{workdir}.{k}.log", "a") as log:
+            processes.append(
+                subprocess.Popen(
+                    [
+                        sys.executable,
+                        str(Path(__file__).with_name("kill_child.py")),
+                        str(note),
+                    ]
+                    + ["train", *words, *own],
+                    env=os.environ | {"PYTHONPATH": str(ROOT)},
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                )
+            )
+        notes.append(note)
+    try:
+        yield Run(processes, notes)
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def until(what: Callable[[], bool], run: Run) -> bool:
+    """Waits for something; False if the run ends before."""
+    deadline = time.monotonic() + PATIENCE
+    while not what():
+        if any(p.poll() is not None for p in run.processes):
+            return False
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"nothing for {PATIENCE} s: {run.doing(0)}")
+        time.sleep(0.0005)
+    return True
+
+
+def hit(run: Run, k: int, target: str, number: int, rng: random.Random) -> Hit | None:
+    """Sends SIGKILL or SIGTERM to process k in its `number`-th save, evaluation, …
+
+    Returns:
+      What was hit, or None where the run was over before.
+    """
+
+    def there() -> bool:
+        activity, _, count = run.doing(k).rpartition(" ")
+        return activity == target and int(count) >= number
+
+    if not until(there, run):
+        return None
+    time.sleep(rng.uniform(0, WITHIN[target]))
+    victim = run.processes[k]
+    victim.send_signal(signal.SIGSTOP)
+    stat = Path(f"/proc/{victim.pid}/stat")
+    while (state := stat.read_text().rpartition(")")[2].split()[0]) != "T":
+        if state == "Z":
+            return None
+    return Hit(run.doing(k), (), 0.0)
+
+
+def send(run: Run, k: int, number: signal.Signals, found: Hit) -> Hit:
+    """Sends a signal to the process that `hit` stopped; waits for all to end."""
+    start = time.monotonic()
+    run.processes[k].send_signal(number)
+    run.processes[k].send_signal(signal.SIGCONT)
+    codes = tuple(process.wait(GOODBYE) for process in run.processes)
+    return dataclasses.replace(found, codes=codes, seconds=time.monotonic() - start)
+
+
+def plan(count: int, rng: random.Random) -> list[tuple[str, int]]:
+    """What is hit, and in which occurrence after a start, one a signal.
+
+    Every fold is hit in the middle several times, then at its end.
+    """
+    each = max(count // FOLDS, 4)
+    targets = []
+    for _ in range(-(-count // each)):
+        middle = ["save", "evaluation", *["step", "save"] * each][: each - 1]
+        rng.shuffle(middle)
+        targets += [*middle, "fold change"]
+    numbers = {"save": 2, "evaluation": 1, "step": 1, "fold change": 1}
+    return [(target, rng.randint(1, numbers[target])) for target in targets[:count]]
+
+
+def series(
+    out: Path, name: str, number: signal.Signals, count: int, processes: int, seed: int
+) -> tuple[list[Hit], Path]:
+    """One run that gets `count` signals, and is then left alone."""
+    rng = random.Random(seed)
+    workdir, hits = out / name, []
+    for target, occurrence in plan(count, rng):
+        with started(out, workdir, processes) as run:
+            k = rng.randrange(processes)
+            found = hit(run, k, target, occurrence, rng)
+            if found is None:
+                raise RuntimeError(f"{name} was over before {target} {occurrence}")
+            hits.append(send(run, k, number, found))
+        one = hits[-1]
+        print(
+            f"{name} {len(hits)}: process {k}, {one.doing}, exit codes "
+            f"{one.codes}, {one.seconds:.1f} s",
+            flush=True,
+        )
+    leave_alone(out, workdir, processes)
+    return hits, workdir
+
+
+def leave_alone(out: Path, workdir: Path, processes: int = 1) -> float:
+    """Runs to the end; seconds taken."""
+    start = time.monotonic()
+    with started(out, workdir, processes) as run:
+        codes = [process.wait(2 * PATIENCE) for process in run.processes]
+    if any(codes):
+        raise RuntimeError(f"{workdir} ended with {codes}; see {workdir}.0.log")
+    return time.monotonic() - start
+
+
+def differences(one: Path, other: Path) -> list[str]:
+    """What is not the same, byte for byte; parameters number by number."""
+    names = ["results.json", "splits.json"]
+    for k in range(FOLDS):
+        names += [f"fold_{k}/{name}" for name in ("metrics.jsonl", "predictions.csv")]
+    found = [n for n in names if (one / n).read_bytes() != (other / n).read_bytes()]
+    for k in range(FOLDS):
+        a, b = (weights.read(run / f"fold_{k}").params for run in (one, other))
+        try:
+            np.testing.assert_equal(a, b)
+        except AssertionError:
+            found.append(f"parameters of fold {k}")
+    return found
+
+
+def main(argv: list[str]) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=30)
+    parser.add_argument("--terms", type=int, default=10)
+    parser.add_argument("--pairs", type=int, default=5, help="kills of one of two")
+    parser.add_argument("--pair-terms", type=int, default=3)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, required=True, help="an empty folder")
+    flags = parser.parse_args(argv)
+    logging.set_verbosity(logging.ERROR)  # Orbax misses a file that no step has
+    flags.out.mkdir(parents=True, exist_ok=True)
+    reference = flags.out / "reference"
+    result: dict[str, Any] = conditions.conditions()
+    result["uninterrupted_s"] = round(leave_alone(flags.out, reference), 1)
+    print(f"the reference took {result['uninterrupted_s']} s", flush=True)
+    wanted = (
+        ("kills", signal.SIGKILL, flags.kills, 1),
+        ("terms", signal.SIGTERM, flags.terms, 1),
+        ("pairs", signal.SIGKILL, flags.pairs, 2),
+        ("pair_terms", signal.SIGTERM, flags.pair_terms, 2),
+    )
+    for name, number, count, processes in wanted:
+        if not count:
+            continue
+        hits, workdir = series(flags.out, name, number, count, processes, flags.seed)
+        apart = differences(reference, workdir)
+        moments = collections.Counter(h.doing.rpartition(" ")[0] for h in hits)
+        codes = collections.Counter(code for h in hits for code in h.codes)
+        print(f"{name}: {dict(moments)}, exit codes {dict(codes)}")
+        print(f"{name}: differences {apart or 'none'}", flush=True)
+        result[name] = {
+            "moments": moments,
+            "exit_codes": codes,
+            "slowest_end_s": round(max(h.seconds for h in hits), 1),
+            "differences": apart,
+        }
+    conditions.report({}, result)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

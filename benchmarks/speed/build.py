@@ -1,0 +1,121 @@
+"""Time and memory of `data build`, and the rate of reading, at the true size.
+
+    python benchmarks/speed/build.py --images=1505 --side=1024
+
+Writes a cohort of synthetic regions into a temporary folder (3 GiB for 1,505 of
+1024 x 1024), builds it by the command line, and reads some of it back beside plain PIL
+decoding of the same files. The last line is JSON.
+"""
+
+import argparse
+import csv
+import io
+import json
+import resource
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+import zlib
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from fof_jax.data.store import open_store
+
+DISTINCT = 8  # pictures; each file of them differs by a remark
+
+
+def picture(seed: int, side: int) -> bytes:
+    rng = np.random.default_rng(seed)
+    total = np.zeros((side, side, 3), np.float32)
+    for cells in (8, 32, 128, side):
+        coarse = rng.integers(0, 256, (cells, cells, 3), dtype=np.uint8)
+        fine = Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC)
+        total += np.asarray(fine, np.float32) / (4 if cells < side else 12)
+    stream = io.BytesIO()
+    Image.fromarray(np.clip(total, 0, 255).astype(np.uint8)).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def with_remark(png: bytes, text: str) -> bytes:
+    body = b"tEXtnumber\0" + text.encode()
+    chunk = (
+        struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+    )
+    return png[:-12] + chunk + png[-12:]  # before the last chunk, IEND
+
+
+def write(folder: Path, images: int, side: int) -> int:
+    pictures = [picture(k, side) for k in range(DISTINCT)]
+    (folder / "img").mkdir()
+    with (folder / "table.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["image", "patient", "grade", "idh"])
+        for i in range(images):
+            name = f"img/{i:05d}.png"
+            data = with_remark(pictures[i % DISTINCT], str(i))
+            (folder / name).write_bytes(data)
+            table.writerow(
+                [name, f"P{i // 2}", ("II", "III", "IV")[i // 2 % 3], i // 2 % 2]
+            )
+    return sum(len(p) for p in pictures) // DISTINCT
+
+
+def build(folder: Path, side: int) -> float:
+    words = [
+        sys.executable, "launch.py", "data", "build", "--config=configs/cohort.py",
+        f"--config.data.table={folder / 'table.csv'}",
+        f"--config.data.dir={folder / 'data'}", f"--config.data.image_size={side}",
+        "--config.data.biomarkers=('idh',)",
+    ]  # fmt: skip
+    start = time.perf_counter()
+    subprocess.run(words, check=True, cwd=Path(__file__).parents[2])
+    return time.perf_counter() - start
+
+
+def rates(folder: Path, side: int, reads: int) -> tuple[float, float]:
+    """CPU seconds an image: the store's, and PIL's; interleaved, the best of each."""
+    store = open_store(folder / "data", "cohort")
+    ours, theirs = [], []
+    for i in range(min(reads, len(store))):
+        start = time.process_time()
+        store.read(i, side)
+        middle = time.process_time()
+        with Image.open(folder / store.images[i]) as image:
+            np.array(image)
+        ours.append(middle - start)
+        theirs.append(time.process_time() - middle)
+    return min(ours), min(theirs)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", type=int, default=1505)
+    parser.add_argument("--side", type=int, default=1024)
+    parser.add_argument("--reads", type=int, default=100)
+    flags = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        size = write(folder, flags.images, flags.side)
+        wall = build(folder, flags.side)
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        ours, theirs = rates(folder, flags.side, flags.reads)
+    figures = {
+        "images": flags.images,
+        "side": flags.side,
+        "file_mib": round(size / 2**20, 2),
+        "wall_s": round(wall, 1),
+        "cpu_s": round(used.ru_utime + used.ru_stime, 1),
+        "peak_gib": round(used.ru_maxrss / 2**20, 2),  # Linux counts in KiB
+        "read_ms": round(1000 * ours, 1),
+        "pil_ms": round(1000 * theirs, 1),
+        "read_by_pil": round(ours / theirs, 3),
+    }
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()

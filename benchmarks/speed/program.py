@@ -1,0 +1,134 @@
+"""The step that `train.py` compiles, for images drawn at random; its FLOP account."""
+
+import dataclasses
+import time
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from configs import gbmlgg
+from fof_jax.data import store
+from fof_jax.models import vit
+from fof_jax.training import parallel
+from fof_jax.training import state as training_state
+from fof_jax.training.build import build_program
+from fof_jax.types import Batch
+
+
+def config(**fields: Any) -> ConfigDict:
+    """The paper's configuration on one device, with some fields set.
+
+    Args:
+      fields: values by field name, `data_image_size` for data.image_size.
+    """
+    made = gbmlgg.get_config()
+    made.devices = 1
+    for name, value in fields.items():
+        holder = made
+        section, _, rest = name.partition("_")
+        if name not in made and section in made:
+            holder, name = made[section], rest
+        holder[name] = value
+    return made
+
+
+def bare(config: ConfigDict) -> store.Store:
+    """A store without images."""
+    return store.without_images(
+        classes=config.data.classes, biomarkers=config.data.biomarkers, float_markers=()
+    )
+
+
+def batch(config: ConfigDict, seed: int = 0) -> Batch:
+    """Images of noise with random labels, as the loader hands them over."""
+    draw = np.random.default_rng(seed)
+    rows, side = config.batch_size, config.data.image_size
+    n = len(config.data.biomarkers)
+    return Batch(
+        image=draw.integers(0, 256, (rows, side, side, 3), np.uint8),
+        grade=draw.integers(0, len(config.data.classes), rows).astype(np.int32),
+        biomarkers=draw.integers(0, 2, (rows, n)).astype(np.int32),
+        known=np.ones((rows, n), bool),
+        floats=np.zeros((rows, 0), np.float32),
+        index=np.arange(rows, dtype=np.int32),
+        epoch=np.zeros(rows, np.int32),
+        valid=np.ones(rows, bool),
+    )
+
+
+@dataclasses.dataclass
+class Step:
+    """A compiled step with what it runs on.
+
+    Attributes:
+      compiled: the executable.
+      state: goes in and is replaced by what comes out.
+      batch: one batch, sharded.
+      compile_s: seconds from tracing to the executable.
+    """
+
+    compiled: Any
+    state: training_state.TrainState
+    batch: Batch
+    compile_s: float
+
+    def __call__(self) -> dict[str, jax.Array]:
+        """One step; its metrics."""
+        self.state, metrics = self.compiled(self.state, self.batch, np.float32(1e-4))
+        return metrics
+
+
+def compile_step(config: ConfigDict) -> Step:
+    """Compiles `program.build_program(config).train` and draws a state for it."""
+    program = build_program(config, bare(config))
+    local = batch(config)
+    state = training_state.initial_state(
+        program.method, program.adamw, jax.random.key(0), local
+    )
+    sharded = parallel.to_devices(local, len(program.devices))
+    start = time.perf_counter()
+    compiled = program.train.compiled(state, sharded, np.float32(0))
+    return Step(compiled, state, sharded, time.perf_counter() - start)
+
+
+def account(
+    size: vit.Size, patch: int, side: int, *, remat: str = "attention"
+) -> dict[str, float]:
+    """FLOPs of matrix products by hand, for one image of `side` x `side` pixels.
+
+    Args:
+      size: of the encoder.
+      patch: side of a patch, pixels.
+      side: of the image, pixels.
+      remat: the policy; chunked attention is assumed.
+
+    Returns:
+      `forward`: of the encoder; `step`: of the paper's step without anything computed
+      again; `recomputed`: what the policy and the backward pass of attention add.
+    """
+    tokens = (side // patch) ** 2
+    product = 2 * tokens**2 * size.width  # q k^T or p v, all heads
+    square = 2 * tokens * size.width**2  # a dense layer D to D
+    wide = 2 * tokens * size.width * size.mlp
+    block = 2 * product + 4 * square + 2 * wide
+    embed = 2 * tokens * 3 * patch**2 * size.width
+    forward = size.depth * block + embed
+    # Three views, each forward once and backward twice that; pixels get no gradient.
+    # The CAM goes back through one block, to its tokens alone: four products of
+    # attention, and each dense layer once.
+    step = 3 * (3 * forward - embed) + block + 2 * product
+    again = {
+        "none": 0.0,
+        "attention": wide + square,  # x after attention, and the MLP's hidden layer
+        "output": wide + 4 * square,  # q, k and v besides
+        "block": 2 * product + 4 * square + wide,  # all but the MLP's second layer
+    }[remat]
+    scores = product  # softmax's p is never stored
+    blocks = 3 * size.depth
+    return {
+        "forward": forward,
+        "step": step,
+        "recomputed": blocks * (again + scores) + scores,
+    }

@@ -1,0 +1,255 @@
+"""TCGA GBM-LGG as Pathomic Fusion distributes it, made into a cohort.
+
+Source: Chen et al., Pathomic Fusion (IEEE TMI 2022), folder TCGA_GBMLGG: `all_st/`
+(1,505 stain-normalised regions of 1024x1024), `all_dataset.csv` (molecular markers of
+769 patients) and `grade_data.csv` (grades). Columns are taken by name.
+"""
+
+import csv
+import io
+import warnings
+from collections import Counter
+from pathlib import Path
+
+from fof_jax.data.cohort import Cohort, Row
+from fof_jax.data.errors import (
+    CohortError,
+    DataWarning,
+    Fault,
+    MissingDataError,
+    raise_faults,
+    shortened,
+)
+
+CLASSES = ("II", "III", "IV")
+# Name in the cohort -> column of all_dataset.csv. The order is the paper's.
+BIOMARKERS = {
+    "idh": "idh mutation",
+    "codeletion": "codeletion",
+    "PTEN": "PTEN",
+    "EGFR": "EGFR",
+    "CARD11": "CARD11",
+    "FGFR2": "FGFR2",
+}
+FLOAT_MARKERS = ("10q", "10p", "7p", "7q")  # the release's four chromosome arms
+# The molecular vector of Pathomic Fusion, 80 columns in the order of its table: status
+# of 1p/19q and IDH, 41 genes' copy numbers (-2 … 2), 37 chromosome arms (real).
+OMICS = tuple(
+    """
+    codeletion|idh mutation|EGFR|MDM4|MYC|BRAF|EZH2|MET|SMO|KIAA1549|CREB3L2|NTRK1|PRCC
+    |BLM|NTRK3|CRTC3|CDKN2A|CDKN2B|FGFR2|TSHR|TCL1A|TRIP11|GOLGA5|GPHN|DICER1|TCL6|EBF1
+    |ITK|RPL22|CDKN2C|LCP1|RB1|IRF4|FGFR1OP|MLLT4|MYB|ROS1|TNFAIP3|GOPC|CARD11|JAK2
+    |STK11|PTEN
+    |1q|2p|2q|3p|3q|4p|4q|5p|5q|6p|6q|7p|7q|8p|8q|9p|9q|10p|10q|11p|11q|12p|12q|13q|14q
+    |15q|16p|16q|17p|17q|18p|18q|19p|20p|20q|21q|22q
+    """.replace("\n    ", "")
+    .strip()
+    .split("|")
+)
+# Patients, regions, regions a class, counted in Pathomic Fusion's own split files.
+EXPECTED = {
+    "molecular": (664, 1325, (393, 408, 524)),
+    "graded": (736, 1458, (396, 408, 654)),
+}
+_GRADES = {"2": 0, "3": 1, "4": 2}
+_ID = "TCGA ID"
+_ID_LENGTH = 12  # TCGA-XX-YYYY
+_FILES = ("all_st", "all_dataset.csv", "grade_data.csv")
+
+
+def check_files(raw_dir: Path | str) -> list[Path]:
+    """Finds the distribution's files.
+
+    Args:
+      raw_dir: the folder that should have them.
+
+    Returns:
+      The images, by name.
+
+    Raises:
+      MissingDataError: some are missing; says what to get and where it goes.
+    """
+    raw_dir = Path(raw_dir)
+    absent = [name for name in _FILES if not (raw_dir / name).exists()]
+    images = sorted((raw_dir / "all_st").glob("*.png"))
+    if not absent and images:
+        return images
+    absent = absent or ["all_st/*.png"]
+    raise MissingDataError(
+        f"The TCGA GBM-LGG data are not in {raw_dir}: {', '.join(absent)} missing.\n"
+        "Get Pathomic Fusion's distribution (the folder data/TCGA_GBMLGG linked from "
+        "github.com/mahmoodlab/PathomicFusion): all_st/ (1,505 PNG), "
+        "all_dataset.csv, grade_data.csv.\n"
+        f"Put the three into {raw_dir} (or point --config.data.raw_dir at them), then "
+        "run: python launch.py data build --config=configs/gbmlgg.py"
+    )
+
+
+def _read(path: Path) -> tuple[list[str], dict[str, dict[str, str]]]:
+    """A table as (columns, patient -> cells)."""
+    text = path.read_bytes().decode("utf-8-sig", errors="replace")
+    rows = csv.DictReader(io.StringIO(text, newline=None))
+    columns = [(name or "").strip() for name in rows.fieldnames or ()]
+    rows.fieldnames = columns
+    if _ID not in columns:
+        found = ", ".join(columns[:5])
+        raise CohortError(
+            f"{path}: expected a column '{_ID}', got {found} …. Is it the file of "
+            "Pathomic Fusion's distribution?"
+        )
+    table: dict[str, dict[str, str]] = {}
+    faults = []
+    for number, row in enumerate(rows, 2):
+        cells = {k: (v or "").strip() for k, v in row.items() if isinstance(k, str)}
+        if cells[_ID] in table:
+            faults.append(Fault("same patient twice", number, cells[_ID]))
+        table[cells[_ID]] = cells
+    raise_faults(path, faults)
+    return columns, table
+
+
+def _number(cell: str) -> float | None:
+    """A cell's value, None where it is unknown.
+
+    Raises:
+      ValueError: the cell is neither a number nor unknown.
+    """
+    return None if cell in ("", "NA") else float(cell)
+
+
+def _markers(cells: dict[str, str], names: list[str]) -> list[float | None]:
+    return [_number(cells.get(name, "")) for name in names]
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, DataWarning, stacklevel=3)
+
+
+def make_cohort(raw_dir: Path | str, *, subset: str = "molecular") -> Cohort:
+    """Makes the cohort of Sec. IV-A from Pathomic Fusion's files.
+
+    A patient is the first 12 characters of an image's name. `NA` and empty cells are
+    unknown and stay so; nothing is imputed. Image files are not opened here.
+
+    Args:
+      raw_dir: folder with `all_st/`, `all_dataset.csv` and `grade_data.csv`.
+      subset: `molecular` (grade, IDH and 1p/19q known) or `graded` (grade known).
+
+    Returns:
+      The regions in the order of their names; float markers are those of 10q, 10p,
+      7p, 7q that the table has; the vector of the 80 `OMICS`, raw, for the fusion
+      methods.
+
+    Warns:
+      DataWarning: images without a patient, patients without an image, columns that
+        are absent, counts that differ from the published ones.
+
+    Raises:
+      MissingDataError: a file is not there; says what to get and where it goes.
+      CohortError: a cell cannot be read.
+      ValueError: `subset` has another value.
+    """
+    if subset not in EXPECTED:
+        raise ValueError(f"data.subset={subset!r}: expected {' or '.join(EXPECTED)}")
+    raw_dir = Path(raw_dir)
+    images = check_files(raw_dir)
+    columns, molecular = _read(raw_dir / "all_dataset.csv")
+    _, graded = _read(raw_dir / "grade_data.csv")
+
+    lost = [name for name in OMICS if name not in columns]
+    if lost:
+        _warn(
+            f"all_dataset.csv lacks {len(lost)} of {len(OMICS)} columns, unknown "
+            f"everywhere: {', '.join(lost)}"
+        )
+    float_markers = tuple(name for name in FLOAT_MARKERS if name in columns)
+
+    by_patient: dict[str, list[Path]] = {}
+    for image in images:
+        by_patient.setdefault(image.name[:_ID_LENGTH], []).append(image)
+    known_patients = molecular.keys() | graded.keys()
+    _report_strangers(by_patient, known_patients)
+
+    rows, faults = [], []
+    left_out: dict[str, list[str]] = {
+        "without a grade": [],
+        "without IDH or 1p/19q": [],
+        "in one of the two tables": sorted(molecular.keys() ^ graded.keys()),
+    }
+    for patient, files in by_patient.items():
+        cells = molecular.get(patient, {})
+        try:
+            label = _number(graded.get(patient, {}).get("Grade", ""))
+            values = _markers(cells, list(BIOMARKERS.values()))
+            floats = _markers(cells, list(float_markers))
+            omics = tuple(_markers(cells, list(OMICS)))
+            status = tuple(None if v is None else _whole(v) for v in values)
+        except ValueError as error:
+            faults.append(
+                Fault("cell that is not a number", None, f"{patient}: {error}")
+            )
+            continue
+        if patient not in known_patients:
+            continue
+        if label is None:
+            left_out["without a grade"].append(patient)
+            continue
+        if subset == "molecular" and None in status[:2]:
+            left_out["without IDH or 1p/19q"].append(patient)
+            continue
+        grade = _GRADES.get(f"{label:g}")
+        if grade is None:
+            text = f"{patient}: {label:g}; expected 2, 3, 4 or NA"
+            faults.append(Fault("unknown grade", None, text))
+            continue
+        rows += [
+            Row(file, patient, grade, status, tuple(floats), omics=omics)
+            for file in files
+        ]
+    raise_faults(raw_dir, faults)
+    _report_counts(rows, subset, by_patient, graded, left_out)
+    root = raw_dir / "all_st"
+    return Cohort(
+        tuple(rows), CLASSES, tuple(BIOMARKERS), float_markers, root, omics=OMICS
+    )
+
+
+def _whole(value: float) -> int:
+    if value != int(value):
+        raise ValueError(f"{value} is not an integer; are these z-scores?")
+    return int(value)
+
+
+def _report_strangers(by_patient: dict[str, list[Path]], known: set[str]) -> None:
+    strangers = sorted(by_patient.keys() - known)
+    if strangers:
+        _warn(f"{len(strangers)} patients have images and are in no table, left out: "
+              f"{shortened(strangers)}")  # fmt: skip
+    imageless = sorted(known - by_patient.keys())
+    if imageless:
+        _warn(f"{len(imageless)} patients of the tables have no image in all_st/: "
+              f"{shortened(imageless)}")  # fmt: skip
+
+
+def _report_counts(rows, subset, by_patient, graded, left_out) -> None:
+    people = len({row.patient for row in rows})
+    counts = Counter(row.grade for row in rows)
+    found = (people, len(rows), tuple(counts[k] for k in range(len(CLASSES))))
+    if found == EXPECTED[subset]:
+        return
+    text = (
+        f"subset '{subset}': expected (patients, regions, II/III/IV) "
+        f"{EXPECTED[subset]}, found {found}"
+    )
+    differ = []
+    for patient, cells in graded.items():
+        told, have = cells.get("Region count", ""), len(by_patient.get(patient, ()))
+        if told.isdigit() and int(told) != have:
+            differ.append(f"{patient} ({told}, {have} here)")
+    if differ:
+        text += f". Patients whose region count differs: {shortened(differ)}"
+    # In full: whoever looks for the one patient too many or too few finds the id here.
+    for why, patients in left_out.items():
+        if patients:
+            text += f". Left out, {why} ({len(patients)}): {', '.join(patients)}"
+    _warn(text)

@@ -1,0 +1,79 @@
+"""Images that do not have the size at which they will be read, told before they are."""
+
+import warnings
+
+import numpy as np
+from jaxtyping import Int
+
+from fof_jax.data import images
+from fof_jax.data.cohort import Cohort
+from fof_jax.data.errors import DataWarning, shortened
+
+
+def measure(cohort: Cohort) -> Int[np.ndarray, "n 2"]:
+    """Height and width of each image, from the heads of the files.
+
+    Raises:
+      ImageFault: a file is not an image that is accepted.
+    """
+    with images.quiet_decoding():
+        headers = [images.read_header(row.image) for row in cohort.rows]
+    return np.array([(h.height, h.width) for h in headers], np.int32).reshape(-1, 2)
+
+
+def check_sizes(
+    sizes: Int[np.ndarray, "n 2"],
+    names: tuple[str, ...],
+    *,
+    small: str,
+    image_size: int,
+    views: tuple[str, str] = ("resize", "resize"),
+) -> None:
+    """Tells which images do not have the size at which they will be read.
+
+    Args:
+      sizes: height and width of each.
+      names: said in the message.
+      small: `resize`, `pad` or `error`.
+      image_size: side of the square that they will become.
+      views: how training and testing bring them to it, `resize` or `crop`.
+
+    Warns:
+      DataWarning: images that are smaller, or not square, and which.
+
+    Raises:
+      ValueError: smaller images under `error`; a bad `small`.
+    """
+    if small not in images.SMALL_RULES:
+        raise ValueError(
+            f"data.small={small!r}: expected one of {', '.join(images.SMALL_RULES)}"
+        )
+
+    def told(where: np.ndarray) -> str:
+        return shortened([f"{names[i]} ({sizes[i, 1]}x{sizes[i, 0]})" for i in where])
+
+    under = np.flatnonzero(sizes.min(axis=1) < image_size)
+    if len(under):
+        text = (
+            f"{len(under)} of {len(names)} images are smaller than "
+            f"image_size={image_size}: {told(under)}"
+        )
+        if small == "error":
+            raise ValueError(
+                f"{text}. data.small='error' forbids that: lower "
+                "--config.data.image_size, or set --config.data.small to resize or pad."
+            )
+        fate = "enlarged" if small == "resize" else "padded with white"
+        warnings.warn(
+            f"{text}. They are {fate} when read (data.small={small!r}).",
+            DataWarning,
+            stacklevel=3,
+        )
+    oblong = np.flatnonzero(sizes[:, 0] != sizes[:, 1])
+    if len(oblong) and "resize" in views:  # a cut squeezes nothing
+        warnings.warn(
+            f"{len(oblong)} of {len(names)} images are not square: {told(oblong)}. "
+            "They are squeezed into a square when read.",
+            DataWarning,
+            stacklevel=3,
+        )

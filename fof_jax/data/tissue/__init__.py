@@ -1,1 +1,0 @@
-"""The parts of the phantom: patients, noise, nuclei, structures, stain, PNG."""

@@ -1,0 +1,1 @@
+"""Predictions, metrics, confidence intervals, calibration, localization, tables."""

@@ -1,0 +1,1 @@
+"""Use of trained models: loading, preprocessing, prediction, explanation, export."""

@@ -1,0 +1,1 @@
+"""Training methods, one file or folder per row of the paper's tables."""

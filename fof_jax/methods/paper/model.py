@@ -1,0 +1,117 @@
+"""The networks of the paper: encoder g, classifier f, projection heads h^n.
+
+Parameters are one tree: `encoder`, `classifier`, `projectors`.
+"""
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Bool, Float
+
+from fof_jax.models import vit
+
+PROJECTION_WIDTH = 64  # P6: the authors' shape
+
+
+@flax.struct.dataclass
+class Output:
+    """What one view gives.
+
+    Attributes:
+      feature: v = g(x), the mean of all P tokens after the last LayerNorm (P7), or
+        what `encoder.pooling` says.
+      logits: f(v), J = K + 1: the grades and, last, the background c = K (P5).
+    """
+
+    feature: Float[Array, "B D"]
+    logits: Float[Array, "B J"]
+
+
+class Model(nn.Module):
+    """f, g and h^n over one encoder.
+
+    Attributes:
+      encoder: g.
+      num_classes: K.
+      num_biomarkers: N; 0 leaves the projection heads out.
+      cam_block: the block after which tokens are taken for Eq. (1), Python style:
+        -1 is the last, -2 the last but one (P1).
+      mask_token: True trains an embedding for masked patches (P4, `token`).
+    """
+
+    encoder: vit.ViT
+    num_classes: int
+    num_biomarkers: int
+    cam_block: int = -2
+    mask_token: bool = False
+
+    def setup(self) -> None:
+        """Declares f (with bias, K + 1 outputs) and h^n (without, P6)."""
+        depth = self.encoder.size.depth
+        if not -depth <= self.cam_block < 0:
+            raise ValueError(
+                f"cam.block: got {self.cam_block}, expected -{depth} … -1 for an "
+                f"encoder of {depth} blocks (-2 is the last but one, P1)."
+            )
+        if self.encoder.pooling == "class_token" and self.cam_block == -1:
+            raise ValueError(
+                "cam.block: after the last block the class token alone is read, so no "
+                "patch has a gradient. Pass --config.cam.block=-2 or "
+                "--config.pooling=patches."
+            )
+        self.classifier = nn.Dense(self.num_classes + 1, dtype=jnp.float32)
+        if self.num_biomarkers:
+            self.projectors = self.param(
+                "projectors",
+                nn.initializers.lecun_normal(batch_axis=0),
+                (self.num_biomarkers, self.encoder.size.width, PROJECTION_WIDTH),
+                jnp.float32,
+            )
+        if self.mask_token:
+            init, width = nn.initializers.normal(0.02), self.encoder.size.width
+            self.token = self.param("mask_token", init, (width,), jnp.float32)
+
+    def head(self, image: Float[Array, "B H W C"]) -> Float[Array, "B T D"]:
+        """Image to the tokens of Eq. (1): embedding and the blocks up to it.
+
+        T = A + P: v is the last P of them; the paper's encoder has none ahead.
+        """
+        tokens = self.encoder.add_position(self.encoder.embed(image))
+        return self.encoder.run(tokens, 0, self._split)
+
+    def tail(self, tokens: Float[Array, "B T D"]) -> Output:
+        """The tokens of Eq. (1) to feature and logits: the remaining blocks."""
+        return self._classify(self.encoder.run(tokens, self._split))
+
+    def __call__(self, image: Float[Array, "B H W C"]) -> Output:
+        """The whole network, f . g."""
+        tokens = self.encoder.add_position(self.encoder.embed(image))
+        return self._classify(self.encoder.run(tokens))
+
+    def masked(
+        self, image: Float[Array, "B H W C"], keep: Bool[Array, "B h w"]
+    ) -> Output:
+        """The whole network on the kept patches, the mask token for the others (P4)."""
+        tokens = self.encoder.embed(image)
+        kept = keep.reshape(keep.shape[0], -1, 1)
+        tokens = jnp.where(kept, tokens, self.token.astype(tokens.dtype)[None, None])
+        return self._classify(self.encoder.run(self.encoder.add_position(tokens)))
+
+    def _classify(self, tokens: Float[Array, "B T D"]) -> Output:
+        feature = self.encoder.pool(self.encoder.finish(tokens))  # P7
+        return Output(feature=feature, logits=self.classifier(feature))
+
+    def project(self, feature: Float[Array, "R D"]) -> Float[Array, "N R E"]:
+        """h^n(v) for every biomarker n: Linear without bias, then ReLU (P6)."""
+        if not self.num_biomarkers:
+            return jnp.zeros((0, feature.shape[0], PROJECTION_WIDTH))
+        return jax.nn.relu(jnp.einsum("rd,nde->nre", feature, self.projectors))
+
+    def initialise(self, image: Float[Array, "B H W C"]) -> Float[Array, "N B E"]:
+        """Touches every parameter once; only for `init`."""
+        return self.project(self(image).feature)
+
+    @property
+    def _split(self) -> int:
+        return self.encoder.size.depth + self.cam_block + 1

@@ -1,0 +1,337 @@
+"""The authors' step as a Method: map, mask, three views, four losses, EMA heads."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int
+
+from fof_jax.methods.base import Gather
+from fof_jax.methods.release import cam, labels, losses, model
+from fof_jax.methods.release.views import Reference, Views, apply, focus_map
+from fof_jax.methods.release.views import make as make_views
+from fof_jax.models import vit
+from fof_jax.types import Aux, Batch, Params, State, Variables
+
+Weight = float | Float[Array, ""]  # traced: one program serves several weights
+
+
+@dataclasses.dataclass(frozen=True)
+class Release:
+    """The authors' method.
+
+    Attributes:
+      network: encoder, mask token, two heads.
+      projectors: shape of the projection heads, of which there are two sets.
+      theta: share of the map's maximum below which a patch is hidden (Q4, Q5).
+      tau: temperature of the region and the discrete-gene loss.
+      lambda_region, lambda_dis_gene, lambda_float_gene, lambda_neg: weights.
+      ema_decay: largest decay of the averaged projection heads.
+      world_size_emulated: number of processes of the run that is reproduced. It
+        decides which rows float-gene guidance glues (Q30) and divides the gradients of
+        all terms but cross-entropy (Q32), whatever the real number of devices.
+      label_transform, label_means, label_stds: see `labels.transform` (Q27).
+    """
+
+    network: model.Model
+    projectors: model.Projectors
+    theta: float
+    tau: float
+    lambda_region: Weight
+    lambda_dis_gene: Weight
+    lambda_float_gene: Weight
+    lambda_neg: Weight
+    ema_decay: float
+    world_size_emulated: int
+    label_transform: str
+    label_means: tuple[float, ...]
+    label_stds: tuple[float, ...]
+
+    test_inputs = ("image",)
+    colour_views = 2
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return self.network.num_classes
+
+    def init(self, key: jax.Array, batch: Batch) -> Variables:
+        """Random parameters; the averaged heads are a draw of their own (Q22)."""
+        keys = jax.random.split(key, 3)
+        image = jnp.zeros((1, *batch.image.shape[1:]), jnp.float32)
+        feature = jnp.zeros((1, self.network.encoder.size.width))
+        local = self.projectors.init(keys[1], feature)["params"]
+        average = self.projectors.init(keys[2], feature)["params"]  # Q22
+        return Variables(
+            params={
+                "model": self.network.init(keys[0], image)["params"],
+                "local_projectors": local,
+            },
+            state={"global_projectors": average},
+        )
+
+    def views(
+        self, variables: Variables, batch: Batch, reference: Reference = None
+    ) -> Views:
+        """The three views of a batch; see `views.make`."""
+        params, theta = variables.params["model"], self.theta
+        return make_views(self.network, params, batch, theta=theta, reference=reference)
+
+    def loss(
+        self,
+        variables: Variables,
+        batch: Batch,
+        key: jax.Array,
+        *,
+        gather: Gather,
+        reference: Reference = None,
+    ) -> tuple[Float[Array, ""], Aux]:
+        """The weighted sum of all terms on the global batch; see `Method.loss`.
+
+        `batch.known` is not read: the authors' data have no gaps, markers being
+        imputed upstream (item 28). An unknown marker counts with the value stored.
+        """
+        del key  # nothing is drawn
+        seen = self.views(variables, batch, reference)
+        glb, pos, neg, hide = jax.tree.map(
+            gather, (seen.glb, seen.pos, seen.neg, seen.hide)
+        )
+        value, terms = self.terms(
+            variables,
+            glb,
+            pos,
+            neg,
+            gather(batch.grade),
+            gather(batch.biomarkers),
+            gather(batch.floats),
+        )
+        # Item 40: their "pos_ratio" is the share of hidden patches; this is not.
+        terms["kept"] = (~hide).mean(dtype=jnp.float32)
+        return value, Aux(metrics=terms, state=variables.state)
+
+    def terms(
+        self,
+        variables: Variables,
+        glb: model.Output,
+        pos: model.Output,
+        neg: model.Output,
+        grade: Int[Array, " B"],
+        biomarkers: Int[Array, "B N"],
+        floats: Float[Array, "B F"],
+    ) -> tuple[Float[Array, ""], dict[str, jax.Array]]:
+        """The total and its terms, unweighted, from the views of the global batch.
+
+        Raises:
+          ValueError: `world_size_emulated` does not divide the batch.
+        """
+        if grade.shape[0] % self.world_size_emulated:
+            raise ValueError(
+                f"world_size_emulated: {self.world_size_emulated} processes cannot "
+                f"share a batch of {grade.shape[0]}. Pass a divisor of batch_size."
+            )
+        # Q14: K outputs for the whole image, K + 10 for the parts, of which the
+        # negative view's target is number K.
+        background = jnp.full_like(grade, self.num_classes)
+        terms = {
+            "global_cls": losses.cross_entropy(glb.global_logits, grade),
+            "pos_cls": losses.cross_entropy(pos.local_logits, grade),
+            "neg_cls": losses.cross_entropy(neg.local_logits, background),
+        }
+        guided = self._guided(variables, glb, pos, neg, biomarkers, floats)
+        weights = {
+            "region": self.lambda_region,
+            "dis_gene": self.lambda_dis_gene,
+            "float_gene": self.lambda_float_gene,
+        }
+        total = terms["global_cls"] + terms["pos_cls"]
+        total += self.lambda_neg * terms["neg_cls"]  # Q31
+        for name, term in guided.items():
+            # Q32: each process keeps the gradient of its own rows, and the mean over
+            # processes is taken of that.
+            term = losses.scale_gradient(term, 1 / self.world_size_emulated)
+            total += weights[name] * term
+        return total, terms | guided | {"total": total}
+
+    def project(
+        self, variables: Variables, glb: jax.Array, pos: jax.Array, neg: jax.Array
+    ) -> tuple[model.Projection, model.Projection, model.Projection]:
+        """Projections of three features [B, D]: the global one by the averaged heads.
+
+        Those are frozen, but the gradient flows through them into the feature.
+        """
+        average = lax.stop_gradient(variables.state["global_projectors"])
+        local = variables.params["local_projectors"]
+
+        def by(heads: Params, feature: jax.Array) -> Any:
+            return self.projectors.apply({"params": heads}, feature)
+
+        # Q21 Q26: two sets of heads, whose outputs are compared.
+        return by(average, glb), by(local, pos), by(local, neg)
+
+    def after_update(self, variables: Variables, step: Int[Array, ""]) -> State:
+        """The averaged heads after optimizer step `step`; see `training.averaged`."""
+        return averaged(variables, step, decay=self.ema_decay)
+
+    def predict(
+        self, variables: Variables, image: Float[Array, "B H W C"]
+    ) -> Float[Array, "B K"]:
+        """Logits of the global head (Q14)."""
+        params = variables.params["model"]
+        return apply(self.network, params, image).global_logits
+
+    def feature(
+        self, variables: Variables, image: Float[Array, "B H W C"]
+    ) -> Float[Array, "B D"]:
+        """The mean of the tokens of the whole image (Q15)."""
+        return apply(self.network, variables.params["model"], image).feature
+
+    def explain(
+        self,
+        variables: Variables,
+        image: Float[Array, "B H W C"],
+        target: Int[Array, " B"],
+    ) -> Float[Array, "B H W"]:
+        """A of any class (item 50: the authors draw it for the true one)."""
+        params = variables.params["model"]
+        tokens = apply(self.network, params, image, method="embed")
+        tokens = apply(self.network, params, tokens, method="head")
+        return focus_map(self.network, params, tokens, target).A
+
+    def keep(self, A: Float[Array, "B H W"]) -> Bool[Array, "B h w"]:
+        """The patches that the positive view shows."""
+        return ~cam.hide_mask(A, patch=self.network.encoder.patch, theta=self.theta)
+
+    def _guided(
+        self, variables, glb, pos, neg, biomarkers, floats
+    ) -> dict[str, jax.Array]:
+        """The terms beside cross-entropy; one without columns is 0."""
+        g, p, n = self.project(variables, glb.feature, pos.feature, neg.feature)
+        out = {
+            "region": losses.region(
+                glb=g.region, pos=p.region, neg=n.region, tau=self.tau
+            ),
+            "dis_gene": jnp.zeros(()),
+            "float_gene": jnp.zeros(()),
+        }
+        if biomarkers.shape[1]:
+            out["dis_gene"] = losses.discrete_genes(
+                glb=g.gene,
+                pos=p.gene,
+                neg=n.gene,
+                labels=labels.transform(
+                    biomarkers,
+                    name=self.label_transform,
+                    means=self.label_means,
+                    stds=self.label_stds,
+                ),
+                tau=self.tau,
+            )
+        if floats.shape[1]:
+            ranks = self.world_size_emulated
+            out["float_gene"] = losses.float_genes(
+                losses.rank_rows(pos.feature, glb.feature, ranks=ranks),
+                losses.rank_rows(floats, floats, ranks=ranks),
+                batch=glb.feature.shape[0],
+            )
+        return out
+
+
+def build(
+    *,
+    encoder: vit.ViT,
+    num_classes: int,
+    num_biomarkers: int,
+    num_floats: int,
+    cam_block: int,
+    theta: float,
+    tau: float,
+    lambda_region: float,
+    lambda_dis_gene: float,
+    lambda_float_gene: float,
+    lambda_neg: float,
+    ema_decay: float,
+    world_size_emulated: int,
+    data_label_transform: str,
+    data_label_means: tuple[float, ...],
+    data_label_stds: tuple[float, ...],
+    data_class_weights: bool = False,
+    biomarker_table: Int[np.ndarray, "n N"] | None = None,
+) -> Release:
+    """The method from plain numbers; see `Release` and `model.Model`.
+
+    `biomarker_table` holds the status of all records of the cohort: `zscore_trunc`
+    takes means and deviations from it where none are given.
+
+    Raises:
+      ValueError: no process, a term without the columns it needs, or a label transform
+        without its figures.
+    """
+    if world_size_emulated < 1:
+        raise ValueError(
+            f"world_size_emulated: got {world_size_emulated}, expected 1 or more "
+            "processes."
+        )
+    for field, weight, what, count in (
+        ("lambda_dis_gene", lambda_dis_gene, "biomarkers", num_biomarkers),
+        ("lambda_float_gene", lambda_float_gene, "float_markers", num_floats),
+    ):
+        if weight and not count:
+            raise ValueError(
+                f"{field}: got {weight}, but data.{what} names no column. Name some, "
+                f"or pass --config.{field}=0."
+            )
+    if data_class_weights:
+        raise ValueError(
+            "data.class_weights: the authors' code has none. Leave it False for "
+            "method 'release'."
+        )
+    if data_label_transform == "zscore_trunc" and not data_label_means:
+        if biomarker_table is not None:
+            data_label_means, data_label_stds = labels.fit(biomarker_table)
+    labels.check(
+        name=data_label_transform,
+        means=tuple(data_label_means),
+        stds=tuple(data_label_stds),
+        num_biomarkers=num_biomarkers,
+    )
+    return Release(
+        network=model.Model(
+            encoder=encoder, num_classes=num_classes, cam_block=cam_block
+        ),
+        projectors=model.Projectors(num_biomarkers=num_biomarkers),
+        theta=theta,
+        tau=tau,
+        lambda_region=lambda_region,
+        lambda_dis_gene=lambda_dis_gene,
+        lambda_float_gene=lambda_float_gene,
+        lambda_neg=lambda_neg,
+        ema_decay=ema_decay,
+        world_size_emulated=world_size_emulated,
+        label_transform=data_label_transform,
+        label_means=tuple(data_label_means),
+        label_stds=tuple(data_label_stds),
+    )
+
+
+def averaged(variables: Variables, step: Int[Array, ""], *, decay: float) -> State:
+    """The averaged heads after the optimizer step: alpha old + (1 - alpha) trained.
+
+    alpha = min(1 - 1/(step + 1), decay): at step 0 the average, an independent draw
+    until then, is overwritten by the trained heads (Q22).
+
+    Args:
+      variables: the trained heads after the step, the average before it.
+      step: optimizer step, from 0.
+      decay: 0.999.
+    """
+    # 1 - alpha, because 1 - 0.999 loses four digits in float32.
+    beta = jnp.maximum(1 / (step + 1), 1 - decay)  # Q22
+    average = jax.tree.map(
+        lambda old, new: (1 - beta) * old + beta * new,
+        variables.state["global_projectors"],
+        variables.params["local_projectors"],
+    )
+    return {"global_projectors": average}

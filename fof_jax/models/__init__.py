@@ -1,0 +1,1 @@
+"""Networks: encoders and the attention, layers and converters that they use."""

@@ -1,0 +1,1 @@
+"""Converters between published encoder weights and this package's parameters."""

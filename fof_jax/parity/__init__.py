@@ -1,0 +1,1 @@
+"""Replays of recordings of the paper's reference and of the authors' code."""

@@ -1,0 +1,199 @@
+"""Replays recordings of the objective, quantity by quantity.
+
+What runs here are the functions that training calls, in the order in which it calls
+them, on what `recording.py` reads.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fof_jax.methods.paper import method as paper_method
+from fof_jax.parity import comparison
+from fof_jax.parity.comparison import Row
+from fof_jax.parity.paper_recording import Recording, named
+from fof_jax.training import optimizer, parallel
+from fof_jax.training import state as training_state
+from fof_jax.types import Batch, Params, Variables
+
+# Largest deviation that an honest float32 replay of a float64 recording may show.
+TOLERANCES = {
+    "array": 1e-5,  # of the array's maximum: tokens, alpha, A, features, logits, …
+    "mask": 0.0,  # equal
+    "gradient": 1e-4,  # of max(the tensor's, 1e-3 of the largest of all tensors)
+    "first loss": 1e-6,  # relative
+    "losses": 3e-5,  # relative, over all steps
+    "rate": 1e-6,  # relative
+    # Of the summed learning rates, absolute. Adam divides a gradient by its own size,
+    # so rounding of a gradient near its eps moves the parameter by a share of the rate.
+    "parameters": 0.05,
+    # Absolute, on elements where that does not happen: step-0 gradient 0 or over 1e-6.
+    # A wrong weight decay shows here and nowhere else.
+    "well-conditioned parameters": 2e-6,
+}
+# Its exact gradient is 0 (softmax does not see it): Adam turns rounding into steps.
+NO_GRADIENT = "attention.key.bias"
+BETA1, BETA2, EPS = 0.9, 0.999, 1e-8  # of every recording
+
+
+def compare(
+    quantity: str,
+    got: np.ndarray | jax.Array,
+    want: np.ndarray,
+    kind: str,
+    unit: float | None,
+) -> Row:
+    """A row from two arrays.
+
+    Args:
+      quantity: name.
+      got, want: ours and the recorded.
+      kind: key of `TOLERANCES`.
+      unit: what a difference is divided by; None for the recorded maximum.
+
+    Raises:
+      ValueError: the shapes differ.
+    """
+    tolerance = TOLERANCES[kind]
+    return comparison.row(quantity, got, want, tolerance, scale=unit, kind=kind)
+
+
+def replay(path: Path, **encoder_options: Any) -> list[Row]:
+    """Compares a `paper_*` recording with this program.
+
+    Args:
+      path: the recording.
+      encoder_options: of `vit.ViT`, such as `remat`; none may change a number.
+
+    Raises:
+      ValueError: the file is not such a recording.
+      FileNotFoundError: it does not exist.
+    """
+    recording = Recording(path)
+    method = recording.method(**encoder_options)
+    variables = Variables(params=recording.params(method), state={})
+    first = recording.batch(0)
+    return [
+        *_first_step(recording, method, variables, first),
+        *_all_steps(recording, method, variables),
+    ]
+
+
+def _first_step(
+    recording: Recording,
+    method: paper_method.FocusOnFocus,
+    variables: Variables,
+    batch: Batch,
+) -> Iterator[Row]:
+    seen = jax.jit(method.views)(variables, batch)
+    arrays = {
+        "cam/tokens": seen.tokens,
+        "cam/gradient": seen.activation.gradient,
+        "cam/alpha": seen.activation.alpha,
+        "cam/relu_map": seen.activation.relu_map,
+        "cam/A": seen.activation.A,
+    }
+    for name in ("glb", "pos", "neg"):
+        arrays[f"features/{name}"] = getattr(seen, name).feature
+        arrays[f"logits/{name}"] = getattr(seen, name).logits
+    three = [seen.glb.feature, seen.pos.feature, seen.neg.feature]
+    normal = np.zeros_like(batch.biomarkers)
+    projections, each = jax.jit(method.mca)(
+        variables,
+        jnp.concatenate(three),
+        np.concatenate([batch.biomarkers, batch.biomarkers, normal]),
+        np.concatenate([batch.known, batch.known, np.ones_like(batch.known)]),
+    )
+    arrays["projections"] = projections
+    arrays["loss/mca_per_biomarker"] = each
+    for name, got in arrays.items():
+        yield compare(name, got, recording[f"t0/{name}"], "array", None)
+    yield compare("mask", seen.keep, recording["t0/mask"], "mask", 1.0)
+
+    def loss(params: Params, batch: Batch) -> jax.Array:
+        given = Variables(params=params, state={})
+        key = jax.random.key(0)  # the method draws nothing
+        return method.loss(given, batch, key, gather=lambda a: a)[0]
+
+    gradient = jax.jit(jax.grad(loss))(variables.params, batch)
+    want = recording.under("t0/grad")
+    largest = max(float(np.abs(g).max()) for g in want.values())
+    for name, got in named(gradient, method).items():
+        unit = max(float(np.abs(want[name]).max()), 1e-3 * largest)
+        yield compare(f"grad/{name}", got, want[name], "gradient", unit)
+
+
+def _all_steps(
+    recording: Recording, method: paper_method.FocusOnFocus, variables: Variables
+) -> Iterator[Row]:
+    number = recording.number
+    adamw = optimizer.adamw(
+        beta1=BETA1,
+        beta2=BETA2,
+        eps=EPS,
+        weight_decay=number("weight_decay"),
+    )
+    devices = jax.local_devices()[:1]
+    step = parallel.train_step(method, adamw, lambda b: b, jax.random.key(0), devices)
+    state = training_state.TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=jax.tree.map(jnp.copy, variables.params),  # the step donates its input
+        state={},
+        opt_state=adamw.init(variables.params),
+    )
+    steps = int(number("steps"))
+    rates = [
+        optimizer.cosine(
+            t, learning_rate=number("lr"), total_steps=int(number("total"))
+        )
+        for t in range(steps)
+    ]
+    history: list[Mapping[str, jax.Array]] = []
+    after: dict[int, dict[str, np.ndarray]] = {}
+    for t in range(steps):
+        batch = parallel.to_devices(recording.batch(t), 1)
+        state, metrics = step(state, batch, np.float32(rates[t]))
+        history.append(jax.device_get(metrics))
+        if f"after{t + 1}/classifier.bias" in recording:
+            after[t + 1] = named(jax.device_get(state.params), method)
+
+    for name in ("cls_glb", "cls_pos", "cls_neg", "cls", "frl", "mca", "total"):
+        want = recording[f"steps/loss_{name}"]
+        got = np.array([float(h[name]) for h in history])
+        # Eq. (5) is exactly 0 where nothing is known: compared absolutely.
+        relative = np.abs(got - want) / np.where(want == 0, 1, np.abs(want))
+        for label, kind, worst in (
+            (f"step 0 loss/{name}", "first loss", relative[0]),
+            (f"all steps loss/{name}", "losses", relative.max()),
+        ):
+            last = 1 if kind == "first loss" else steps
+            largest = np.abs(got - want)[:last].max()
+            yield Row(label, float(largest), float(worst), TOLERANCES[kind], kind)
+    yield compare("lr", np.array(rates), recording["steps/lr"], "rate", None)
+    for t, params in after.items():
+        yield from _parameters(recording, t, params, math.fsum(rates[:t]))
+
+
+def _parameters(
+    recording: Recording, t: int, params: dict[str, np.ndarray], summed_rate: float
+) -> Iterator[Row]:
+    for name, got in params.items():
+        if name.endswith(NO_GRADIENT):
+            continue
+        want = recording[f"after{t}/{name}"]
+        label = f"after {t}/{name}"
+        yield compare(label, got, want, "parameters", summed_rate)
+        gradient = np.abs(recording[f"t0/grad/{name}"])
+        steady = (gradient == 0) | (gradient > 1e-6)
+        yield compare(
+            f"{label} (well-conditioned)",
+            np.where(steady, got, 0),
+            np.where(steady, want, 0),
+            "well-conditioned parameters",
+            1.0,
+        )

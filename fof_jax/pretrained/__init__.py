@@ -1,1 +1,0 @@
-"""Encoders from elsewhere: files, names, position embeddings, a start for training."""

@@ -1,0 +1,224 @@
+"""Checkpoints of one fold: Orbax, with a manifest that says when one is whole.
+
+The manifest of a step is written last and verified first; a step without one, or one
+that does not fit it, is not used.
+"""
+
+import contextlib
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from absl import logging
+from orbax.checkpoint.checkpoint_managers import preservation_policy
+
+from fof_jax.files import seal, sealed, verify
+from fof_jax.training import multihost
+from fof_jax.training.state import TrainState
+
+_UNFINISHED = ".orbax-checkpoint-tmp"  # in the name of a step that is being written
+_TO_DELETE = "to_delete"  # Orbax moves old steps here first: a kill leaves no halves
+_DAMAGED = "damaged"
+_NONE = -1  # no step
+
+
+class Checkpoints:
+    """The newest checkpoints of a fold, in one folder.
+
+    Of several processes all call the same methods at the same time, on one folder
+    that all of them see; Orbax has the first of them write.
+
+    Attributes:
+      directory: the folder; made if absent.
+    """
+
+    def __init__(
+        self, directory: Path, *, keep: int = 2, say: Callable[[str], None] = print
+    ):
+        """Opens the folder.
+
+        Args:
+          directory: absolute or relative path.
+          keep: how many of the newest steps stay.
+          say: where a damaged checkpoint is reported.
+        """
+        self.directory = directory.resolve()
+        self._say = say
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self._manager = ocp.CheckpointManager(
+            self.directory,
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=preservation_policy.LatestN(keep),
+                todelete_subdir=_TO_DELETE,
+                # A step of 10 s beside a save of 0.4 s: simple beats concurrent.
+                enable_async_checkpointing=False,
+            ),
+        )
+
+    def save(self, state: TrainState) -> None:
+        """Writes a step; when this returns, it is whole on disk.
+
+        Raises:
+          OSError: it cannot be written: the disk is full, say.
+        """
+        step = int(state.step)
+        if step in self._manager.all_steps():
+            return
+        host = jax.device_get(state)
+        try:
+            self._room_for(host)
+            with _quiet():
+                self._manager.save(step, args=ocp.args.StandardSave(_plain(host)))
+            if multihost.writes():
+                seal(self.directory / str(step))
+        except (ValueError, OSError) as error:
+            if multihost.lost(error):
+                raise
+            why = (
+                "no space left"
+                if "RESOURCE_EXHAUSTED" in str(error)
+                else (str(error).splitlines()[0][:200])
+            )
+            raise OSError(
+                f"checkpoint {step} cannot be written to {self.directory} ({why}). See "
+                "to the disk; the same command goes on from the checkpoint before."
+            ) from error
+        if multihost.writes():
+            shutil.rmtree(self.directory / _TO_DELETE, ignore_errors=True)
+        multihost.wait("sealed")
+
+    def restore(self, like: TrainState) -> TrainState | None:
+        """The newest whole checkpoint, or None if there is none.
+
+        Args:
+          like: a state of the same structure and shapes.
+
+        Raises:
+          ValueError: steps exist and every one of them is damaged, or their tree is
+            not that of `like`.
+        """
+        with multihost.all_or_none():
+            whole = self._newest_whole() if multihost.writes() else _NONE
+        step = multihost.first_says(whole)
+        self._manager.reload()  # what was put aside is gone for every process
+        return None if step == _NONE else self._read(step, like)
+
+    def _room_for(self, host: TrainState) -> None:
+        """Looks first: a write that fails inside Orbax leaves threads that complain."""
+        needed = sum(np.asarray(a).nbytes for a in jax.tree.leaves(host))
+        free = shutil.disk_usage(self.directory).free
+        if multihost.writes() and free < needed:
+            raise OSError(f"no space left: {needed} bytes wanted, {free} free")
+
+    def close(self) -> None:
+        """Releases the manager."""
+        self._manager.close()
+
+    def _newest_whole(self) -> int:
+        """Verifies from the newest on, and puts aside what cannot be used.
+
+        Unfinished is what a kill leaves in the middle of a save: nothing is lost, and
+        where it is the first save training begins anew. Damaged is another matter: it
+        is never passed over in silence, nor for a beginning from nothing.
+        """
+        name, found, damaged = self.directory.parent.name, _NONE, []
+        faults: dict[int, str] = {}
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            fault = verify(self.directory / str(step))
+            if fault is None:
+                found = step
+                break
+            faults[step] = fault
+            if sealed(self.directory / str(step)):
+                damaged.append(f"  {step}: {fault}")
+        if damaged and found == _NONE:
+            raise ValueError(
+                f"checkpoints: no step in {self.directory} is whole:\n"
+                + "\n".join(damaged)
+                + f"\nBring back a copy of them, or delete {self.directory.parent} to "
+                "train this fold again from its beginning."
+            )
+        for step, fault in faults.items():
+            rest = "training begins anew" if found == _NONE else (
+                f"step {found}, the one before it, is used"
+            )  # fmt: skip
+            self._say(f"checkpoint {step} of {name}: {fault}; {rest}")
+            self._put_aside(step)
+        for left in self.directory.glob(f"*{_UNFINISHED}*"):
+            shutil.rmtree(left, ignore_errors=True)
+        return found
+
+    def _read(self, step: int, like: TrainState) -> TrainState:
+        target = _plain(jax.device_get(like))
+        try:
+            tree = self._manager.restore(step, args=ocp.args.StandardRestore(target))
+        except (ValueError, KeyError) as error:
+            raise ValueError(
+                f"checkpoint {step} in {self.directory} is of another model than the "
+                f"config describes ({str(error).splitlines()[0]}). Use the workdir's "
+                "own config, or another --workdir."
+            ) from error
+        return TrainState(
+            step=tree["step"],
+            params=tree["params"],
+            state=tree.get("state", {}),
+            opt_state=jax.tree.unflatten(
+                jax.tree.structure(like.opt_state), tree["opt_state"]
+            ),
+        )
+
+    def _put_aside(self, step: int) -> None:
+        aside = self.directory / _DAMAGED
+        aside.mkdir(exist_ok=True)
+        shutil.rmtree(aside / str(step), ignore_errors=True)
+        (self.directory / str(step)).rename(aside / str(step))
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Orbax's tracebacks: what it raises is told in a line."""
+    before = logging.get_verbosity()
+    logging.set_verbosity(logging.FATAL)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
+def _plain(state: TrainState) -> dict:
+    """The state as a tree of named leaves; Optax's records become a list."""
+    tree = {
+        "step": state.step,
+        "params": state.params,
+        "opt_state": jax.tree.leaves(state.opt_state),
+    }
+    # Orbax refuses an empty tree.
+    return tree | ({"state": state.state} if jax.tree.leaves(state.state) else {})
+
+
+class Clock:
+    """Says when it is time for a checkpoint again, whatever the steps are worth."""
+
+    def __init__(self, minutes: float):
+        """Starts.
+
+        Args:
+          minutes: between two checkpoints; 0 for never.
+        """
+        self._seconds = 60 * minutes
+        self.restart()
+
+    def restart(self) -> None:
+        """A checkpoint has been written."""
+        self._last = time.monotonic()
+
+    def due(self) -> bool:
+        """Whether the minutes are over; says so once, and counts anew."""
+        if not self._seconds or time.monotonic() - self._last < self._seconds:
+            return False
+        self.restart()
+        return True

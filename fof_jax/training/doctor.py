@@ -1,0 +1,290 @@
+"""Whether a machine can run this program: one finding a question, each with a remedy.
+
+Nothing here writes, and nothing raises on what it finds.
+"""
+
+import concurrent.futures.process
+import dataclasses
+import importlib.metadata
+import multiprocessing
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+from packaging.requirements import Requirement
+
+from fof_jax.data import cache, prepare
+from fof_jax.data.store import open_store, without_images
+from fof_jax.training import init_weights, parallel, weights
+from fof_jax.training import state as training_state
+from fof_jax.training.build import build_program, check
+from fof_jax.types import Batch
+
+PASS, WARN, FAIL = "PASS", "WARN", "FAIL"
+_NVIDIA = Path("/proc/driver/nvidia")
+_MIB = 2**20
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """The answer to one question.
+
+    Attributes:
+      verdict: PASS, WARN or FAIL.
+      subject: what was looked at.
+      found: what was found.
+      remedy: what to do; "" where nothing is needed.
+    """
+
+    verdict: str
+    subject: str
+    found: str
+    remedy: str = ""
+
+
+def examine(config: ConfigDict | None) -> Iterator[Finding]:
+    """All findings, one after the other; the slow ones last.
+
+    Args:
+      config: what is to be run; None leaves out what depends on it.
+    """
+    yield devices()
+    yield from versions()
+    if config is None:
+        yield Finding(
+            WARN, "config", "none given: data and memory not looked at",
+            "Pass --config=configs/NAME.py.",
+        )  # fmt: skip
+        return
+    questions: tuple[tuple[str, Callable[[ConfigDict], Finding]], ...] = (
+        ("config", configuration),
+        ("data", data),
+        ("weights", initial_weights),
+        ("step", tiny_step),
+        ("memory", memory),
+    )
+    for subject, question in questions:
+        try:
+            finding = question(config)
+        except (ValueError, OSError, RuntimeError) as error:
+            finding = Finding(FAIL, subject, str(error))
+        yield finding
+        if finding.verdict == FAIL and subject in ("config", "step"):
+            return  # what follows would say the same again
+
+
+def devices() -> Finding:
+    """What JAX computes on, and whether it missed a GPU."""
+    here = jax.local_devices()
+    found = f"{len(here)} x {here[0].device_kind} ({here[0].platform})"
+    if here[0].platform == "cpu" and _NVIDIA.exists():
+        return Finding(
+            WARN, "devices", f"{found}, but the machine has an NVIDIA driver",
+            "pip install -e '.[gpu]'.",
+        )  # fmt: skip
+    return Finding(PASS, "devices", found)
+
+
+def versions() -> Iterator[Finding]:
+    """Installed packages against the ranges that the tests cover."""
+    for requirement in map(Requirement, _requirements()):
+        name = requirement.name
+        try:
+            version = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            yield Finding(
+                FAIL, name, "is not installed", f"pip install '{requirement}'."
+            )
+            continue
+        if requirement.specifier.contains(version, prereleases=True):
+            yield Finding(PASS, name, f"{version}, tested {requirement.specifier}")
+        else:
+            yield Finding(
+                WARN, name, f"{version}; tested {requirement.specifier}",
+                f"pip install '{requirement}'.",
+            )  # fmt: skip
+
+
+def configuration(config: ConfigDict) -> Finding:
+    """Whether the configuration can be run by any data."""
+    check(config)
+    side = config.data.image_size
+    return Finding(PASS, "config", f"{config.method}, {config.encoder}, {side} px")
+
+
+def data(config: ConfigDict) -> Finding:
+    """Whether the store is there; the phantom draws its own."""
+    try:
+        store = open_store(config.data.dir, config.data.name)
+    except ValueError as error:
+        if prepare.source(config) == "phantom":
+            return Finding(PASS, "data", "the phantom is drawn at the first run")
+        return Finding(FAIL, "data", str(error))
+    patients = len(set(store.patients))
+    return Finding(PASS, "data", f"{len(store)} regions of {patients} patients")
+
+
+def initial_weights(config: ConfigDict) -> Finding:
+    """Whether the weights to begin with can be read whole."""
+    folder = init_weights.asked(config.init.checkpoint)
+    if folder is None:
+        return Finding(PASS, "weights", "drawn at random, none asked for")
+    init_weights.check(config.init.checkpoint)
+    given = weights.read(folder)
+    return Finding(PASS, "weights", f"{', '.join(sorted(given.params))} read")
+
+
+def tiny_step(config: ConfigDict) -> Finding:
+    """Compiles and runs one step of the method, with the smallest encoder."""
+    small = ConfigDict(config.to_dict())
+    patch = int(config.encoder.partition("/")[2])
+    small.encoder, small.data.image_size = f"mu/{patch}", 4 * patch
+    figures = _run(small)
+    bad = [name for name, value in figures.items() if not np.isfinite(value)]
+    if bad:
+        return Finding(
+            FAIL, "step", f"{', '.join(bad)} not finite", "Reinstall jax and jaxlib."
+        )
+    return Finding(PASS, "step", f"compiled and run, loss {figures['total']:.3f}")
+
+
+def memory(config: ConfigDict) -> Finding:
+    """The memory of a training step against what is free."""
+    need = estimate(config)
+    statistics = jax.local_devices()[0].memory_stats() or {}
+    # On a CPU the estimate is of a process of its own, beside this one.
+    free = statistics.get("bytes_limit", cache.available_memory())
+    found = f"a step needs about {need / _MIB:.0f} MiB, {free / _MIB:.0f} MiB are free"
+    if need > free:
+        return Finding(
+            FAIL, "memory", found,
+            "Pass a smaller --config.batch_size or --config.data.image_size, or "
+            "--config.remat=block.",
+        )  # fmt: skip
+    return Finding(PASS, "memory", found)
+
+
+def estimate(config: ConfigDict) -> int:
+    """Bytes at the peak of a training process, cached images not counted.
+
+    The step of this very configuration is compiled, not run. On a CPU the whole process
+    counts, and memory that compiling has taken once stays: another process compiles, so
+    that nothing which was done here before is in the figure.
+
+    Raises:
+      RuntimeError: XLA gives no figures, or the system ended the process that compiles.
+    """
+    if jax.default_backend() != "cpu":  # memory of the device alone
+        step, _ = _compiled(config)
+        figures = _figures(step)
+        return figures.argument_size_in_bytes + _arrays(figures)
+    with concurrent.futures.ProcessPoolExecutor(
+        1, multiprocessing.get_context("spawn")
+    ) as alone:
+        asked = alone.submit(_peak_of_compiling, config, jax.local_device_count())
+        try:
+            return asked.result()
+        except concurrent.futures.process.BrokenProcessPool:
+            raise RuntimeError(
+                "the system ended the process that compiles the step, as it does where "
+                "memory is short"
+            ) from None
+
+
+def _peak_of_compiling(config: ConfigDict, devices: int) -> int:
+    """The peak is that of compiling, or what stays and the arrays, whichever is more.
+
+    Args:
+      devices: that the CPU is divided into, which the process that asks has settled.
+    """
+    from fof_jax.training import crossval  # noqa: F401  # training has it in memory
+
+    if devices > 1:
+        jax.config.update("jax_num_cpu_devices", devices)
+    step, arguments = _compiled(config)
+    stays = _resident()  # the arguments among it
+    del arguments
+    return max(_peak(), stays + _arrays(_figures(step)))
+
+
+def _figures(step: Any) -> Any:
+    figures = step.memory_analysis()
+    if figures is None:
+        raise RuntimeError("XLA gives no memory figures here; try the run itself.")
+    return figures
+
+
+def _arrays(figures: Any) -> int:
+    """Bytes of results and of what is between; the state is donated to the results."""
+    return figures.temp_size_in_bytes + figures.output_size_in_bytes
+
+
+def _run(config: ConfigDict) -> dict[str, float]:
+    step, arguments = _compiled(config)
+    return {k: float(v) for k, v in step(*arguments)[1].items()}
+
+
+def _compiled(config: ConfigDict) -> tuple[Any, tuple]:
+    """The executable of a training step, and noise to run it on."""
+    options = config.data
+    bare = without_images(
+        classes=options.classes,
+        biomarkers=options.biomarkers,
+        float_markers=options.float_markers,
+    )
+    program = build_program(config, bare)
+    batch = _noise(config)
+    state = training_state.initial_state(
+        program.method, program.adamw, jax.random.key(0), batch
+    )
+    arguments = (
+        state,
+        parallel.to_devices(batch, len(program.devices)),
+        np.float32(1e-4),
+    )
+    return program.train.compiled(*arguments), arguments  # type: ignore[attr-defined]
+
+
+def _noise(config: ConfigDict) -> Batch:
+    rng = np.random.default_rng(0)
+    rows, side = config.batch_size, config.data.image_size
+    n, floats = len(config.data.biomarkers), len(config.data.float_markers)
+    return Batch(
+        image=rng.integers(0, 256, (rows, side, side, 3), np.uint8),
+        grade=rng.integers(0, len(config.data.classes), rows).astype(np.int32),
+        biomarkers=rng.integers(0, 2, (rows, n)).astype(np.int32),
+        known=np.ones((rows, n), bool),
+        floats=rng.normal(size=(rows, floats)).astype(np.float32),
+        index=np.arange(rows, dtype=np.int32),
+        epoch=np.zeros(rows, np.int32),
+        valid=np.ones(rows, bool),
+    )
+
+
+def _requirements() -> list[str]:
+    """The dependencies of this version: of the checkout, or else as installed."""
+    project = Path(__file__).resolve().parent.parent / "pyproject.toml"
+    if project.exists():
+        return tomllib.loads(project.read_text())["project"]["dependencies"]
+    listed = importlib.metadata.requires("fof-jax") or []
+    return [line for line in listed if "extra ==" not in line]
+
+
+def _resident() -> int:
+    return _status("VmRSS")
+
+
+def _peak() -> int:
+    """Of this program alone: getrusage's begins with that of whoever started it."""
+    return _status("VmHWM")
+
+
+def _status(name: str) -> int:
+    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError(f"/proc/self/status has no {name}; try the run itself.")

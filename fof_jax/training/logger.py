@@ -1,0 +1,192 @@
+"""What a fold tells while it trains: a file of lines, TensorBoard, the terminal."""
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tensorboardX import summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto import event_pb2
+
+from fof_jax import files
+from fof_jax.evaluation import predictions
+
+_TESTED = "test_accuracy"
+
+
+class RunLog:
+    """metrics.jsonl, TensorBoard events and lines on the terminal.
+
+    metrics.jsonl holds nothing that a clock gives: equal runs write equal files.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        label: str,
+        first: int,
+        total: int,
+        per_epoch: int,
+        every: int,
+        say: Callable[[str], None],
+    ):
+        """Opens the files of a fold, dropping what a killed run wrote too much.
+
+        Args:
+          folder: of the fold.
+          label: begins every line.
+          first: steps already taken; later lines of an older file are dropped.
+          total: steps in all.
+          per_epoch: steps an epoch.
+          every: steps between lines.
+          say: prints a line.
+        """
+        self._path = folder / "metrics.jsonl"
+        kept = _keep_steps_below(self._path, first)
+        self._evaluated = {line["step"] for line in kept if _TESTED in line}
+        self._file = self._path.open("a")
+        self._events = _Events(folder / "tensorboard", purge_step=first)
+        self._first, self._total, self._per_epoch = first, total, per_epoch
+        self._every, self._say, self._label = every, say, label
+        self._start = self._last = time.monotonic()
+        self._waited = 0.0
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._file.close()
+        self._events.close()
+
+    def step(self, step: int, figures: dict[str, float]) -> None:
+        """Notes the figures of step `step` (from 0), if its turn has come."""
+        done = step + 1
+        if done % self._every and done != self._total:
+            return
+        self._line({"step": done, "epoch": step / self._per_epoch} | figures)
+        for name, value in figures.items():
+            self._events.scalar(f"train/{name}", value, done)
+        elapsed = time.monotonic() - self._start
+        rate = (done - self._first) / max(elapsed, 1e-9)
+        self._events.scalar("train/steps_per_second", rate, done)
+        share = self._share_waited()
+        self._events.scalar("train/input_wait", share, done)
+        left = (self._total - done) / rate
+        terms = " ".join(
+            f"{name} {figures[name]:.4f}"
+            for name in ("total", "cls", "frl", "mca", "kept")
+            if name in figures
+        )
+        self._say(
+            f"{self._label} step {done}/{self._total} {terms} "
+            f"({rate:.2f} steps/s, {share:.0%} waiting for input, {left:.0f} s left)"
+        )
+
+    def waited(self, seconds: float) -> None:
+        """Notes time that a step had to wait for its batch."""
+        self._waited += seconds
+
+    def _share_waited(self) -> float:
+        """Share of the time since the last line that was spent waiting for input."""
+        now = time.monotonic()
+        share = self._waited / max(now - self._last, 1e-9)
+        self._last, self._waited = now, 0.0
+        return min(share, 1.0)
+
+    def evaluated(self, done: int) -> bool:
+        """Whether the file that was found holds an evaluation after `done` steps."""
+        return done in self._evaluated
+
+    def evaluation(self, done: int, tested: predictions.Predictions) -> None:
+        """Notes the accuracy on the test fold after `done` steps."""
+        right = float((tested.pred == tested.y).mean())
+        self._line({"step": done, _TESTED: right})
+        self._events.scalar("test/accuracy", right, done)
+
+    def _line(self, figures: Mapping[str, float | int]) -> None:
+        self._file.write(json.dumps(figures) + "\n")
+        self._file.flush()
+
+
+class _Events:
+    """TensorBoard's file, written at once.
+
+    tensorboardX's own SummaryWriter writes in a thread: on a full disk that ends, and
+    training waits for it for ever.
+    """
+
+    def __init__(self, folder: Path, *, purge_step: int):
+        folder.mkdir(parents=True, exist_ok=True)
+        self._writer = EventsWriter(str(folder / "events"))
+        started = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        self._write(purge_step, session_log=started)
+
+    def scalar(self, name: str, value: float, step: int) -> None:
+        self._write(step, summary=summary.scalar(name, value))
+
+    def close(self) -> None:
+        self._writer.close()
+
+    def _write(self, step: int, **what: Any) -> None:
+        event = event_pb2.Event(wall_time=time.time(), step=step, **what)
+        self._writer.write_event(event)
+
+
+class NoLog:
+    """Takes what `RunLog` takes, for the processes that do not write."""
+
+    def __init__(self, folder: Path, **_):
+        """Opens nothing."""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def step(self, step: int, figures: dict[str, float]) -> None:
+        """Nothing."""
+
+    def waited(self, seconds: float) -> None:
+        """Nothing."""
+
+    def evaluated(self, done: int) -> bool:
+        """Nothing is known here."""
+        return False
+
+    def evaluation(self, done: int, tested: predictions.Predictions) -> None:
+        """Nothing."""
+
+
+def _keep_steps_below(path: Path, first: int) -> list[dict]:
+    """Drops the lines of steps that a killed run took after its last checkpoint.
+
+    Returns:
+      What the lines that stay hold.
+
+    Raises:
+      ValueError: a line of the steps that are kept is damaged.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        return []
+    kept: list[tuple[str, dict]] = []
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    for number, line in enumerate(lines, 1):
+        if not line.endswith("\n"):
+            break  # the last: a kill has cut it off
+        try:
+            figures = json.loads(line)
+            step = figures["step"]
+        except (ValueError, KeyError, TypeError):
+            raise ValueError(
+                f"{path}: line {number} is damaged. Bring back a copy, or delete "
+                f"{path.parent} to train this fold again."
+            ) from None
+        if step <= first:
+            kept.append((line, figures))
+    files.write_text(path, "".join(line for line, _ in kept))
+    return [figures for _, figures in kept]

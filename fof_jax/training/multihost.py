@@ -1,0 +1,269 @@
+"""Several hosts: one process on each, which take the same steps at the same time.
+
+`jax.distributed` connects them. What is here is what training asks besides: who
+writes, what all have to know alike, and how one that fails takes the others along.
+Everything works with one process too, and costs nothing there.
+"""
+
+import contextlib
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from fof_jax.training import parallel
+
+DISCOVER = "auto"  # SLURM, Open MPI, Cloud TPU: jax.distributed finds out by itself
+TIMEOUT = 60  # seconds without a sign of life
+# How the runtime begins what it has to say of a failed collective.
+_STATUS = re.compile(
+    "(UNKNOWN|UNAVAILABLE|INTERNAL|ABORTED|CANCELLED|DEADLINE_EXCEEDED"
+    "|FAILED_PRECONDITION): "
+)
+_GOODBYE = 10  # seconds that a process which ends waits for the others
+_LAST = 2  # seconds that the first process stays behind those that fail with it
+
+
+class LostProcessError(ConnectionError):
+    """Another process of the run is gone; this one cannot go on alone."""
+
+
+def connect(
+    coordinator: str | None,
+    process_id: int | None,
+    num_processes: int | None,
+    *,
+    timeout: int = TIMEOUT,
+) -> None:
+    """Joins the processes of one run; call it before anything asks for a device.
+
+    Args:
+      coordinator: HOST:PORT of process 0, the same for all; `auto` where SLURM, Open
+        MPI or a TPU pod tell all three; None for a run of one process.
+      process_id: 0 … num_processes - 1.
+      num_processes: their number.
+      timeout: seconds without a sign of life after which a process counts as lost.
+
+    Raises:
+      ValueError: values that are missing or do not fit, or the others cannot be found.
+    """
+    given = process_id is not None or num_processes is not None
+    if coordinator is None:
+        if given:
+            raise ValueError(
+                "--process_id and --num_processes are nothing without --coordinator. "
+                "Pass --coordinator=HOST:PORT of process 0, or --coordinator=auto."
+            )
+        return
+    if timeout < 1:
+        raise ValueError(
+            f"--heartbeat_timeout: got {timeout}, expected 1 or more seconds."
+        )
+    wanted: dict[str, Any] = {}
+    if coordinator != DISCOVER:
+        wanted = _by_hand(coordinator, process_id, num_processes)
+    elif given:
+        raise ValueError(
+            "--coordinator=auto finds out --process_id and --num_processes by itself. "
+            "Leave them out, or pass --coordinator=HOST:PORT."
+        )
+    # Only for CPUs; GPUs and TPUs bring their own.
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    # It would take SIGTERM away from us.
+    jax.config.update("jax_enable_preemption_service", False)
+    try:
+        jax.distributed.initialize(
+            **wanted,
+            heartbeat_timeout_seconds=timeout,
+            shutdown_timeout_seconds=_GOODBYE,
+        )
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(
+            f"--coordinator={coordinator}: the processes did not find each other "
+            f"({str(error).splitlines()[0]}). Start all of them with the same "
+            "HOST:PORT, which the others must be able to reach."
+        ) from error
+
+
+def _by_hand(
+    coordinator: str, process_id: int | None, num_processes: int | None
+) -> dict[str, Any]:
+    host, _, port = coordinator.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise ValueError(
+            f"--coordinator: got {coordinator!r}, expected HOST:PORT of process 0, "
+            "e.g. 10.0.0.1:1234, or auto."
+        )
+    if process_id is None or num_processes is None:
+        raise ValueError(
+            f"--coordinator={coordinator} wants --process_id and --num_processes too."
+        )
+    if num_processes < 1 or not 0 <= process_id < num_processes:
+        raise ValueError(
+            f"--process_id: got {process_id} of --num_processes={num_processes}; "
+            "expected 0 … num_processes - 1."
+        )
+    return {
+        "coordinator_address": coordinator,
+        "process_id": process_id,
+        "num_processes": num_processes,
+    }
+
+
+@contextlib.contextmanager
+def failing_together() -> Iterator[None]:
+    """Turns what a collective says when a process is gone into `LostProcessError`.
+
+    Raises:
+      LostProcessError: says what to do.
+    """
+    try:
+        yield
+    except (jax.errors.JaxRuntimeError, ValueError) as error:
+        # JAX raises either, by where the failing program was when it was noticed.
+        if not lost(error):
+            raise
+        raise LostProcessError(
+            f"process {jax.process_index()} of {jax.process_count()} has lost another "
+            f"({str(error).splitlines()[0][:200]}). Start all of them again with the "
+            "same commands: the run goes on from its last checkpoint."
+        ) from error
+
+
+def lost(error: Exception) -> bool:
+    """Whether a collective failed because another process is gone."""
+    return jax.process_count() > 1 and bool(_STATUS.match(str(error)))
+
+
+def leave(code: int) -> None:
+    """Ends a process that has failed alone, at once, if there are others.
+
+    Python would stay to say goodbye to processes that wait for a step of ours.
+    """
+    if jax.distributed.is_initialized() and jax.process_count() > 1:
+        if writes():  # the others' connection ends with us: let them fail first
+            time.sleep(_LAST)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def writes() -> bool:
+    """True in the one process that writes tables and logs and talks."""
+    return jax.process_index() == 0
+
+
+def share() -> tuple[int, int]:
+    """(index, count) of this process."""
+    return jax.process_index(), jax.process_count()
+
+
+def wait(name: str) -> None:
+    """Returns when every process is here."""
+    multihost_utils.sync_global_devices(name)
+
+
+def first_says(number: int) -> int:
+    """The number of the process that writes, in all of them."""
+    return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
+
+
+def gather(rows: np.ndarray) -> np.ndarray:
+    """The rows [n, …] of every process, in order, in all of them [count * n, …]."""
+    if jax.process_count() == 1:
+        return rows
+    return np.asarray(multihost_utils.process_allgather(rows, tiled=True))
+
+
+class Votes:
+    """What any process asks for, done by all of them at the same step.
+
+    Of several processes each learns the outcome at its next vote: the device has
+    counted by then, and nobody waits.
+    """
+
+    def __init__(self) -> None:
+        """Nothing is asked for."""
+        self._cast: jax.Array | None = None
+
+    def __call__(self, mine: int) -> int:
+        """Casts a number of 0 or more.
+
+        Returns:
+          The largest that any process gave: now if there is one process, else in the
+          vote before this one (0 in the first).
+        """
+        if jax.process_count() == 1:
+            return mine
+        before, self._cast = self._cast, parallel.largest(mine)
+        return 0 if before is None else int(before)
+
+
+def all_say(number: int) -> int:
+    """The largest number of all processes; waits for them."""
+    return int(gather(np.array([number], np.int32)).max())
+
+
+def texts(text: str) -> list[str]:
+    """The text of every process, in all of them."""
+    if jax.process_count() == 1:
+        return [text]
+    data = np.frombuffer(text.encode(), np.uint8)
+    sizes = gather(np.array([data.size], np.int32))
+    padded = np.zeros((1, sizes.max() + 1), np.uint8)
+    padded[0, : data.size] = data
+    rows = gather(padded)
+    return [
+        row[:size].tobytes().decode() for row, size in zip(rows, sizes, strict=True)
+    ]
+
+
+@contextlib.contextmanager
+def all_or_none() -> Iterator[None]:
+    """A block that all processes have to get through: one refusal is everybody's.
+
+    Raises:
+      ValueError: another process refused, and why.
+    """
+    fault: Exception | None = None
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        fault = error
+    said = texts("" if fault is None else str(fault) or type(fault).__name__)
+    if fault is not None:
+        raise fault
+    for process, text in enumerate(said):
+        if text:
+            raise ValueError(f"process {process} refused: {text}")
+
+
+def agree(fields: Mapping[str, Any]) -> None:
+    """Refuses to start where the processes were given different values.
+
+    Args:
+      fields: JSON values by name; they have to be the same everywhere.
+
+    Raises:
+      ValueError: which fields differ, and in which processes.
+    """
+    known = [json.loads(text) for text in texts(json.dumps(dict(fields)))]
+    differing = [
+        f"  {name}: {known[0].get(name)!r} in process 0, {other.get(name)!r} in {k}"
+        for k, other in enumerate(known)
+        for name in sorted(set(known[0]) | set(other))
+        if known[0].get(name) != other.get(name)
+    ]
+    if differing:
+        raise ValueError(
+            "The processes were started with different values:\n"
+            + "\n".join(differing)
+            + "\nGive all of them the same configuration and the same store."
+        )

@@ -1,0 +1,251 @@
+"""The folder of a run: whose it is, what it was made with, who works in it.
+
+config.json is its first file. It holds the configuration, and says by which code, on
+which machine and from which data the numbers come.
+"""
+
+import contextlib
+import importlib.metadata
+import json
+import platform
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from fof_jax import files
+from fof_jax.data import splits, store
+from fof_jax.training.build import flat
+
+# Fields that may change between two runs on one workdir: they do not alter numbers.
+FREE_FIELDS = (
+    "attention",
+    "cpu_devices",
+    "data_cache",
+    "data_dir",
+    "data_raw_dir",
+    "data_splits_file",
+    "data_table",
+    "data_threads",
+    "data_workers",
+    "debug_nans",
+    "devices",
+    "eval_batch_size",
+    "eval_every",
+    "fold",
+    "log_every",
+    "paper_row",
+    "remat",
+    "save_every",
+    "save_minutes",
+)
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+_CONFIG, _SPLITS, _LOCKS = "config.json", "splits.json", ".locks"
+_OURS = (_SPLITS, "results.json")
+
+
+def refuse_another(config: ConfigDict, data: store.Store, workdir: Path) -> None:
+    """Refuses a workdir that is not of this configuration and these data.
+
+    Raises:
+      ValueError: it holds other files, or another run; then with the fields that
+        differ.
+    """
+    path = workdir / _CONFIG
+    if not path.exists():
+        strange = _strange(workdir, Path(config.data.dir))
+        if strange:
+            raise ValueError(
+                f"workdir: {workdir} is not the folder of a run: it has no {_CONFIG}, "
+                f"but {', '.join(strange[:5])}. Pass a new or empty --workdir."
+            )
+        return
+    before = read_config(workdir)["fields"]
+    fields = identity(config, data)
+    changed = [
+        f"  {name}: {before.get(name)!r} there, {fields.get(name)!r} now"
+        for name in sorted(set(before) | set(fields))
+        if name not in FREE_FIELDS and before.get(name) != fields.get(name)
+    ]
+    if changed:
+        raise ValueError(
+            f"workdir: {workdir} was begun with another configuration:\n"
+            + "\n".join(changed)
+            + "\nGo back to those values, or pass a new --workdir."
+        )
+
+
+def begin(
+    config: ConfigDict,
+    data: store.Store,
+    folds: splits.Splits,
+    workdir: Path,
+    say: Callable[[str], None],
+) -> None:
+    """Writes config.json and splits.json where they are not there yet.
+
+    Jobs of several folds may begin at one moment: the first one writes.
+
+    Raises:
+      ValueError: as `refuse_another`, if another job has just begun something else.
+    """
+    with alone(workdir):
+        refuse_another(config, data, workdir)
+        made_with = origin(data)
+        if (workdir / _CONFIG).exists():
+            for line in _other_versions(read_config(workdir)["made_with"], made_with):
+                say(f"warning: {line}")
+        else:
+            fields = identity(config, data)
+            known = {"config": config.to_dict(), "fields": fields}
+            write_json(workdir / _CONFIG, known | {"made_with": made_with})
+        if not (workdir / _SPLITS).exists():
+            splits.write_splits(workdir / _SPLITS, folds, data)
+
+
+def read_config(workdir: Path) -> dict[str, Any]:
+    """config.json of a run.
+
+    Raises:
+      ValueError: it is not one.
+    """
+    path = workdir / _CONFIG
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(known["fields"], dict) and isinstance(known["made_with"], dict):
+            return known
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise ValueError(
+        f"workdir: {path} is not what a run writes, or damaged. Bring back a copy, or "
+        "pass a new --workdir."
+    )
+
+
+@contextlib.contextmanager
+def alone(workdir: Path) -> Iterator[None]:
+    """Holds the files that all folds share, for a moment; others wait."""
+    with files.locked(workdir / _LOCKS / "shared"):
+        yield
+
+
+@contextlib.contextmanager
+def holding(
+    workdir: Path, folds: Sequence[int], say: Callable[[str], None]
+) -> Iterator[None]:
+    """Holds folds: no other process may train them meanwhile.
+
+    Raises:
+      ValueError: another does, and which.
+    """
+    with contextlib.ExitStack() as held:
+        for fold in folds:
+            path = workdir / _LOCKS / f"fold_{fold}"
+            held.enter_context(
+                files.only_one(path, f"workdir: fold {fold} of {workdir}", say)
+            )
+        yield
+
+
+def identity(config: ConfigDict, data: store.Store) -> dict[str, Any]:
+    """Every field by its flat name, as JSON gives it back, and hashes of the data.
+
+    `table_hash` is of the table's columns, `data_hash` of the images' bytes too.
+    """
+    flattened = json.loads(json.dumps(flat(config.to_dict())))
+    hashes = {"table_hash": data.table_hash, "data_hash": data.folder.name}
+    return flattened | hashes
+
+
+def write_json(path: Path, value: object) -> None:
+    """Writes a file that is there whole or not at all."""
+    files.write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def _strange(workdir: Path, stores: Path) -> list[str]:
+    """What no beginning run has: folders, and files that come after config.json.
+
+    Logs may lie there, the stores, and folds that were given; hidden is what a killed
+    beginning leaves.
+    """
+    if not workdir.exists():
+        return []
+    stores = stores.resolve()
+    return sorted(
+        path.name
+        for path in workdir.iterdir()
+        if (path.is_dir() or path.name in set(_OURS) - {"splits.json"})
+        and not path.name.startswith(".")
+        and path.resolve() not in (stores, *stores.parents)
+    )
+
+
+def _other_versions(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
+    """Lines on what a run goes on with that it was not begun with."""
+    there = {"python": before.get("python"), **before.get("packages", {})}
+    here = {"python": now["python"], **now["packages"]}
+    differing = [
+        f"{name} {there[name]} then, {here[name]} now"
+        for name in here
+        if there.get(name) not in (None, here[name])
+    ]
+    for name in ("platform", "device", "commit"):
+        if before.get(name) not in (None, now[name]):
+            differing.append(f"{name} {before[name]} then, {now[name]} now")
+    if differing:
+        yield (
+            f"this run was begun with {', '.join(differing)}; its last digits may "
+            "differ from a run in one piece"
+        )
+
+
+def origin(data: store.Store) -> dict[str, Any]:
+    """Versions, commit and machine, for whoever asks later where numbers come from."""
+    here = Path(__file__).resolve().parent.parent
+    commit, changes = (
+        _git(here, *words) for words in (("rev-parse", "HEAD"), ("status", "--short"))
+    )
+    return {
+        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "commit": commit,
+        "uncommitted_changes": None if changes is None else bool(changes),
+        "platform": jax.default_backend(),
+        "device": jax.local_devices()[0].device_kind,
+        "devices": jax.device_count(),
+        "processes": jax.process_count(),
+        "store": str(data.folder),
+    }
+
+
+def _git(folder: Path, *words: str) -> str | None:
+    if not (folder / ".git").exists():  # installed as a wheel
+        return None
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *words], capture_output=True, text=True
+        )
+    except OSError:  # no git on this machine
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+MODEL_FILE = "model.json"  # in a fold's folder: what reading its weights needs
+
+
+def describe(folder: Path, config: ConfigDict, data: store.Store) -> None:
+    """Writes into a fold's folder what reading it wants, so that it can travel alone.
+
+    Args:
+      folder: of the fold.
+      config: of the run.
+      data: what it is trained on.
+    """
+    about = {
+        "config": config.to_dict(),
+        "sides": [int(data.sizes.min()), int(data.sizes.max())],
+    }
+    files.write_text(folder / MODEL_FILE, json.dumps(about, indent=2) + "\n")

@@ -1,0 +1,115 @@
+"""The verb `eval`: what it prints and writes for one run's predictions."""
+
+import json
+
+import numpy as np
+import pytest
+
+from fof_jax.cli import eval
+from fof_jax.evaluation.metrics import summarise
+from fof_jax.evaluation.predictions import Predictions, write_predictions
+
+
+def fold(path, number, *, seed=0, n=18):
+    rng = np.random.default_rng([seed, number])
+    rows = Predictions(
+        patient=tuple(f"f{number}-{i // 2}" for i in range(n)),
+        image=tuple(f"f{number}-{i}.png" for i in range(n)),
+        fold=np.full(n, number),
+        y=np.repeat(np.arange(n // 2) % 3, 2),
+        prob=rng.dirichlet(np.ones(3), n),
+        error=("",) * n,
+    )
+    write_predictions(path, rows)
+    return rows
+
+
+def test_eval_prints_every_table_and_writes_every_figure(tmp_path, capsys):
+    paths = [tmp_path / f"fold_{k}.csv" for k in range(3)]
+    rows = [fold(path, k) for k, path in enumerate(paths)]
+    out = tmp_path / "new" / "eval.json"
+    code = eval.evaluate(
+        predictions=paths, scheme="patient", paper_row="FoF w/o FRL", out=out
+    )
+    assert code == 0
+    text = capsys.readouterr().out
+    for unit in ("region", "patient"):
+        for average in ("micro", "macro"):
+            assert f"Per {unit}, {average}\npatient split, 3 folds" in text
+        assert f"Per {unit}: confusion" in text
+    assert "stand on both sides" not in text
+    assert text.count("FoF w/o FRL (paper, Table I)") == 4
+    written = json.loads(out.read_text())
+    one = summarise(rows[1])["units"]["region"]["macro"]["mean"]["auc"]
+    macro = written["units"]["region"]["macro"]
+    assert macro["folds"]["1"]["auc"] == pytest.approx(one, abs=1e-8)
+    assert f"{100 * macro['mean']['auc']:.2f} ± {100 * macro['std']['auc']:.2f}" in text
+    assert written["scheme"] == "patient"
+    confusion = np.array(written["units"]["region"]["confusion"])
+    assert confusion.sum() == 54
+    line = next(row for row in text.splitlines() if row.startswith("class 1"))
+    counts = [int(cell) for cell in line.split("|")[1:4]]
+    assert counts == confusion[1].tolist()
+
+
+def test_eval_by_the_maximum_says_so_and_differs(tmp_path, capsys):
+    path = tmp_path / "p.csv"
+    fold(path, 0, n=60)
+    texts = {}
+    for aggregate in ("mean", "max"):
+        eval.evaluate(predictions=[path], aggregate=aggregate)
+        texts[aggregate] = capsys.readouterr().out
+        assert f"({aggregate} of probabilities over its images)" in texts[aggregate]
+        assert "split unit not given" in texts[aggregate]
+    mean, most = (t.split("Per patient, micro")[0] for t in texts.values())
+    assert mean == most  # regions do not change
+    rows = [t.split("Per patient, micro")[1].splitlines()[3] for t in texts.values()]
+    assert rows[0] != rows[1]
+
+
+def test_every_table_of_a_split_over_regions_says_so(tmp_path, capsys):
+    fold(tmp_path / "p.csv", 0)
+    assert eval.evaluate(predictions=[tmp_path / "p.csv"], scheme="roi") == 0
+    blocks = [b for b in capsys.readouterr().out.split("\n\n") if " | " in b]
+    assert len(blocks) == 6
+    for block in blocks:
+        assert "folds over regions: patients stand on both sides" in block
+
+
+def test_eval_says_what_was_left_out(tmp_path, capsys):
+    path = tmp_path / "p.csv"
+    path.write_text(
+        "patient,image,fold,y,pred,p_0,p_1,entropy,error\n"
+        "a,1,,0,0,0.9,0.1,,\n"
+        "a,2,,1,1,0.1,0.9,,\n"
+        "b,3,,0,0,0.8,0.2,,\n"
+        "c,4,,1,,,,,is not an image\n"
+    )
+    assert eval.evaluate(predictions=[path]) == 0
+    text = capsys.readouterr().out
+    assert "1 of 4 rows have an error" in text
+    assert "1 patient(s) with two grades left out of patient figures: a." in text
+    assert "fold -, per patient: only class 0 occurs" in text
+    assert "none" in text
+    assert "nan" not in text.lower().replace("name", "")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"predictions": []}, "got no predictions"),
+        ({"paper_row": "CLAT++"}, "no row 'CLAT\\+\\+'"),
+        ({"out": "folder"}, "is a folder; expected a file"),
+        ({"predictions": ["gone.csv"]}, "gone.csv cannot be read"),
+    ],
+)
+def test_eval_refuses_before_it_writes(tmp_path, capsys, options, said):
+    fold(tmp_path / "p.csv", 0)
+    (tmp_path / "folder").mkdir()
+    given = {"predictions": ["p.csv"], "out": "out.json"} | options
+    given["predictions"] = [tmp_path / name for name in given["predictions"]]
+    given["out"] = tmp_path / given["out"]
+    with pytest.raises(ValueError, match=said):
+        eval.evaluate(**given)
+    assert not (tmp_path / "out.json").exists()
+    assert capsys.readouterr().out == ""

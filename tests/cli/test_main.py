@@ -1,0 +1,177 @@
+"""The command line: verbs, configs, overrides, and what a mistake looks like."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fof_jax.cli import config
+from fof_jax.cli.main import VERBS, main
+from fof_jax.cli.train import default_workdir
+
+ROOT = Path(__file__).parents[2]
+PHANTOM = f"--config={ROOT}/configs/phantom.py"
+
+
+def test_gbmlgg_without_the_data_says_what_to_get(tmp_path, capsys):
+    words = [f"--config={ROOT}/configs/gbmlgg.py", f"--config.data.dir={tmp_path}"]
+    assert main(words) == 2
+    err = capsys.readouterr().err
+    for piece in ("all_st/", "all_dataset.csv", "grade_data.csv", "data build"):
+        assert piece in err
+    assert "Pathomic Fusion" in err
+    assert "Traceback" not in err
+
+
+def test_as_a_user_types_it(tmp_path):
+    done = subprocess.run(
+        [sys.executable, ROOT / "launch.py", f"--config={ROOT}/configs/gbmlgg.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: ")
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "no config. Pass --config=configs/NAME.py"),
+        (["--config=configs/nothing.py"], "configs/nothing.py does not exist"),
+        (["--config=nothing"], "nothing does not exist"),
+        ([f"{PHANTOM}:wo"], "argument 'wo' does not exist. Expected one of wo_frl"),
+        ([PHANTOM, "--config.epohcs=3"], "no field 'epohcs'. Did you mean epochs?"),
+        ([PHANTOM, "--config.image_size=3"], "Did you mean data.image_size"),
+        ([PHANTOM, "--config.epochs=many"], "config:"),
+        ([PHANTOM, "extra"], "unrecognized arguments: extra"),
+        ([PHANTOM, "--workdri=x"], "unrecognized arguments: --workdri=x"),
+        (["trian", PHANTOM], "'trian' is no verb. Expected one of train"),
+        (["parity"], "--golden"),
+        (["eval"], "--predictions"),
+        (["data", PHANTOM], "action"),
+        (["data", "bild", PHANTOM], "bild"),
+    ],
+)
+def test_a_mistake_is_one_message_and_exit_2(capsys, words, message):
+    assert main(words) == 2
+    caught = capsys.readouterr()
+    assert message in caught.err
+    assert "Traceback" not in caught.err
+    assert caught.out == ""
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help_with_an_example(capsys, verb):
+    assert main([verb, "--help"]) == 0
+    assert "python launch.py" in capsys.readouterr().out
+
+
+def test_help_names_every_verb(capsys):
+    assert main(["--help"]) == 0
+    out = capsys.readouterr().out
+    assert all(verb in out for verb in VERBS)
+
+
+def test_overrides_keep_their_types():
+    loaded = config.load(
+        [
+            PHANTOM,
+            "--config.data.classes=('a','b')",
+            "--config.fold=1",
+            "--config.data.color=False",
+            "--config.optimizer.learning_rate=1e-3",
+            "--config.augment.crop_area=(0.5,1.0)",
+        ]
+    )
+    assert loaded.data.classes == ("a", "b")
+    assert loaded.fold == 1
+    assert loaded.data.color is False
+    assert loaded.optimizer.learning_rate == 1e-3
+    assert loaded.augment.crop_area == (0.5, 1.0)
+
+
+def test_a_bare_name_and_a_separate_value():
+    ours, rest = config.separate(["--config", "phantom:baseline", "--workdir=x"])
+    assert rest == ["--workdir=x"]
+    assert config.load(ours).method == "vit"
+    assert config.name_of(ours) == "phantom:baseline"
+    assert default_workdir("phantom:baseline") == Path("runs/phantom-baseline")
+
+
+@pytest.mark.parametrize("name", ["gbmlgg", "cohort", "phantom"])
+@pytest.mark.parametrize("argument", ["", ":wo_frl", ":wo_mca", ":baseline"])
+def test_every_config_loads_and_is_locked(name, argument):
+    loaded = config.load([f"--config={name}{argument}"])
+    assert loaded.is_locked
+    assert loaded.method == ("vit" if argument == ":baseline" else "fof")
+    assert loaded.frl == (argument != ":wo_frl")
+    assert loaded.lambda_mca == (0.0 if argument == ":wo_mca" else 0.2)
+
+
+def test_the_papers_numbers():
+    c = config.load(["--config=gbmlgg"])
+    assert (c.epochs, c.batch_size, c.folds, c.encoder) == (70, 4, 5, "Ti/16")
+    assert (c.theta, c.tau, c.lambda_frl, c.lambda_mca) == (0.5, 0.07, 0.2, 0.2)
+    o = c.optimizer
+    assert (o.learning_rate, o.beta1, o.beta2, o.weight_decay) == (
+        1e-4,
+        0.9,
+        0.999,
+        0.01,
+    )
+    assert (o.warmup_epochs, c.cam.block, c.data.image_size) == (0, -2, 1024)
+    assert c.data.biomarkers == ("idh", "codeletion", "PTEN", "EGFR", "CARD11", "FGFR2")
+    assert not c.mca.normalize_positives
+
+
+def test_the_authors_numbers():
+    c = config.load(["--config=gbmlgg_release"])
+    assert c.is_locked
+    assert (c.method, c.epochs, c.batch_size, c.folds) == ("release", 70, 4, 5)
+    assert (c.theta, c.tau, c.cam.block, c.layer_norm_eps) == (0.5, 0.07, -2, 1e-12)
+    weights = (c.lambda_region, c.lambda_dis_gene, c.lambda_float_gene, c.lambda_neg)
+    assert weights == (0.2, 0.2, 5.0, 1.0)
+    assert (c.ema_decay, c.world_size_emulated) == (0.999, 2)
+    assert c.optimizer.warmup_epochs == 15
+    assert c.data.float_markers == ("10q", "10p", "7p", "7q")
+    assert (c.data.scheme, c.data.label_transform, c.seed) == ("roi", "raw", 42)
+    # Fields of the paper's terms would do nothing here.
+    assert not {"frl", "lambda_frl", "lambda_mca", "mca"} & set(c)
+    with pytest.raises(ValueError, match="argument 'wo_frl' does not exist"):
+        config.load(["--config=gbmlgg_release:wo_frl"])
+    phantom = config.load(["--config=phantom:release"])
+    assert (phantom.method, phantom.data.name) == ("release", "phantom")
+    assert phantom.paper_row is None
+
+
+def test_the_sizes_and_rows_of_the_phantom():
+    first, study = (
+        config.load(["--config=phantom"]),
+        config.load(["--config=phantom:study-wo_frl"]),
+    )
+    assert (first.frl, study.frl) == (True, False)
+    assert study.data.regions * study.epochs > first.data.regions * first.epochs
+    large = config.load(["--config=phantom:large-baseline"])
+    assert (large.method, large.encoder, large.data.image_size) == (
+        *("vit", "Ti/16"),
+        1024,
+    )
+    for wrong in ("wo_frl-study", "study-", "study-large", "small"):
+        with pytest.raises(ValueError, match=f"argument '{wrong}' does not exist"):
+            config.load([f"--config=phantom:{wrong}"])
+
+
+@pytest.mark.parametrize("name", ["gbmlgg", "gbmlgg_release"])
+def test_every_field_has_a_comment(name):
+    lines = (ROOT / f"configs/{name}.py").read_text().splitlines()
+    body = lines[next(i for i, x in enumerate(lines) if x.startswith("def get")) :]
+    for i, line in enumerate(body):
+        if line.strip().startswith("config.") and "= ConfigDict()" not in line:
+            near = [line, *body[max(i - 3, 0) : i]]
+            assert any("#" in x for x in near), line

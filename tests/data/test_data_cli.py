@@ -1,0 +1,288 @@
+"""`data build`, `check`, `split`, and the store that training asks for."""
+
+import csv
+import io
+import json
+import sys
+import time
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fof_jax.cli.data import act
+from fof_jax.data.datasets import gbmlgg
+from fof_jax.data.errors import CohortError, MissingDataError
+from fof_jax.data.prepare import prepare
+from fof_jax.data.progress import progress_to
+from tests.support.cohort_files import (
+    BIOMARKERS,
+    CLASSES,
+    SHARED,
+    pixels,
+    write_cohort_files,
+)
+from tests.support.data_verb import call, config_for
+from tests.support.distribution import distribution
+
+
+def test_build_then_split(tmp_path):
+    write_cohort_files(tmp_path, 24)
+    config = config_for(tmp_path)
+    told = call("build", config)
+    assert "24 images of 12 patients: II 8, III 8, IV 8" in told
+    assert "idh: known for 20 of 24" in told
+    assert "stored 24/24 images" in told
+    assert prepare(config).grades.tolist() == [i // 2 % 3 for i in range(24)]
+    told = call("split", config)
+    assert "scheme patient: 0.0% of test regions" in told
+    document = json.loads((tmp_path / "data/cohort/splits.json").read_text())
+    assert len(document["folds"]) == 3
+    config.data.scheme = "roi"
+    assert "scheme roi: 0.0%" not in call("split", config)
+
+
+def test_check_writes_nothing(tmp_path):
+    write_cohort_files(tmp_path, 4)
+    assert "no faults" in call("check", config_for(tmp_path))
+    assert not (tmp_path / "data").exists()
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_progress_is_a_bar_on_a_terminal_and_lines_elsewhere(monkeypatch):
+    clock = iter(range(100))
+    monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
+    for out in (Terminal(), io.StringIO()):
+        tell = progress_to("stored", out)
+        for done in range(1, 11):
+            tell(done, 10)
+        text = out.getvalue()
+        assert text.endswith("stored 10/10 images, 1/s\n")
+        assert "stored 5/10 images, 1/s, 5 s left" in text
+        bars = text.count("\r")
+        assert bars == (10 if out.isatty() else 0)
+        assert text.count("\n") == (1 if out.isatty() else 2)
+        assert ("[" + "#" * 15 + "." * 15 + "]" in text) == out.isatty()
+
+
+def test_faults_write_nothing(tmp_path):
+    write_cohort_files(tmp_path, 4)
+    (tmp_path / "img/001.png").unlink()
+    for action in ("build", "check"):
+        with pytest.raises(CohortError, match="missing file"):
+            act(action, config_for(tmp_path), out=io.StringIO())
+    assert not (tmp_path / "data").exists()
+
+
+def test_warnings_are_lines(tmp_path):
+    write_cohort_files(tmp_path, 4, side=10)
+    told = call("build", config_for(tmp_path))
+    assert "warning: 4 of 4 images are smaller than image_size=20" in told
+
+
+def test_the_rule_for_small_images_is_the_configs(tmp_path):
+    write_cohort_files(tmp_path, 4, side=10)
+    call("build", config_for(tmp_path, image_size=10))
+    out = io.StringIO()
+    store = prepare(config_for(tmp_path, small="pad"), out=out)
+    assert "4 of 4 images are smaller" in out.getvalue()
+    assert (store.read(0, 20)[:5] == 255).all()
+    out = io.StringIO()
+    prepare(config_for(tmp_path, image_size=10), out=out)
+    assert out.getvalue() == ""
+    for ask in (prepare, lambda c: call("check", c)):
+        with pytest.raises(ValueError, match="data.small='error' forbids"):
+            ask(config_for(tmp_path, small="error"))
+
+
+def test_the_float_markers_are_those_of_the_config(tmp_path):
+    write_cohort_files(tmp_path, 4)
+    table = tmp_path / "table.csv"
+    lines = table.read_text().splitlines()
+    rows = [f"{line},{k}.5,-{k}" for k, line in enumerate(lines[1:])]
+    table.write_text("\n".join([lines[0] + ",7p,10q", *rows]))
+    call("build", config_for(tmp_path, float_markers=("7p", "10q")))
+    whole = prepare(config_for(tmp_path, float_markers=("7p", "10q")))
+    one = prepare(config_for(tmp_path, float_markers=("10q",)))
+    assert one.floats.tolist() == [[0.0], [-1.0], [-2.0], [-3.0]]
+    assert one.table_hash == whole.table_hash  # the same splits fit
+    assert prepare(config_for(tmp_path)).floats.shape == (4, 0)
+    with pytest.raises(ValueError, match="data.float_markers is .*7q"):
+        prepare(config_for(tmp_path, float_markers=("7q",)))
+
+
+def test_bad_actions(tmp_path):
+    with pytest.raises(ValueError, match="expected one of build, check, split"):
+        act("bild", config_for(tmp_path))
+
+
+def test_what_is_not_set_or_not_there(tmp_path):
+    with pytest.raises(ValueError, match="data.table is not set"):
+        act("build", config_for(tmp_path, table=""), out=io.StringIO())
+    with pytest.raises(ValueError, match="expected one of gbmlgg, cohort, phantom"):
+        act("build", config_for(tmp_path, name="mine"), out=io.StringIO())
+    with pytest.raises(MissingDataError, match="data build --config=configs/cohort"):
+        prepare(config_for(tmp_path))
+    config = config_for(tmp_path, name="gbmlgg")
+    for call_it in (lambda: prepare(config), lambda: act("build", config)):
+        with pytest.raises(MissingDataError) as caught:
+            call_it()
+        assert "all_st/" in str(caught.value)
+        assert str(tmp_path / "data/gbmlgg") in str(caught.value)
+
+
+def test_a_store_of_other_classes_is_refused(tmp_path):
+    write_cohort_files(tmp_path, 4)
+    call("build", config_for(tmp_path))
+    with pytest.raises(ValueError, match="data.biomarkers is .*the store"):
+        prepare(config_for(tmp_path, biomarkers=("EGFR",)))
+    with pytest.raises(ValueError, match="data.classes is"):
+        prepare(config_for(tmp_path, classes=("II", "III")))
+
+
+def test_gbmlgg_from_distribution_to_folds(tmp_path):
+    grades = {f"TCGA-AA-{k:04d}": (str(2 + k % 3), "1", 2) for k in range(9)}
+    raw = tmp_path / "data/gbmlgg"
+    raw.mkdir(parents=True)
+    distribution(raw, {**grades, "TCGA-ZZ-0001": ("4", "NA", 1)})
+    config = config_for(
+        tmp_path, name="gbmlgg", biomarkers=tuple(gbmlgg.BIOMARKERS), image_size=4
+    )
+    told = call("build", config)
+    assert "18 images of 9 patients: II 6, III 6, IV 6" in told
+    assert "warning: subset 'molecular': expected" in told
+    assert "CARD11: known for 0 of 18" in told
+    assert prepare(config).images[0] == "TCGA-AA-0000-01Z-00-DX1.abc_0.png"
+    assert "scheme patient: 0.0%" in call("split", config)
+    config.data.subset = "graded"
+    with pytest.raises(ValueError, match="was built as 'subset molecular'"):
+        prepare(config)
+    assert "19 images of 10 patients" in call("build", config)
+
+
+def stand_in_phantom(tmp_path, monkeypatch):
+    """A phantom of noise, in place of the drawn one; counts how often it is drawn."""
+    calls: list[dict] = []
+
+    def write_cohort(directory, *, regions, image_size, seed, progress):
+        calls.append({"regions": regions, "image_size": image_size, "seed": seed})
+        (directory / "img").mkdir()
+        table = Path(directory) / "cohort.csv"
+        with table.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["image", "patient", "grade", *BIOMARKERS, "mask"])
+            for i in range(regions):
+                image = pixels(1000 * seed + i, image_size, image_size)
+                Image.fromarray(image).save(directory / f"img/{i}.png")
+                mask = Image.fromarray(np.full(image.shape[:2], 255, np.uint8))
+                mask.save(directory / f"img/{i}_mask.png")
+                cells = [f"img/{i}.png", f"P{i}", CLASSES[i % 3], i % 2, -1]
+                writer.writerow([*cells, f"img/{i}_mask.png"])
+                progress(i + 1, regions)
+        return table
+
+    module = types.ModuleType("fof_jax.data.datasets.phantom.cohort")
+    module.__file__ = str(tmp_path / "phantom.py")
+    Path(module.__file__).write_text("version 1")
+    module.write_cohort = write_cohort
+    monkeypatch.setitem(sys.modules, "fof_jax.data.datasets.phantom.cohort", module)
+    return calls
+
+
+def test_the_phantom_is_drawn_when_its_parameters_change(tmp_path, monkeypatch):
+    calls = stand_in_phantom(tmp_path, monkeypatch)
+    config = config_for(tmp_path, name="phantom")
+    out = io.StringIO()
+    store = prepare(config, out=out)
+    assert "drew 12/12 images" in out.getvalue()
+    assert calls == [{"regions": 12, "image_size": 20, "seed": 42}]
+    assert store.read_mask(3, 20).all()
+    assert prepare(config, out=out).folder == store.folder
+    assert len(calls) == 1
+    config.data.regions = 9
+    assert len(prepare(config, out=out)) == 9
+    config.seed = 1
+    again = prepare(config, out=out)
+    np.testing.assert_array_equal(again.read(2, 20), pixels(1002))
+    assert len(calls) == 3
+    (tmp_path / "phantom.py").write_text("version 2")  # drawn by other code
+    prepare(config, out=out)
+    assert len(calls) == 4
+    assert not list((tmp_path / "data/phantom").glob(".drawing-*"))
+    assert "12 images" in call("build", config_for(tmp_path, name="phantom"))
+
+
+def test_five_real_regions_to_two_folds(tmp_path):
+    folder = SHARED / "data/tcga_glioma_roi"
+    if not folder.exists():
+        pytest.skip(f"no real regions in {folder}")
+    text = (folder / "labels.csv").read_text(encoding="utf-8-sig")
+    labels = list(csv.DictReader(text.splitlines()))
+    markers = {"idh": "idh_mutation", "codeletion": "codeletion_1p19q"}
+    markers |= {g: f"{g}_cnv" for g in ("PTEN", "EGFR", "CARD11", "FGFR2")}
+    grades = {"2": "II", "3": "III", "4": "IV"}
+    with (tmp_path / "table.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image", "patient", "grade", *markers])
+        for row in labels:
+            status = [row[column] for column in markers.values()]
+            writer.writerow(
+                [row["file"], row["patient"], grades[row["who_grade"]], *status]
+            )
+    config = config_for(
+        tmp_path, raw_dir=str(folder), biomarkers=tuple(markers), image_size=1024
+    )
+    config.folds = 2
+    told = call("build", config)
+    assert "warning: 2 of 5 images are smaller than image_size=1024" in told
+    assert "5 images of 5 patients: II 0, III 3, IV 2" in told
+    told = call("split", config)
+    assert "scheme patient: 0.0% of test regions" in told
+    document = json.loads((tmp_path / "data/cohort/splits.json").read_text())
+    tested = [name for fold in document["folds"] for name in fold["test"]["images"]]
+    assert sorted(tested) == sorted(row["file"] for row in labels)
+    assert len(document["folds"]) == 2
+    store = prepare(config, out=io.StringIO())
+    for i, row in enumerate(labels):
+        assert store.read(i, 1024).shape == (1024, 1024, 3)
+        assert CLASSES[store.grades[i]] == grades[row["who_grade"]]
+        status = store.biomarker_values[i].tolist()
+        assert status == [int(row[column]) for column in markers.values()]
+
+
+def test_real_lung_tiles(tmp_path):
+    folder = SHARED / "data/lc25000_lung224"
+    if not folder.exists():
+        pytest.skip(f"no real tiles in {folder}")
+    names = {"lung_n": "benign", "lung_aca": "adenocarcinoma",
+             "lung_scc": "squamous"}  # fmt: skip
+    text = (folder / "labels.csv").read_text(encoding="utf-8-sig")
+    labels = list(csv.DictReader(text.splitlines()))
+    with (tmp_path / "table.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image", "patient", "grade", "malignant", "squamous"])
+        for row in labels:
+            kind = row["class"]
+            markers = [int(kind != "lung_n"), int(kind == "lung_scc")]
+            writer.writerow([row["file"], row["tile_cluster"], names[kind], *markers])
+    config = config_for(
+        tmp_path,
+        raw_dir=str(folder),
+        classes=tuple(names.values()),
+        biomarkers=("malignant", "squamous"),
+        image_size=224,
+    )
+    told = call("build", config)
+    n = len(labels)
+    assert f"{n} images of " in told
+    assert "warning" not in told
+    store = prepare(config)
+    with Image.open(folder / labels[500]["file"]) as image:
+        np.testing.assert_array_equal(store.read(500, 224), np.asarray(image))
+    assert "0.0% of test regions" in call("split", config)

@@ -1,0 +1,173 @@
+"""The page's server: figures of the model, and clear answers to everything else."""
+
+import concurrent.futures
+import dataclasses
+import http.client
+import io
+import json
+import struct
+import tempfile
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import fof_jax
+from fof_jax.cli.main import main
+from fof_jax.inference import exported
+from fof_jax.inference.serve import app
+from tests.support import pages
+
+
+@pytest.fixture(scope="module")
+def model(small_run):
+    return fof_jax.load(small_run)
+
+
+@pytest.fixture(scope="module")
+def port(model):
+    with pages.served(model, max_bytes=200_000, max_pixels=40_000) as port:
+        yield port
+
+
+def ask(port, path, body=None, **headers):
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+    method = "GET" if body is None else "POST"
+    connection.request(method, path, body, {k.replace("_", "-"): v
+                                            for k, v in headers.items()})  # fmt: skip
+    answer = connection.getresponse()
+    content = answer.read()
+    connection.close()
+    return answer, content
+
+
+def png(pixels):
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def bomb(width, height):
+    """A PNG of a few bytes that says it has that many pixels."""
+
+    def chunk(kind, data):
+        body = kind + data
+        return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
+
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(
+        b"IDAT", zlib.compress(b"\0" * 1000)
+    ) + chunk(b"IEND", b"")  # fmt: skip
+
+
+def test_the_page_has_the_figures_of_the_model(port, model, small_pictures):
+    """1e-5: JSON keeps all digits."""
+    pixels = next(iter(small_pictures.values()))
+    answer, content = ask(port, "/grade", png(pixels))
+    assert answer.status == 200
+    found = json.loads(content)
+    grades = model.predict([pixels])
+    np.testing.assert_allclose(found["prob"], grades.prob[0], atol=1e-5)
+    np.testing.assert_allclose(found["spread"], grades.spread[0], atol=1e-5)
+    assert found["pred"] == found["target"] == grades.pred[0]
+    assert found["overlay"].startswith("data:image/png;base64,")
+    other = json.loads(ask(port, "/grade?target=II", png(pixels))[1])
+    assert other["target"] == "II"
+    assert other["kept"] == pytest.approx(model.explain(pixels, "II").keep.mean())
+
+
+def test_an_exported_file_is_graded_without_a_map(small_run, small_pictures, tmp_path):
+    exported.write(tmp_path / "model.fof", fof_jax.load(small_run))
+    model = fof_jax.load(tmp_path / "model.fof")
+    pixels = next(iter(small_pictures.values()))
+    with pages.served(model) as port:
+        assert json.loads(ask(port, "/about")[1])["explains"] is False
+        answer, content = ask(port, "/grade", png(pixels))
+        assert ask(port, "/grade?target=V", png(pixels))[0].status == 422
+    assert answer.status == 200
+    found = json.loads(content)
+    assert set(found) == {"classes", "prob", "spread", "pred"}
+    np.testing.assert_allclose(found["prob"], model.predict([pixels]).prob[0])
+
+
+def test_a_model_of_small_images_takes_fewer_pixels(model):
+    """The phantom of `small_run` has 64 x 64 pixels; the limit is 64 times that."""
+    assert app.pixel_limit(model) == 64 * 64 * 64
+    large = dataclasses.replace(model, sides=(1024, 2048))
+    assert app.pixel_limit(large) == app.MAX_PIXELS == 25_000_000
+
+
+@pytest.mark.parametrize("path", ["/", "/page.css", "/page.js", "/about"])
+def test_files_come_with_a_policy_that_forbids_the_network(port, path):
+    answer, content = ask(port, path)
+    assert answer.status == 200
+    assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+    assert b"://" not in content.replace(b"http://www.w3.org", b"")
+
+
+@pytest.mark.parametrize(
+    ("body", "path", "headers", "status", "words"),
+    [
+        (b"", "/grade", {}, 422, "no bytes"),
+        (b"%PDF-1.7 nothing", "/grade", {}, 422, "image"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "/grade", {}, 422, "image"),
+        (bomb(50_000, 50_000), "/grade", {}, 422, "image"),
+        (bomb(300, 300), "/grade", {}, 422, "40,000 pixels"),
+        (b"\xff" * 200_001, "/grade", {}, 413, "200,000 bytes"),
+        ("small", "/grade?target=../../etc/passwd", {}, 422, "does not exist"),
+        ("torn", "/grade", {}, 422, "image"),
+        ("small", "/grade", {"Sec_Fetch_Site": "cross-site"}, 403, "itself"),
+        ("small", "/grade", {"Host": "evil.example"}, 400, "host"),
+    ],
+)
+def test_what_is_no_image_of_ours_gets_a_clear_answer(
+    port, small_pictures, body, path, headers, status, words
+):
+    small = png(next(iter(small_pictures.values())))
+    body = {"small": small, "torn": small[: len(small) // 2]}.get(body, body)
+    answer, content = ask(port, path, body, **headers)
+    assert answer.status == status, content
+    assert words in content.decode()
+    assert ask(port, "/about")[0].status == 200  # alive
+
+
+def test_a_path_is_nothing_to_the_server(port):
+    for path in (
+        "/../pyproject.toml",
+        "/page.html/../app.py",
+        "/etc/passwd",
+        "/app.py",
+    ):
+        assert ask(port, path)[0].status == 404
+
+
+def test_a_hundred_at_once_are_graded_or_told_to_come_again(port, small_pictures):
+    before = _temporary()
+    body = png(next(iter(small_pictures.values())))
+    with concurrent.futures.ThreadPoolExecutor(100) as pool:
+        answers = list(pool.map(lambda _: ask(port, "/grade", body), range(100)))
+    codes = [answer.status for answer, _ in answers]
+    assert set(codes) <= {200, 503}
+    assert codes.count(200) >= app.WAITING
+    for answer, content in answers:
+        if answer.status == 503:
+            assert answer.headers["Retry-After"]
+            assert "again" in json.loads(content)["error"]
+    assert ask(port, "/grade", body)[0].status == 200
+    assert _temporary() <= before
+
+
+def _temporary():
+    from pathlib import Path
+
+    folder = Path(tempfile.gettempdir())
+    return {p.name for p in folder.glob("tmp*") if (p / "image").exists()}
+
+
+def test_a_port_in_use_and_a_folder_without_model_are_said(small_run, port, capsys):
+    words = ["serve", f"--checkpoint={small_run}", f"--port={port}"]
+    assert main(words) == 2
+    assert "Pass another --port" in capsys.readouterr().err
+    assert main(["serve", "--checkpoint=nowhere", "--port=0"]) == 2
+    assert "does not exist" in capsys.readouterr().err

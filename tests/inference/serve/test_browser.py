@@ -1,0 +1,110 @@
+"""The page in Chromium: an image goes in, the model's figures come out; no faults.
+
+Wants what test_report_browser.py wants.
+"""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import fof_jax
+from fof_jax.inference import exported
+from fof_jax.inference.serve import app
+from tests.support import pages
+
+axe = pytest.importorskip(
+    "axe_playwright_python.sync_playwright",
+    reason="the extra `browser` is not installed",
+)
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def model(small_run):
+    return fof_jax.load(small_run)
+
+
+@pytest.fixture(scope="module")
+def port(model):
+    with pages.served(model) as port:
+        yield port
+
+
+def shown_grade(page, port, file):
+    page.goto(f"http://127.0.0.1:{port}/")
+    page.set_input_files("#file", file)
+    page.wait_for_selector("#result:not([hidden])", timeout=120_000)
+
+
+def test_an_exported_file_has_a_sentence_where_the_map_would_be(
+    browser, small_run, small_pictures, tmp_path
+):
+    exported.write(tmp_path / "model.fof", fof_jax.load(small_run))
+    Image.fromarray(next(iter(small_pictures.values()))).save(tmp_path / "a.png")
+    page = browser.new_page()
+    with pages.served(fof_jax.load(tmp_path / "model.fof")) as port:
+        shown_grade(page, port, tmp_path / "a.png")
+        assert page.locator("#rows tr").count() == 3
+        assert page.is_visible("#blind")
+        assert not page.is_visible("#target")
+        assert not page.is_visible("#overlay")
+        page.close()
+
+
+def test_a_busy_server_is_asked_again_and_a_huge_file_is_not_sent(
+    browser, port, model, small_pictures, tmp_path, monkeypatch
+):
+    """The first answer is 503; the second request gets the grade."""
+    real, calls = app.answer, []
+
+    def busy_once(*words):
+        calls.append(words)
+        if len(calls) == 1:
+            raise app.Refused(503, "busy")
+        return real(*words)
+
+    monkeypatch.setattr(app, "answer", busy_once)
+    Image.fromarray(next(iter(small_pictures.values()))).save(tmp_path / "a.png")
+    page = browser.new_page()
+    shown_grade(page, port, tmp_path / "a.png")
+    assert len(calls) == 2
+    page.evaluate(f"grade(new File([new Uint8Array({app.MAX_BYTES + 1})], 'b.tif'))")
+    assert "choose a smaller file" in page.text_content("#status")
+    assert not page.is_visible("#result")
+    assert len(calls) == 2
+    page.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 400])
+def test_an_image_is_graded(
+    browser, port, model, small_pictures, tmp_path, width, scheme
+):
+    """1e-5 between the page and the model."""
+    pixels = next(iter(small_pictures.values()))
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    page = browser.new_page(
+        viewport={"width": width, "height": 900}, color_scheme=scheme
+    )
+    said, asked = [], []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda request: asked.append(request.url))
+    shown_grade(page, port, tmp_path / "a.png")
+    shown = page.eval_on_selector_all(
+        "#rows td[data-value]", "cells => cells.map(cell => Number(cell.dataset.value))"
+    )
+    grades = model.predict([pixels])
+    np.testing.assert_allclose(shown, grades.prob[0], atol=1e-5)
+    assert grades.pred[0] in page.text_content("#grade")
+    assert said == []
+    ours = (f"http://127.0.0.1:{port}/", "data:")
+    assert [url for url in asked if not url.startswith(ours)] == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    faults = axe.Axe().run(page).response["violations"]
+    assert [f["id"] for f in faults if f["impact"] in ("serious", "critical")] == []
+    (tmp_path / "bad.png").write_text("no image")
+    page.set_input_files("#file", tmp_path / "bad.png")
+    page.wait_for_selector("#status.fault")
+    assert "bad.png" in page.text_content("#status")
+    page.close()

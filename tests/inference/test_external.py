@@ -1,0 +1,157 @@
+"""A cohort from elsewhere, and operating points against cases counted by hand."""
+
+import csv
+import json
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+import fof_jax
+from fof_jax.cli import config
+from fof_jax.cli.main import main
+from fof_jax.evaluation import operating_points
+from fof_jax.evaluation.operating_points import at_specificity
+from fof_jax.evaluation.predictions import read_predictions
+from fof_jax.inference import exported, model
+from fof_jax.training import build
+from fof_jax.types import Batch
+
+# Ten rows without the class, four with it. By hand, at p >= t:
+#   t = 0.9: 1 of 4 found, 0 of 10 wrong; 0.7: 2 of 4, 1 of 10 (0.8);
+#   0.5: 3 of 4, 2 of 10 (0.8, 0.6); 0.2: 4 of 4, 4 of 10 (0.8, 0.6, 0.4, 0.3).
+YES = [0.9, 0.7, 0.5, 0.2]
+NO = [0.8, 0.6, 0.4, 0.3, 0.15, 0.1, 0.1, 0.05, 0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "threshold", "tp", "fp"),
+    [
+        (0.95, 0.9, 1, 0),
+        (0.9, 0.7, 2, 1),  # one of ten is 1 - 0.9, whatever its rounding
+        (0.85, 0.7, 2, 1),
+        (0.8, 0.5, 3, 2),
+        (0.6, 0.2, 4, 4),
+        (0.3, 0.2, 4, 4),  # all found: no more false calls than that takes
+    ],
+)
+def test_points_are_those_counted_by_hand(wanted, threshold, tp, fp):
+    positive = np.array([True] * 4 + [False] * 10)
+    order = np.random.default_rng(0).permutation(14)
+    point = at_specificity(positive[order], np.array(YES + NO)[order], wanted)
+    assert point == {
+        "threshold": threshold,
+        "sensitivity": tp / 4,
+        "specificity": pytest.approx(1 - fp / 10),
+        "tp": tp,
+        "fn": 4 - tp,
+        "tn": 10 - fp,
+        "fp": fp,
+    }
+
+
+def test_a_tie_is_called_on_both_sides():
+    point = at_specificity(np.array([True, False]), np.array([0.5, 0.5]), 0.9)
+    assert (point["threshold"], point["tp"], point["tn"]) == (None, 0, 1)
+
+
+def test_a_class_that_does_not_occur_has_no_point():
+    point = at_specificity(np.zeros(3, bool), np.array([0.1, 0.2, 0.3]), 0.9)
+    assert set(point.values()) == {None}
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        at_specificity(np.array([True, False]), np.array([0.1, 0.2]), 90.0)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """Two folds as drawn at random: what they say differs, and is all that is asked."""
+    settings = config.load(["--config=phantom", "--config.encoder=mu/16"])
+    method = build.method_of(settings)
+    image = np.zeros((1, 64, 64, 3), np.uint8)
+    nothing = dict.fromkeys(
+        ("grade", "biomarkers", "known", "floats", "index", "epoch", "valid")
+    )
+    draw = jax.jit(lambda key: method.init(key, Batch(image=image, **nothing)))
+    folds = {f"fold_{k}": draw(jax.random.key(k)) for k in range(2)}
+    return model.Model(method, folds, settings, (64, 64))
+
+
+@pytest.fixture(scope="module")
+def file(models, tmp_path_factory):
+    path = tmp_path_factory.mktemp("file") / "model.fof"
+    exported.write(path, models)
+    return path
+
+
+@pytest.fixture
+def cohort(tmp_path):
+    """Twelve images of six patients; one image is broken."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for i in range(12):
+        pixels = rng.integers(0, 256, (64 + 8 * i, 80, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{i}.png")
+        rows.append((f"{i}.png", f"P{i // 2}", ("II", "III", "IV")[i // 2 % 3], "x"))
+    (tmp_path / "3.png").write_bytes((tmp_path / "3.png").read_bytes()[:500])
+    with (tmp_path / "t.csv").open("w") as file:
+        csv.writer(file).writerows([("image", "patient", "grade", "site"), *rows])
+    return tmp_path
+
+
+def test_a_cohort_is_graded_and_scored(file, models, cohort, capsys):
+    words = ["eval", f"--table={cohort}/t.csv", f"--checkpoint={file}"]
+    words += [f"--out={cohort}/out", "--specificity=0.9", "--specificity=0.75"]
+    assert main(words) == 0
+    text, warned = capsys.readouterr()
+    assert "warning: 3.png" in warned
+    table = read_predictions(cohort / "out/predictions.csv")
+    assert table.image == tuple(f"{i}.png" for i in range(12))
+    assert [i for i, ok in enumerate(table.ok) if not ok] == [3]
+    some = [cohort / f"{i}.png" for i in (0, 7)]
+    expected = models.predict(some).prob
+    np.testing.assert_allclose(table.prob[[0, 7]], expected, atol=1e-5)
+    assert table.y.tolist() == [0, 0, 1, 1, 2, 2] * 2
+
+    results = json.loads((cohort / "out/eval.json").read_text())
+    assert results["units"]["patient"]["n"] == 6
+    assert results["failed"] == 1
+    points = results["operating_points"]
+    assert len(points) == 2 * 3 * 2  # units, classes, specificities
+    for point in points[:6]:  # of regions, counted again without our code
+        y, p = table.y[table.ok], table.prob[table.ok][:, point["class"]]
+        if point["threshold"] is not None:
+            called = p >= point["threshold"]
+            assert called[y == point["class"]].sum() == point["tp"]
+            assert called[y != point["class"]].sum() == point["fp"]
+        assert point["specificity"] >= point["wanted"]
+    assert "Per patient: operating points" in text
+    assert "pred III" in text
+
+    assert main(words) == 2  # nothing is written over
+    assert "exists already" in capsys.readouterr().err
+
+
+def test_thresholds_travel_in_an_exported_file(file, models, cohort):
+    words = [f"--table={cohort}/t.csv", f"--out={cohort}/out", "--specificity=0.9"]
+    assert main(["eval", f"--checkpoint={file}", *words]) == 0
+    points = operating_points.read(cohort / "out/eval.json")
+    exported.write(cohort / "model.fof", models, thresholds=points)
+    written = json.loads((cohort / "out/eval.json").read_text())["operating_points"]
+    assert len(written) == 6
+    assert fof_jax.load(cohort / "model.fof").about["thresholds"] == written
+    with pytest.raises(ValueError, match="holds no operating points"):
+        operating_points.read(cohort / "t.csv")
+
+
+def test_what_does_not_fit_is_refused(file, cohort, capsys):
+    table = f"--table={cohort}/t.csv"
+    assert main(["eval", table]) == 2
+    assert "--checkpoint=RUN" in capsys.readouterr().err
+    (cohort / "bad.csv").write_text("image,patient,grade\n0.png,P,V\n")
+    words = [f"--checkpoint={file}", f"--out={cohort}/new"]
+    assert main(["eval", f"--table={cohort}/bad.csv", *words]) == 2
+    assert "the classes are II, III, IV" in capsys.readouterr().err
+    assert not (cohort / "new").exists()
+    assert main(["eval", "--predictions=p.csv", f"--checkpoint={file}"]) == 2
+    assert "--table alone" in capsys.readouterr().err

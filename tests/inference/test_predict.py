@@ -1,0 +1,298 @@
+"""predict and explain by the command line: tables, pictures, arrays, what is broken."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import fof_jax
+from fof_jax.cli.main import VERBS, main
+from fof_jax.data import progress as data_progress
+from fof_jax.evaluation.predictions import read_predictions
+from fof_jax.inference import batch, inputs, visualization
+
+
+@pytest.fixture(scope="module")
+def folder(small_pictures, tmp_path_factory):
+    """Images of several sizes and formats, one of them broken."""
+    folder = tmp_path_factory.mktemp("images")
+    a, b, c = list(small_pictures.values())[:3]
+    (folder / "below").mkdir()
+    Image.fromarray(a).save(folder / "a.png")
+    Image.fromarray(b).save(folder / "below" / "b.tif")
+    large = np.concatenate([np.concatenate([a, b], axis=1)] * 2)[:, :100]
+    Image.fromarray(large).save(folder / "large.png")
+    Image.fromarray(c).convert("L").save(folder / "a.jpg", quality=95)
+    (folder / "torn.png").write_bytes((folder / "a.png").read_bytes()[:400])
+    (folder / "notes.txt").write_text("no image")
+    return folder
+
+
+def table(path):
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_folder_becomes_tables_and_pictures(small_run, folder, tmp_path, capsys):
+    out = tmp_path / "out"
+    words = [f"--checkpoint={small_run}", f"--images={folder}", f"--out={out}"]
+    assert main(["predict", *words]) == 0
+    said = capsys.readouterr()
+    assert "4 of 5 images graded" in said.out
+    assert "torn.png" in said.err
+    rows = {row["image"]: row for row in table(out / "predictions.csv")}
+    assert set(rows) == {"a.jpg", "a.png", "below/b.tif", "large.png", "torn.png"}
+    assert rows["torn.png"]["error"]
+    assert rows["torn.png"]["p_0"] == ""
+    model = fof_jax.load(small_run)
+    grades = model.predict([folder / "a.png", folder / "large.png"])
+    for i, name in enumerate(("a.png", "large.png")):
+        row = rows[name]
+        prob = [float(row[f"p_{k}"]) for k in range(3)]
+        spread = [float(row[f"s_{k}"]) for k in range(3)]
+        np.testing.assert_allclose(prob, grades.prob[i], atol=1e-5)
+        np.testing.assert_allclose(spread, grades.spread[i], atol=1e-5)
+        assert model.classes[int(row["pred"])] == grades.pred[i]
+    # The reader of every other verb takes the file, and patients are there.
+    assert len(read_predictions(out / "predictions.csv")) == 5
+    assert len(table(out / "patients.csv")) == 4
+    drawn = {path.name for path in (out / "focus").iterdir()}
+    assert drawn == {"a.jpg.png", "a.png.png", "below__b.png", "large.png"}
+    with Image.open(out / "focus" / "large.png") as picture:
+        assert picture.format == "PNG"
+        assert min(picture.size) > 200
+
+
+def test_tables_alone_have_the_same_figures(small_run, folder, tmp_path):
+    for name, more in (("a", []), ("b", ["--no_pictures"])):
+        words = [f"--checkpoint={small_run}", f"--images={folder}"]
+        assert main(["predict", *words, f"--out={tmp_path / name}", *more]) == 0
+    with_pictures = read_predictions(tmp_path / "a" / "predictions.csv")
+    without = read_predictions(tmp_path / "b" / "predictions.csv")
+    np.testing.assert_allclose(with_pictures.prob, without.prob, atol=1e-5)
+    assert not (tmp_path / "b" / "focus").exists()
+
+
+def test_a_table_brings_patients_and_grades(small_run, folder, tmp_path):
+    listed = folder / "listed.csv"
+    listed.write_text("image,patient,grade\na.png,P1,II\nbelow/b.tif,P1,II\na.jpg,,\n")
+    words = [f"--checkpoint={small_run}", f"--images={listed}", f"--out={tmp_path}"]
+    assert main(["predict", *words, "--no_pictures"]) == 0
+    images = table(tmp_path / "predictions.csv")
+    assert [row["y"] for row in images] == ["0", "0", ""]
+    first, second = table(tmp_path / "patients.csv")
+    assert (first["patient"], second["patient"]) == ("P1", "a.jpg")
+    mean = np.mean([[float(r[f"p_{k}"]) for k in range(3)] for r in images[:2]], axis=0)
+    np.testing.assert_allclose([float(first[f"p_{k}"]) for k in range(3)], mean)
+
+
+def test_explain_writes_the_map_of_the_class_that_was_named(
+    small_run, folder, tmp_path
+):
+    words = [f"--checkpoint={small_run}/fold_0", f"--images={folder / 'a.png'}"]
+    assert main(["explain", *words, "--target=III", f"--out={tmp_path}"]) == 0
+    A = np.load(tmp_path / "a.npy")
+    expected = fof_jax.load(small_run / "fold_0").explain(folder / "a.png", "III").A
+    np.testing.assert_allclose(A, expected, atol=1e-6)
+    assert A.dtype == np.float32
+    assert (tmp_path / "a.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("verb", "flags", "words"),
+    [
+        ("predict", {"images": "gone"}, "does not exist"),
+        ("predict", {"images": "empty"}, "holds no"),
+        ("predict", {"images": "bad.csv"}, "is missing"),
+        ("predict", {"images": "twice.csv"}, "twice"),
+        ("predict", {"images": "grade.csv"}, "not among the model's classes"),
+        ("predict", {"checkpoint": "empty"}, "no model.json"),
+        ("predict", {"out": "bad.csv"}, "is a file"),
+        ("explain", {"more": "--target=V"}, "does not exist"),
+    ],
+)
+def test_what_cannot_be_done_is_said(
+    small_run, folder, tmp_path, capsys, verb, flags, words
+):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bad.csv").write_text("name\na.png\n")
+    (tmp_path / "twice.csv").write_text("image\na.png\na.png\n")
+    (tmp_path / "grade.csv").write_text("image,grade\na.png,V\n")
+    paths = {name: str(tmp_path / value) for name, value in flags.items()}
+    argv = [
+        f"--checkpoint={paths.get('checkpoint', small_run)}",
+        f"--images={paths.get('images', folder)}",
+        f"--out={paths.get('out', tmp_path / 'out')}",
+    ]
+    argv += [flags["more"]] if "more" in flags else []
+    assert main([verb, *argv]) == 2
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_but_broken_images_is_a_failure(small_run, tmp_path, capsys):
+    (tmp_path / "a.png").write_text("no")
+    words = [f"--checkpoint={small_run}", f"--images={tmp_path}"]
+    assert main(["predict", *words, f"--out={tmp_path / 'out'}"]) == 1
+    assert "0 of 1 images graded" in capsys.readouterr().out
+
+
+def test_a_killed_run_goes_on_from_its_last_whole_row(
+    small_run, folder, tmp_path, monkeypatch, capsys
+):
+    words = ["predict", f"--checkpoint={small_run}", f"--images={folder}"]
+    words.append("--no_pictures")
+    assert main([*words, f"--out={tmp_path / 'whole'}"]) == 0
+    out = tmp_path / "killed"
+    tell = data_progress.progress_to
+
+    def killing(*flags, **more):
+        def progress(done, of):
+            if done == 3:
+                raise KeyboardInterrupt
+
+        return progress
+
+    monkeypatch.setattr("fof_jax.cli.predict.progress_to", killing)
+    assert main([*words, f"--out={out}"]) == 130
+    monkeypatch.setattr("fof_jax.cli.predict.progress_to", tell)
+    # Nothing looks whole, and other work is not mixed in.
+    assert [path.name for path in out.iterdir()] == [".unfinished"]
+    other = [*words[:2], f"--images={folder / 'a.png'}", f"--out={out}"]
+    assert main(other) == 2
+    assert "unfinished piece of other work" in capsys.readouterr().err
+    rows = out / ".unfinished" / "predictions.csv"
+    kept = rows.read_text()
+    assert len(kept.splitlines()) == 4
+    rows.write_text(kept + "large.png,lar")  # killed while it wrote
+    assert main([*words, f"--out={out}"]) == 0
+    assert "2/2 images" in capsys.readouterr().out
+    assert {path.name for path in out.iterdir()} == {"predictions.csv", "patients.csv"}
+    again = read_predictions(out / "predictions.csv")
+    whole = read_predictions(tmp_path / "whole" / "predictions.csv")
+    assert again.image == whole.image
+    np.testing.assert_allclose(again.prob, whole.prob, atol=1e-6)
+
+
+def test_explain_goes_on_where_it_was_killed(small_run, folder, tmp_path, monkeypatch):
+    words = ["explain", f"--checkpoint={small_run}/fold_0", f"--images={folder}"]
+    saved, draw = [], batch.draw
+
+    def drawing(focus, path, *rest):
+        if len(saved) == 2:
+            raise KeyboardInterrupt
+        saved.append(path.stem)
+        draw(focus, path, *rest)
+
+    monkeypatch.setattr(batch, "draw", drawing)
+    assert main([*words, f"--out={tmp_path / 'out'}"]) == 130
+    monkeypatch.setattr(
+        batch, "draw", lambda *all: saved.append(all[1].stem) or draw(*all)
+    )
+    assert main([*words, f"--out={tmp_path / 'out'}"]) == 0
+    assert sorted(saved) == ["a.jpg", "a.png", "below__b", "large"]
+    assert len(list((tmp_path / "out").iterdir())) == 8
+
+
+def test_what_was_written_before_is_not_overwritten(
+    small_run, folder, tmp_path, capsys
+):
+    (tmp_path / "mine.txt").write_text("mine")
+    for verb in ("predict", "explain"):
+        words = [f"--checkpoint={small_run}", f"--images={folder}"]
+        assert main([verb, *words, f"--out={tmp_path}"]) == 2
+        assert "is not empty" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_images_of_a_kind_that_is_not_read_are_rows(small_run, folder, tmp_path):
+    for ending in ("bmp", "gif", "webp"):
+        Image.open(folder / "a.png").save(tmp_path / f"a.{ending}")
+    found = inputs.find(tmp_path)
+    assert [one.name for one in found] == ["a.bmp", "a.gif", "a.webp"]
+    words = [f"--checkpoint={small_run}", f"--images={tmp_path}"]
+    assert main(["predict", *words, f"--out={tmp_path / 'out'}"]) == 1
+    rows = table(tmp_path / "out" / "predictions.csv")
+    assert all("PNG, JPEG and TIFF are read" in row["error"] for row in rows)
+
+
+def test_results_inside_the_folder_are_not_images(folder, tmp_path):
+    Image.open(folder / "a.png").save(tmp_path / "a.png")
+    (tmp_path / "out").mkdir()
+    Image.open(folder / "a.png").save(tmp_path / "out" / "b.png")
+    found = inputs.find(tmp_path, without=tmp_path / "out")
+    assert [one.name for one in found] == ["a.png"]
+
+
+def test_a_table_tells_all_its_faults(tmp_path):
+    (tmp_path / "a.csv").write_text("image,patient\na.png,P\n,P\na.png,Q\n")
+    with pytest.raises(ValueError, match=r"(?s)row 3: no image.*row 4: .*twice"):
+        inputs.find(tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize(
+    ("names", "stems"),
+    [
+        (["/data/x/a.png", "/data/x/b.png"], ["a", "b"]),
+        (["a/x.png", "b/x.png"], ["a__x", "b__x"]),
+        (["x.png", "x.jpg"], ["x.png", "x.jpg"]),
+        (["a/b.png", "a__b.png"], ["a__b.png", "a__b.png-2"]),
+        (["../x/a.png", "y/a.png"], ["..__x__a", "y__a"]),
+        (["x.v1.png"], ["x.v1"]),
+    ],
+)
+def test_every_picture_has_a_name_of_its_own(names, stems):
+    asked = [inputs.Asked(Path(name), name, name) for name in names]
+    assert batch.stems(asked) == stems
+
+
+@pytest.mark.parametrize("verb", sorted(VERBS))
+def test_help_of_every_verb_has_an_example(verb, capsys):
+    assert main([verb, "--help"]) == 0
+    assert f"\npython launch.py {verb} " in capsys.readouterr().out.replace(
+        "python launch.py --config", "python launch.py train --config"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [("$x_{$.png", (64, 64)), ("脳" * 30 + ".png", (700, 40)), ("n" * 200, (40, 700))],
+)
+def test_pictures_take_every_name_and_shape(tmp_path, name, size):
+    width, height = size
+    pixels = np.zeros((height, width, 3), np.uint8)
+    visualization.focus_picture(
+        tmp_path / "a.png",
+        pixels=pixels,
+        A=np.zeros((height, width)),
+        keep=np.zeros((height // 8, width // 8), bool),
+        title=f"{name}\npredicted IV, p = 0.50 ± 0.10 over folds",
+    )
+    with Image.open(tmp_path / "a.png") as picture:
+        assert min(picture.size) > 100
+
+
+def test_the_title_tells_the_prediction_from_the_class_that_was_named(
+    small_run, folder, tmp_path, monkeypatch
+):
+    titles = []
+    monkeypatch.setattr(
+        visualization, "focus_picture", lambda path, *, title, **_: titles.append(title)
+    )
+    model = fof_jax.load(small_run)
+    grades = model.predict([folder / "a.png"])
+    best = int(grades.prob[0].argmax())
+    for target in (best, (best + 1) % 3):
+        focus = model.explain(folder / "a.png", model.classes[target])
+        batch.draw(focus, tmp_path / "a.png", model, "a.png")
+    said = [
+        f"{model.classes[k]}, p = {grades.prob[0, k]:.2f} ± {grades.spread[0, k]:.2f}"
+        " over folds"
+        for k in (best, (best + 1) % 3)
+    ]
+    assert titles == [
+        f"a.png\npredicted {said[0]}",
+        f"a.png\npredicted {said[0]}; A is for {said[1]}",
+    ]

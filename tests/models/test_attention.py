@@ -1,0 +1,110 @@
+"""Chunked attention against the textbook form, forward and backward.
+
+Tolerance: 1e-5 of the maximum in float32, 2e-2 in bfloat16 (eight bits of mantissa).
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fof_jax.models import attention
+
+
+def qkv(length, width=8, heads=2, batch=2, dtype=jnp.float32, seed=0):
+    keys = jax.random.split(jax.random.key(seed), 4)
+    shape = (batch, heads, length, width)
+    return [2 * jax.random.normal(k, shape).astype(dtype) for k in keys]
+
+
+def value_and_gradients(function, q, k, v, weight):
+    def scalar(q, k, v):
+        return (function(q, k, v).astype(jnp.float32) * weight).sum()
+
+    return jax.jit(jax.value_and_grad(scalar, argnums=(0, 1, 2)))(q, k, v)
+
+
+def assert_close(got, want, tolerance):
+    got, want = np.asarray(got, np.float64), np.asarray(want, np.float64)
+    assert np.abs(got - want).max() <= tolerance * np.abs(want).max()
+
+
+def small_tiles(monkeypatch, query, key, group=4):
+    """Tiles of `group` rows; query and key are tokens a tile."""
+    sizes = {attention.QUERY_TILE: query, attention.KEY_TILE: key}
+    monkeypatch.setattr(
+        attention,
+        "tile",
+        lambda elements, rows, length: (group, min(sizes[elements], length)),
+    )
+
+
+@pytest.mark.parametrize("length", [1, 7, 32, 45])
+@pytest.mark.parametrize("tiles", [(16, 8), (8, 16, 1), (64, 64, 2)])
+def test_tiles_of_any_size_agree_with_naive(monkeypatch, length, tiles):
+    small_tiles(monkeypatch, *tiles)
+    q, k, v, weight = qkv(length)
+    want = value_and_gradients(attention.naive, q, k, v, weight)
+    got = value_and_gradients(attention.chunked, q, k, v, weight)
+    assert_close(attention.chunked(q, k, v), attention.naive(q, k, v), 1e-5)
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        # With one token the softmax is constant: gradients of q and k are exactly 0.
+        if np.any(b):
+            assert_close(a, b, 1e-5)
+        else:
+            np.testing.assert_allclose(a, np.zeros_like(a), atol=1e-5)
+
+
+def test_tiles_hold_no_more_than_asked_and_cut_rows_evenly():
+    for rows, length in ((3, 4096), (6, 4097), (12, 196), (5, 300), (1, 1)):
+        group, tokens = attention.tile(2**20, rows, length)
+        assert rows % group == 0
+        assert group * tokens * length <= 2**20
+        assert group == 1 or tokens == length
+    assert attention.tile(2**21, 3, 4096) == (1, 512)
+    assert attention.tile(2**21, 12, 196) == (12, 196)
+
+
+def test_far_away_scores_do_not_overflow_in_a_padded_chunk(monkeypatch):
+    small_tiles(monkeypatch, 8, 8)
+    q, k, v, weight = qkv(11)
+    k = -40 * jnp.ones_like(k)  # every score far below 0: exp(-lse) would be inf
+    q = jnp.abs(q) + 1
+    value, gradients = value_and_gradients(attention.chunked, q, k, v, weight)
+    assert all(np.isfinite(a).all() for a in (value, *gradients))
+
+
+def test_bfloat16_keeps_its_dtype_and_is_near():
+    q, k, v, weight = qkv(40, dtype=jnp.bfloat16)
+    got = attention.chunked(q, k, v)
+    assert got.dtype == jnp.bfloat16
+    exact = attention.naive(*(a.astype(jnp.float32) for a in (q, k, v)))
+    assert_close(got, exact, 2e-2)
+    for a in value_and_gradients(attention.chunked, q, k, v, weight)[1]:
+        assert a.dtype == jnp.bfloat16
+        assert np.isfinite(a.astype(jnp.float32)).all()
+
+
+def test_memory_is_linear_in_the_number_of_tokens():
+    def temporary_bytes(length):
+        q, k, v, weight = qkv(length, batch=1)
+        scalar = jax.grad(lambda q: (attention.chunked(q, k, v) * weight).sum())
+        compiled = jax.jit(scalar).lower(q).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    # Chunks hold a fixed number of scores once P is large; naive would grow 16-fold.
+    assert temporary_bytes(32768) < 6 * temporary_bytes(8192)
+
+
+def test_what_runs_where():
+    assert attention.choose("cpu", jnp.float32, 64) == "chunked"
+    assert attention.choose("gpu", jnp.float32, 64) == "chunked"
+    assert attention.choose("gpu", jnp.bfloat16, 64) == "cudnn"
+    assert attention.choose("gpu", jnp.bfloat16, 60) == "chunked"
+    assert attention.choose("tpu", jnp.bfloat16, 64) == "pallas"
+
+
+def test_an_unknown_implementation_is_named():
+    q, k, v, _ = qkv(4)
+    with pytest.raises(ValueError, match="'flash' is not known. Expected 'auto'"):
+        attention.attention(q, k, v, implementation="flash")

@@ -1,0 +1,162 @@
+"""The encoder: exact parameter counts, splits, policies, and PyTorch's own layers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fof_jax.methods.base import parameter_count
+from fof_jax.models import vit
+
+# Counted by hand: embedding 3 p p D + D, position P D, norms 2 D each,
+# a block 4 D D + 4 D + 2 D M + M + D + 4 D; LayerScale 2 D a block, gated MLPs
+# D M + M more; registers R D.
+COUNTS = {
+    ("Ti/16", (1024, 1024)): 6_272_832,
+    ("Ti/16", (224, 224)): 5_524_032,
+    ("S/16", (224, 224)): 21_664_896,
+    ("mu/8", (64, 64)): 216_512,
+    ("mu/16", (32, 48)): 249_664,
+    ("B/16", (224, 224)): 85_797_120,
+    ("L/16", (224, 224)): 303_299_584,
+    ("DINOv2-S/14", (518, 518)): 22_055_424,
+    ("DINOv2-B/14", (518, 518)): 86_578_176,
+    ("DINOv2-L/16", (224, 224)): 303_348_736,
+    ("DINOv2-S+reg/14", (518, 518)): 22_056_960,
+    ("DINOv2-B+reg/14", (518, 518)): 86_581_248,
+    ("DINOv2-L+reg/14", (518, 518)): 304_369_664,
+    ("DINOv2-L+swiglu/16", (224, 224)): 303_774_976,
+}
+
+
+def by_hand(name, image_size):
+    size, p = vit.variant(name)
+    d, m = size.width, size.mlp
+    patches = (image_size[0] // p) * (image_size[1] // p)
+    block = 4 * d * d + 4 * d + 2 * d * m + m + d + 4 * d
+    block += 2 * d * size.layer_scale + (d * m + m) * size.swiglu
+    tokens = patches + size.registers
+    return 3 * p * p * d + d + tokens * d + 2 * d + size.depth * block
+
+
+def encoder(**options):
+    defaults = {
+        "size": vit.Size(width=16, depth=3, heads=2, mlp=32),
+        "patch": 4,
+        "image_size": (8, 12),
+    }
+    return vit.ViT(**(defaults | options))
+
+
+def image(batch=2, height=8, width=12):
+    return jax.random.normal(jax.random.key(1), (batch, height, width, 3))
+
+
+@pytest.mark.parametrize(("name", "image_size"), COUNTS)
+def test_parameter_counts(name, image_size):
+    size, patch = vit.variant(name)
+    model = vit.ViT(size=size, patch=patch, image_size=image_size)
+    shapes = jax.eval_shape(
+        model.init, jax.random.key(0), jnp.zeros((1, *image_size, 3))
+    )
+    assert parameter_count(shapes["params"]) == COUNTS[name, image_size]
+    assert by_hand(name, image_size) == COUNTS[name, image_size]
+
+
+def test_every_size_has_a_count():
+    assert {name.partition("/")[0] for name, _ in COUNTS} == set(vit.SIZES)
+
+
+@pytest.mark.parametrize("at", [0, 1, 2, 3])
+def test_a_split_anywhere_is_the_whole(at):
+    model = encoder()
+    params = model.init(jax.random.key(0), image())
+    whole = model.apply(params, image())
+
+    def split(m, x):
+        tokens = m.add_position(m.embed(x))
+        return m.finish(m.run(m.run(tokens, 0, at), at))
+
+    np.testing.assert_allclose(
+        model.apply(params, image(), method=split), whole, atol=1e-6
+    )
+
+
+def test_policies_and_unrolling_do_not_change_the_gradient():
+    params = encoder().init(jax.random.key(0), image())
+
+    def gradient(**options):
+        model = encoder(**options)
+        loss = jax.jit(jax.grad(lambda p: (model.apply(p, image()) ** 3).sum()))
+        return jax.tree.leaves(loss(params))
+
+    want = gradient(remat="none")
+    for options in (
+        *({"remat": policy} for policy in vit.REMAT_POLICIES[1:]),
+        {"unroll": 3},
+    ):
+        for got, one in zip(gradient(**options), want, strict=True):
+            np.testing.assert_allclose(got, one, rtol=1e-4, atol=1e-4)
+
+
+def test_a_block_is_what_pytorch_computes():
+    torch = pytest.importorskip("torch", reason="the reference is PyTorch's layer")
+    d, heads, m = 16, 2, 32
+    layer = torch.nn.TransformerEncoderLayer(
+        d, heads, m, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+    ).double()
+    block = vit.Block(
+        heads=heads,
+        mlp=m,
+        layer_norm_eps=layer.norm1.eps,
+        compute_dtype=jnp.float32,
+        implementation="chunked",
+    )
+    numbers = {k: v.detach().numpy() for k, v in layer.state_dict().items()}
+
+    def dense(name):
+        return {"kernel": numbers[f"{name}.weight"].T, "bias": numbers[f"{name}.bias"]}
+
+    def norm(name):
+        return {"scale": numbers[f"{name}.weight"], "bias": numbers[f"{name}.bias"]}
+
+    params = {
+        "qkv": {
+            "kernel": numbers["self_attn.in_proj_weight"].T,
+            "bias": numbers["self_attn.in_proj_bias"],
+        },
+        "out": dense("self_attn.out_proj"),
+        "mlp_in": dense("linear1"),
+        "mlp_out": dense("linear2"),
+        "norm_attention": norm("norm1"),
+        "norm_mlp": norm("norm2"),
+    }
+    x = np.random.default_rng(0).standard_normal((2, 5, d))
+    want = layer(torch.tensor(x)).detach().numpy()
+    params = jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), params)
+    got = block.apply({"params": params}, jnp.asarray(x, jnp.float32))
+    np.testing.assert_allclose(got, want, atol=2e-6 * np.abs(want).max())
+
+
+def test_bfloat16_keeps_parameters_and_the_last_norm_in_float32():
+    model = encoder(compute_dtype=jnp.bfloat16)
+    params = model.init(jax.random.key(0), image())
+    assert {a.dtype for a in jax.tree.leaves(params)} == {jnp.dtype("float32")}
+    out = model.apply(params, image())
+    assert out.dtype == jnp.float32
+    exact = encoder().apply(params, image())
+    assert 0 < np.abs(out - exact).max() < 0.1
+
+
+def test_bad_names_and_sizes_say_what_is_expected():
+    with pytest.raises(ValueError, match="'Tiny/16' is not a variant"):
+        vit.variant("Tiny/16")
+    with pytest.raises(ValueError, match="'Ti/x' is not a variant"):
+        vit.variant("Ti/x")
+    with pytest.raises(ValueError, match="100 x 64 pixels .* patches of 16.*=96"):
+        vit.grid((100, 64), 16)
+    key = jax.random.key(0)
+    with pytest.raises(ValueError, match="got an image of 12 x 12"):
+        encoder().init(key, image(height=12))
+    with pytest.raises(ValueError, match="'blocks' is not a policy"):
+        encoder(remat="blocks").init(key, image())

@@ -1,0 +1,181 @@
+"""The report's pictures of a trained fold: features, maps, kept patches."""
+
+import base64
+import io
+import json
+import re
+import types
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from fof_jax.cli.main import main
+from fof_jax.data import prepare
+from fof_jax.inference import visualization
+from fof_jax.report import embedding, gallery, style
+from fof_jax.report.fold_model import open_fold
+from fof_jax.report.run import read_run
+from tests.support.run_files import write_run
+
+ROOT = Path(__file__).parents[2]
+
+
+def labels(values, known=None):
+    values = np.array(values)
+    known = np.ones(len(values), bool) if known is None else np.array(known)
+    return embedding.Labels("a", values, known, {v: str(v) for v in values.tolist()})
+
+
+def silhouette_by_loops(features, values):
+    """Mean of (b - a) / max(a, b) over points; 0 where a point is alone."""
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+    distance = 1 - unit @ unit.T
+    each = []
+    for i, value in enumerate(values):
+        mates = [j for j in range(len(values)) if values[j] == value and j != i]
+        if not mates:
+            each.append(0.0)
+            continue
+        a = np.mean([distance[i, j] for j in mates])
+        others = set(values) - {value}
+        b = min(np.mean([distance[i, j] for j in range(len(values))
+                         if values[j] == o]) for o in others)  # fmt: skip
+        each.append((b - a) / max(a, b))
+    return np.mean(each)
+
+
+def test_silhouette_agrees_with_loops_and_leaves_the_unknown_out():
+    features = np.random.default_rng(0).normal(size=(12, 5))
+    values = [0, 1, 2, 0, 1, 2, 0, 1, 0, 1, 0, 5]
+    known = [True] * 11 + [False]
+    want = silhouette_by_loops(features[:11], values[:11])
+    got = embedding.silhouette(features, labels(values, known))
+    assert got == pytest.approx(want, abs=1e-9)
+
+
+@pytest.mark.parametrize("values", [[1, 1, 1], [0, 1, 2]])
+def test_no_silhouette_without_two_groups_of_which_one_has_two(values):
+    assert embedding.silhouette(np.eye(3), labels(values)) is None
+
+
+def test_what_is_hidden_is_grey_and_the_rest_is_as_it_was():
+    pixels = np.arange(4 * 4 * 3, dtype=np.uint8).reshape(4, 4, 3)
+    shown = visualization.masked(pixels, np.array([[True, False], [False, True]]))
+    np.testing.assert_array_equal(shown[:2, :2], pixels[:2, :2])
+    np.testing.assert_array_equal(shown[2:, 2:], pixels[2:, 2:])
+    assert (shown[:2, 2:] == visualization.HIDDEN).all()
+
+
+def test_the_overlay_is_brightest_where_the_map_is_high():
+    A = np.array([[0.0, 0.5], [0.75, 1.0]])
+    shown = visualization.overlay(np.full((2, 2, 3), 100, np.uint8), A)
+    light = shown.astype(float) @ [0.2126, 0.7152, 0.0722]
+    assert np.all(np.diff(light.ravel()) > 0)
+
+
+@pytest.mark.parametrize(
+    ("side", "kind", "want"), [(64, "png", 64), (900, "jpeg", 320)]
+)
+def test_pictures_are_embedded_at_a_modest_size(side, kind, want):
+    pixels = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
+    head, data = gallery.data_uri(pixels).split(",")
+    assert head == f"data:image/{kind};base64"
+    assert len(data) < 150_000
+    assert Image.open(io.BytesIO(base64.b64decode(data))).size == (want, want)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    words = [
+        f"--config={ROOT}/configs/phantom.py",
+        "--config.data.regions=30",
+        "--config.folds=2",
+        "--config.fold=1",
+        "--config.epochs=1",
+        "--config.batch_size=4",
+        "--config.encoder=mu/16",
+        f"--config.data.dir={folder}/data",
+        f"--workdir={folder}/run",
+    ]
+    assert main(words) == 0
+    return folder
+
+
+@pytest.mark.slow
+def test_a_trained_fold_is_pictured(trained, capsys):
+    run = trained / "run"
+    assert main(["report", f"--workdir={run}", f"--versus={run}"]) == 0
+    page = (run / "report.html").read_text()
+    assert "1 of 2 folds are finished (fold 0 not begun)" in page
+    regions = page.split('<section id="regions"')[1].split("</section>")[0]
+    assert regions.count("data:image/png") >= 3 * 2
+    features = page.split('<section id="features"')[1].split("</section>")[0]
+    config = json.loads((run / "config.json").read_text())["config"]
+    for i, name in enumerate(["class", *config["data"]["biomarkers"]]):
+        assert features.count(f'<figure id="tsne_{i}_{name}') == 2
+        assert (run / f"figures/tsne_{i}_{name}_versus.pdf").exists()
+    # One run beside itself: equal silhouettes.
+    rows = re.findall(r'<tr><th scope="row">(.*?)</th>(.*?)</tr>', features)
+    cells = [re.findall("<td>(.*?)</td>", row) for _, row in rows]
+    assert all(row[:2] == row[2:] for row in cells)
+    assert len(cells) == 1 + len(config["data"]["biomarkers"])
+    for name in ("gallery", "tsne_all"):
+        assert (run / f"figures/{name}.svg").exists()
+        assert (run / f"figures/{name}.pdf").exists()
+
+
+@pytest.mark.slow
+def test_the_model_is_the_one_that_was_tested(trained):
+    run = read_run(trained / "run")
+    opened = open_fold(run, None, lambda c: prepare.prepare(c, draw=False))
+    assert opened.fold == 1
+    tested = run.folds[1].tested
+    assert [opened.data.images[i] for i in opened.rows] == list(tested.image)
+    assert opened.features().shape == (len(tested), 64)  # width of mu
+    pixels = np.stack([opened.data.read(int(i), 64) for i in opened.rows])
+    scaled = (pixels / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+    scaled = jnp.asarray(scaled, jnp.float32)
+    (variables,) = opened.model.folds.values()
+    logits = opened.model.method.predict(variables, scaled)
+    odds = np.exp(np.asarray(logits, float))
+    # The file keeps nine digits; compilation in another batch changes the last ones.
+    np.testing.assert_allclose(
+        odds / odds.sum(axis=1, keepdims=True), tested.prob, atol=1e-5
+    )
+    # And the features are those that these logits are made of.
+    v = opened.model.method.feature(variables, scaled)
+    np.testing.assert_allclose(opened.features(), v, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_without_the_store_it_says_so_and_draws_nothing(trained, tmp_path, monkeypatch):
+    blank = b'<svg viewBox="0 0 1 1"></svg>'
+    monkeypatch.setattr(style, "_saved", lambda *_: blank)
+    out = tmp_path / "page.html"
+    words = ["report", f"--workdir={trained}/run", f"--out={out}"]
+    assert main([*words, f"--data_dir={tmp_path}/none"]) == 0
+    assert "holds no phantom of this configuration" in out.read_text()
+    assert not (tmp_path / "none").exists()
+
+
+def test_another_table_is_refused(tmp_path):
+    workdir = write_run(tmp_path / "run", finished=1, history=False)
+    (workdir / "fold_0/checkpoints").mkdir()
+    store = types.SimpleNamespace(table_hash="1" * 64)
+    with pytest.raises(ValueError, match="of another table"):
+        open_fold(read_run(workdir), None, lambda config: store)
+
+
+def test_a_run_of_an_older_version_is_said(tmp_path):
+    workdir = write_run(tmp_path / "run", finished=1, history=False)
+    (workdir / "fold_0/checkpoints").mkdir()
+
+    def open_data(config):
+        return config.data.field_of_tomorrow
+
+    with pytest.raises(ValueError, match="no field .*tomorrow.*older version"):
+        open_fold(read_run(workdir), None, open_data)

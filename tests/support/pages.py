@@ -1,0 +1,25 @@
+"""The page's server in a thread of the tests' own process."""
+
+import contextlib
+import threading
+import time
+
+import uvicorn
+
+from fof_jax.inference.serve import app
+
+
+@contextlib.contextmanager
+def served(model, **limits):
+    """The port on which a model is served."""
+    made = app.application(model, hosts=("127.0.0.1", "localhost"), **limits)
+    server = uvicorn.Server(uvicorn.Config(made, port=0, log_level="error"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.05)
+    try:
+        yield server.servers[0].sockets[0].getsockname()[1]
+    finally:
+        server.should_exit = True
+        thread.join()

@@ -1,0 +1,152 @@
+"""Two processes over gloo are one process with two devices, bit for bit.
+
+The reference is the ordinary run in one process: its files are compared as bytes.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fof_jax.cli.main import main
+from fof_jax.training import multihost, weights
+
+ROOT = Path(__file__).parents[2]
+WORDS = [
+    f"--config={ROOT}/configs/phantom.py",
+    "--config.data.regions=24",
+    "--config.folds=2",
+    "--config.epochs=2",
+    "--config.batch_size=4",
+    "--config.encoder=mu/16",
+    "--config.save_every=2",
+    "--config.log_every=1",
+    "--config.eval_batch_size=5",
+]
+FILES = [
+    "results.json",
+    *(f"fold_{k}/{n}" for k in (0, 1) for n in ("metrics.jsonl", "predictions.csv")),
+]
+SECONDS = 240
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def start(folder, workdir, *, processes):
+    """The processes of one run, their output in files beside the workdir."""
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "XLA_FLAGS": "--xla_backend_optimization_level=0 "
+        "--xla_cpu_use_fusion_emitters=false",
+    }
+    words = [*WORDS, f"--config.data.dir={folder / 'data'}", f"--workdir={workdir}"]
+    words.append(f"--config.cpu_devices={2 // processes}")
+    port = free_port()
+    started = []
+    for k in range(processes):
+        more = [f"--coordinator=127.0.0.1:{port}", f"--process_id={k}",
+                f"--num_processes={processes}", "--heartbeat_timeout=20"]  # fmt: skip
+        with open(f"{workdir}.{k}.log", "w") as log:
+            started.append(
+                subprocess.Popen(
+                    [sys.executable, str(ROOT / "launch.py"), *words]
+                    + (more if processes > 1 else []),
+                    env=environment,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                )
+            )
+    return started
+
+
+def same_run(one, other):
+    for name in FILES:
+        assert (one / name).read_bytes() == (other / name).read_bytes(), name
+    for k in (0, 1):
+        a, b = (weights.read(run / f"fold_{k}").params for run in (one, other))
+        np.testing.assert_equal(a, b)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("hosts")
+
+
+@pytest.fixture(scope="module")
+def one_process(folder):
+    (process,) = start(folder, folder / "one", processes=1)
+    assert process.wait(SECONDS) == 0
+    return folder / "one"
+
+
+@pytest.mark.slow
+def test_two_processes_write_what_one_with_two_devices_writes(folder, one_process):
+    started = start(folder, folder / "two", processes=2)
+    assert [p.wait(SECONDS) for p in started] == [0, 0]
+    same_run(folder / "two", one_process)
+    told = Path(f"{folder / 'two'}.1.log").read_text()
+    assert "step" not in told  # one of them talks
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_killed_process_ends_the_other_and_the_run_goes_on(
+    folder, one_process, victim
+):
+    workdir = folder / f"killed_{victim}"
+    started = start(folder, workdir, processes=2)
+    try:
+        manifest = workdir / "fold_0/checkpoints/2/manifest.json"
+        deadline = time.monotonic() + SECONDS
+        while not manifest.exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        started[victim].send_signal(signal.SIGKILL)
+        code = started[1 - victim].wait(40)
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+    # Ours, or JAX's own where the connection to process 0 broke first.
+    assert code in (4, -signal.SIGABRT)
+    told = Path(f"{workdir}.{1 - victim}.log").read_text()
+    assert "has lost another" in told or "another task died" in told
+    again = start(folder, workdir, processes=2)
+    assert [p.wait(SECONDS) for p in again] == [0, 0]
+    same_run(workdir, one_process)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--process_id=0"], "nothing without --coordinator"),
+        (["--coordinator=here"], "expected HOST:PORT"),
+        (["--coordinator=here:1234"], "wants --process_id and --num_processes"),
+        (["--coordinator=auto", "--process_id=1"], "by itself"),
+        (["--coordinator=h:1", "--process_id=2", "--num_processes=2"], "got 2 of"),
+        (["--coordinator=h:1", "--heartbeat_timeout=0"], "expected 1 or more seconds"),
+    ],
+)
+def test_flags_that_do_not_fit(tmp_path, capsys, words, message):
+    assert main([*WORDS, f"--workdir={tmp_path / 'run'}", *words]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_alone_everything_is_what_it_was():
+    rows = np.arange(6).reshape(3, 2)
+    np.testing.assert_array_equal(multihost.gather(rows), rows)
+    assert multihost.texts("α") == ["α"]
+    assert multihost.first_says(7) == 7
+    multihost.agree({"a": 1})
+    with pytest.raises(ValueError, match="mine"), multihost.all_or_none():
+        raise ValueError("mine")
