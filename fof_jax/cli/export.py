@@ -57,7 +57,7 @@ def run(flags: argparse.Namespace) -> int:
 
 def _release(flags: argparse.Namespace) -> str:
     from fof_jax import files
-    from fof_jax.inference import model_card
+    from fof_jax.inference import model_card, outputs
     from fof_jax.methods.release import state_dict
     from fof_jax.training import weights
 
@@ -75,18 +75,19 @@ def _release(flags: argparse.Namespace) -> str:
         patch=state_dict.patch_of(variables),
         model_only=not flags.whole,
     )
-    beside = flags.out.with_name(f"{flags.out.stem}_{model_card.NAME}")
+    beside = flags.out.with_name(f"{flags.out.stem}_{outputs.CARD_FILE}")
     files.write_text(beside, described)
     return f"{flags.out}: written for the authors' code; {beside.name} beside it"
 
 
 def _stablehlo(flags: argparse.Namespace) -> str:
     from fof_jax.evaluation import operating_points
-    from fof_jax.inference import exported, load
+    from fof_jax.inference import exported, load, model_card
 
     points = operating_points.read(flags.thresholds) if flags.thresholds else ()
     model = load.load(flags.checkpoint)
-    exported.write(flags.out, model, thresholds=points)
+    card = model_card.of_model(model)
+    exported.write(flags.out, model, card=card, thresholds=points)
     size = flags.out.stat().st_size / 2**20
     return (
         f"{flags.out}: {len(model.folds)} fold(s), {', '.join(exported.PLATFORMS)}, "
@@ -96,6 +97,7 @@ def _stablehlo(flags: argparse.Namespace) -> str:
 
 def _hf(flags: argparse.Namespace) -> str:
     from fof_jax import files
+    from fof_jax.data.augment import pipeline
     from fof_jax.inference import components, model_card
     from fof_jax.models.pretrained import hf_export
 
@@ -106,6 +108,8 @@ def _hf(flags: argparse.Namespace) -> str:
         model.params,
         head=model.head,
         classes=model.classes,
+        mean=pipeline.IMAGENET_MEAN,
+        std=pipeline.IMAGENET_STD,
         color=model.color,
     )
     # Where the users of that form look for a card.

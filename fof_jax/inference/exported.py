@@ -25,8 +25,7 @@ from ml_collections import ConfigDict
 
 from fof_jax.data.augment import pipeline
 from fof_jax.inference import model as inference_model
-from fof_jax.inference import model_card
-from fof_jax.inference.outputs import Focus
+from fof_jax.inference.outputs import CARD_FILE, USE, Focus
 from fof_jax.inference.preprocess import Picture
 from fof_jax.training import build
 from fof_jax.types import Variables
@@ -51,11 +50,6 @@ class Exported(inference_model.Model):
     program: Any
 
     explains = False
-
-    @property
-    def card(self) -> str:  # type: ignore[override]
-        """The card that was written with the file."""
-        return self.text
 
     def explain(self, picture: Picture, target: str | None = None) -> Focus:
         """Refuses: Eq. (1) needs gradients."""
@@ -87,6 +81,7 @@ def write(
     path: Path,
     model: inference_model.Model,
     *,
+    card: str,
     thresholds: Sequence[dict[str, Any]] = (),
 ) -> None:
     """Writes a model, its folds as an ensemble, whole or not at all.
@@ -97,6 +92,7 @@ def write(
     Args:
       path: the file.
       model: of `fof_jax.load`, from a run or a fold.
+      card: text of model_card.md.
       thresholds: operating points of `eval`, put into about.json as they stand.
 
     Raises:
@@ -112,7 +108,7 @@ def write(
     with zipfile.ZipFile(whole, "w") as file:
         file.writestr(PROGRAM, program)
         file.writestr(ABOUT, about)
-        file.writestr(model_card.NAME, model.card)
+        file.writestr(CARD_FILE, card)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.tmp")
     unfinished.write_bytes(whole.getbuffer())
@@ -127,9 +123,7 @@ def load(path: Path) -> Exported:
     """
     try:
         with zipfile.ZipFile(path) as file:
-            program, about, text = (
-                file.read(n) for n in (PROGRAM, ABOUT, model_card.NAME)
-            )
+            program, about, text = (file.read(n) for n in (PROGRAM, ABOUT, CARD_FILE))
         known = json.loads(about)
         form = known["form"]
     except (zipfile.BadZipFile, KeyError, json.JSONDecodeError) as fault:
@@ -210,7 +204,7 @@ def _about(
     options = model.config.data
     return {
         "form": FORM,
-        "use": model_card.USE,
+        "use": USE,
         "classes": list(model.classes),
         "image_size": side,
         "input": f"RGB, uint8 [b, {side}, {side}, 3]",

@@ -61,13 +61,6 @@ class Model:
         """Names of the N biomarkers that training saw."""
         return tuple(self.config.data.biomarkers)
 
-    @functools.cached_property
-    def card(self) -> str:
-        """What the model is, of which data, how good, whose weights: Markdown."""
-        from fof_jax.inference import model_card
-
-        return model_card.of_run(self)
-
     @property
     def image_size(self) -> int:
         """S, the side of what the network sees, in pixels."""

@@ -4,22 +4,24 @@ import importlib.metadata
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fof_jax.evaluation import tables
 from fof_jax.evaluation.tables import percent
-from fof_jax.inference import load
+from fof_jax.inference import exported, load
+from fof_jax.inference.model import Model
+from fof_jax.inference.outputs import USE
 from fof_jax.training import weights, workdir
 
-if TYPE_CHECKING:
-    from fof_jax.inference.model import Model
-
-NAME = "model_card.md"
-USE = "Research use only; not for diagnosis."
 Lines = Iterator[str]
 
 
-def of_run(model: "Model") -> str:
+def of_model(model: Model) -> str:
+    """The card of any loaded model: written with an exported file, or `of_run`."""
+    return model.text if isinstance(model, exported.Exported) else of_run(model)
+
+
+def of_run(model: Model) -> str:
     """The card of a model that came from a run's folder, as Markdown.
 
     What the folder does not say is said to be unknown: a fold that travelled alone has
@@ -47,7 +49,7 @@ def of_folder(folder: Path) -> str:
     about = _json(folder, weights.ABOUT)
     described = (workdir.MODEL_FILE, "config.json")
     if not about and any((p / n).exists() for p in _above(folder) for n in described):
-        return load.load(folder).card
+        return of_model(load.load(folder))
     lines = [f"# {about.get('method', folder.name)}", "", f"**{USE}**"]
     lines += _section("Imported from" if about else "Weights", _imported(about))
     lines += _section("Data and figures", iter(["Unknown: no run is beside them."]))
@@ -67,7 +69,7 @@ def _section(title: str, lines: Lines) -> list[str]:
     return ["", f"## {title}", "", *lines]
 
 
-def _model(model: "Model", folds: list[Path]) -> Lines:
+def _model(model: Model, folds: list[Path]) -> Lines:
     config = model.config
     yield f"- Method: {config.method} (Focus on Focus, IEEE BIBM 2024)"
     yield f"- Input: RGB, {model.image_size} x {model.image_size} pixels"
@@ -79,7 +81,7 @@ def _model(model: "Model", folds: list[Path]) -> Lines:
     yield f"- Training: {config.epochs} epochs, batch {config.batch_size}"
 
 
-def _data(model: "Model", splits: dict[str, Any]) -> Lines:
+def _data(model: Model, splits: dict[str, Any]) -> Lines:
     options = model.config.data
     yield f"- Data: {options.name}"
     if options.name == "phantom":
@@ -102,7 +104,7 @@ def _data(model: "Model", splits: dict[str, Any]) -> Lines:
         yield f"- Sides of the images: {least} to {most} pixels"
 
 
-def _figures(results: dict[str, Any], model: "Model", folds: list[Path]) -> Lines:
+def _figures(results: dict[str, Any], model: Model, folds: list[Path]) -> Lines:
     if not results:
         yield "Unknown: results.json is not beside the weights."
         return
@@ -128,7 +130,7 @@ def _figures(results: dict[str, Any], model: "Model", folds: list[Path]) -> Line
         yield f"Over all folds of the run; this model is {folds[0].name} alone."
 
 
-def _weights(model: "Model") -> Lines:
+def _weights(model: Model) -> Lines:
     start = model.config.init.checkpoint
     if not start:
         yield "- Drawn at random."

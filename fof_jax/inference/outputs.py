@@ -5,6 +5,9 @@ import dataclasses
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
+USE = "Research use only; not for diagnosis."
+CARD_FILE = "model_card.md"
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Grades:
@@ -29,6 +32,10 @@ class Grades:
             "" if fault else self.classes[int(np.argmax(row))]
             for row, fault in zip(self.prob, self.error, strict=True)
         )
+
+
+USE = "Research use only; not for diagnosis."
+CARD_FILE = "model_card.md"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from fof_jax.data.store import Store
-from fof_jax.inference import load
+from fof_jax.inference import load, model_card
 from fof_jax.report import (
     embedding,
     fold_model,
@@ -273,7 +273,7 @@ def _card(run: Run) -> Section:
     """The file in the workdir, or what an export of the run would say."""
     try:
         with fold_model.of_this_version():
-            text = run.model_card or load.load(run.workdir).card
+            text = run.model_card or model_card.of_run(load.load(run.workdir))
     except ValueError as error:
         return Section("card", "Model card", (f"Left out: {_sentence(error)}",))
     return Section("card", "Model card", verbatim=text)

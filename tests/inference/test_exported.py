@@ -21,7 +21,7 @@ import fof_jax
 from fof_jax.cli.main import main
 from fof_jax.data import store
 from fof_jax.evaluation import predictions
-from fof_jax.inference import exported
+from fof_jax.inference import exported, model_card
 from tests.support import pages
 
 ROOT = Path(__file__).parents[2]
@@ -94,7 +94,7 @@ def test_run_file_and_page_give_the_same_probabilities(workdir, file, pictures):
         np.testing.assert_allclose(page[:, 1], expected.spread, atol=1e-5)
     assert expected.spread.max() > 1e-4  # two folds that differ
     assert there.classes == here.classes
-    assert there.card == here.card
+    assert model_card.of_model(there) == model_card.of_model(here)
 
 
 def test_a_large_image_and_a_broken_one_are_taken_as_from_a_run(
@@ -157,7 +157,7 @@ def test_the_example_runs_where_there_is_no_fof_jax(workdir, pictures, tmp_path)
     model = fof_jax.load(workdir)
     model.config.data.stain = "none"  # the phantom's run asks for macenko
     file = tmp_path / "plain.fof"
-    exported.write(file, model)
+    exported.write(file, model, card=model_card.of_model(model))
     names = [str(tmp_path / f"{i}.png") for i in range(3)]
     for name, pixels in zip(names, pictures, strict=False):
         Image.fromarray(pixels).save(name)
@@ -215,7 +215,7 @@ def test_what_needs_gradients_is_refused(file, pictures):
     with pytest.raises(ValueError, match="without gradients"):
         model.features(pictures[:1])
     with pytest.raises(ValueError, match="exported file already"):
-        exported.write(file, model)
+        exported.write(file, model, card=model_card.of_model(model))
 
 
 @pytest.mark.parametrize("kept", [0, 100, 0.5, 0.99])

@@ -80,7 +80,7 @@ def models(tmp_path_factory):
 @pytest.fixture(scope="module")
 def file(models, tmp_path_factory):
     path = tmp_path_factory.mktemp("file") / "model.fof"
-    exported.write(path, models)
+    exported.write(path, models, card="# Card\n")
     return path
 
 
@@ -136,7 +136,7 @@ def test_thresholds_travel_in_an_exported_file(file, models, cohort):
     words = [f"--table={cohort}/t.csv", f"--out={cohort}/out", "--specificity=0.9"]
     assert main(["eval", f"--checkpoint={file}", *words]) == 0
     points = operating_points.read(cohort / "out/eval.json")
-    exported.write(cohort / "model.fof", models, thresholds=points)
+    exported.write(cohort / "model.fof", models, thresholds=points, card="# Card\n")
     written = json.loads((cohort / "out/eval.json").read_text())["operating_points"]
     assert len(written) == 6
     assert fof_jax.load(cohort / "model.fof").about["thresholds"] == written

@@ -63,7 +63,7 @@ def run(tmp_path):
 
 
 def test_the_facts_are_those_of_the_run(run):
-    text = model(settings(), run / "fold_0").card
+    text = model_card.of_model(model(settings(), run / "fold_0"))
     for words in (
         "**Research use only; not for diagnosis.**",
         "| region | 6 | micro |",
@@ -80,21 +80,23 @@ def test_the_facts_are_those_of_the_run(run):
         assert words in text
     # A step below a fold is that fold's.
     step = model(settings(), run / "fold_0/checkpoints/7")
-    assert step.card == text
+    assert model_card.of_model(step) == text
 
 
 def test_regions_of_a_patient_on_both_sides_are_said(run):
-    assert "both sides" in model(settings("--config.data.scheme=roi"), run).card
+    assert "both sides" in model_card.of_model(
+        model(settings("--config.data.scheme=roi"), run)
+    )
 
 
 def test_weights_to_begin_with_are_named_with_their_licence(run):
     start = run / "start"
     start.mkdir()
     given = settings(f"--config.init.checkpoint={start}")
-    assert "licence: unknown" in model(given, run / "fold_0").card
+    assert "licence: unknown" in model_card.of_model(model(given, run / "fold_0"))
     about = {"file": "vit.safetensors", "sha256": "abc", "licence": "Apache-2.0"}
     (start / "about.json").write_text(json.dumps(about))
-    text = model(given, run / "fold_0").card
+    text = model_card.of_model(model(given, run / "fold_0"))
     for words in ("file: vit.safetensors", "sha256: abc", "licence: Apache-2.0"):
         assert words in text
     assert "unknown" not in text
@@ -106,7 +108,7 @@ def test_weights_to_begin_with_are_named_with_their_licence(run):
 def test_a_fold_that_travelled_alone_says_what_it_does_not_know(run):
     alone = run / "elsewhere/a/b/c/d/fold_0"
     shutil.copytree(run / "fold_0", alone)
-    text = model(settings(), alone).card
+    text = model_card.of_model(model(settings(), alone))
     assert "Unknown: results.json is not beside the weights." in text
     assert "Versions of training: unknown" in text
     bare = model_card.of_folder(Path(alone))

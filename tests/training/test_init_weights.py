@@ -10,6 +10,7 @@ import pytest
 
 from fof_jax.cli import config
 from fof_jax.cli.main import main
+from fof_jax.data.augment.pipeline import IMAGENET_MEAN, IMAGENET_STD
 from fof_jax.methods import baseline
 from fof_jax.methods.paper import method as paper_method
 from fof_jax.models import vit
@@ -365,7 +366,7 @@ def exported(tmp_path, case):
     folder = tmp_path / "exported"
     hf_export.write(
         folder, g, variables.params["encoder"], head=variables.params["classifier"],
-        classes=("a", "b", "c"),
+        classes=("a", "b", "c"), mean=IMAGENET_MEAN, std=IMAGENET_STD,
     )  # fmt: skip
     return method, variables, folder
 
@@ -422,7 +423,9 @@ def test_no_such_model_in_transformers(tmp_path):
     odd = encoder(size=vit.Size(24, 2, 3, 52, layer_scale=True), class_token=True)
     params = fresh(fof(odd)).params
     with pytest.raises(ValueError, match="an MLP 48 wide where this one is 52"):
-        hf_export.write(tmp_path / "x", odd, params["encoder"])
+        hf_export.write(
+            tmp_path / "x", odd, params["encoder"], mean=IMAGENET_MEAN, std=IMAGENET_STD
+        )
     assert list(tmp_path.iterdir()) == []
 
 

@@ -22,7 +22,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from fof_jax.data import images
-from fof_jax.inference import visualization
+from fof_jax.inference import model_card, visualization
 from fof_jax.inference.model import Model
 from fof_jax.inference.outputs import Focus
 
@@ -138,7 +138,7 @@ def describe(model: Model, max_bytes: int, max_pixels: int) -> dict[str, Any]:
         "encoder": model.config.encoder,
         "data": model.config.data.name,
         "image_size": model.image_size,
-        "card": model.card,
+        "card": model_card.of_model(model),
         "explains": model.explains,
         "max_bytes": max_bytes,
         "max_pixels": max_pixels,

@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 
-from fof_jax.data.augment import pipeline
 from fof_jax.models import vit
 from fof_jax.models.pretrained import param_tree, tensor_names
 from fof_jax.types import Params
@@ -43,6 +42,8 @@ def write(
     *,
     head: Params | None = None,
     classes: Sequence[str] = (),
+    mean: Sequence[float],
+    std: Sequence[float],
     color: bool = True,
 ) -> str:
     """Writes model.safetensors, config.json and preprocessor_config.json.
@@ -55,8 +56,9 @@ def write(
         first outputs are those of `classes`, others are left out. None writes the
         encoder alone.
       classes: names of the K outputs.
-      color: whether images are read in colour, by ImageNet's mean and deviation; if
-        not there is no preprocessor_config.json, transformers having none for it.
+      mean, std: of the channels, from 0 to 1, as training normalizes images.
+      color: False for grayscale standardized per image; transformers has no
+        preprocessor for it, so none is written.
 
     Returns:
       The name of the class in transformers.
@@ -85,7 +87,9 @@ def write(
         (whole / "model.safetensors").chmod(0o644)
         _write(whole / "config.json", config)
         if color:
-            _write(whole / "preprocessor_config.json", _preprocessor(encoder))
+            _write(
+                whole / "preprocessor_config.json", _preprocessor(encoder, mean, std)
+            )
         whole.rename(folder)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -196,7 +200,9 @@ def _config(
     return config | ({"num_register_tokens": size.registers} if size.registers else {})
 
 
-def _preprocessor(encoder: vit.ViT) -> dict[str, Any]:
+def _preprocessor(
+    encoder: vit.ViT, mean: Sequence[float], std: Sequence[float]
+) -> dict[str, Any]:
     height, width = encoder.image_size
     return {
         "image_processor_type": "ViTImageProcessor",
@@ -206,8 +212,8 @@ def _preprocessor(encoder: vit.ViT) -> dict[str, Any]:
         "do_rescale": True,
         "rescale_factor": 1 / 255,
         "do_normalize": True,
-        "image_mean": [float(m) for m in pipeline.IMAGENET_MEAN],
-        "image_std": [float(s) for s in pipeline.IMAGENET_STD],
+        "image_mean": [float(m) for m in mean],
+        "image_std": [float(s) for s in std],
     }
 
 

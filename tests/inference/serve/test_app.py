@@ -78,7 +78,7 @@ def test_the_page_has_the_figures_of_the_model(port, model, small_pictures):
 
 
 def test_an_exported_file_is_graded_without_a_map(small_run, small_pictures, tmp_path):
-    exported.write(tmp_path / "model.fof", fof_jax.load(small_run))
+    exported.write(tmp_path / "model.fof", fof_jax.load(small_run), card="# Card\n")
     model = fof_jax.load(tmp_path / "model.fof")
     pixels = next(iter(small_pictures.values()))
     with pages.served(model) as port:

@@ -39,7 +39,7 @@ def shown_grade(page, port, file):
 def test_an_exported_file_has_a_sentence_where_the_map_would_be(
     browser, small_run, small_pictures, tmp_path
 ):
-    exported.write(tmp_path / "model.fof", fof_jax.load(small_run))
+    exported.write(tmp_path / "model.fof", fof_jax.load(small_run), card="# Card\n")
     Image.fromarray(next(iter(small_pictures.values()))).save(tmp_path / "a.png")
     page = browser.new_page()
     with pages.served(fof_jax.load(tmp_path / "model.fof")) as port:
