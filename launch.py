@@ -1,4 +1,4 @@
-"""python launch.py [VERB] --config=configs/NAME.py …   The verb defaults to train."""
+"""python launch.py [COMMAND] --config=configs/NAME.py …   Default command: train."""
 
 import sys
 

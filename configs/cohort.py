@@ -10,7 +10,7 @@ integer column a biomarker; empty or NA is unknown. Name yours in `data.classes`
 
 from ml_collections import ConfigDict, config_dict
 
-from configs import gbmlgg
+from fof_jax.configs import gbmlgg
 
 
 def get_config(arg: str = "") -> ConfigDict:

@@ -20,7 +20,7 @@ the method. [n] as there.
 
 from ml_collections import ConfigDict
 
-from configs import gbmlgg
+from fof_jax.configs import gbmlgg
 
 
 def get_config(arg: str = "") -> ConfigDict:

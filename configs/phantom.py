@@ -23,7 +23,7 @@ What the phantom shows, and what it does not have: docs/phantom.md.
 
 from ml_collections import ConfigDict
 
-from configs import gbmlgg, gbmlgg_release
+from fof_jax.configs import gbmlgg, gbmlgg_release
 
 SIZES = ("study", "large")
 ROWS = (*gbmlgg.ARGUMENTS[1:], "release")

@@ -4,10 +4,12 @@
     model = fof_jax.load("runs/phantom")
     model.predict(["a.png"]).prob
 
-Names are imported when they are asked for: JAX takes seconds to start.
+`load` is imported on first use, because importing JAX takes seconds.
 """
 
 from typing import Any
+
+__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:

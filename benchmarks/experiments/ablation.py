@@ -32,8 +32,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from benchmarks.conditions import conditions
 from benchmarks.experiments.ablation_table import table
-from configs import phantom as phantom_config
 from fof_jax import files
+from fof_jax.configs import phantom as phantom_config
 from fof_jax.data import prepare, splits, store
 from fof_jax.evaluation import localization, predictions
 from fof_jax.training import compilation, crossval

@@ -29,8 +29,8 @@ from sklearn.tree import DecisionTreeClassifier
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from benchmarks.conditions import conditions
-from configs import phantom as phantom_config
 from fof_jax import files
+from fof_jax.configs import phantom as phantom_config
 from fof_jax.data import prepare
 from fof_jax.data.augment import pipeline
 from fof_jax.data.augment.color import STAINS

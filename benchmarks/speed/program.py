@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from configs import gbmlgg
+from fof_jax.configs import gbmlgg
 from fof_jax.data import store
 from fof_jax.models import vit
 from fof_jax.training import parallel

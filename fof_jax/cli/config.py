@@ -1,4 +1,4 @@
-"""--config=PATH[:ARGUMENT] and --config.FIELD=VALUE to a locked ConfigDict."""
+"""Parses --config=PATH[:ARGUMENT] and --config.FIELD=VALUE to a locked ConfigDict."""
 
 import argparse
 import contextlib
@@ -14,20 +14,20 @@ from ml_collections import ConfigDict, config_flags
 
 
 def load(words: Sequence[str]) -> ConfigDict:
-    """Loads the config that some words name, with their overrides.
+    """Loads a config file and applies the overrides.
 
     Args:
-      words: exactly the --config words of a command line.
+      words: the --config arguments of a command line, and no others.
 
     Raises:
-      ValueError: no config named, no such file, no such field (with the closest
-        ones), a value of another type, or words that are not of this kind.
+      ValueError: no --config, no such file, no such field (with the closest ones), a
+        value of the wrong type, or other arguments.
     """
-    words = [_resolved(word) for word in words]
+    words = [_resolve(word) for word in words]
     if not any(word.startswith("--config=") for word in words):
         raise ValueError(
             "no config. Pass --config=configs/NAME.py, e.g. "
-            "--config=configs/phantom.py; there are " + ", ".join(_shipped()) + "."
+            "--config=configs/phantom.py; available: " + ", ".join(_packaged()) + "."
         )
     values = flags.FlagValues()
     config_flags.DEFINE_config_file("config", flag_values=values)
@@ -39,90 +39,90 @@ def load(words: Sequence[str]) -> ConfigDict:
     except (flags.Error, AttributeError, KeyError, TypeError) as error:
         raise ValueError(_explain(words, error)) from error
     if rest:
-        raise ValueError(f"words left over: {' '.join(rest)}")
-    _unset(config)
+        raise ValueError(f"unexpected arguments: {' '.join(rest)}")
+    _parse_none(config)
     return config
 
 
-def _unset(config: ConfigDict) -> None:
-    """--config.FIELD=None of a field of text is None, as it is of every other kind."""
+def _parse_none(config: ConfigDict) -> None:
+    """Makes --config.FIELD=None set None in string fields, as in all other fields."""
     for name, value in config.items():
         if isinstance(value, ConfigDict):
-            _unset(value)
+            _parse_none(value)
         elif value == "None":
             config[name] = None
 
 
 def separate(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The --config words of a command line in the form --FLAG=VALUE, and the rest."""
-    ours: list[str] = []
+    """Splits a command line into --config arguments, as --FLAG=VALUE, and the rest."""
+    config_words: list[str] = []
     rest: list[str] = []
-    left = list(words)
-    while left:
-        word = left.pop(0)
+    remaining = list(words)
+    while remaining:
+        word = remaining.pop(0)
         if word.partition("=")[0] != "--config" and not word.startswith("--config."):
             rest.append(word)
-        elif "=" in word or not left:
-            ours.append(word)
+        elif "=" in word or not remaining:
+            config_words.append(word)
         else:
-            ours.append(f"{word}={left.pop(0)}")
-    return ours, rest
+            config_words.append(f"{word}={remaining.pop(0)}")
+    return config_words, rest
 
 
 def name_of(words: Sequence[str]) -> str:
-    """NAME[:ARGUMENT] of the config that the words load; its path without suffix."""
+    """NAME[:ARGUMENT] of a config: the path's stem and the argument."""
     value = next(w for w in words if w.startswith("--config=")).partition("=")[2]
     path, colon, argument = value.partition(":")
     return f"{Path(path).stem}{colon}{argument}"
 
 
-def describe(parser: argparse.ArgumentParser) -> None:
-    """Adds the config flags to a verb's --help."""
+def add_help(parser: argparse.ArgumentParser) -> None:
+    """Adds the config flags to the --help of a command."""
     group = parser.add_argument_group("configuration")
     group.add_argument(
         "--config",
         metavar="PATH[:ARGUMENT]",
-        help="a file such as configs/phantom.py:baseline, or its bare name",
+        help="config file, e.g. configs/phantom.py:baseline, or the name of a packaged "
+        "one, e.g. phantom:baseline",
     )
     group.add_argument(
         "--config.FIELD",
         dest="config_field",
         metavar="VALUE",
-        help="sets a field of it, e.g. --config.batch_size=8",
+        help="override one field, e.g. --config.batch_size=8",
     )
 
 
-def fields(config: ConfigDict, prefix: str = "") -> list[str]:
-    """Every field by its dotted name."""
+def field_names(config: ConfigDict, prefix: str = "") -> list[str]:
+    """Dotted names of all fields."""
     names = []
     for name, value in config.items():
         if isinstance(value, ConfigDict):
-            names += fields(value, f"{prefix}{name}.")
+            names += field_names(value, f"{prefix}{name}.")
         else:
             names.append(prefix + name)
     return names
 
 
-def _resolved(word: str) -> str:
-    """A bare name becomes the path of the config that is shipped under it."""
+def _resolve(word: str) -> str:
+    """Replaces the name of a packaged config by its path."""
     flag, _, value = word.partition("=")
     if flag != "--config":
         return word
     name, colon, argument = value.partition(":")
     path = Path(name)
-    if not path.exists() and path.suffix != ".py" and name in _shipped():
-        path = Path(str(importlib.resources.files("configs") / f"{name}.py"))
+    if not path.is_file() and path.suffix != ".py" and name in _packaged():
+        path = Path(str(importlib.resources.files("fof_jax.configs") / f"{name}.py"))
     if not path.exists():
         raise ValueError(
-            f"config: {name} does not exist. There are "
-            + ", ".join(f"configs/{one}.py" for one in _shipped())
-            + "."
+            f"config: {name} does not exist. Pass the path of a file, or a name: "
+            f"{', '.join(_packaged())}."
         )
     return f"{flag}={path}{colon}{argument}"
 
 
-def _shipped() -> list[str]:
-    folder = importlib.resources.files("configs")
+def _packaged() -> list[str]:
+    folder = importlib.resources.files("fof_jax.configs")
     names = sorted(entry.name for entry in folder.iterdir())
     return [n[:-3] for n in names if n.endswith(".py") and n != "__init__.py"]
 
@@ -138,14 +138,20 @@ def _argv(words: list[str]) -> Iterator[None]:
 
 
 def _explain(words: Sequence[str], error: Exception) -> str:
+    """Message for a config error: an unknown field with the closest existing ones."""
     base = [word for word in words if word.startswith("--config=")]
-    named = [w.partition("=")[0][len("--config.") :] for w in words if w not in base]
-    known = fields(load(base)) if named else []
-    for name in named:
-        if name not in known:
-            close = difflib.get_close_matches(name, known, n=3)
-            leaf = [k for k in known if k.rpartition(".")[2] == name.rpartition(".")[2]]
-            hints = list(dict.fromkeys(leaf + close))
+    overridden = [
+        word.partition("=")[0].removeprefix("--config.")
+        for word in words
+        if word not in base
+    ]
+    existing = field_names(load(base)) if overridden else []
+    for name in overridden:
+        if name not in existing:
+            close = difflib.get_close_matches(name, existing, n=3)
+            leaf = name.rpartition(".")[2]
+            same_leaf = [other for other in existing if other.split(".")[-1] == leaf]
+            hints = list(dict.fromkeys(same_leaf + close))
             hint = f" Did you mean {' or '.join(hints)}?" if hints else ""
             return f"config: there is no field {name!r}.{hint}"
     return f"config: {str(error).splitlines()[-1]}"

@@ -41,7 +41,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, help="PNG that `augment` and `phantom` draw"
     )
-    config_flag.describe(parser)
+    config_flag.add_help(parser)
 
 
 def run(flags: argparse.Namespace) -> int:

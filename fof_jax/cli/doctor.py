@@ -11,7 +11,7 @@ from fof_jax.cli import config as config_flag
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """--config, which may be left out."""
-    config_flag.describe(parser)
+    config_flag.add_help(parser)
 
 
 def run(flags: argparse.Namespace) -> int:

@@ -1,105 +1,115 @@
-"""The command line: which verb, its flags, and how errors reach the terminal.
+"""Command-line entry point: dispatches commands, sets exit codes, reports errors.
 
-Each verb is a file of this package, imported only when it is asked for, with
-`add_flags(parser)` and `run(flags) -> exit code`.
+Each command is a module of this package with `add_flags(parser)` and `run(flags) ->
+exit code`, imported only when it is used.
 """
 
 import argparse
 import importlib
 import logging
 import os
+import re
 import sys
 import warnings
 from collections.abc import Sequence
 
+import fof_jax
 from fof_jax.cli import config
 from fof_jax.data.errors import DataWarning
 from fof_jax.training.preemption import Stopped
 
-# verb -> (module, what it does in a line)
-VERBS = {
+# Command -> (module, summary in one line).
+COMMANDS = {
     "train": ("fof_jax.cli.train", "train and test every fold of a configuration"),
-    "eval": ("fof_jax.cli.eval", "compute every metric of a predictions.csv"),
-    "parity": ("fof_jax.cli.parity", "compare this program with recordings, or live"),
-    "import": ("fof_jax.cli.import_", "bring weights of other programs in"),
-    "export": ("fof_jax.cli.export", "write a model in the form of another program"),
-    "report": ("fof_jax.cli.report", "make one page about a run, and its figures"),
-    "predict": ("fof_jax.cli.predict", "grade a folder of images"),
-    "explain": ("fof_jax.cli.explain", "draw where a model looked"),
-    "serve": ("fof_jax.cli.serve", "a web page that grades images"),
-    "doctor": ("fof_jax.cli.doctor", "look whether this machine can run a config"),
-    "data": ("fof_jax.cli.data", "build, check, split or look at the data"),
+    "eval": ("fof_jax.cli.eval", "recompute all metrics from predictions.csv files"),
+    "parity": ("fof_jax.cli.parity", "compare with recordings or the authors' code"),
+    "import": ("fof_jax.cli.import_", "import pretrained weights"),
+    "export": ("fof_jax.cli.export", "export a model to another format"),
+    "report": ("fof_jax.cli.report", "write an HTML report of a run"),
+    "predict": ("fof_jax.cli.predict", "grade images and whole slides"),
+    "explain": ("fof_jax.cli.explain", "write class activation maps"),
+    "serve": ("fof_jax.cli.serve", "serve a web page that grades images"),
+    "doctor": ("fof_jax.cli.doctor", "check whether this machine can run a config"),
+    "data": ("fof_jax.cli.data", "build, check, split or preview a dataset"),
 }
 BAD_INPUT, NON_FINITE, LOST, INTERRUPTED = 2, 3, 4, 130
+# Messages and help texts are written for this program; see `_for_program`.
+LAUNCH = "python launch.py"
 
 
 class _Parser(argparse.ArgumentParser):
-    """Errors in one message, without the usage block before it."""
+    """Reports errors as one message, without the usage block before it."""
 
     def error(self, message: str):
-        """Raises instead of leaving: `main` decides on the exit."""
+        """Raises instead of exiting: `main` sets the exit code."""
         raise ValueError(f"{self.prog}: {message}. See {self.prog} --help.")
 
 
-def main(argv: Sequence[str]) -> int:
+def main(argv: Sequence[str], program: str = LAUNCH) -> int:
     """Runs one command.
 
     Args:
-      argv: the words after the program's name.
+      argv: command-line arguments after the program's name.
+      program: how the program was started, for messages and help texts.
 
     Returns:
-      0 done; 1 a comparison or a check failed; 2 bad input; 3 not finite; 4 another
-      process of the run is lost; 130 interrupted; 143 ended by SIGTERM.
+      Exit code: 0 success; 1 a comparison or a check failed; 2 bad input; 3 non-finite
+      values; 4 another process of the run was lost; 130 interrupted; 143 terminated by
+      SIGTERM.
     """
-    code = _code(argv)
-    # Only where a run of several processes was begun is it there.
-    if code and (hosts := sys.modules.get("fof_jax.training.multihost")):
-        hosts.leave(code)
+    code = _run(list(argv), program)
+    # Only imported in commands that may run in several processes.
+    if code and (multihost := sys.modules.get("fof_jax.training.multihost")):
+        multihost.leave(code)
     return code
 
 
-def _code(argv: Sequence[str]) -> int:
-    words = list(argv)
-    # Orbax remarks there on files of its own that our folders have no use for.
+def run() -> None:
+    """Console script `fof`."""
+    sys.exit(main(sys.argv[1:], program="fof"))
+
+
+def _run(words: list[str], program: str) -> int:
+    # Silences Orbax's messages about metadata files that our checkpoints do not use.
     logging.getLogger("absl").setLevel(logging.ERROR)
-    verb = words.pop(0) if words and not words[0].startswith("-") else "train"
+    if words[:1] in (["--help"], ["-h"], ["help"]):
+        print(_overview(program))
+        return 0
+    if words[:1] == ["--version"]:
+        print(f"fof-jax {fof_jax.__version__}")
+        return 0
+    command = words.pop(0) if words and not words[0].startswith("-") else "train"
     try:
-        if words[:1] in (["--help"], ["-h"]) and argv[0] == words[0]:
-            print(_overview())
-            return 0
-        if verb == "help":
-            print(_overview())
-            return 0
-        if verb not in VERBS:
+        if command not in COMMANDS:
             raise ValueError(
-                f"{verb!r} is no verb. Expected one of {', '.join(VERBS)}, or flags "
-                "alone for train."
+                f"unknown command {command!r}. Expected one of {', '.join(COMMANDS)}, "
+                "or flags only for train."
             )
-        module = importlib.import_module(VERBS[verb][0])
+        module = importlib.import_module(COMMANDS[command][0])
         parser = _Parser(
-            prog=f"launch.py {verb}",
-            description=module.__doc__,
+            prog=f"{program} {command}",
+            description=_for_program(module.__doc__ or "", program),
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
         module.add_flags(parser)
         config_words, words = config.separate(words)
-        parsed = parser.parse_args(words)
-        parsed.config_words = config_words
+        flags = parser.parse_args(words)
+        flags.config_words = config_words
         with warnings.catch_warnings():
-            # Once each, as a line of its own: no file name, no source line.
+            # Each data warning once, as one line without file name and source.
             warnings.simplefilter("once", DataWarning)
-            warnings.showwarning = _show
-            return module.run(parsed)
-    except SystemExit as leaving:  # --help of a verb
+            warnings.showwarning = _show_warning
+            return module.run(flags)
+    except SystemExit as leaving:  # --help of a command
         return int(leaving.code or 0)
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
+        print("interrupted; run the same command again to resume", file=sys.stderr)
         return INTERRUPTED
     except Stopped as stopped:
-        print(f"{stopped}; the same command goes on from here", file=sys.stderr)
+        print(f"{stopped}; run the same command again to resume", file=sys.stderr)
         return stopped.code
-    except FloatingPointError as error:  # ours, or JAX's under debug.nans
+    except FloatingPointError as error:  # NonFiniteError, or JAX's under debug.nans
         print(f"not finite: {error}", file=sys.stderr)
         return NON_FINITE
     except ConnectionError as error:
@@ -108,30 +118,37 @@ def _code(argv: Sequence[str]) -> int:
     except (ValueError, OSError) as error:
         if os.environ.get("FOF_TRACEBACK"):
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_for_program(str(error), program)}", file=sys.stderr)
         return BAD_INPUT
 
 
-def _show(message, category, filename, lineno, file=None, line=None) -> None:
+def _for_program(text: str, program: str) -> str:
+    """Rewrites the commands in a text for the program that was started.
+
+    Outside a checkout there is no folder `configs`: configurations go by name there.
+    """
+    if program == LAUNCH:
+        return text
+    text = re.sub(r"--config=configs/(\w+)\.py", r"--config=\1", text)
+    return text.replace(LAUNCH, program)
+
+
+def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
     text = f"warning: {message}\n"
     if not issubclass(category, DataWarning):
         text = warnings.formatwarning(message, category, filename, lineno, line)
     print(text, end="", file=file or sys.stderr)
 
 
-def run() -> None:
-    """The console script `fof`."""
-    sys.exit(main(sys.argv[1:]))
-
-
-def _overview() -> str:
-    lines = [f"  {verb:8} {what}" for verb, (_, what) in VERBS.items()]
+def _overview(program: str) -> str:
+    lines = [f"  {name:8} {summary}" for name, (_, summary) in COMMANDS.items()]
     return "\n".join(
         [
-            "python launch.py [VERB] FLAGS      the verb defaults to train",
+            f"{program} [COMMAND] FLAGS    default command: train",
             "",
             *lines,
             "",
-            "python launch.py VERB --help       flags of a verb, with an example",
+            f"{program} COMMAND --help     flags of a command, with examples",
+            f"{program} --version          version of fof-jax",
         ]
     )

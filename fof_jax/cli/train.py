@@ -19,7 +19,7 @@ from fof_jax.cli import config as config_flag
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """--workdir and --config."""
-    config_flag.describe(parser)
+    config_flag.add_help(parser)
     parser.add_argument(
         "--workdir",
         type=Path,

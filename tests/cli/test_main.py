@@ -1,13 +1,16 @@
-"""The command line: verbs, configs, overrides, and what a mistake looks like."""
+"""Command line: commands, configs, overrides, error messages, program names."""
 
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import fof_jax
 from fof_jax.cli import config
-from fof_jax.cli.main import VERBS, main
+from fof_jax.cli.main import COMMANDS, main
 from fof_jax.cli.train import default_workdir
 
 ROOT = Path(__file__).parents[2]
@@ -51,7 +54,7 @@ def test_as_a_user_types_it(tmp_path):
         ([PHANTOM, "--config.epochs=many"], "config:"),
         ([PHANTOM, "extra"], "unrecognized arguments: extra"),
         ([PHANTOM, "--workdri=x"], "unrecognized arguments: --workdri=x"),
-        (["trian", PHANTOM], "'trian' is no verb. Expected one of train"),
+        (["trian", PHANTOM], "unknown command 'trian'. Expected one of train"),
         (["parity"], "--golden"),
         (["eval"], "--predictions"),
         (["data", PHANTOM], "action"),
@@ -66,16 +69,54 @@ def test_a_mistake_is_one_message_and_exit_2(capsys, words, message):
     assert caught.out == ""
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_has_help_with_an_example(capsys, verb):
-    assert main([verb, "--help"]) == 0
-    assert "python launch.py" in capsys.readouterr().out
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_every_command_has_help_with_an_example(command, capsys):
+    assert main([command, "--help"]) == 0
+    assert f"\npython launch.py {command} " in capsys.readouterr().out.replace(
+        "python launch.py --config", "python launch.py train --config"
+    )
 
 
-def test_help_names_every_verb(capsys):
+def test_help_lists_every_command(capsys):
     assert main(["--help"]) == 0
     out = capsys.readouterr().out
-    assert all(verb in out for verb in VERBS)
+    assert all(command in out for command in COMMANDS)
+
+
+@pytest.mark.parametrize("program", ["fof", "python -m fof_jax"])
+def test_messages_name_the_program_that_was_started(program, tmp_path, capsys):
+    """Configurations are named, not given as files of a checkout."""
+    assert main([], program=program) == 2
+    assert "Pass --config=NAME, e.g. --config=phantom;" in capsys.readouterr().err
+    words = ["--config=gbmlgg", f"--config.data.dir={tmp_path}"]
+    assert main(words, program=program) == 2
+    assert f"{program} data build --config=gbmlgg" in capsys.readouterr().err
+    assert main(["data", "--help"], program=program) == 0
+    out = capsys.readouterr().out
+    assert f"usage: {program} data " in out
+    assert f"\n{program} data check --config=cohort " in out
+    assert "launch.py" not in out
+
+
+def test_python_dash_m_starts_the_same_program(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "fof_jax", "help"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0
+    assert done.stdout.startswith("python -m fof_jax [COMMAND] FLAGS")
+
+
+def test_the_version_is_that_of_the_citation(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"fof-jax {fof_jax.__version__}\n"
+    cited = re.search(r"^version: (.+)$", (ROOT / "CITATION.cff").read_text(), re.M)
+    assert cited is not None
+    assert cited[1] == fof_jax.__version__
 
 
 def test_overrides_keep_their_types():

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fof_jax.cli import config
-from fof_jax.cli.main import VERBS
+from fof_jax.cli.main import COMMANDS
 
 ROOT = Path(__file__).parents[2]
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
@@ -35,7 +35,7 @@ def test_links_lead_somewhere(page):
 def test_commands_name_verbs_and_fields_that_exist(words):
     words = shlex.split(words.replace("$SLURM_ARRAY_TASK_ID", "0"), comments=True)
     verb = words[0] if not words[0].startswith("-") else "train"
-    assert verb in VERBS
+    assert verb in COMMANDS
     ours, _ = config.separate(words)
     if ours:
         config.load([w.replace("--config=configs/", f"--config={ROOT}/configs/")

@@ -26,6 +26,7 @@ LAYERS["report"] = {*LAYERS["inference"], "inference"}
 LAYERS["cli"] = {*LAYERS["report"], "report", "parity"}
 # The package's own `load` is imported on first use.
 LAYERS["__init__"] = {"inference"}
+LAYERS["__main__"] = {"cli"}
 
 
 def modules(package: Path) -> dict[str, Path]:

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 import fof_jax
-from fof_jax.cli.main import VERBS, main
+from fof_jax.cli.main import main
 from fof_jax.data import progress as data_progress
 from fof_jax.evaluation.predictions import read_predictions
 from fof_jax.inference import batch, inputs, visualization
@@ -246,14 +246,6 @@ def test_a_table_tells_all_its_faults(tmp_path):
 def test_every_picture_has_a_name_of_its_own(names, stems):
     asked = [inputs.Asked(Path(name), name, name) for name in names]
     assert batch.stems(asked) == stems
-
-
-@pytest.mark.parametrize("verb", sorted(VERBS))
-def test_help_of_every_verb_has_an_example(verb, capsys):
-    assert main([verb, "--help"]) == 0
-    assert f"\npython launch.py {verb} " in capsys.readouterr().out.replace(
-        "python launch.py --config", "python launch.py train --config"
-    )
 
 
 @pytest.mark.parametrize(

@@ -161,7 +161,7 @@ def test_a_signal_saves_and_the_same_command_ends_alike(
         assert launch(data, tmp_path) == code
     assert [signal.getsignal(s) for s in preemption.SIGNALS] == before
     told = capsys.readouterr()
-    assert "the same command goes on from here" in told.err
+    assert "run the same command again to resume" in told.err
     assert "Traceback" not in told.err
     assert "fold 0: saved at step 3 of 6" in told.out  # off the rhythm of save_every
     assert launch(data, tmp_path) == 0

@@ -234,7 +234,7 @@ def test_presets_and_what_overrides_them():
 
 
 def test_the_configs_preset_is_the_augmentation():
-    from configs import gbmlgg
+    from fof_jax.configs import gbmlgg
 
     fields = gbmlgg.get_config().augment
     assert Augmentation(**fields.to_dict()) == Augmentation.paper()
