@@ -29,7 +29,7 @@ def main(store_folder: Path, workdir: Path) -> None:
     tested = logistic.predict(features, data, folds)
     print(
         tables.format_table(
-            metrics.summarise(tested),
+            metrics.summarize(tested),
             unit="region",
             scheme=folds.scheme,
             caption="Colour alone (mean and deviation of RGB, logistic regression)",

@@ -47,7 +47,7 @@ def main(checkpoint: Path, store_folder: Path, side: int) -> None:
     for caption, one in rows.items():
         tested = logistic.predict(features(*one, images), data, folds)
         table = tables.format_table(
-            metrics.summarise(tested),
+            metrics.summarize(tested),
             unit="region",
             scheme=folds.scheme,
             caption=f"Linear probe, {checkpoint.name} at {side} px, {caption}",

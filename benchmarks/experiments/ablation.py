@@ -163,7 +163,7 @@ def run_cell(
     folder = workdir / f"fold_{fold}"
     tested = predictions.read_predictions(folder / "predictions.csv")
     pointed = {
-        row["image"]: row for row in localization.read(folder / localization.FILE)
+        row["image"]: row for row in localization.read(folder / localization.FILE_NAME)
     }
     regions = {
         "image": tested.image,
@@ -172,7 +172,7 @@ def run_cell(
         "prob": tested.prob.round(4).tolist(),
     } | {
         name: [_rounded(pointed.get(image, {}).get(name)) for image in tested.image]
-        for name in localization.FIGURES
+        for name in localization.METRICS
     }
     made = json.loads((workdir / "config.json").read_text())["made_with"]
     return {

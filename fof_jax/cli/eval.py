@@ -15,14 +15,14 @@ from typing import Any, Literal
 from fof_jax import files
 from fof_jax.data.progress import progress_to
 from fof_jax.evaluation import localization, operating_points
-from fof_jax.evaluation.metrics import AVERAGES, by_patient, summarise
+from fof_jax.evaluation.metrics import AVERAGES, by_patient, summarize
 from fof_jax.evaluation.predictions import join, read_predictions, write_predictions
 from fof_jax.evaluation.tables import (
     align,
-    format_focus,
+    describe_split,
+    format_localization,
     format_table,
     percent,
-    split_named,
 )
 
 
@@ -144,9 +144,9 @@ def evaluate(
             f"{out} is a folder; expected a file to write. Pass --out={out}/eval.json."
         )
     table = join([read_predictions(path) for path in predictions])
-    results = summarise(table, aggregate=aggregate)
+    results = summarize(table, aggregate=aggregate)
     results["scheme"] = scheme
-    results["focus"] = localization.summarise(localization.beside(predictions))
+    results["focus"] = localization.summarize(localization.read_next_to(predictions))
     classes = names or [f"class {k}" for k in range(results["classes"])]
     results["names"] = list(classes)
     results["operating_points"] = []
@@ -168,13 +168,13 @@ def evaluate(
             )
         blocks.append(_classes(results["units"][unit], unit, scheme, classes))
         if specificities:
-            points = operating_points.of_table(
+            points = operating_points.from_predictions(
                 table if unit == "region" else patients, specificities, unit=unit
             )
             blocks.append(operating_points.format_points(points, classes))
             results["operating_points"] += points
     if results["focus"] is not None:
-        blocks.append(format_focus(results["focus"], scheme))
+        blocks.append(format_localization(results["focus"], scheme))
     if results["notes"]:
         blocks.append("\n".join(["Notes", *(f"- {n}" for n in results["notes"])]))
     if out is not None:
@@ -200,4 +200,4 @@ def _classes(
         )
     ]
     caption = f"Per {unit}: confusion (sum over folds), AUC of a class against the rest"
-    return "\n".join([caption, split_named(scheme), *align([head, *rows])])
+    return "\n".join([caption, describe_split(scheme), *align([head, *rows])])

@@ -1,8 +1,8 @@
-"""Bootstrap intervals of a run's figures, drawn by patient.
+"""Bootstrap confidence intervals, resampled by patient.
 
-Regions of one patient are alike, so it is patients that are drawn again, within each
-test fold, and all their regions come along. A draw is a weight a region (how often it
-came), which lets every figure be computed for many draws at once.
+Regions of one patient are correlated, so each test fold is resampled by patient, with
+all regions of the patient. A replicate is an integer weight per region, so that the
+metrics of many replicates are computed at once.
 """
 
 import dataclasses
@@ -20,82 +20,84 @@ _ELEMENTS = 4_000_000  # of a temporary array: about 32 MB
 
 @dataclasses.dataclass(frozen=True)
 class Interval:
-    """Percentile interval of a figure.
+    """Percentile interval of a metric.
 
     Attributes:
-      low, high: its ends, as shares.
-      draws: how many draws had the figure; it does not exist in every one, say
-        where a class was not drawn at all.
+      low, high: its ends, as fractions.
+      replicates: number of replicates in which the metric is defined; it is undefined
+        where a class was not sampled, for example.
     """
 
     low: float
     high: float
-    draws: int
+    replicates: int
 
 
-def bootstrap(
+def confidence_intervals(
     predictions: Predictions,
     *,
     average: Average = "micro",
     replicates: int = REPLICATES,
     seed: int = 0,
 ) -> dict[str, Interval | None]:
-    """95% intervals of the means over folds.
+    """95% confidence intervals of the means over folds.
 
-    A draw takes, in each fold, as many patients as it has, with replacement; its
-    figure is the mean over folds, as in the table. Trained models are not drawn:
-    the interval says how far the figure depends on who was tested.
+    A replicate samples the patients of each fold with replacement; its metric is the
+    mean over folds, as in the results table. The trained models are fixed: the
+    interval covers the choice of test patients only.
 
     Args:
-      predictions: one row an image or a patient. Rows with an error or without a
-        class are left out; a row without a patient counts as a patient of its own.
-      average: of AUC, AP and F1, as in `metrics.scores`.
-      replicates: number of draws.
-      seed: of the draws.
+      predictions: one row per image or per patient. Rows with an error or without a
+        class are left out; a row without a patient counts as a separate patient.
+      average: averaging of AUC, AP and F1, as in `metrics.scores`.
+      replicates: number of bootstrap replicates.
+      seed: random seed.
 
     Returns:
-      By figure: auc, ap, accuracy, kappa, balanced_accuracy, f1. None where a figure
-      exists in no draw.
+      Metric name -> interval, for auc, ap, accuracy, kappa, balanced_accuracy and f1;
+      None for a metric that is defined in no replicate.
 
     Raises:
       ValueError: fewer than one replicate.
     """
     if replicates < 1:
         raise ValueError(
-            f"bootstrap got {replicates} replicates; expected 1 or more. Pass some "
-            f"{REPLICATES}."
+            f"The bootstrap got {replicates} replicates; expected 1 or more. Pass, for "
+            f"example, {REPLICATES}."
         )
     table = predictions.rows(predictions.ok & (predictions.y != UNKNOWN))
     rng = np.random.default_rng(seed)
-    folds = [_fold(table.rows(table.fold == k), average, replicates, rng)
-             for k in np.unique(table.fold)]  # fmt: skip
+    folds = [
+        _replicate_scores(table.rows(table.fold == k), average, replicates, rng)
+        for k in np.unique(table.fold)
+    ]
     tail = 100 * (1 - LEVEL) / 2
     result: dict[str, Interval | None] = {}
-    for figure in folds[0] if folds else ():
-        values = np.stack([fold[figure] for fold in folds])  # [folds, replicates]
-        known = np.isfinite(values)
-        total = np.where(known, values, 0.0).sum(axis=0)
-        means = total[known.any(axis=0)] / known.sum(axis=0)[known.any(axis=0)]
-        result[figure] = None
+    for metric in folds[0] if folds else ():
+        values = np.stack([fold[metric] for fold in folds])  # [folds, replicates]
+        defined = np.isfinite(values)
+        total = np.where(defined, values, 0.0).sum(axis=0)
+        means = total[defined.any(axis=0)] / defined.sum(axis=0)[defined.any(axis=0)]
+        result[metric] = None
         if len(means):
             low, high = np.percentile(means, [tail, 100 - tail])
-            result[figure] = Interval(float(low), float(high), len(means))
+            result[metric] = Interval(float(low), float(high), len(means))
     return result
 
 
-def _fold(
+def _replicate_scores(
     table: Predictions, average: Average, replicates: int, rng: np.random.Generator
 ) -> dict[str, np.ndarray]:
-    """Every figure of every draw of one fold's patients."""
+    """Metrics of every bootstrap replicate of one fold: name -> [replicates]."""
     names = [name or f"\0{i}" for i, name in enumerate(table.patient)]
-    of_row = np.unique(names, return_inverse=True)[1]
-    patients = int(of_row.max()) + 1
-    at_once = max(1, _ELEMENTS // max(table.prob.size, 1))
+    patient = np.unique(names, return_inverse=True)[1]
+    patients = int(patient.max()) + 1
+    chunk = max(1, _ELEMENTS // max(table.prob.size, 1))
     parts = []
-    for start in range(0, replicates, at_once):
-        rows = min(at_once, replicates - start)
-        drawn = rng.multinomial(patients, np.full(patients, 1 / patients), size=rows)
-        parts.append(weighted_scores(table.y, table.prob, drawn[:, of_row], average))
+    for start in range(0, replicates, chunk):
+        size = min(chunk, replicates - start)
+        counts = rng.multinomial(patients, np.full(patients, 1 / patients), size=size)
+        parts.append(weighted_scores(table.y, table.prob, counts[:, patient], average))
     return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
 
 
@@ -105,36 +107,40 @@ def weighted_scores(
     weights: Int[np.ndarray, "R n"],
     average: Average,
 ) -> dict[str, Float[np.ndarray, " R"]]:
-    """`metrics.scores` of R tables, in which row i stands weights[r, i] times.
+    """`metrics.scores` under R integer weightings of the rows.
+
+    Row i counts weights[r, i] times in weighting r.
 
     Args:
-      y: class index of the truth, 0 … K-1.
-      prob: a score a class.
-      weights: how often a row counts, 0 or more.
-      average: of auc, ap and f1.
+      y: true class index, 0 … K-1.
+      prob: one score per class.
+      weights: multiplicity of each row, 0 or more.
+      average: averaging of auc, ap and f1.
 
     Returns:
-      By figure, a value a table; NaN where it does not exist.
+      Metric name -> one value per weighting; NaN where it is undefined.
     """
     classes = prob.shape[1]
     onehot = y[:, None] == np.arange(classes)[None, :]  # [n, K]
     cell = y * classes + np.argmax(prob, axis=1)
     cells = cell[:, None] == np.arange(classes**2)[None, :]
     confusion = (weights @ cells.astype(weights.dtype)).reshape(-1, classes, classes)
-    figures = _from_confusion(confusion.astype(np.float64), average)
-    truth = confusion.sum(axis=2)  # [R, K], rows that are of a class
+    result = _from_confusion(confusion.astype(np.float64), average)
+    truth = confusion.sum(axis=2)  # [R, K], rows of each true class
     several = (truth > 0).sum(axis=1) > 1
     if average == "micro":
-        auc, ap = _ranked(
+        auc, ap = _auc_and_ap(
             onehot.ravel(), prob.ravel(), np.repeat(weights, classes, axis=1)
         )
     else:
-        each = [_ranked(onehot[:, k], prob[:, k], weights) for k in range(classes)]
+        per_class = [
+            _auc_and_ap(onehot[:, k], prob[:, k], weights) for k in range(classes)
+        ]
         present = np.maximum((truth > 0).sum(axis=1), 1)
         auc, ap = (
-            np.nansum(part, axis=0) / present for part in zip(*each, strict=True)
+            np.nansum(part, axis=0) / present for part in zip(*per_class, strict=True)
         )
-    return figures | {
+    return result | {
         "auc": np.where(several, auc, np.nan),
         "ap": np.where(several, ap, np.nan),
     }
@@ -146,13 +152,13 @@ def _from_confusion(
     """Accuracy, kappa, balanced accuracy and F1 of R confusion matrices."""
     total = counts.sum(axis=(1, 2))
     truth, pred = counts.sum(axis=2), counts.sum(axis=1)  # [R, K]
-    right = np.einsum("rkk->rk", counts)
-    accuracy = right.sum(axis=1) / total
+    correct = np.einsum("rkk->rk", counts)
+    accuracy = correct.sum(axis=1) / total
     chance = (truth * pred).sum(axis=1) / total**2
     with np.errstate(divide="ignore", invalid="ignore"):
         kappa = np.where(chance < 1, (accuracy - chance) / (1 - chance), np.nan)
-        recall = np.nanmean(np.where(truth > 0, right / truth, np.nan), axis=1)
-        f1 = np.where(truth > 0, 2 * right / (truth + pred), np.nan)
+        recall = np.nanmean(np.where(truth > 0, correct / truth, np.nan), axis=1)
+        f1 = np.where(truth > 0, 2 * correct / (truth + pred), np.nan)
     return {
         "accuracy": accuracy,
         "kappa": kappa,
@@ -161,26 +167,27 @@ def _from_confusion(
     }
 
 
-def _ranked(
+def _auc_and_ap(
     truth: Bool[np.ndarray, " m"],
     score: Float[np.ndarray, " m"],
     weights: Int[np.ndarray, "R m"],
 ) -> tuple[Float[np.ndarray, " R"], Float[np.ndarray, " R"]]:
-    """AUC and AP of one binary problem under R weightings; NaN without both sides.
+    """AUC and AP of one binary problem under R weightings; NaN with one class only.
 
-    AUC is the chance that a positive row stands above a negative one, equals counting
-    half. AP is the sum over thresholds of precision times the recall that is gained.
+    AUC is the probability that a positive row scores higher than a negative one, with
+    ties counted as half. AP is the sum over thresholds of precision times the increase
+    of recall.
     """
     order = np.argsort(-score, kind="stable")
     score, weights = score[order], weights[:, order].astype(np.float64)
-    begins = np.flatnonzero(np.r_[True, score[1:] != score[:-1]])  # of equal scores
-    positive = np.add.reduceat(weights * truth[order], begins, axis=1)  # [R, g]
-    negative = np.add.reduceat(weights * ~truth[order], begins, axis=1)
-    above = np.cumsum(positive, axis=1)
-    chosen = above + np.cumsum(negative, axis=1)
-    p, n = above[:, -1], negative.sum(axis=1)
+    ties = np.flatnonzero(np.r_[True, score[1:] != score[:-1]])  # first of each tie
+    positive = np.add.reduceat(weights * truth[order], ties, axis=1)  # [R, thresholds]
+    negative = np.add.reduceat(weights * ~truth[order], ties, axis=1)
+    tp = np.cumsum(positive, axis=1)
+    called = tp + np.cumsum(negative, axis=1)
+    p, n = tp[:, -1], negative.sum(axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        precision = np.where(chosen > 0, above / chosen, 0.0)
+        precision = np.where(called > 0, tp / called, 0.0)
         ap = (positive * precision).sum(axis=1) / p
-        pairs = (negative * (above - positive / 2)).sum(axis=1)
+        pairs = (negative * (tp - positive / 2)).sum(axis=1)
         return pairs / (p * n), ap

@@ -1,4 +1,4 @@
-"""Whether probabilities mean what they say: reliability and its error (ECE)."""
+"""Reliability diagrams and the expected calibration error (ECE)."""
 
 import dataclasses
 
@@ -10,13 +10,13 @@ BINS = 10
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Reliability:
-    """Predictions by their confidence, the probability of the predicted class.
+    """Predictions binned by confidence, the probability of the predicted class.
 
     Attributes:
-      edges: of the bins, 0 … 1; a bin holds its upper edge and not its lower one.
-      count: predictions in each bin.
-      confidence: their mean confidence, NaN in an empty bin.
-      accuracy: the share of them that is right, NaN in an empty bin.
+      edges: bin edges, 0 … 1; a bin includes its upper edge, not its lower one.
+      count: predictions per bin.
+      confidence: mean confidence per bin, NaN in an empty bin.
+      accuracy: fraction of correct predictions per bin, NaN in an empty bin.
       ece: sum over bins of count / n times |accuracy - confidence|.
     """
 
@@ -30,35 +30,35 @@ class Reliability:
 def reliability(
     y: Int[np.ndarray, " n"], prob: Float[np.ndarray, "n K"], *, bins: int = BINS
 ) -> Reliability:
-    """The reliability diagram of some predictions, and their calibration error.
+    """Reliability diagram and expected calibration error.
 
     Args:
-      y: class index of the truth, 0 … K-1.
+      y: true class index, 0 … K-1.
       prob: probabilities of the K classes.
-      bins: of equal width.
+      bins: number of bins of equal width.
 
     Returns:
-      Counts, confidence and accuracy a bin, and the expected calibration error, 0-1.
+      Count, confidence and accuracy per bin, and the ECE, 0-1.
 
     Raises:
-      ValueError: no rows, no bins, or shapes that do not fit.
+      ValueError: no rows, no bins, or shapes that do not match.
 
     Source: Guo et al., On Calibration of Modern Neural Networks, ICML 2017, Eq. (3).
     """
     if not len(y) or prob.shape[0] != len(y) or bins < 1:
         raise ValueError(
             f"reliability got {len(y)} labels, probabilities of shape {prob.shape} and "
-            f"{bins} bins; expected a row a label, one or more of each."
+            f"{bins} bins; expected one row per label, at least one of each."
         )
     confidence = prob.max(axis=1)
-    right = np.argmax(prob, axis=1) == y
+    correct = np.argmax(prob, axis=1) == y
     edges = np.linspace(0.0, 1.0, bins + 1)
-    # Rounding may put a probability a hair beyond 1.
-    at = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
-    count = np.bincount(at, minlength=bins)
+    # A probability may exceed 1 by rounding error.
+    bin_of = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
+    count = np.bincount(bin_of, minlength=bins)
     with np.errstate(invalid="ignore"):
-        mean = np.bincount(at, confidence, minlength=bins) / count
-        accuracy = np.bincount(at, right, minlength=bins) / count
+        mean = np.bincount(bin_of, confidence, minlength=bins) / count
+        accuracy = np.bincount(bin_of, correct, minlength=bins) / count
     gap = np.where(count > 0, np.abs(accuracy - mean), 0.0)
     return Reliability(
         edges=edges,

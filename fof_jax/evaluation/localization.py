@@ -1,8 +1,7 @@
-"""Focus as a number: where the map A lies, against the true mask of the structures.
+"""Localization metrics: the class activation map A against the structures' mask.
 
-Measured on the test regions whose store has a mask with something in it; the others
-have nothing to point at. A is the evidence for the true grade, as in Eq. (1); M is
-what the method keeps of it, as in Eq. (2).
+Computed on test regions whose mask is not empty. A is the map of the true grade,
+Eq. (1); M is the patch mask that the method derives from it, Eq. (2).
 """
 
 import csv
@@ -16,11 +15,11 @@ from jaxtyping import Bool, Float, Int
 
 from fof_jax import files
 
-FIGURES = ("pointing", "inside", "area", "iou", "deletion", "insertion")
-FILE = "focus.csv"  # beside a fold's predictions.csv
-COVERED = 0.25  # share of a patch that makes it one of the structures' patches
-STEPS = 10  # of a deletion or insertion curve
-_COLUMNS = ("image", "patient", "fold", "grade", *FIGURES)
+METRICS = ("pointing", "inside", "area", "iou", "deletion", "insertion")
+FILE_NAME = "focus.csv"  # beside a fold's predictions.csv
+MIN_COVER = 0.25  # a patch is positive if this fraction of it is on structures
+STEPS = 10  # steps of the deletion and insertion curves
+_COLUMNS = ("image", "patient", "fold", "grade", *METRICS)
 
 Row = dict[str, Any]
 
@@ -28,18 +27,18 @@ Row = dict[str, Any]
 def pointing(
     A: Float[np.ndarray, "B H W"], mask: Bool[np.ndarray, "B H W"]
 ) -> Float[np.ndarray, " B"]:
-    """Whether the highest point of A is on a structure (the pointing game).
+    """Pointing game: whether the maximum of A lies on a structure.
 
     Args:
-      A: maps, 0 or more.
+      A: nonnegative maps.
       mask: True on structures.
 
     Returns:
-      1 or 0; of several highest pixels the share on structures. A map that is 0
-      everywhere points at nothing: 0.
+      1 or 0; with several maximal pixels, the fraction of them on structures. 0 for a
+      map that is 0 everywhere.
 
     Source: Zhang et al., Top-down neural attention by excitation backprop (2018),
-    without its tolerance of 15 pixels: a structure is no wider than that.
+    without its tolerance of 15 pixels, which is the width of a structure.
     """
     top = A == A.max(axis=(1, 2), keepdims=True)
     hit = (top & mask).sum(axis=(1, 2)) / top.sum(axis=(1, 2))
@@ -49,37 +48,37 @@ def pointing(
 def inside(
     A: Float[np.ndarray, "B H W"], mask: Bool[np.ndarray, "B H W"]
 ) -> Float[np.ndarray, " B"]:
-    """Share of the sum of A that lies on structures; NaN for a map that is 0.
+    """Fraction of the sum of A that lies on structures; NaN for a map that is 0.
 
-    A map that knows nothing has the structures' share of the area.
+    A uniform map scores the structures' fraction of the area.
     """
     total = A.sum(axis=(1, 2), dtype=np.float64)
-    within = (A * mask).sum(axis=(1, 2), dtype=np.float64)
-    return np.where(total > 0, within / np.where(total > 0, total, 1), np.nan)
+    inside_sum = (A * mask).sum(axis=(1, 2), dtype=np.float64)
+    return np.where(total > 0, inside_sum / np.where(total > 0, total, 1), np.nan)
 
 
 def iou(
     keep: Bool[np.ndarray, "B h w"], mask: Bool[np.ndarray, "B H W"]
 ) -> Float[np.ndarray, " B"]:
-    """Intersection over union of M with the structures' patches.
+    """Intersection over union of M and the structures' patches.
 
     Args:
-      keep: M.
-      mask: True on structures; a patch is theirs if they cover a quarter of it.
+      keep: the patch mask M.
+      mask: True on structures; a patch is positive if they cover a quarter of it.
 
     Returns:
-      0 … 1; NaN where no patch is kept and none is the structures'.
+      0 … 1; NaN where M and the structures' patches are both empty.
     """
     b, h, w = keep.shape
     p, q = mask.shape[1] // h, mask.shape[2] // w
-    theirs = mask.reshape(b, h, p, w, q).mean(axis=(2, 4)) >= COVERED
-    both = (keep & theirs).sum(axis=(1, 2))
-    either = (keep | theirs).sum(axis=(1, 2))
+    positive = mask.reshape(b, h, p, w, q).mean(axis=(2, 4)) >= MIN_COVER
+    both = (keep & positive).sum(axis=(1, 2))
+    either = (keep | positive).sum(axis=(1, 2))
     return np.where(either > 0, both / np.maximum(either, 1), np.nan)
 
 
 def ranks(A: Float[np.ndarray, "B H W"], grid: tuple[int, int]) -> np.ndarray:
-    """Place of each patch, 0 first, by the mean of A; of equals the upper left."""
+    """Rank of each patch by its mean of A, 0 the highest; ties in row-major order."""
     (b, height, width), (h, w) = A.shape, grid
     mean = A.reshape(b, h, height // h, w, width // w).mean(axis=(2, 4)).reshape(b, -1)
     return np.argsort(np.argsort(-mean, axis=1, kind="stable"), axis=1).reshape(b, h, w)
@@ -89,29 +88,32 @@ def curves(
     probability: Callable[[Bool[np.ndarray, "B h w"]], Float[np.ndarray, " B"]],
     rank: Int[np.ndarray, "B h w"],
 ) -> tuple[Float[np.ndarray, " B"], Float[np.ndarray, " B"]]:
-    """Areas under the deletion and the insertion curve of the class probability.
+    """Areas under the deletion and insertion curves of the class probability.
 
     Args:
-      probability: of the class, when only the True patches are shown.
-      rank: of `ranks`: the order in which patches are taken away or put in.
+      probability: maps visible patches (True) to the probability of the class.
+      rank: from `ranks`; the order in which patches are deleted or inserted.
 
     Returns:
-      deletion (lower is better: what A ranks first carries the decision) and
-      insertion (higher is better), by trapezoids over the share of patches.
+      deletion (lower is better) and insertion (higher is better), integrated by the
+      trapezoidal rule over the fraction of patches.
 
     Source: Petsiuk, Das and Saenko, RISE (BMVC 2018). Hidden patches are 0 in the
-    normalised image, as in Eq. (2).
+    normalized image, as in Eq. (2).
     """
     patches = rank.shape[1] * rank.shape[2]
     counts = np.unique(np.rint(np.linspace(0, patches, STEPS + 1)).astype(int))
-    share = counts / patches
-    without = np.stack([probability(rank >= n) for n in counts])  # [steps, B]
-    within = np.stack([probability(rank < n) for n in counts])
-    return np.trapezoid(without, share, axis=0), np.trapezoid(within, share, axis=0)
+    fraction = counts / patches
+    deleted = np.stack([probability(rank >= n) for n in counts])  # [steps, B]
+    inserted = np.stack([probability(rank < n) for n in counts])
+    return (
+        np.trapezoid(deleted, fraction, axis=0),
+        np.trapezoid(inserted, fraction, axis=0),
+    )
 
 
 def write(path: Path, rows: list[Row]) -> None:
-    """Writes the rows of `measure` as CSV; nothing where there are none."""
+    """Writes one row per region as CSV; no file if there are no rows."""
     if not rows:
         return
     text = io.StringIO(newline="")
@@ -124,10 +126,10 @@ def write(path: Path, rows: list[Row]) -> None:
 
 
 def read(path: Path) -> list[Row]:
-    """The rows that `write` wrote; none where there is no such file.
+    """Reads the rows of `write`; an empty list if the file does not exist.
 
     Raises:
-      ValueError: it is another file.
+      ValueError: the columns are not those of `write`.
     """
     if not path.exists():
         return []
@@ -141,23 +143,22 @@ def read(path: Path) -> list[Row]:
         return [
             row
             | {"fold": int(row["fold"])}
-            | {k: float(row[k]) if row[k] else None for k in FIGURES}
+            | {k: float(row[k]) if row[k] else None for k in METRICS}
             for row in table
         ]
 
 
-def beside(predictions: Sequence[Path]) -> list[Row]:
-    """The rows of the files that stand beside predictions files, where there are."""
-    return [row for path in predictions for row in read(path.with_name(FILE))]
+def read_next_to(predictions: Sequence[Path]) -> list[Row]:
+    """Reads the localization files in the folders of predictions files."""
+    return [row for path in predictions for row in read(path.with_name(FILE_NAME))]
 
 
-def summarise(rows: list[Row]) -> dict[str, Any] | None:
-    """Figures of all folds together, in the form of `metrics.summarise`.
+def summarize(rows: list[Row]) -> dict[str, Any] | None:
+    """Aggregates the metrics over folds, in the form of `metrics.summarize`.
 
     Returns:
-      `regions` (their number), `folds` (fold -> figures), `mean` and `std` of the
-      folds (ddof 1), `classes` (grade -> figures, all folds together). None without
-      rows.
+      `regions` (their number), `folds` (fold -> metrics), `mean` and `std` over folds
+      (ddof 1), `classes` (grade -> metrics, all folds pooled). None without rows.
     """
     if not rows:
         return None
@@ -165,16 +166,16 @@ def summarise(rows: list[Row]) -> dict[str, Any] | None:
         str(k): _means([r for r in rows if r["fold"] == k])
         for k in sorted({r["fold"] for r in rows})
     }
-    known = {
-        f: [one[f] for one in folds.values() if one[f] is not None] for f in FIGURES
+    defined = {
+        m: [fold[m] for fold in folds.values() if fold[m] is not None] for m in METRICS
     }
     return {
         "regions": len(rows),
         "folds": folds,
-        "mean": {f: float(np.mean(v)) if v else None for f, v in known.items()},
+        "mean": {m: float(np.mean(v)) if v else None for m, v in defined.items()},
         "std": {
-            f: float(np.std(v, ddof=1)) if len(v) > 1 else None
-            for f, v in known.items()
+            m: float(np.std(v, ddof=1)) if len(v) > 1 else None
+            for m, v in defined.items()
         },
         "classes": {
             grade: _means([r for r in rows if r["grade"] == grade])
@@ -184,7 +185,7 @@ def summarise(rows: list[Row]) -> dict[str, Any] | None:
 
 
 def _means(rows: list[Row]) -> dict[str, Any]:
-    each = {f: [r[f] for r in rows if r[f] is not None] for f in FIGURES}
+    defined = {m: [r[m] for r in rows if r[m] is not None] for m in METRICS}
     return {"regions": len(rows)} | {
-        f: float(np.mean(v)) if v else None for f, v in each.items()
+        m: float(np.mean(v)) if v else None for m, v in defined.items()
     }

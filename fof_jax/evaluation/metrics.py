@@ -1,8 +1,8 @@
-"""AUC, AP, accuracy, kappa and the rest; averaging and unit are arguments.
+"""Classification metrics per fold, and their mean and standard deviation over folds.
 
 Definitions are scikit-learn's on explicit one-hot columns: micro pools the K columns
-to one binary problem, macro is the plain mean over the classes that occur. What does
-not exist is None with a note, never 0 and never NaN.
+into one binary problem, macro is the unweighted mean over the classes that occur. An
+undefined metric is None with a note, never 0 and never NaN.
 """
 
 from typing import Any, Literal
@@ -16,43 +16,42 @@ from fof_jax.evaluation.predictions import UNKNOWN, Predictions, PredictionsErro
 Average = Literal["micro", "macro"]
 Aggregate = Literal["mean", "max"]
 AVERAGES: tuple[Average, ...] = ("micro", "macro")
-FIGURES = ("auc", "ap", "accuracy", "kappa", "balanced_accuracy", "f1")
+METRICS = ("auc", "ap", "accuracy", "kappa", "balanced_accuracy", "f1")
 
 
 def scores(
     y: Int[np.ndarray, " n"], prob: Float[np.ndarray, "n K"], *, average: Average
 ) -> dict[str, Any]:
-    """Score predictions of one fold.
+    """Computes the metrics of one fold.
 
     Args:
-      y: class index of the truth, 0 … K-1.
-      prob: a score a class, higher is likelier; probabilities, as a rule. The
-        prediction is the largest.
+      y: true class index, 0 … K-1.
+      prob: one score per class, usually probabilities. The prediction is the argmax.
       average: "micro" or "macro", for auc, ap and f1. Accuracy, kappa (unweighted
-        Cohen) and balanced accuracy (mean recall over the classes that occur) are
-        the same under both.
+        Cohen) and balanced accuracy (mean recall over the classes that occur) do not
+        depend on it.
 
     Returns:
       auc, ap, accuracy, kappa, balanced_accuracy, f1 (0-1, kappa -1 to 1; None where
-      it does not exist), auc_per_class (K values or None), confusion (K x K counts,
-      rows are the truth), n, and notes: sentences on what is None or left out.
+      undefined), auc_per_class (K values or None), confusion (K x K counts, rows are
+      true classes), n, and notes on undefined metrics and absent classes.
 
     Raises:
-      ValueError: another average, no rows, shapes that do not fit, y out of range,
-        scores that are not finite.
+      ValueError: unknown average, no rows, shapes that do not match, y out of range,
+        or scores that are not finite.
     """
     _check(y, prob, average)
     classes = prob.shape[1]
-    # One-hot by hand: LabelBinarizer drops the column of a class that is missing.
+    # Not LabelBinarizer, which drops the column of an absent class.
     onehot = y[:, None] == np.arange(classes)[None, :]  # [n, K]
     pred = np.argmax(prob, axis=1)
     present = np.flatnonzero(onehot.any(axis=0)).tolist()
     notes = []
-    result: dict[str, Any] = dict.fromkeys(FIGURES)
+    result: dict[str, Any] = dict.fromkeys(METRICS)
     per_class: list[float | None] = [None] * classes
     if len(present) == 1:
         notes.append(
-            f"only class {present[0]} occurs ({len(y)} rows): AUC and AP do not exist."
+            f"only class {present[0]} occurs ({len(y)} rows): AUC and AP are undefined."
         )
     else:
         for k in present:
@@ -60,7 +59,7 @@ def scores(
         if len(present) < classes:
             absent = [k for k in range(classes) if k not in present]
             notes.append(
-                f"class(es) {', '.join(map(str, absent))} do not occur: macro figures "
+                f"class(es) {', '.join(map(str, absent))} do not occur: macro metrics "
                 "and balanced accuracy are over the others."
             )
         if average == "micro":
@@ -79,10 +78,10 @@ def scores(
     if len(set(present) | set(pred.tolist())) > 1:
         result["kappa"] = float(sk.cohen_kappa_score(y, pred))
     else:
-        notes.append("truth and predictions are one and the same class: no kappa.")
+        notes.append("all labels and predictions are of one class: kappa is undefined.")
     recall = np.diag(confusion)[present] / confusion.sum(axis=1)[present]
     result["balanced_accuracy"] = float(np.mean(recall))
-    # Over all K labels micro F1 is accuracy; macro is over the classes that occur.
+    # Micro F1 over all K labels is accuracy; macro is over the classes that occur.
     labels = np.arange(classes) if average == "micro" else present
     result["f1"] = float(
         sk.f1_score(y, pred, labels=labels, average=average, zero_division=0.0)
@@ -98,22 +97,22 @@ def scores(
 def by_patient(
     predictions: Predictions, *, aggregate: Aggregate = "mean"
 ) -> Predictions:
-    """Bring images together to patients, within each fold.
+    """Aggregates images to patients, within each fold.
 
-    Left out, and said in the notes: images with an error, images without a patient,
-    and patients with two grades.
+    Images with an error, images without a patient and patients with two grades are
+    left out; the notes count the latter two.
 
     Args:
-      predictions: one row an image.
+      predictions: one row per image.
       aggregate: "mean" of the probabilities over a patient's images, or their "max"
-        per class, which is not divided by its sum (as Pathomic Fusion has it), so
-        that a row may sum to more than 1.
+        per class, which is not renormalized (as in Pathomic Fusion), so that a row
+        may sum to more than 1.
 
     Returns:
-      One row a patient and fold, in order of appearance; `image` is empty.
+      One row per patient and fold, in order of appearance; `image` is empty.
 
     Raises:
-      PredictionsError: another aggregate.
+      PredictionsError: unknown aggregate.
     """
     if aggregate not in ("mean", "max"):
         raise PredictionsError(
@@ -122,23 +121,23 @@ def by_patient(
     grades: dict[str, set[int]] = {}
     for name, y in zip(predictions.patient, predictions.y.tolist(), strict=True):
         grades.setdefault(name, set()).update({y} - {UNKNOWN})
-    torn = sorted(name for name, ys in grades.items() if name and len(ys) > 1)
+    ambiguous = sorted(name for name, ys in grades.items() if name and len(ys) > 1)
     groups: dict[tuple[str, int], list[int]] = {}
     for i in np.flatnonzero(predictions.ok).tolist():
         name = predictions.patient[i]
-        if name and name not in torn:
+        if name and name not in ambiguous:
             groups.setdefault((name, int(predictions.fold[i])), []).append(i)
     notes = list(predictions.notes)
-    if torn:
-        shown = ", ".join(torn[:5]) + (", …" if len(torn) > 5 else "")
+    if ambiguous:
+        shown = ", ".join(ambiguous[:5]) + (", …" if len(ambiguous) > 5 else "")
         notes.append(
-            f"{len(torn)} patient(s) with two grades left out of patient figures: "
+            f"{len(ambiguous)} patient(s) with two grades left out of patient metrics: "
             f"{shown}."
         )
-    nameless = sum(not name for name in predictions.patient)
-    if nameless:
+    unnamed = sum(not name for name in predictions.patient)
+    if unnamed:
         notes.append(
-            f"{nameless} image(s) without a patient left out of patient figures."
+            f"{unnamed} image(s) without a patient left out of patient metrics."
         )
     reduce = np.mean if aggregate == "mean" else np.max
     prob = [reduce(predictions.prob[at], axis=0) for at in groups.values()]
@@ -153,40 +152,40 @@ def by_patient(
     )
 
 
-def summarise(
+def summarize(
     predictions: Predictions, *, aggregate: Aggregate = "mean"
 ) -> dict[str, Any]:
-    """Every figure of a cross-validation: per fold, and mean and deviation over folds.
+    """Metrics of a cross-validation: per fold, and mean and std over folds.
 
-    The deviation is the sample one (ddof = 1); the paper says "standard deviation"
-    and no more. With five folds, ddof = 0 would be smaller by a factor of 0.894.
-    Rows with an error and rows whose truth is unknown are left out and counted.
+    The standard deviation is the sample one (ddof = 1); the paper does not say which
+    it reports. With five folds, ddof = 0 would be smaller by a factor of 0.894. Rows
+    with an error or without a true class are left out and counted.
 
     Args:
-      predictions: one row an image, folds together.
-      aggregate: how a patient's images come together, see `by_patient`.
+      predictions: one row per image, all folds together.
+      aggregate: how a patient's images are aggregated, see `by_patient`.
 
     Returns:
-      A dict that JSON can hold: `units` -> region, patient -> `n`, `confusion` (sum
+      A JSON-serializable dict: `units` -> region, patient -> `n`, `confusion` (sum
       over folds), `auc_per_class` ({mean, std} each), and micro, macro -> `folds`
-      (fold -> figures), `mean`, `std` (figure -> value or None); `folds` (their
-      numbers; a fold that is not known is "-"), `classes`, `ddof`, `aggregate`,
-      `rows`, `failed`, `unlabelled`, `notes`. A unit without rows is None.
+      (fold -> metrics), `mean`, `std` (metric -> value or None); `folds` (names; an
+      unknown fold is "-"), `classes`, `ddof`, `aggregate`, `rows`, `failed`,
+      `unlabelled`, `notes`. A unit without rows is None.
 
     Raises:
-      PredictionsError: nothing that can be scored, or another aggregate.
+      PredictionsError: no row can be scored, or unknown aggregate.
     """
-    ok, labelled = predictions.ok, predictions.y != UNKNOWN
+    ok, labeled = predictions.ok, predictions.y != UNKNOWN
     notes = []
-    failed, unlabelled = int(np.sum(~ok)), int(np.sum(ok & ~labelled))
+    failed, unlabeled = int(np.sum(~ok)), int(np.sum(ok & ~labeled))
     if failed:
         notes.append(f"{failed} of {len(predictions)} rows have an error: left out.")
-    if unlabelled:
-        notes.append(f"{unlabelled} rows have no known class (y): left out.")
-    if not np.any(ok & labelled):
+    if unlabeled:
+        notes.append(f"{unlabeled} rows have no known class (y): left out.")
+    if not np.any(ok & labeled):
         raise PredictionsError(
             f"None of the {len(predictions)} rows can be scored: {failed} have an "
-            f"error, {unlabelled} have no y. Expected some with probabilities and a "
+            f"error, {unlabeled} have no y. Expected some with probabilities and a "
             "known class. Fill in y, or predict again."
         )
     patients = by_patient(predictions, aggregate=aggregate)
@@ -196,59 +195,61 @@ def summarise(
         table = table.rows(table.ok & (table.y != UNKNOWN))
         units[unit] = _unit(table, unit, notes) if len(table) else None
     if units["patient"] is None:
-        notes.append("no patient is known by name: no figures per patient.")
-    fold = predictions.fold[ok & labelled]
+        notes.append("no row has a patient: no metrics per patient.")
+    fold = predictions.fold[ok & labeled]
     if (fold == UNKNOWN).any() and (fold != UNKNOWN).any():
-        notes.append("rows without a fold are scored as a fold of their own, '-'.")
+        notes.append("rows without a fold are scored together as the fold '-'.")
     return {
-        "folds": [_name(k) for k in np.unique(fold).tolist()],
+        "folds": [_fold_name(k) for k in np.unique(fold).tolist()],
         "classes": predictions.prob.shape[1],
         "ddof": 1,
         "aggregate": aggregate,
         "rows": len(predictions),
         "failed": failed,
-        "unlabelled": unlabelled,
+        "unlabelled": unlabeled,
         "units": units,
         "notes": list(dict.fromkeys(notes)),
     }
 
 
 def _unit(table: Predictions, unit: str, notes: list[str]) -> dict[str, Any]:
-    """The figures of one unit; sentences on single folds are added to `notes`."""
+    """Metrics of one unit; notes on single folds are appended to `notes`."""
     folds = np.unique(table.fold).tolist()
     result: dict[str, Any] = {"n": len(table)}
     for average in AVERAGES:
-        each = {}
+        per_fold = {}
         for k in folds:
-            at = table.fold == k
-            each[_name(k)] = scores(table.y[at], table.prob[at], average=average)
-        for name, one in each.items():
-            notes += [f"fold {name}, per {unit}: {note}" for note in one["notes"]]
-        spread = {f: _spread([one[f] for one in each.values()]) for f in FIGURES}
+            in_fold = table.fold == k
+            per_fold[_fold_name(k)] = scores(
+                table.y[in_fold], table.prob[in_fold], average=average
+            )
+        for name, fold in per_fold.items():
+            notes += [f"fold {name}, per {unit}: {note}" for note in fold["notes"]]
+        spread = {m: _mean_std([f[m] for f in per_fold.values()]) for m in METRICS}
         result[average] = {
-            "folds": each,
-            "mean": {figure: value["mean"] for figure, value in spread.items()},
-            "std": {figure: value["std"] for figure, value in spread.items()},
+            "folds": per_fold,
+            "mean": {metric: value["mean"] for metric, value in spread.items()},
+            "std": {metric: value["std"] for metric, value in spread.items()},
         }
-    each = result["micro"]["folds"].values()
-    result["confusion"] = np.sum([one["confusion"] for one in each], axis=0).tolist()
+    results = result["micro"]["folds"].values()
+    result["confusion"] = np.sum([r["confusion"] for r in results], axis=0).tolist()
     result["auc_per_class"] = [
-        _spread([one["auc_per_class"][k] for one in each])
+        _mean_std([r["auc_per_class"][k] for r in results])
         for k in range(table.prob.shape[1])
     ]
     return result
 
 
-def _spread(values: list[float | None]) -> dict[str, float | int | None]:
-    known = [value for value in values if value is not None]
+def _mean_std(values: list[float | None]) -> dict[str, float | int | None]:
+    defined = [value for value in values if value is not None]
     return {
-        "mean": float(np.mean(known)) if known else None,
-        "std": float(np.std(known, ddof=1)) if len(known) > 1 else None,
-        "folds": len(known),
+        "mean": float(np.mean(defined)) if defined else None,
+        "std": float(np.std(defined, ddof=1)) if len(defined) > 1 else None,
+        "folds": len(defined),
     }
 
 
-def _name(fold: int) -> str:
+def _fold_name(fold: int) -> str:
     return "-" if fold == UNKNOWN else str(fold)
 
 
@@ -260,7 +261,7 @@ def _check(y, prob, average) -> None:
     if not len(y) or prob.shape[0] != len(y) or prob.shape[1] < 2:
         raise ValueError(
             f"scores got {len(y)} labels and probabilities of shape {prob.shape}; "
-            "expected n >= 1 labels and [n, K] with K >= 2. Pass one row a label."
+            "expected n >= 1 labels and [n, K] with K >= 2. Pass one row per label."
         )
     if y.min() < 0 or y.max() >= prob.shape[1] or not np.isfinite(prob).all():
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Operating points: sensitivity at a wanted specificity, a class against the rest."""
+"""Operating points: sensitivity at a minimum specificity, one class versus rest."""
 
 import json
 from collections.abc import Sequence
@@ -15,77 +15,80 @@ Point = dict[str, Any]
 
 
 def at_specificity(
-    positive: Bool[np.ndarray, " n"], score: Float[np.ndarray, " n"], wanted: float
+    positive: Bool[np.ndarray, " n"],
+    score: Float[np.ndarray, " n"],
+    min_specificity: float,
 ) -> Point:
-    """The threshold of the highest sensitivity whose specificity suffices.
+    """The threshold of maximum sensitivity at specificity >= `min_specificity`.
 
     A row is called positive where its score is at least the threshold. Of thresholds
-    with that sensitivity it is the one of the highest specificity, so that it is the
-    score of a positive row.
+    with equal sensitivity, the one with the highest specificity is chosen, so that
+    the threshold is the score of a positive row.
 
     Args:
-      positive: rows of the class.
-      score: its probability.
-      wanted: the least specificity, in (0, 1).
+      positive: True on rows of the class.
+      score: predicted probability of the class.
+      min_specificity: in (0, 1).
 
     Returns:
-      specificity and sensitivity as reached, threshold, and the counts tp, fn, tn, fp.
-      No call at all is threshold None, sensitivity 0, specificity 1. All figures are
-      None where there is no positive or no negative row.
+      Achieved specificity and sensitivity, threshold, and the counts tp, fn, tn, fp.
+      If no threshold qualifies: threshold None, sensitivity 0, specificity 1. All
+      values are None if there is no positive or no negative row.
 
     Raises:
-      ValueError: wanted is not in (0, 1).
+      ValueError: min_specificity is not in (0, 1).
     """
-    if not 0 < wanted < 1:
+    if not 0 < min_specificity < 1:
         raise ValueError(
-            f"specificity is {wanted}; expected a share between 0 and 1. Pass, say, "
-            "--specificity=0.9."
+            f"specificity is {min_specificity}; expected a number between 0 and 1. "
+            "Pass, for example, --specificity=0.9."
         )
-    yes, no = np.sort(score[positive]), np.sort(score[~positive])
-    if not len(yes) or not len(no):
+    positives, negatives = np.sort(score[positive]), np.sort(score[~positive])
+    if not len(positives) or not len(negatives):
         return dict.fromkeys(
             ("threshold", "sensitivity", "specificity", "tp", "fn", "tn", "fp")
         )
-    fp = len(no) - np.searchsorted(no, yes, side="left")  # at each positive's score
-    # A rounding of 1 - wanted must not forbid a false positive: 0.1 of 10 is one.
-    enough = np.flatnonzero(fp <= (1 - wanted) * len(no) + 1e-9)
-    threshold = float(yes[enough[0]]) if len(enough) else None
-    tp = int(np.sum(yes >= threshold)) if len(enough) else 0
-    false = int(fp[enough[0]]) if len(enough) else 0
+    # False positives with the threshold at each positive row's score.
+    fps = len(negatives) - np.searchsorted(negatives, positives, side="left")
+    # The tolerance is for the rounding of 1 - min_specificity: 0.1 of 10 rows is one.
+    allowed = np.flatnonzero(fps <= (1 - min_specificity) * len(negatives) + 1e-9)
+    threshold = float(positives[allowed[0]]) if len(allowed) else None
+    tp = int(np.sum(positives >= threshold)) if len(allowed) else 0
+    fp = int(fps[allowed[0]]) if len(allowed) else 0
     return {
         "threshold": threshold,
-        "sensitivity": tp / len(yes),
-        "specificity": 1 - false / len(no),
+        "sensitivity": tp / len(positives),
+        "specificity": 1 - fp / len(negatives),
         "tp": tp,
-        "fn": len(yes) - tp,
-        "tn": len(no) - false,
-        "fp": false,
+        "fn": len(positives) - tp,
+        "tn": len(negatives) - fp,
+        "fp": fp,
     }
 
 
-def of_table(
+def from_predictions(
     table: Predictions, specificities: Sequence[float], *, unit: str
 ) -> list[Point]:
-    """Points of every class at every wanted specificity, over all folds together.
+    """Operating points of every class at every specificity, all folds pooled.
 
     Args:
-      table: rows of one unit; rows with an error or without a known class are left
+      table: rows of one unit; rows with an error or without a true class are left
         out.
-      specificities: wanted.
-      unit: "region" or "patient", noted in each point.
+      specificities: minimum specificities.
+      unit: "region" or "patient", recorded in each point.
     """
     table = table.rows(table.ok & (table.y != UNKNOWN))
     return [
-        {"unit": unit, "class": k, "wanted": wanted}
-        | at_specificity(table.y == k, table.prob[:, k], wanted)
+        {"unit": unit, "class": k, "wanted": minimum}
+        | at_specificity(table.y == k, table.prob[:, k], minimum)
         for k in range(table.prob.shape[1])
-        for wanted in specificities
+        for minimum in specificities
     ]
 
 
 def format_points(points: Sequence[Point], names: Sequence[str]) -> str:
-    """A table; sensitivity and specificity in percent, with their counts."""
-    rows = [["class", "wanted", "sensitivity", "specificity", "threshold"]]
+    """Text table with sensitivity and specificity in percent, and their counts."""
+    rows = [["class", "minimum", "sensitivity", "specificity", "threshold"]]
     for point in points:
         rows.append([names[point["class"]], f"{100 * point['wanted']:g}%"])
         if point["sensitivity"] is None:
@@ -99,23 +102,23 @@ def format_points(points: Sequence[Point], names: Sequence[str]) -> str:
             "no call" if threshold is None else f"p >= {threshold:.4g}",
         ]
     caption = (
-        f"Per {points[0]['unit']}: operating points, a class against the rest; "
+        f"Per {points[0]['unit']}: operating points, one class against the rest; "
         "thresholds chosen on these rows"
     )
     return "\n".join([caption, *align(rows)])
 
 
 def read(path: Path) -> list[Point]:
-    """The points in a file of `eval --specificity=… --out=FILE`.
+    """Reads the operating points of a file of `eval --specificity=… --out=FILE`.
 
     Raises:
-      ValueError: there are none.
+      ValueError: the file has none.
     """
     try:
         points = json.loads(path.read_text(encoding="utf-8"))["operating_points"]
-    except (OSError, ValueError, KeyError, TypeError) as fault:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
-            f"thresholds: {path} holds no operating points ({fault}). Pass a file of "
+            f"thresholds: {path} holds no operating points ({error}). Pass a file of "
             "eval --specificity=0.9 --out=FILE."
-        ) from fault
+        ) from error
     return points

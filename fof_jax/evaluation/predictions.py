@@ -1,12 +1,11 @@
-"""The one form of predictions.csv: its record, reading, writing, joining.
+"""Reads, writes and joins predictions.csv.
 
-Columns patient, image, fold, y, pred, p_0 … p_{K-1}, entropy, error; what is not
-known is empty. A row with an error has no probabilities.
+Columns patient, image, fold, y, pred, p_0 … p_{K-1}, entropy, error; unknown values
+are empty. A row with an error has no probabilities.
 """
 
 import csv
 import io
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,28 +13,30 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-UNKNOWN = -1  # a fold, a class or a prediction that is not known
-# Files with four decimals still sum to 1 within this.
+from fof_jax import files
+
+UNKNOWN = -1  # an unknown fold, class or prediction
+# Probabilities rounded to four decimals sum to 1 within this.
 SUM_TOLERANCE = 2e-3
-_BEFORE, _AFTER = ("patient", "image", "fold", "y", "pred"), ("entropy", "error")
+_FIRST, _LAST = ("patient", "image", "fold", "y", "pred"), ("entropy", "error")
 
 
 class PredictionsError(ValueError):
-    """A predictions table that cannot be used."""
+    """An invalid predictions table."""
 
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """Predicted probabilities, one row an image (or a patient).
+    """Predicted probabilities, one row per image (or per patient).
 
     Attributes:
-      patient: patient of each row; "" where unknown.
-      image: image of each row; "" on rows that stand for a whole patient.
-      fold: fold in which the row was tested; -1 where unknown.
-      y: class index of the truth, 0 … K-1; -1 where unknown.
+      patient: patient of each row; "" if unknown.
+      image: image of each row; "" on rows of a whole patient.
+      fold: fold in which the row was tested; -1 if unknown.
+      y: true class index, 0 … K-1; -1 if unknown.
       prob: probabilities of the K classes; NaN on rows with an error.
-      error: why a row has no probabilities; "" where it has them.
-      notes: what a reader of figures made from this table has to know.
+      error: why a row has no probabilities; "" otherwise.
+      notes: caveats to print with metrics computed from this table.
     """
 
     patient: tuple[str, ...]
@@ -56,13 +57,13 @@ class Predictions:
 
     @property
     def pred(self) -> Int[np.ndarray, " n"]:
-        """The class of the largest probability (the first of equals); -1 on errors."""
+        """Argmax of the probabilities (the first of ties); -1 on rows with an error."""
         best = np.argmax(np.where(np.isnan(self.prob), -1.0, self.prob), axis=1)
         return np.where(self.ok, best, UNKNOWN)
 
     @property
     def entropy(self) -> Float[np.ndarray, " n"]:
-        """-sum p ln p in nats, of the probabilities divided by their sum."""
+        """Entropy in nats, -sum p ln p, of the normalized probabilities."""
         p = self.prob / np.sum(self.prob, axis=1, keepdims=True)
         return -np.sum(p * np.log(np.where(p > 0, p, 1.0)), axis=1)
 
@@ -81,91 +82,91 @@ class Predictions:
 
 
 def read_predictions(path: str | Path) -> Predictions:
-    """Read a predictions file and check it whole.
+    """Reads and validates a predictions file.
 
-    `pred` is checked against the probabilities and `entropy` is computed anew, so
-    both columns may be empty. Rows with an error are kept, without probabilities;
-    `fof_jax.metrics` leaves them out and counts them.
+    `pred` is checked against the probabilities and `entropy` is recomputed, so both
+    columns may be empty. Rows with an error are kept, without probabilities;
+    `metrics.summarize` leaves them out and counts them.
 
     Args:
-      path: a CSV of the one form; other columns are ignored.
+      path: a CSV with the columns above; others are ignored.
 
     Returns:
       The table.
 
     Raises:
-      PredictionsError: no file, missing columns, no rows, or rows that are wrong;
+      PredictionsError: no file, missing columns, no rows, or invalid rows, of which
         the first ten are listed.
     """
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as fault:
+    except (OSError, UnicodeDecodeError) as error:
         raise PredictionsError(
-            f"{path} cannot be read ({fault}); expected a predictions.csv. Pass the "
-            "file that train, predict or eval has written."
-        ) from fault
+            f"{path} cannot be read ({error}); expected a predictions.csv. Pass the "
+            "file that train, predict or eval wrote."
+        ) from error
     reader = csv.DictReader(io.StringIO(text, newline=""))
     header = list(reader.fieldnames or ())
     classes = 0
     while f"p_{classes}" in header:
         classes += 1
-    wanted = [*_BEFORE, *(f"p_{k}" for k in range(max(classes, 2))), *_AFTER]
-    missing = [name for name in wanted if name not in header]
+    required = [*_FIRST, *(f"p_{k}" for k in range(max(classes, 2))), *_LAST]
+    missing = [name for name in required if name not in header]
     if missing:
         raise PredictionsError(
             f"{path} lacks the column(s) {', '.join(missing)}; it has "
-            f"{', '.join(header) or 'none'}. Expected {', '.join(_BEFORE)}, p_0 … "
-            "p_{K-1} with K >= 2, entropy, error. Name the columns so; what is not "
-            "known stays empty."
+            f"{', '.join(header) or 'none'}. Expected {', '.join(_FIRST)}, p_0 … "
+            "p_{K-1} with K >= 2, entropy, error. Rename the columns; leave unknown "
+            "values empty."
         )
-    faults: list[str] = []
+    invalid: list[str] = []
     rows = []
-    seen: dict[tuple, int] = {}
+    first_line: dict[tuple, int] = {}
     try:
         lines = [(reader.line_num, row) for row in reader]
-    except csv.Error as fault:
+    except csv.Error as error:
         raise PredictionsError(
-            f"{path}, line {reader.line_num} is not CSV ({fault}); expected fields "
-            "divided by commas. Write the file again."
-        ) from fault
+            f"{path}, line {reader.line_num} is not CSV ({error}); expected "
+            "comma-separated fields. Write the file again."
+        ) from error
     for line, row in lines:
         try:
             parsed = _row(row, classes)
-        except ValueError as fault:
-            faults.append(f"line {line}: {fault}")
+        except ValueError as error:
+            invalid.append(f"line {line}: {error}")
             continue
         key = parsed[:3]
-        if key in seen:
-            faults.append(
-                f"line {line}: patient {key[0]!r}, image {key[1]!r} stands on line "
-                f"{seen[key]} already, in the same fold"
+        if key in first_line:
+            invalid.append(
+                f"line {line}: patient {key[0]!r}, image {key[1]!r} is also on line "
+                f"{first_line[key]}, in the same fold"
             )
-        seen.setdefault(key, line)
+        first_line.setdefault(key, line)
         rows.append(parsed)
-    if faults:
-        more = f"\n  … and {len(faults) - 10} more" if len(faults) > 10 else ""
+    if invalid:
+        more = f"\n  … and {len(invalid) - 10} more" if len(invalid) > 10 else ""
         raise PredictionsError(
-            f"{path} has {len(faults)} wrong row(s):\n  "
-            + "\n  ".join(faults[:10])
+            f"{path} has {len(invalid)} invalid row(s):\n  "
+            + "\n  ".join(invalid[:10])
             + more
-            + "\nExpected one row an image and fold, y and pred 0 … "
-            f"{classes - 1} or empty, probabilities that sum to 1. Mend these rows, "
+            + "\nExpected one row per image and fold, y and pred 0 … "
+            f"{classes - 1} or empty, probabilities that sum to 1. Correct these rows, "
             "or write a message into their error column to leave them out."
         )
     if not rows:
         raise PredictionsError(
-            f"{path} has no rows below its header; expected one an image. Run "
+            f"{path} has no rows below its header; expected one per image. Run "
             "predict or train again."
         )
-    patient, image, fold, y, prob, error = zip(*rows, strict=True)
+    patient, image, fold, y, prob, message = zip(*rows, strict=True)
     return Predictions(
         patient=patient,
         image=image,
         fold=np.array(fold, np.int64),
         y=np.array(y, np.int64),
         prob=np.array(prob, np.float64),
-        error=error,
+        error=message,
     )
 
 
@@ -175,17 +176,14 @@ def write_predictions(
     *,
     spread: Float[np.ndarray, "n K"] | None = None,
 ) -> None:
-    """Write a predictions file: whole, or not at all.
+    """Writes a predictions file atomically.
 
     Args:
-      path: the CSV; its folder exists.
-      table: what to write. Probabilities keep nine significant digits.
+      path: the CSV.
+      table: its rows. Probabilities are written with nine significant digits.
       spread: see `as_csv`.
     """
-    path = Path(path)
-    unfinished = path.with_name(f".{path.name}.tmp")
-    unfinished.write_text(as_csv(table, spread=spread), encoding="utf-8", newline="")
-    os.replace(unfinished, path)
+    files.write_text(Path(path), as_csv(table, spread=spread))
 
 
 def as_csv(
@@ -194,45 +192,43 @@ def as_csv(
     spread: Float[np.ndarray, "n K"] | None = None,
     header: bool = True,
 ) -> str:
-    """The text of a predictions file.
+    """Formats a predictions file.
 
     Args:
       table: its rows.
-      spread: deviation of the probabilities over an ensemble, for columns s_0 …
-        s_{K-1} behind the others; `read_predictions` passes them over.
-      header: whether the names of the columns stand above.
+      spread: std of the probabilities over an ensemble, written to the last columns
+        s_0 … s_{K-1}, which `read_predictions` ignores.
+      header: whether to write the header line.
     """
     classes = table.prob.shape[1]
     lines = io.StringIO(newline="")
     writer = csv.writer(lines, lineterminator="\n")
-    beside = [] if spread is None else [f"s_{k}" for k in range(classes)]
+    spread_columns = [] if spread is None else [f"s_{k}" for k in range(classes)]
     names = (f"p_{k}" for k in range(classes))
     if header:
-        writer.writerow([*_BEFORE, *names, *_AFTER, *beside])
+        writer.writerow([*_FIRST, *names, *_LAST, *spread_columns])
     pred, entropy = table.pred, table.entropy
     for i in range(len(table)):
-        known = (int(v[i]) for v in (table.fold, table.y, pred))
+        labels = (int(v[i]) for v in (table.fold, table.y, pred))
         row = [table.patient[i], table.image[i]]
-        row += ["" if value == UNKNOWN else str(value) for value in known]
-        figures = (*table.prob[i], entropy[i])
-        row += [_written(value) for value in figures]
-        last = () if spread is None else spread[i]
-        writer.writerow([*row, table.error[i], *map(_written, last)])
+        row += ["" if value == UNKNOWN else str(value) for value in labels]
+        row += [_format(value) for value in (*table.prob[i], entropy[i])]
+        spreads = () if spread is None else spread[i]
+        writer.writerow([*row, table.error[i], *map(_format, spreads)])
     return lines.getvalue()
 
 
 def join(tables: Sequence[Predictions]) -> Predictions:
-    """Put tables (one a fold, say) under one another.
+    """Concatenates tables, for example of several folds.
 
     Raises:
-      PredictionsError: no tables, different numbers of classes, or a row that two of
-        them have.
+      PredictionsError: no tables, different numbers of classes, or duplicate rows.
     """
     sizes = sorted({table.prob.shape[1] for table in tables})
     if len(sizes) != 1:
         raise PredictionsError(
-            f"The predictions have {sizes or 'no'} classes; expected tables of one "
-            "model's classes. Evaluate them one by one."
+            f"The predictions have {sizes or 'no'} classes; expected tables "
+            "with the same classes. Evaluate them one by one."
         )
     keys = [
         key
@@ -240,10 +236,10 @@ def join(tables: Sequence[Predictions]) -> Predictions:
         for key in zip(table.patient, table.image, table.fold.tolist(), strict=True)
     ]
     if len(set(keys)) < len(keys):
-        twice = next(key for i, key in enumerate(keys) if key in keys[:i])
+        duplicate = next(key for i, key in enumerate(keys) if key in keys[:i])
         raise PredictionsError(
-            f"Patient {twice[0]!r}, image {twice[1]!r} of one fold stands in two of "
-            "the predictions files; expected each once. Pass every file once, and "
+            f"Patient {duplicate[0]!r}, image {duplicate[1]!r} of one fold is in two "
+            "of the predictions files; expected each once. Pass every file once, and "
             "only files of one run."
         )
     return Predictions(
@@ -257,27 +253,27 @@ def join(tables: Sequence[Predictions]) -> Predictions:
     )
 
 
-def _written(value: float) -> str:
+def _format(value: float) -> str:
     return "" if np.isnan(value) else f"{value:.9g}"
 
 
 def _row(row: dict, classes: int) -> tuple:
-    """One line: patient, image, fold, y, probabilities, error."""
+    """Parses one row: patient, image, fold, y, probabilities, error."""
     if None in row or None in row.values():
         raise ValueError("has more or fewer fields than the header")
     patient, image = row["patient"].strip(), row["image"].strip()
     if not patient and not image:
         raise ValueError("has neither patient nor image")
-    fold = _whole(row, "fold", None)
-    y = _whole(row, "y", classes)
-    pred = _whole(row, "pred", classes)
+    fold = _integer(row, "fold", None)
+    y = _integer(row, "y", classes)
+    pred = _integer(row, "pred", classes)
     error = row["error"].strip()
     if error:
         return patient, image, fold, y, [np.nan] * classes, error
-    prob = [_share(row, f"p_{k}") for k in range(classes)]
-    # A patient's maximum over images (no image of its own) may sum to up to K.
-    most = 1.0 if image else float(classes)
-    if not 1 - SUM_TOLERANCE <= sum(prob) <= most + SUM_TOLERANCE:
+    prob = [_probability(row, f"p_{k}") for k in range(classes)]
+    # A patient's maximum over images (a row without an image) sums to at most K.
+    max_sum = 1.0 if image else float(classes)
+    if not 1 - SUM_TOLERANCE <= sum(prob) <= max_sum + SUM_TOLERANCE:
         raise ValueError(f"probabilities sum to {sum(prob):.6g}, expected 1")
     if pred != UNKNOWN and prob[pred] < max(prob) - SUM_TOLERANCE:
         best = prob.index(max(prob))
@@ -285,12 +281,12 @@ def _row(row: dict, classes: int) -> tuple:
     return patient, image, fold, y, prob, error
 
 
-def _whole(row: dict, name: str, below: int | None) -> int:
+def _integer(row: dict, name: str, below: int | None) -> int:
     text = row[name].strip()
     if not text:
         return UNKNOWN
     try:
-        value = float(text)  # pandas writes 2.0 where a column has gaps
+        value = float(text)  # pandas writes 2.0 in a column with missing values
     except ValueError:
         value = -1.0
     if not 0 <= value < (below or 10**6) or value != int(value):  # NaN too
@@ -299,7 +295,7 @@ def _whole(row: dict, name: str, below: int | None) -> int:
     return int(value)
 
 
-def _share(row: dict, name: str) -> float:
+def _probability(row: dict, name: str) -> float:
     text = row[name].strip()
     try:
         value = float(text)

@@ -1,9 +1,9 @@
-"""Results as text: our figures and the paper's row, with the split unit named."""
+"""Text tables of results, with the paper's row and the unit of the split."""
 
 from typing import Any, Literal
 
 # Table I of Pan et al., BIBM 2024: mean and standard deviation over 5 folds, percent.
-# The authors' code splits over regions, scores each region, micro-averages AUC and AP.
+# The authors' code splits by region, scores each region, micro-averages AUC and AP.
 COLUMNS = {"auc": "AUC (%)", "ap": "AP (%)", "accuracy": "Accuracy (%)"}
 COLUMNS |= {"kappa": "Kappa (%)"}
 PAPER_ROWS = {
@@ -12,11 +12,11 @@ PAPER_ROWS = {
     "FoF w/o MCA": ((93.64, 0.42), (88.26, 0.93), (76.55, 2.32), (63.85, 2.55)),
     "FoF": ((94.17, 0.68), (89.98, 1.35), (79.98, 2.17), (69.05, 2.24)),
 }
-SCHEMES = {
+SPLIT_DESCRIPTIONS = {
     "patient": "patient split",
-    "roi": "roi split (folds over regions: patients stand on both sides)",
+    "roi": "roi split (split by region: patients are in both training and test)",
     "pnas15": "pnas15 splits",
-    None: "split unit not given",
+    None: "split unit unknown",
 }
 
 
@@ -29,43 +29,43 @@ def format_table(
     average: Literal["micro", "macro"] = "micro",
     paper_row: str | None = None,
 ) -> str:
-    """Set mean ± deviation of AUC, AP, accuracy and kappa beside the paper's row.
+    """Formats mean ± std of AUC, AP, accuracy and kappa, with the paper's row.
 
     Args:
-      results: what `metrics.summarise` returns.
-      unit: figures per region or per patient.
-      scheme: how the folds were split; None where it is not known, which is said.
+      results: the return value of `metrics.summarize`.
+      unit: metrics per region or per patient.
+      scheme: how the folds were split; None if unknown.
       caption: the first line.
-      average: of AUC and AP.
-      paper_row: a name in `PAPER_ROWS`, or None for no such row.
+      average: averaging of AUC and AP.
+      paper_row: a key of `PAPER_ROWS`, or None to leave the paper's row out.
 
     Returns:
-      Lines of text, without a line feed at the end.
+      Lines of text, without a trailing newline.
 
     Raises:
-      ValueError: a paper_row that Table I does not have here, or a unit without rows.
+      ValueError: unknown paper_row, or a unit without rows.
     """
     if paper_row is not None and paper_row not in PAPER_ROWS:
         raise ValueError(
             f"The paper's table has no row {paper_row!r}; expected one of "
             f"{', '.join(map(repr, PAPER_ROWS))}. Pass one of these, or none."
         )
-    figures = results["units"].get(unit)
-    if figures is None:
+    metrics = results["units"].get(unit)
+    if metrics is None:
         raise ValueError(
-            f"There are no figures per {unit}; expected some in units.{unit}. Ask for "
-            "the other unit, or fill in the patients and predict again."
+            f"There are no metrics per {unit}; expected units.{unit} to be filled. "
+            "Choose the other unit, or fill in the patients and predict again."
         )
     folds = len(results["folds"])
-    each = f"figures per {unit}"
+    counted = f"metrics per {unit}"
     if unit == "patient":
-        each += f" ({results['aggregate']} of probabilities over its images)"
+        counted += f" ({results['aggregate']} of probabilities over its images)"
     conditions = (
-        f"{split_named(scheme)}, {_count(folds, 'fold')}; {each}, "
-        f"{_count(figures['n'], unit)}, AUC and AP {average}-averaged; "
+        f"{describe_split(scheme)}, {_count(folds, 'fold')}; {counted}, "
+        f"{_count(metrics['n'], unit)}, AUC and AP {average}-averaged; "
         + (f"mean ± std (ddof {results['ddof']}) over folds" if folds > 1 else "no std")
     )
-    own = figures[average]
+    own = metrics[average]
     lines = [["", *COLUMNS.values()]]
     lines.append(
         ["this run", *(percent(own["mean"][f], own["std"][f]) for f in COLUMNS)]
@@ -76,42 +76,42 @@ def format_table(
     return "\n".join([caption, conditions, *align(lines)])
 
 
-FOCUS_COLUMNS = {"pointing": "pointing (%)", "inside": "A inside (%)"}
-FOCUS_COLUMNS |= {"area": "area (%)", "iou": "IoU of M (%)"}
-FOCUS_COLUMNS |= {"deletion": "deletion (%)", "insertion": "insertion (%)"}
+LOCALIZATION_COLUMNS = {"pointing": "pointing (%)", "inside": "A inside (%)"}
+LOCALIZATION_COLUMNS |= {"area": "area (%)", "iou": "IoU of M (%)"}
+LOCALIZATION_COLUMNS |= {"deletion": "deletion (%)", "insertion": "insertion (%)"}
 
 
-def format_focus(figures: dict[str, Any], scheme: str | None) -> str:
-    """Set the figures of focus, over folds and of each grade.
+def format_localization(summary: dict[str, Any], scheme: str | None) -> str:
+    """Formats the localization metrics, over folds and per grade.
 
     Args:
-      figures: what `focus.summarise` returns.
+      summary: the return value of `localization.summarize`.
       scheme: as in `format_table`.
 
     Returns:
-      Lines of text, without a line feed at the end.
+      Lines of text, without a trailing newline.
     """
-    mean, std = figures["mean"], figures["std"]
-    lines = [["", "regions", *FOCUS_COLUMNS.values()]]
-    each = [percent(mean[f], std[f]) for f in FOCUS_COLUMNS]
-    lines.append(["all", str(figures["regions"]), *each])
-    for grade, one in figures["classes"].items():
-        each = [percent(one[f], None) for f in FOCUS_COLUMNS]
-        lines.append([f"grade {grade}", str(one["regions"]), *each])
+    mean, std = summary["mean"], summary["std"]
+    lines = [["", "regions", *LOCALIZATION_COLUMNS.values()]]
+    cells = [percent(mean[m], std[m]) for m in LOCALIZATION_COLUMNS]
+    lines.append(["all", str(summary["regions"]), *cells])
+    for grade, one in summary["classes"].items():
+        cells = [percent(one[m], None) for m in LOCALIZATION_COLUMNS]
+        lines.append([f"grade {grade}", str(one["regions"]), *cells])
     conditions = (
-        f"{split_named(scheme)}, {_count(len(figures['folds']), 'fold')}; test regions "
-        "whose mask shows a structure, A of the true grade"
+        f"{describe_split(scheme)}, {_count(len(summary['folds']), 'fold')}; "
+        "test regions with a structure in their mask, A of the true grade"
     )
     return "\n".join(["Focus", conditions, *align(lines)])
 
 
-def split_named(scheme: str | None) -> str:
-    """What a table says of its split; it warns where patients stand on both sides."""
-    return SCHEMES.get(scheme, f"{scheme} split")
+def describe_split(scheme: str | None) -> str:
+    """Describes the split, with a warning where patients are in training and test."""
+    return SPLIT_DESCRIPTIONS.get(scheme, f"{scheme} split")
 
 
 def align(rows: list[list[str]]) -> list[str]:
-    """Pad cells to columns: the first to the left, the others to the right."""
+    """Pads cells to columns, the first left-aligned, the others right-aligned."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         " | ".join(
@@ -123,7 +123,7 @@ def align(rows: list[list[str]]) -> list[str]:
 
 
 def percent(mean: float | None, std: float | None) -> str:
-    """A share as percent, with its deviation if there is one; "none" for None."""
+    """Formats a fraction as percent, with its std if given; "none" for None."""
     if mean is None:
         return "none"
     return f"{100 * mean:.2f}" + ("" if std is None else f" ± {100 * std:.2f}")

@@ -86,7 +86,7 @@ def _data(model: Model, splits: dict[str, Any]) -> Lines:
     yield f"- Data: {options.name}"
     if options.name == "phantom":
         yield "- Drawn by a program: figures on it say nothing about patients."
-    scheme = tables.SCHEMES.get(options.scheme, options.scheme)
+    scheme = tables.SPLIT_DESCRIPTIONS.get(options.scheme, options.scheme)
     yield f"- Split unit: {scheme}"
     for number, fold in enumerate(splits.get("folds", [])):
         parts = [
@@ -108,7 +108,7 @@ def _figures(results: dict[str, Any], model: Model, folds: list[Path]) -> Lines:
     if not results:
         yield "Unknown: results.json is not beside the weights."
         return
-    split = tables.split_named(model.config.data.scheme)
+    split = tables.describe_split(model.config.data.scheme)
     yield f"Cross-validation, {results['finished']} finished, each image tested by"
     yield "the fold that did not see it; mean ± standard deviation over folds in"
     yield f"percent. {split[0].upper() + split[1:]}."

@@ -50,8 +50,8 @@ class Run:
       splits: splits.json, or None.
       folds: all of them, finished or not.
       joined: predictions of the finished folds; None without one.
-      results: `metrics.summarise` of these; None without one.
-      focus: what `focus.summarise` returns; None where the data have no masks.
+      results: `metrics.summarize` of these; None without one.
+      focus: return value of `localization.summarize`; None if the data have no masks.
       model_card: text of model_card.md, or "".
     """
 
@@ -146,7 +146,7 @@ def read_run(workdir: Path) -> Run:
         splits=splits,
         folds=folds,
         joined=joined,
-        results=metrics.summarise(joined) if joined is not None else None,
+        results=metrics.summarize(joined) if joined is not None else None,
         focus=_focus(workdir, folds),
         model_card=card.read_text(encoding="utf-8") if card.exists() else "",
     )
@@ -166,7 +166,7 @@ def _focus(workdir: Path, folds: tuple[Fold, ...]) -> dict[str, Any] | None:
         return _json(stored).get("focus")
     finished = [fold for fold in folds if fold.tested is not None]
     files = [workdir / f"fold_{fold.number}" / "predictions.csv" for fold in finished]
-    return localization.summarise(localization.beside(files))
+    return localization.summarize(localization.read_next_to(files))
 
 
 def _predictions(path: Path) -> Predictions | None:

@@ -8,7 +8,7 @@ import numpy as np
 from fof_jax.evaluation import bootstrap, metrics
 from fof_jax.evaluation.metrics import Average
 from fof_jax.evaluation.predictions import Predictions
-from fof_jax.evaluation.tables import COLUMNS, PAPER_ROWS, percent, split_named
+from fof_jax.evaluation.tables import COLUMNS, PAPER_ROWS, describe_split, percent
 from fof_jax.report.run import Run
 from fof_jax.training.build import flat
 
@@ -66,7 +66,7 @@ def _results(
         head += [f"{name}, mean ± std", "95% interval"]
         figures = one.results["units"][unit][average]
         columns.append([percent(figures["mean"][f], figures["std"][f]) for f in NAMES])
-        drawn = bootstrap.bootstrap(
+        drawn = bootstrap.confidence_intervals(
             of_unit(one.joined, unit), average=average, replicates=replicates
         )
         columns.append([_interval(drawn.get(figure)) for figure in NAMES])
@@ -94,7 +94,9 @@ def conditions(run: Run, unit: str) -> str:
     results = run.results
     if results is None or results["units"][unit] is None:
         return "no finished fold"
-    text = f"{split_named(run.scheme)}, {len(run.finished)} of {len(run.folds)} folds, "
+    text = (
+        f"{describe_split(run.scheme)}, {len(run.finished)} of {len(run.folds)} folds, "
+    )
     text += f"{results['units'][unit]['n']} {unit}s"
     if unit == "patient":
         text += f" ({results['aggregate']} of probabilities over a patient's images)"
@@ -119,7 +121,7 @@ def per_fold(run: Run) -> Table:
             cells = [str(one["n"]), *(percent(one[f], None) for f in NAMES)]
         rows.append((f"fold {fold.number}", fold.state, *cells))
     return Table(
-        f"Each fold, per region, micro-averaged, in %; {split_named(run.scheme)}.",
+        f"Each fold, per region, micro-averaged, in %; {describe_split(run.scheme)}.",
         ("", "state", "regions", *NAMES.values()),
         tuple(rows),
     )
@@ -170,7 +172,7 @@ def counts(run: Run) -> Table | None:
         rows.append((f"fold {fold['fold']}", *sides, *each))
     return Table(
         f"Regions / patients in training and testing, and regions of each class in "
-        f"training / testing; {split_named(run.scheme)}; seed {run.splits['seed']}.",
+        f"training / testing; {describe_split(run.scheme)}; seed {run.splits['seed']}.",
         ("", "training", "testing", *run.classes),
         tuple(rows),
     )

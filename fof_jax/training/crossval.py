@@ -37,7 +37,7 @@ def run(
       say: prints a line.
 
     Returns:
-      The results of `metrics.summarise`, over the folds that are finished; {} in
+      The results of `metrics.summarize`, over the folds that are finished; {} in
       processes that do not write.
 
     Raises:
@@ -107,13 +107,13 @@ def conclude(
     paths = [workdir / f"fold_{k}" / "predictions.csv" for k in range(folds)]
     finished = [path for path in paths if path.exists()]
     joined = predictions.join([predictions.read_predictions(p) for p in finished])
-    results = metrics.summarise(joined)
+    results = metrics.summarize(joined)
     results |= {
         "method": config.method,
         "init": config.init.checkpoint or "from scratch",
         "scheme": config.data.scheme,
         "finished": f"{len(finished)} of {folds} folds",
-        "focus": localization.summarise(localization.beside(finished)),
+        "focus": localization.summarize(localization.read_next_to(finished)),
     }
     training_workdir.write_json(workdir / "results.json", results)
     begun = config.init.checkpoint
@@ -139,7 +139,7 @@ def conclude(
             )
             say("")
     if results["focus"] is not None:
-        say(tables.format_focus(results["focus"], config.data.scheme) + "\n")
+        say(tables.format_localization(results["focus"], config.data.scheme) + "\n")
     for note in results["notes"]:
         say(f"note: {note}")
     return results

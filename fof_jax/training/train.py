@@ -197,7 +197,7 @@ def train_fold(
             color=config.data.color,
             fold=fold,
         )
-        localization.write(folder / localization.FILE, pointed)
+        localization.write(folder / localization.FILE_NAME, pointed)
         predictions.write_predictions(folder / "predictions.csv", tested)
     return tested
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fof_jax.cli import eval
-from fof_jax.evaluation.metrics import summarise
+from fof_jax.evaluation.metrics import summarize
 from fof_jax.evaluation.predictions import Predictions, write_predictions
 
 
@@ -37,10 +37,10 @@ def test_eval_prints_every_table_and_writes_every_figure(tmp_path, capsys):
         for average in ("micro", "macro"):
             assert f"Per {unit}, {average}\npatient split, 3 folds" in text
         assert f"Per {unit}: confusion" in text
-    assert "stand on both sides" not in text
+    assert "in both training and test" not in text
     assert text.count("FoF w/o FRL (paper, Table I)") == 4
     written = json.loads(out.read_text())
-    one = summarise(rows[1])["units"]["region"]["macro"]["mean"]["auc"]
+    one = summarize(rows[1])["units"]["region"]["macro"]["mean"]["auc"]
     macro = written["units"]["region"]["macro"]
     assert macro["folds"]["1"]["auc"] == pytest.approx(one, abs=1e-8)
     assert f"{100 * macro['mean']['auc']:.2f} ± {100 * macro['std']['auc']:.2f}" in text
@@ -60,7 +60,7 @@ def test_eval_by_the_maximum_says_so_and_differs(tmp_path, capsys):
         eval.evaluate(predictions=[path], aggregate=aggregate)
         texts[aggregate] = capsys.readouterr().out
         assert f"({aggregate} of probabilities over its images)" in texts[aggregate]
-        assert "split unit not given" in texts[aggregate]
+        assert "split unit unknown" in texts[aggregate]
     mean, most = (t.split("Per patient, micro")[0] for t in texts.values())
     assert mean == most  # regions do not change
     rows = [t.split("Per patient, micro")[1].splitlines()[3] for t in texts.values()]
@@ -73,7 +73,7 @@ def test_every_table_of_a_split_over_regions_says_so(tmp_path, capsys):
     blocks = [b for b in capsys.readouterr().out.split("\n\n") if " | " in b]
     assert len(blocks) == 6
     for block in blocks:
-        assert "folds over regions: patients stand on both sides" in block
+        assert "split by region: patients are in both training and test" in block
 
 
 def test_eval_says_what_was_left_out(tmp_path, capsys):
@@ -88,7 +88,7 @@ def test_eval_says_what_was_left_out(tmp_path, capsys):
     assert eval.evaluate(predictions=[path]) == 0
     text = capsys.readouterr().out
     assert "1 of 4 rows have an error" in text
-    assert "1 patient(s) with two grades left out of patient figures: a." in text
+    assert "1 patient(s) with two grades left out of patient metrics: a." in text
     assert "fold -, per patient: only class 0 occurs" in text
     assert "none" in text
     assert "nan" not in text.lower().replace("name", "")

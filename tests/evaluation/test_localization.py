@@ -1,4 +1,4 @@
-"""Focus as a number: each figure against a plain loop, and a fold end to end."""
+"""Localization metrics: each against a plain loop, and a run end to end."""
 
 import csv
 import json
@@ -25,16 +25,16 @@ def _maps(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def test_pointing_inside_iou_against_loops():
     A, mask, keep = _maps(0)
-    hits, shares, overlaps = [], [], []
+    hits, fractions, overlaps = [], [], []
     for b in range(5):
         pixels = [(i, j) for i in range(12) for j in range(16)]
         highest = max(A[b, i, j] for i, j in pixels)
-        at_top = [(i, j) for i, j in pixels if A[b, i, j] == highest]
-        on = sum(bool(mask[b, i, j]) for i, j in at_top)
-        hits.append(on / len(at_top) if highest > 0 else 0.0)
+        maxima = [(i, j) for i, j in pixels if A[b, i, j] == highest]
+        inside = sum(bool(mask[b, i, j]) for i, j in maxima)
+        hits.append(inside / len(maxima) if highest > 0 else 0.0)
         total = sum(float(A[b, i, j]) for i, j in pixels)
         within = sum(float(A[b, i, j]) for i, j in pixels if mask[b, i, j])
-        shares.append(within / total if total else np.nan)
+        fractions.append(within / total if total else np.nan)
         both = either = 0
         for r in range(3):
             for c in range(4):
@@ -42,13 +42,13 @@ def test_pointing_inside_iou_against_loops():
                 for i in range(4):
                     for j in range(4):
                         covered += bool(mask[b, 4 * r + i, 4 * c + j])
-                theirs = covered / 16 >= 0.25
-                both += theirs and bool(keep[b, r, c])
-                either += theirs or bool(keep[b, r, c])
+                positive = covered / 16 >= 0.25
+                both += positive and bool(keep[b, r, c])
+                either += positive or bool(keep[b, r, c])
         overlaps.append(both / either if either else np.nan)
     np.testing.assert_allclose(localization.pointing(A, mask), hits)
-    # float32 maps summed in float64, in another order.
-    np.testing.assert_allclose(localization.inside(A, mask), shares, rtol=1e-12)
+    # float32 maps summed in float64, in a different order.
+    np.testing.assert_allclose(localization.inside(A, mask), fractions, rtol=1e-12)
     np.testing.assert_allclose(localization.iou(keep, mask), overlaps)
     assert hits[1] == 0.25
     assert np.isnan(overlaps[2])
@@ -81,17 +81,17 @@ def test_curves_against_loops():
         for area, inserted in ((deletion[b], False), (insertion[b], True)):
             points = []
             for n in counts:
-                seen = order[:n] if inserted else order[n:]
-                points.append(sum(weight[b, r, c] for r, c in seen))
-            want = 0.0
+                visible = order[:n] if inserted else order[n:]
+                points.append(sum(weight[b, r, c] for r, c in visible))
+            expected = 0.0
             for k in range(len(counts) - 1):
                 step = (counts[k + 1] - counts[k]) / 24
-                want += step * (points[k] + points[k + 1]) / 2
-            assert area == pytest.approx(want, abs=1e-12)
+                expected += step * (points[k] + points[k + 1]) / 2
+            assert area == pytest.approx(expected, abs=1e-12)
     assert (deletion < 1).all()
 
 
-def test_a_perfect_map_has_perfect_figures():
+def test_perfect_map_has_perfect_scores():
     mask = np.zeros((1, 8, 8), bool)
     mask[0, 2:4, 4:8] = True
     A = mask.astype(np.float32)
@@ -100,15 +100,15 @@ def test_a_perfect_map_has_perfect_figures():
     assert localization.inside(A, mask) == 1
     assert localization.iou(keep, mask) == 1
     assert localization.inside(np.ones_like(A), mask) == mask.mean()
-    # Equal patches keep their order from the upper left.
+    # Ties keep row-major order.
     np.testing.assert_array_equal(
         localization.ranks(A, (4, 4))[0],
         [[2, 3, 4, 5], [6, 7, 0, 1], [8, 9, 10, 11], [12, 13, 14, 15]],
     )
 
 
-def test_rows_are_written_read_and_summarised(tmp_path):
-    values = dict.fromkeys(localization.FIGURES, 0.5)
+def test_rows_are_written_read_and_summarized(tmp_path):
+    values = dict.fromkeys(localization.METRICS, 0.5)
     rows = [
         {"image": "a", "patient": "p", "fold": 0, "grade": "III", **values},
         {"image": "b", "patient": "q", "fold": 0, "grade": "IV"}
@@ -117,15 +117,15 @@ def test_rows_are_written_read_and_summarised(tmp_path):
         | (values | {"pointing": 0.0}),
     ]
     localization.write(tmp_path / "focus.csv", rows)
-    assert localization.beside([tmp_path / "predictions.csv"]) == rows
-    got = localization.summarise(rows)
+    assert localization.read_next_to([tmp_path / "predictions.csv"]) == rows
+    got = localization.summarize(rows)
     assert got["regions"] == 3
-    # Folds: 0.75 and 0; their mean and sample deviation.
+    # Mean and sample standard deviation of the folds 0.75 and 0.
     assert got["mean"]["pointing"] == pytest.approx(0.375)
     assert got["std"]["pointing"] == pytest.approx(0.75 / np.sqrt(2))
     assert got["folds"]["0"]["iou"] == 0.5
     assert got["classes"]["IV"]["pointing"] == pytest.approx(0.5)
-    assert localization.summarise([]) is None
+    assert localization.summarize([]) is None
     localization.write(tmp_path / "none.csv", [])
     assert not (tmp_path / "none.csv").exists()
     (tmp_path / "focus.csv").write_text("image,patient\na,p\n")
@@ -137,7 +137,7 @@ def test_rows_are_written_read_and_summarised(tmp_path):
     "argument",
     ["", *(pytest.param(a, marks=pytest.mark.slow) for a in (":baseline", ":release"))],
 )
-def test_a_run_measures_its_focus(tmp_path, capsys, argument):
+def test_run_writes_localization_metrics(tmp_path, capsys, argument):
     workdir = tmp_path / "run"
     command = [
         f"--config=configs/phantom.py{argument}",
@@ -156,17 +156,17 @@ def test_a_run_measures_its_focus(tmp_path, capsys, argument):
     assert main(command) == 0
     assert "Focus" in capsys.readouterr().out
     results = json.loads((workdir / "results.json").read_text())["focus"]
-    assert set(results["mean"]) == set(localization.FIGURES)
+    assert set(results["mean"]) == set(localization.METRICS)
     assert set(results["classes"]) == {"III", "IV"}
     rows = []
     for k in range(2):
         with (workdir / f"fold_{k}" / "focus.csv").open(newline="") as file:
             rows += list(csv.DictReader(file))
-    # Two thirds of the regions have structures, and all are tested once.
+    # Two thirds of the regions have structures; each is tested once.
     assert len(rows) == results["regions"] == 20
     for row in rows:
-        for figure in localization.FIGURES:
-            assert row[figure] == "" or 0 <= float(row[figure]) <= 1
+        for metric in localization.METRICS:
+            assert row[metric] == "" or 0 <= float(row[metric]) <= 1
     files = [f"--predictions={workdir}/fold_{k}/predictions.csv" for k in range(2)]
     out = tmp_path / "eval.json"
     assert main(["eval", *files, f"--out={out}"]) == 0

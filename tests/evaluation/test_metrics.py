@@ -1,4 +1,4 @@
-"""Metrics against published oracle values, hand-computed cases and plain loops."""
+"""Metrics: reference values, hand-computed cases and plain loops."""
 
 import dataclasses
 import json
@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from fof_jax.evaluation.metrics import by_patient, scores, summarise
+from fof_jax.evaluation.metrics import by_patient, scores, summarize
 from fof_jax.evaluation.predictions import (
     Predictions,
     join,
@@ -15,8 +15,8 @@ from fof_jax.evaluation.predictions import (
 )
 from fof_jax.evaluation.tables import PAPER_ROWS, format_table
 
-# Computed elsewhere in float64, for five rows of three classes.
-ORACLE_P = np.array(
+# Reference values in float64, for five rows of three classes.
+REFERENCE_P = np.array(
     [
         [0.7, 0.2, 0.1],
         [0.3, 0.4, 0.3],
@@ -25,8 +25,8 @@ ORACLE_P = np.array(
         [0.1, 0.3, 0.6],
     ]
 )
-ORACLE_Y = np.array([0, 1, 2, 1, 2])
-ORACLE = {
+REFERENCE_Y = np.array([0, 1, 2, 1, 2])
+REFERENCE = {
     "auc": 0.93,
     "ap": 0.8711111111111112,
     "accuracy": 0.8,
@@ -35,18 +35,18 @@ ORACLE = {
 
 
 def auc_by_pairs(truth, score):
-    """Share of (positive, negative) pairs in order; half for equals."""
+    """Fraction of (positive, negative) pairs in order; ties count as half."""
     wins = [(p > n) + 0.5 * (p == n) for p in score[truth] for n in score[~truth]]
     return sum(wins) / len(wins)
 
 
 def ap_by_steps(truth, score):
-    """sum over thresholds of (recall step) x precision."""
+    """Sum over thresholds of the recall step times precision."""
     total, before = 0.0, 0.0
     for threshold in sorted(set(score.tolist()), reverse=True):
-        kept = score >= threshold
-        recall = (truth & kept).sum() / truth.sum()
-        total += (recall - before) * (truth & kept).sum() / kept.sum()
+        called = score >= threshold
+        recall = (truth & called).sum() / truth.sum()
+        total += (recall - before) * (truth & called).sum() / called.sum()
         before = recall
     return total
 
@@ -60,7 +60,7 @@ def kappa_by_counts(y, pred, classes):
 
 def random_rows(n, classes, seed=0):
     rng = np.random.default_rng(seed)
-    prob = rng.dirichlet(np.ones(classes), n).round(2)  # rounding makes ties
+    prob = rng.dirichlet(np.ones(classes), n).round(2)  # rounding creates ties
     return rng.integers(0, classes, n), prob / prob.sum(axis=1, keepdims=True)
 
 
@@ -79,9 +79,9 @@ def table(y, prob, *, patient=None, fold=None, error=None, image=None):
 # --- scores -----------------------------------------------------------------------
 
 
-def test_micro_scores_meet_the_oracle():
-    ours = scores(ORACLE_Y, ORACLE_P, average="micro")
-    for name, value in ORACLE.items():
+def test_micro_scores_match_reference_values():
+    ours = scores(REFERENCE_Y, REFERENCE_P, average="micro")
+    for name, value in REFERENCE.items():
         assert ours[name] == pytest.approx(value, abs=1e-12)
     assert ours["f1"] == pytest.approx(0.8)
     assert ours["confusion"] == [[1, 0, 0], [1, 1, 0], [0, 0, 2]]
@@ -90,7 +90,7 @@ def test_micro_scores_meet_the_oracle():
 
 
 def test_macro_by_hand():
-    ours = scores(ORACLE_Y, ORACLE_P, average="macro")
+    ours = scores(REFERENCE_Y, REFERENCE_P, average="macro")
     # Class 0: 0.7 over the four others. Class 1: 0.4 and 0.3 against 0.2 0.2 0.3:
     # 3 + 2.5 of 6 pairs. Class 2: both 0.6 over all.
     assert ours["auc_per_class"] == pytest.approx([1.0, 5.5 / 6, 1.0])
@@ -103,7 +103,7 @@ def test_macro_by_hand():
 
 
 @pytest.mark.parametrize("classes", [2, 3, 5])
-def test_scores_are_what_plain_loops_count(classes):
+def test_scores_match_plain_loops(classes):
     y, prob = random_rows(60, classes)
     onehot = np.arange(classes)[None] == y[:, None]
     micro = scores(y, prob, average="micro")
@@ -120,7 +120,7 @@ def test_scores_are_what_plain_loops_count(classes):
     assert micro["kappa"] == pytest.approx(kappa_by_counts(y, pred, classes))
 
 
-def test_a_missing_class_keeps_its_column_and_is_said():
+def test_absent_class_keeps_its_column_and_is_noted():
     y, prob = random_rows(40, 3)
     y = np.where(y == 1, 2, y)
     onehot = np.arange(3)[None] == y[:, None]
@@ -142,26 +142,26 @@ def test_one_class_alone_has_no_auc(average):
     assert ours["ap"] is None
     assert ours["auc_per_class"] == [None] * 3
     assert ours["accuracy"] == pytest.approx((prob.argmax(axis=1) == 2).mean())
-    assert "only class 2 occurs (6 rows): AUC and AP do not exist" in ours["notes"][0]
+    assert "only class 2 occurs (6 rows): AUC and AP are undefined" in ours["notes"][0]
     same = scores(np.array([2]), np.array([[0.1, 0.2, 0.7]]), average=average)
     assert same["kappa"] is None
     assert same["accuracy"] == 1.0
-    assert any("no kappa" in note for note in same["notes"])
+    assert any("kappa is undefined" in note for note in same["notes"])
 
 
 @pytest.mark.parametrize(
-    ("y", "prob", "average", "said"),
+    ("y", "prob", "average", "message"),
     [
-        (ORACLE_Y, ORACLE_P, "weighted", "average is 'weighted'"),
-        (ORACLE_Y[:4], ORACLE_P, "micro", "4 labels"),
-        (ORACLE_Y[:0], ORACLE_P[:0], "micro", "0 labels"),
-        (ORACLE_Y + 1, ORACLE_P, "micro", "labels 1 … 3 and 3 columns"),
-        (ORACLE_Y - 1, ORACLE_P, "macro", "labels -1 … 1"),
-        (ORACLE_Y, ORACLE_P * np.nan, "macro", "15 values of them not finite"),
+        (REFERENCE_Y, REFERENCE_P, "weighted", "average is 'weighted'"),
+        (REFERENCE_Y[:4], REFERENCE_P, "micro", "4 labels"),
+        (REFERENCE_Y[:0], REFERENCE_P[:0], "micro", "0 labels"),
+        (REFERENCE_Y + 1, REFERENCE_P, "micro", "labels 1 … 3 and 3 columns"),
+        (REFERENCE_Y - 1, REFERENCE_P, "macro", "labels -1 … 1"),
+        (REFERENCE_Y, REFERENCE_P * np.nan, "macro", "15 values of them not finite"),
     ],
 )
-def test_scores_refuse_what_they_cannot_score(y, prob, average, said):
-    with pytest.raises(ValueError, match=said) as caught:
+def test_scores_reject_invalid_arguments(y, prob, average, message):
+    with pytest.raises(ValueError, match=message) as caught:
         scores.__wrapped__(y, prob, average=average)
     assert "expected" in str(caught.value)
 
@@ -178,26 +178,26 @@ def test_patients_are_means_or_maxima_of_their_images():
     assert mean.fold.tolist() == [0, 0, 1]
     assert mean.y.tolist() == [1, 0, 1]
     np.testing.assert_allclose(mean.prob, [[0.4, 0.6], [0.9, 0.1], [0.5, 0.5]])
-    most = by_patient(images, aggregate="max")
-    np.testing.assert_allclose(most.prob, [[0.6, 0.8], [0.9, 0.1], [0.5, 0.5]])
-    assert most.pred.tolist() == [1, 0, 0]
+    maxima = by_patient(images, aggregate="max")
+    np.testing.assert_allclose(maxima.prob, [[0.6, 0.8], [0.9, 0.1], [0.5, 0.5]])
+    assert maxima.pred.tolist() == [1, 0, 0]
     with pytest.raises(ValueError, match="expected 'mean' or 'max'"):
         by_patient.__wrapped__(images, aggregate="median")
 
 
-def test_torn_patients_nameless_images_and_errors_are_left_out_and_said():
+def test_ambiguous_patients_unnamed_images_and_errors_are_left_out_and_noted():
     prob = np.array([[0.6, 0.4]] * 5 + [[np.nan, np.nan]])
     images = table(
         [0, 1, 0, 1, 0, 1],
         prob,
-        patient=["torn", "torn", "b", "", "c", "c"],
+        patient=["q1", "q1", "b", "", "c", "c"],
         error=[""] * 5 + ["cannot be read"],
     )
     images = dataclasses.replace(images, y=np.array([0, 1, 0, 1, -1, 1]))
     ours = by_patient(images)
     assert ours.patient == ("b", "c")
-    assert ours.y.tolist() == [0, 1]  # c's grade stands on the unreadable image
-    assert any("1 patient(s) with two grades" in n and "torn" in n for n in ours.notes)
+    assert ours.y.tolist() == [0, 1]  # c's grade is known from its unreadable image
+    assert any("1 patient(s) with two grades" in n and "q1" in n for n in ours.notes)
     assert any("1 image(s) without a patient" in note for note in ours.notes)
 
 
@@ -212,9 +212,9 @@ def cross_validation(folds=5, n=24):
     return table(y, prob, patient=names, fold=np.repeat(np.arange(folds), n))
 
 
-def test_a_summary_is_the_mean_and_sample_deviation_over_folds():
+def test_summary_is_mean_and_sample_std_over_folds():
     rows = cross_validation()
-    ours = summarise(rows)
+    ours = summarize(rows)
     assert ours["folds"] == ["0", "1", "2", "3", "4"]
     patients = by_patient(rows)
     for unit, data in (("region", rows), ("patient", patients)):
@@ -224,12 +224,12 @@ def test_a_summary_is_the_mean_and_sample_deviation_over_folds():
                 at = data.fold == k
                 each.append(scores(data.y[at], data.prob[at], average=average))
             got = ours["units"][unit][average]
-            for figure in ("auc", "ap", "accuracy", "kappa", "f1"):
-                values = np.array([one[figure] for one in each])
-                deviation = np.sqrt(((values - values.mean()) ** 2).sum() / 4)
-                assert got["mean"][figure] == pytest.approx(values.mean())
-                assert got["std"][figure] == pytest.approx(deviation)
-                assert got["folds"]["3"][figure] == values[3]
+            for metric in ("auc", "ap", "accuracy", "kappa", "f1"):
+                values = np.array([one[metric] for one in each])
+                std = np.sqrt(((values - values.mean()) ** 2).sum() / 4)
+                assert got["mean"][metric] == pytest.approx(values.mean())
+                assert got["std"][metric] == pytest.approx(std)
+                assert got["folds"]["3"][metric] == values[3]
     assert ours["units"]["patient"]["n"] == 60
     assert np.sum(ours["units"]["region"]["confusion"]) == 120
     assert ours["ddof"] == 1
@@ -241,47 +241,47 @@ def test_rows_with_errors_or_without_truth_are_left_out_and_counted():
     prob, y = rows.prob.copy(), rows.y.copy()
     prob[:3], y[3:5] = np.nan, -1
     error = ("gone",) * 3 + ("",) * 37
-    ours = summarise(dataclasses.replace(rows, prob=prob, y=y, error=error))
+    ours = summarize(dataclasses.replace(rows, prob=prob, y=y, error=error))
     assert (ours["rows"], ours["failed"], ours["unlabelled"]) == (40, 3, 2)
     assert ours["units"]["region"]["n"] == 35
     assert ours["units"]["region"]["micro"]["std"]["auc"] is None  # one fold
-    want = scores(y[5:], prob[5:], average="micro")["auc"]
-    assert ours["units"]["region"]["micro"]["mean"]["auc"] == pytest.approx(want)
+    expected = scores(y[5:], prob[5:], average="micro")["auc"]
+    assert ours["units"]["region"]["micro"]["mean"]["auc"] == pytest.approx(expected)
     assert any("3 of 40 rows have an error" in note for note in ours["notes"])
     assert any("2 rows have no known class" in note for note in ours["notes"])
 
 
-def test_a_fold_of_one_class_leaves_the_mean_to_the_others():
+def test_mean_skips_folds_with_one_class():
     rows = cross_validation(folds=3)
     y = np.where(rows.fold == 1, 2, rows.y)
-    ours = summarise(dataclasses.replace(rows, y=y))["units"]["region"]["micro"]
+    ours = summarize(dataclasses.replace(rows, y=y))["units"]["region"]["micro"]
     assert ours["folds"]["1"]["auc"] is None
     others = [ours["folds"][k]["auc"] for k in "02"]
     assert ours["mean"]["auc"] == pytest.approx(np.mean(others))
-    notes = summarise(dataclasses.replace(rows, y=y))["notes"]
+    notes = summarize(dataclasses.replace(rows, y=y))["notes"]
     assert any(n.startswith("fold 1, per region: only class 2") for n in notes)
 
 
-def test_nothing_to_score_is_an_error():
+def test_table_without_scorable_rows_is_an_error():
     rows = cross_validation(folds=1, n=4)
     with pytest.raises(ValueError, match=r"None of the 4 rows.*4 have no y"):
-        summarise(dataclasses.replace(rows, y=np.full(4, -1)))
+        summarize(dataclasses.replace(rows, y=np.full(4, -1)))
 
 
-def test_images_without_patients_have_no_patient_figures():
+def test_images_without_patients_have_no_patient_metrics():
     rows = dataclasses.replace(cross_validation(), patient=("",) * 120)
-    ours = summarise(rows)
+    ours = summarize(rows)
     assert ours["units"]["patient"] is None
-    assert any("no figures per patient" in note for note in ours["notes"])
-    with pytest.raises(ValueError, match="no figures per patient"):
+    assert any("no metrics per patient" in note for note in ours["notes"])
+    with pytest.raises(ValueError, match="no metrics per patient"):
         format_table(ours, unit="patient", scheme=None, caption="")
 
 
 # --- table ------------------------------------------------------------------------
 
 
-def test_the_table_lines_up_and_names_its_conditions():
-    ours = summarise(cross_validation())
+def test_table_is_aligned_and_states_its_conditions():
+    ours = summarize(cross_validation())
     text = format_table(
         ours, unit="region", scheme="patient", caption="Five folds", paper_row="FoF"
     )
@@ -300,30 +300,29 @@ def test_the_table_lines_up_and_names_its_conditions():
         "69.05 ± 2.24",
     ]
     micro = ours["units"]["region"]["micro"]
-    wanted = f"{100 * micro['mean']['auc']:.2f} ± {100 * micro['std']['auc']:.2f}"
-    assert run.split("|")[1].strip() == wanted
+    expected = f"{100 * micro['mean']['auc']:.2f} ± {100 * micro['std']['auc']:.2f}"
+    assert run.split("|")[1].strip() == expected
 
 
-def test_the_table_says_what_does_not_exist():
+def test_table_states_what_is_undefined():
     rows = cross_validation(folds=1)
-    ours = summarise(dataclasses.replace(rows, y=np.zeros(24, int)))
+    ours = summarize(dataclasses.replace(rows, y=np.zeros(24, int)))
     options = {"unit": "patient", "caption": "x", "average": "macro"}
     text = format_table(ours, scheme="roi", **options)
-    assert "folds over regions: patients stand on both sides" in text
+    assert "split by region: patients are in both training and test" in text
     assert "mean of probabilities over its images" in text
     assert "1 fold;" in text
     assert [c.strip() for c in text.split("\n")[3].split("|")[1:3]] == ["none", "none"]
-    assert "split unit not given" in format_table(ours, scheme=None, **options)
+    assert "split unit unknown" in format_table(ours, scheme=None, **options)
     with pytest.raises(ValueError, match="no row 'FOF'; expected one of 'Baseline'"):
         format_table(ours, scheme="roi", paper_row="FOF", **options)
 
 
-def test_the_papers_rows_are_table_i():
+def test_paper_rows_match_table_i():
     assert PAPER_ROWS["Baseline"][0] == (90.37, 0.82)
     assert PAPER_ROWS["FoF w/o FRL"][3] == (64.31, 2.13)
     assert PAPER_ROWS["FoF w/o MCA"][1] == (88.26, 0.93)
-    # Gains of FoF over the baseline as the text of Sec. IV-B has them; its 3.80 for
-    # AUC, 6.93 for AP, 5.62 for accuracy and 7.89 for kappa.
+    # Gains of FoF over the baseline in Sec. IV-B: AUC, AP, accuracy, kappa.
     gains = [
         f[0] - b[0]
         for f, b in zip(PAPER_ROWS["FoF"], PAPER_ROWS["Baseline"], strict=True)
@@ -331,10 +330,10 @@ def test_the_papers_rows_are_table_i():
     assert gains == pytest.approx([3.80, 6.93, 5.62, 7.89], abs=1e-9)
 
 
-# --- the file ---------------------------------------------------------------------
+# --- file format ---------------------------------------------------------------------
 
 
-def test_a_file_comes_back_as_it_was_written(tmp_path):
+def test_predictions_round_trip(tmp_path):
     rows = cross_validation(folds=2, n=6)
     prob = rows.prob.copy()
     prob[4] = np.nan
@@ -348,12 +347,12 @@ def test_a_file_comes_back_as_it_was_written(tmp_path):
     )
     path = tmp_path / "predictions.csv"
     write_predictions(path, rows)
-    back = read_predictions(path)
+    restored = read_predictions(path)
     for name in ("patient", "image", "error"):
-        assert getattr(back, name) == getattr(rows, name)
-    np.testing.assert_array_equal(back.fold, rows.fold)
-    np.testing.assert_array_equal(back.y, rows.y)
-    np.testing.assert_allclose(back.prob, rows.prob, atol=1e-9)
+        assert getattr(restored, name) == getattr(rows, name)
+    np.testing.assert_array_equal(restored.fold, rows.fold)
+    np.testing.assert_array_equal(restored.y, rows.y)
+    np.testing.assert_allclose(restored.prob, rows.prob, atol=1e-9)
     head, first = path.read_text().splitlines()[:2]
     assert head == "patient,image,fold,y,pred,p_0,p_1,p_2,entropy,error"
     cells = first.split(",")
@@ -368,15 +367,15 @@ def test_entropy_of_certainty_is_zero():
     assert table([0], [[0.5, 0.5]]).entropy[0] == pytest.approx(np.log(2))
 
 
-def test_a_file_of_patients_by_maximum_can_be_read(tmp_path):
-    most = by_patient(cross_validation(folds=1, n=6), aggregate="max")
-    assert most.prob.sum(axis=1).max() > 1.1
-    write_predictions(tmp_path / "patients.csv", most)
-    back = read_predictions(tmp_path / "patients.csv")
-    np.testing.assert_allclose(back.prob, most.prob, atol=1e-9)
+def test_reads_patient_maxima(tmp_path):
+    maxima = by_patient(cross_validation(folds=1, n=6), aggregate="max")
+    assert maxima.prob.sum(axis=1).max() > 1.1
+    write_predictions(tmp_path / "patients.csv", maxima)
+    restored = read_predictions(tmp_path / "patients.csv")
+    np.testing.assert_allclose(restored.prob, maxima.prob, atol=1e-9)
 
 
-def test_a_file_by_pandas_or_a_spreadsheet_can_be_read(tmp_path):
+def test_reads_files_of_pandas_and_spreadsheets(tmp_path):
     path = tmp_path / "x.csv"
     path.write_text(
         "\ufeffimage,patient,extra,fold,y,pred,p_0,p_1,entropy,error\r\n"
@@ -394,7 +393,7 @@ HEAD = "patient,image,fold,y,pred,p_0,p_1,entropy,error\n"
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("", "lacks the column.*it has none"),
         ("patient,image,y,p_0,p_1\na,1,0,1,0\n", "fold, pred, entropy, error; it has"),
@@ -411,19 +410,19 @@ HEAD = "patient,image,fold,y,pred,p_0,p_1,entropy,error\n"
         (HEAD + "a,1,0,0,1,0.9,0.1,,\n", "pred is 1, but p_0 is the largest"),
         (HEAD + ",,0,0,0,0.9,0.1,,\n", "neither patient nor image"),
         (HEAD + "a,1,0,0,0,0.9\n", "more or fewer fields"),
-        (HEAD + 2 * "a,1,0,0,0,0.9,0.1,,\n", "line 3: .*stands on line 2 already"),
+        (HEAD + 2 * "a,1,0,0,0,0.9,0.1,,\n", "line 3: .*is also on line 2"),
         (HEAD + "".join(f"a,{i},0,9,0,1,0,,\n" for i in range(12)), "and 2 more"),
     ],
 )
-def test_a_wrong_file_says_what_is_wrong(tmp_path, text, said):
+def test_invalid_file_message(tmp_path, text, message):
     path = tmp_path / "wrong.csv"
     path.write_text(text)
-    with pytest.raises(ValueError, match=f"(?s)wrong.csv .*{said}") as caught:
+    with pytest.raises(ValueError, match=f"(?s)wrong.csv .*{message}") as caught:
         read_predictions(path)
     assert "xpected" in str(caught.value)
 
 
-def test_a_missing_or_binary_file_is_named(tmp_path):
+def test_missing_or_binary_file_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"gone\.csv cannot be read"):
         read_predictions(tmp_path / "gone.csv")
     (tmp_path / "x.png").write_bytes(b"\x89PNG\xff\xfe")
@@ -431,13 +430,13 @@ def test_a_missing_or_binary_file_is_named(tmp_path):
         read_predictions(tmp_path / "x.png")
 
 
-def test_folds_are_joined_and_must_fit():
+def test_join_concatenates_and_rejects_mismatches():
     rows = cross_validation(folds=2, n=6)
     parts = [rows.rows(rows.fold == k) for k in (0, 1)]
     whole = join(parts)
     assert whole.image == rows.image
     np.testing.assert_array_equal(whole.prob, rows.prob)
-    with pytest.raises(ValueError, match="stands in two of the predictions files"):
+    with pytest.raises(ValueError, match="is in two of the predictions files"):
         join([parts[0], parts[0]])
     with pytest.raises(ValueError, match=r"have \[2, 3\] classes"):
         join([parts[0], table([0], [[0.5, 0.5]])])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fof_jax.cli import config
-from fof_jax.evaluation.metrics import summarise
+from fof_jax.evaluation.metrics import summarize
 from fof_jax.evaluation.predictions import UNKNOWN, Predictions
 from fof_jax.inference import model as inference_model
 from fof_jax.inference import model_card
@@ -51,7 +51,7 @@ def run(tmp_path):
     }
     side = {"regions": 6, "patients": 5}
     folds = [{"fold": 0, "train": {"regions": 12, "patients": 9}, "test": side}]
-    results = summarise(table) | {"finished": "1 of 2 folds"}
+    results = summarize(table) | {"finished": "1 of 2 folds"}
     for name, value in (
         ("config", {"made_with": made}),
         ("results", results),
@@ -84,7 +84,7 @@ def test_the_facts_are_those_of_the_run(run):
 
 
 def test_regions_of_a_patient_on_both_sides_are_said(run):
-    assert "both sides" in model_card.of_model(
+    assert "in both training and test" in model_card.of_model(
         model(settings("--config.data.scheme=roi"), run)
     )
 

@@ -281,7 +281,7 @@ def test_nothing_finished_nothing_logged(tmp_path):
 @pytest.mark.usefixtures("undrawn")
 def test_without_store_patients_and_masks(tmp_path):
     page = make(write_run(tmp_path / "run", patients=False))
-    assert "no patient is known by name" in page.section("warnings")
+    assert "no row has a patient" in page.section("warnings")
     assert "Per patient" not in page.source
     assert "has no checkpoints" in page.section("regions")
     assert "has no checkpoints" in page.section("features")
@@ -303,7 +303,7 @@ def test_other_classes(tmp_path, classes):
 def test_a_split_over_regions_is_said(tmp_path):
     page = make(write_run(tmp_path / "run", scheme="roi", paper_row="FoF"))
     assert "69% of the test regions" in page.section("warnings")
-    assert "patients stand on both sides" in page.section("results")
+    assert "patients are in both training and test" in page.section("results")
 
 
 @pytest.mark.usefixtures("undrawn")
