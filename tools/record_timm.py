@@ -1,12 +1,12 @@
-"""Records what timm's own models compute at real sizes, for tests that lack timm.
+"""Records residual streams of timm's models at published sizes, for the tests.
 
     pip install torch timm
     python tools/record_timm.py tests/golden/timm.npz
 
-Weights and images are drawn from a seed by NumPy, here and in the tests, so that the
-recording needs names, shapes and a checksum of them, config.json as timm writes it, and
-some values of the residual stream after every block. timm pulls torchvision, which may
-replace torch: use an environment of its own.
+Weights and images are generated from a seed by NumPy, here and in the tests: the
+recording has their names, shapes and checksum only, timm's config.json, and a sample of
+the residual stream after every block. timm installs torchvision, which may replace
+torch: use a separate environment.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-# name: (timm's model, or None for its class, arguments)
+# name: (timm's model name, or None for a VisionTransformer, arguments)
 CASES = {
     "Ti/16": ("vit_tiny_patch16_224", {}),
     "S/16": ("vit_small_patch16_224", {}),
@@ -30,13 +30,13 @@ CASES = {
          "num_heads": 5, "mlp_ratio": 77 / 60},
     ),
 }  # fmt: skip
-STRIDE = 97  # prime: every channel and every token has its turn
+STRIDE = 97  # prime, so that the samples cover all channels and tokens
 
 
-def draw(
+def generate(
     shapes: Mapping[str, Sequence[int]], image_size: Sequence[int]
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Weights by timm's names, and an image [1, 3, H, W]; the same ones everywhere."""
+    """Generates weights by timm's names and an image [1, 3, H, W] from a fixed seed."""
     rng = np.random.default_rng(9)
 
     def normal(shape: Sequence[int]) -> np.ndarray:
@@ -45,14 +45,14 @@ def draw(
     image = normal((1, 3, *image_size))
     weights = {}
     for name, shape in shapes.items():
-        around = 1 if "norm" in name and name.endswith("weight") else 0
+        center = 1 if "norm" in name and name.endswith("weight") else 0
         width = shape[-1] if len(shape) > 1 else 25
-        weights[name] = around + normal(shape) / np.float32(width**0.5)
+        weights[name] = center + normal(shape) / np.float32(width**0.5)
     return weights, image
 
 
 def checksum(weights: Mapping[str, np.ndarray], image: np.ndarray) -> str:
-    """SHA-256 of every number that was drawn."""
+    """SHA-256 of weights and image."""
     digest = hashlib.sha256(image.tobytes())
     for array in weights.values():
         digest.update(array.tobytes())
@@ -84,7 +84,7 @@ def _run(case: str) -> dict[str, np.ndarray]:
         timm.create_model(name, **arguments) if name else VisionTransformer(**arguments)
     ).eval()
     shapes = {n: list(t.shape) for n, t in model.state_dict().items()}
-    weights, image = draw(shapes, model.patch_embed.img_size)
+    weights, image = generate(shapes, model.patch_embed.img_size)
     model.load_state_dict({n: torch.from_numpy(a) for n, a in weights.items()})
     x = model._pos_embed(model.patch_embed(torch.from_numpy(image)))
     streams = [x]

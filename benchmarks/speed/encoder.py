@@ -77,7 +77,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--remat", default="output")
     parser.add_argument("--reps", type=int, default=3)
     flags = parser.parse_args(argv)
-    size, patch = vit.variant(flags.encoder)
+    size, patch = vit.parse_variant(flags.encoder)
     model = vit.ViT(
         size=size, patch=patch, image_size=(flags.image,) * 2, remat=flags.remat
     )

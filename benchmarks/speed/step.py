@@ -36,7 +36,7 @@ def measure(flags: argparse.Namespace) -> dict:
     step = program.compile_step(config)
     temporary = step.compiled.memory_analysis().temp_size_in_bytes
     counted = flops.count(step.compiled.as_text())
-    size, patch = vit.variant(flags.encoder)
+    size, patch = vit.parse_variant(flags.encoder)
     by_hand = program.account(size, patch, flags.image, remat=flags.remat)
     expected = flags.batch * (by_hand["step"] + by_hand["recomputed"])
     times = conditions.timed(step, flags.reps)

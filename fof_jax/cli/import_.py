@@ -69,7 +69,7 @@ def _encoder(flags: argparse.Namespace) -> tuple[Path, Any, dict[str, Any]]:
     from fof_jax.types import Variables
 
     found = weight_files.read(flags.file)
-    got = encoder_import.encoder(
+    got = encoder_import.import_encoder(
         found, flags.form, variant=flags.encoder, image_size=flags.image_size
     )
     if got.variant is None:
@@ -80,7 +80,7 @@ def _encoder(flags: argparse.Namespace) -> tuple[Path, Any, dict[str, Any]]:
     height, width = got.image_size
     token = "with" if got.class_token else "without"
     print(
-        f"{found.path}: {found.form}, {got.variant}, trained at {height} x {width} "
+        f"{found.path}: {found.format}, {got.variant}, trained at {height} x {width} "
         f"pixels, {token} class token, LayerNorm eps {got.layer_norm_eps:g}"
     )
     print(f"loaded: {_collapsed(got.loaded)}")
@@ -91,7 +91,7 @@ def _encoder(flags: argparse.Namespace) -> tuple[Path, Any, dict[str, Any]]:
     )
     about = {
         "method": "encoder",
-        "form": found.form,
+        "form": found.format,
         "encoder": encoder_import.describe(got),
     }
     about |= {"loaded": got.loaded, "left_out": got.left_out}

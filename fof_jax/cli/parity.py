@@ -92,7 +92,7 @@ def beside(flags: argparse.Namespace) -> list:
                 f"--{name}: got {getattr(flags, name)}, expected 1 or more."
             )
     live.check(flags.release)  # before anything is drawn or compiled
-    size, patch = vit.variant(flags.encoder)
+    size, patch = vit.parse_variant(flags.encoder)
     vit.grid((flags.image_size, flags.image_size), patch)
     inputs = live.random_inputs(
         size=size,

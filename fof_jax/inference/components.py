@@ -81,7 +81,7 @@ def imported(
             f"checkpoint: {folder} is no imported encoder. Pass what `import` has made."
         )
     said = about["encoder"]
-    size, patch = vit.variant(said["variant"])
+    size, patch = vit.parse_variant(said["variant"])
     encoder = vit.ViT(
         size=size,
         patch=patch,

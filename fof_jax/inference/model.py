@@ -132,7 +132,7 @@ class Model:
         )  # [n, S, S]
         whole = seen.pixels.shape[:2]
         A = tiling.stitch(list(parts), seen.corners, (whole[0], whole[1]))
-        patch = vit.variant(self.config.encoder)[1]
+        patch = vit.parse_variant(self.config.encoder)[1]
         keep = self._keep(A)[: whole[0] // patch, : whole[1] // patch]
         return Focus(
             pixels=seen.pixels,

@@ -55,7 +55,7 @@ class Model(nn.Module):
         return self.tail(self.head(image))
 
     def _pool(self, tokens: Float[Array, "B T D"]) -> Float[Array, "B D"]:
-        tokens = self.encoder.finish(self.encoder.run(tokens, self._split))
+        tokens = self.encoder.final_norm(self.encoder.run(tokens, self._split))
         return self.encoder.pool(tokens)
 
     @property
@@ -123,7 +123,7 @@ class Baseline:
     ) -> Float[Array, "B H W"]:
         """The paper's A for this network, as in its Fig. 2 (b)."""
         tokens = self._apply(variables, image, "head")
-        ahead, patches = jnp.split(tokens, [self.network.encoder.num_ahead], axis=1)
+        ahead, patches = jnp.split(tokens, [self.network.encoder.num_prefix], axis=1)
 
         def logits_of(v: jax.Array) -> jax.Array:
             whole = jnp.concatenate([ahead, v], axis=1)  # [B, T, D]

@@ -1,1 +1,1 @@
-"""Networks: encoders and the attention, layers and converters that they use."""
+"""Networks: encoders, attention, and converters for pretrained weights."""

@@ -1,10 +1,9 @@
-"""Exact softmax attention that never stores the P x P matrix of probabilities.
+"""Exact softmax attention with memory linear in the number of tokens.
 
-The forward pass runs over chunks of queries and keeps q, k, v, the output o and the
-log-sum-exp of each row; the backward pass recomputes probabilities over chunks of
-keys, so that dk and dv are written once a chunk and only dq is accumulated. Memory
-is linear in P. On accelerators a fused kernel takes over where one fits; `choose`
-is the one place that decides.
+The forward pass iterates over chunks of queries and saves q, k, v, the output o and the
+log-sum-exp of each row; the backward pass recomputes the probabilities over chunks of
+keys, so that dk and dv are written once per chunk and only dq is accumulated. On
+accelerators a fused kernel is used where available, see `select_implementation`.
 """
 
 import functools
@@ -19,32 +18,32 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
 IMPLEMENTATIONS = ("chunked", "cudnn", "pallas", "naive")
-# What the forward rule names for rematerialisation policies.
+# Checkpoint names of the forward pass, for rematerialization policies.
 SAVED_NAMES = ("q", "k", "v", "o", "lse")
 OUTPUT_NAMES = ("o", "lse")
 
-# Scores that are in memory at once, forward and backward: 512 queries and 256 keys at
-# P = 4096, the fastest of 64 … 2048 on two CPU cores (docs/performance.md).
+# Scores in memory at once, forward and backward: 512 queries and 256 keys at P = 4096,
+# the fastest of 64 … 2048 on two CPU cores (docs/performance.md).
 QUERY_TILE = 512 * 4096
 KEY_TILE = 256 * 4096
 
-Tile = tuple[int, int]  # rows (images times heads) and queries (or keys) at a time
+Tile = tuple[int, int]  # rows (images times heads), queries (or keys)
 Heads = Float[Array, "B heads P d"]
 
 
-def choose(platform: str, dtype: Any, head_width: int) -> str:
-    """Names the implementation that runs where nobody asked for one.
+def select_implementation(platform: str, dtype: Any, head_width: int) -> str:
+    """Selects the default implementation.
 
-    | platform | dtype | width of a head | implementation |
+    | platform | dtype | head width | implementation |
     |---|---|---|---|
     | gpu | bf16, fp16 | multiple of 8, at most 128 | `cudnn` |
     | gpu | other | any | `chunked` |
     | tpu | bf16, fp32 | any | `pallas` |
-    | cpu and other | any | any | `chunked` |
+    | cpu, other | any | any | `chunked` |
 
     Args:
       platform: `jax.default_backend()`: "cpu", "gpu" (or "cuda") or "tpu".
-      dtype: of q, k and v.
+      dtype: dtype of q, k and v.
       head_width: d.
     """
     half = jnp.dtype(dtype) in (jnp.dtype(jnp.bfloat16), jnp.dtype(jnp.float16))
@@ -58,86 +57,89 @@ def choose(platform: str, dtype: Any, head_width: int) -> str:
 
 @jax.named_scope("attention")
 def attention(q: Heads, k: Heads, v: Heads, *, implementation: str = "auto") -> Heads:
-    """softmax(q k^T / sqrt(d)) v, for every image and head.
+    """Multi-head attention, softmax(q k^T / sqrt(d)) v per image and head.
 
     Args:
       q, k, v: queries, keys and values.
-      implementation: one of `IMPLEMENTATIONS`, or "auto" for `choose`.
+      implementation: one of `IMPLEMENTATIONS`, or "auto" for the default.
 
     Returns:
-      The same shape and dtype as q. Probabilities are computed in float32.
+      Array of the shape and dtype of q. Probabilities are computed in float32.
 
     Raises:
-      ValueError: `implementation` is not known.
+      ValueError: unknown implementation.
     """
     if implementation == "auto":
-        implementation = choose(jax.default_backend(), q.dtype, q.shape[-1])
-    if implementation not in _TABLE:
+        platform = jax.default_backend()
+        implementation = select_implementation(platform, q.dtype, q.shape[-1])
+    if implementation not in _FUNCTIONS:
         raise ValueError(
-            f"attention: implementation {implementation!r} is not known. Expected "
+            f"attention: unknown implementation {implementation!r}. Expected "
             f"'auto' or one of {', '.join(IMPLEMENTATIONS)}."
         )
-    return _TABLE[implementation](q, k, v)
+    return _FUNCTIONS[implementation](q, k, v)
 
 
 def naive(q: Heads, k: Heads, v: Heads) -> Heads:
-    """The textbook form, P x P in memory: what the others are compared with."""
+    """Reference implementation, with the P x P matrix in memory."""
     scores = jnp.einsum("bhqd,bhkd->bhqk", q, k).astype(jnp.float32)
     p = jax.nn.softmax(scores / math.sqrt(q.shape[-1]), axis=-1)
     return jnp.einsum("bhqk,bhkd->bhqd", p.astype(q.dtype), v)
 
 
 def chunked(q: Heads, k: Heads, v: Heads) -> Heads:
-    """Chunked attention with its own backward pass; any P."""
+    """Chunked attention with a custom backward pass, for any P."""
     *lead, length, width = q.shape
     rows = math.prod(lead)
     flat = [a.reshape(rows, length, width) for a in (q, k, v)]
-    out = _chunked(tile(QUERY_TILE, rows, length), tile(KEY_TILE, rows, length), *flat)
+    query_tile = tile_shape(QUERY_TILE, rows, length)
+    key_tile = tile_shape(KEY_TILE, rows, length)
+    out = _chunked(query_tile, key_tile, *flat)
     return out.reshape(q.shape)
 
 
-def tile(elements: int, rows: int, length: int) -> Tile:
-    """How many rows and how many of their queries (or keys) run at a time.
+def tile_shape(elements: int, rows: int, length: int) -> Tile:
+    """Rows and queries (or keys) per tile of scores.
 
-    One row at a time where its scores alone exceed `elements`: two-dimensional
-    products are a tenth faster than batched ones on a CPU. Several whole rows where
-    they fit, because then the loop's own cost is what counts.
+    One row at a time where its scores alone exceed `elements`: two-dimensional matrix
+    products are a tenth faster than batched ones on a CPU. Otherwise several whole
+    rows, because then the loop overhead dominates.
 
     Args:
-      elements: floats that a tile of scores may hold.
+      elements: maximum number of scores in a tile.
       rows: images times heads.
       length: P.
 
     Returns:
-      Rows, a divisor of all of them, and tokens, a power of two or P.
+      Number of rows, which divides `rows`, and of tokens, a power of two or P.
     """
-    fit = max(elements // length**2, 1)
-    group = max(n for n in range(1, rows + 1) if rows % n == 0 and n <= fit)
-    if fit > 1 or length**2 <= elements:
+    max_rows = max(elements // length**2, 1)
+    group = max(n for n in range(1, rows + 1) if rows % n == 0 and n <= max_rows)
+    if max_rows > 1 or length**2 <= elements:
         return group, length
     return group, min(2 ** int(math.log2(max(elements // length, 16))), length)
 
 
-def _by_rows(group: int, work: Callable[..., Any], *arrays: jax.Array) -> Any:
-    """Applies `work` to `group` rows at a time."""
+def _map_row_groups(group: int, fn: Callable[..., Any], *arrays: jax.Array) -> Any:
+    """Applies `fn` to `group` rows at a time."""
     rows = arrays[0].shape[0]
     if group == rows:
-        return work(*arrays)
-    cut = [a.reshape(rows // group, group, *a.shape[1:]) for a in arrays]
-    out = lax.map(lambda part: work(*part), cut)
+        return fn(*arrays)
+    groups = [a.reshape(rows // group, group, *a.shape[1:]) for a in arrays]
+    out = lax.map(lambda part: fn(*part), groups)
     return jax.tree.map(lambda a: a.reshape(rows, *a.shape[2:]), out)
 
 
-def _into_chunks(a: Float[Array, "R P d"], size: int) -> Float[Array, "n R size d"]:
-    """Cuts the tokens into chunks, the last one filled up with zeros."""
+def _split_chunks(a: Float[Array, "R P d"], size: int) -> Float[Array, "n R size d"]:
+    """Splits the tokens into chunks, the last one zero-padded."""
     rows, length, width = a.shape
     n = -(-length // size)
-    if n * size > length:  # a pad by nothing is an operation still, for converters
+    if n * size > length:  # an empty pad would remain in exported graphs
         a = jnp.pad(a, ((0, 0), (0, n * size - length), (0, 0)))
     return a.reshape(rows, n, size, width).swapaxes(0, 1)
 
 
-def _from_chunks(a: jax.Array, length: int) -> jax.Array:
+def _merge_chunks(a: jax.Array, length: int) -> jax.Array:
     n, rows, size = a.shape[:3]
     return a.swapaxes(0, 1).reshape(rows, n * size, *a.shape[3:])[:, :length]
 
@@ -149,34 +151,34 @@ def _chunked(query_tile: Tile, key_tile: Tile, q, k, v):
 
 def _forward(query_tile: Tile, q, k, v):
     group, chunk = query_tile
-    return _by_rows(group, functools.partial(_forward_rows, chunk), q, k, v)
+    return _map_row_groups(group, functools.partial(_forward_rows, chunk), q, k, v)
 
 
 def _forward_rows(chunk: int, q, k, v):
     scale = 1 / math.sqrt(q.shape[-1])
     k_t = k.swapaxes(1, 2)  # [R, d, P]
 
-    def one(q_c):  # [R, chunk, d]
+    def attend(q_c):  # [R, chunk, d]
         s = _matmul(q_c * scale, k_t)  # [R, chunk, P]
-        top = s.max(-1, keepdims=True)
-        p = jnp.exp(s - top)
+        row_max = s.max(-1, keepdims=True)
+        p = jnp.exp(s - row_max)
         total = p.sum(-1, keepdims=True)
         o = _matmul(p.astype(v.dtype), v) / total
-        return o.astype(v.dtype), (top + jnp.log(total))[..., 0]
+        return o.astype(v.dtype), (row_max + jnp.log(total))[..., 0]
 
-    if chunk == q.shape[1]:  # one chunk: a loop would only cost compile time
-        return one(q)
-    o, lse = lax.map(one, _into_chunks(q, chunk))
-    return _from_chunks(o, q.shape[1]), _from_chunks(lse, q.shape[1])
+    if chunk == q.shape[1]:  # one chunk: a loop would only add compile time
+        return attend(q)
+    o, lse = lax.map(attend, _split_chunks(q, chunk))
+    return _merge_chunks(o, q.shape[1]), _merge_chunks(lse, q.shape[1])
 
 
 def _matmul(a, b):
-    """Batched product, accumulated in float32 whatever the inputs."""
+    """Batched matrix product, accumulated in float32."""
     return jnp.matmul(a, b, preferred_element_type=jnp.float32)
 
 
 def _chunked_fwd(query_tile: Tile, key_tile: Tile, q, k, v):
-    # Named before use, so that a policy that keeps these five recomputes nothing here.
+    # Named before use, so that a policy that saves all five recomputes nothing here.
     q, k, v = (checkpoint_name(a, n) for a, n in zip((q, k, v), "qkv", strict=True))
     o, lse = _forward(query_tile, q, k, v)
     o, lse = checkpoint_name(o, "o"), checkpoint_name(lse, "lse")
@@ -187,8 +189,8 @@ def _chunked_bwd(query_tile: Tile, key_tile: Tile, saved, do):
     q, k, v, o, lse = saved
     group, chunk = key_tile
     delta = (do.astype(jnp.float32) * o.astype(jnp.float32)).sum(-1)  # [R, P]
-    work = functools.partial(_backward_rows, chunk)
-    return _by_rows(group, work, q, k, v, do, lse, delta)
+    backward = functools.partial(_backward_rows, chunk)
+    return _map_row_groups(group, backward, q, k, v, do, lse, delta)
 
 
 def _backward_rows(chunk: int, q, k, v, do, lse, delta):
@@ -197,14 +199,14 @@ def _backward_rows(chunk: int, q, k, v, do, lse, delta):
     q_t, do_t = q.swapaxes(1, 2), do.swapaxes(1, 2)  # [R, d, P]
     padded = length % chunk != 0
 
-    def one(dq_t, part):
+    def accumulate(dq_t, part):
         k_c, v_c, first = part  # [R, chunk, d]
-        # Every product runs on a [chunk, P] tile. A contraction over the first axis
-        # of such a tile is slow in XLA's CPU GEMM, so dq is accumulated transposed.
+        # All products are on [chunk, P] tiles. XLA's CPU GEMM is slow in contractions
+        # over the first axis of such a tile, so dq is accumulated transposed.
         p = jnp.exp(_matmul(k_c * scale, q_t) - lse[:, None, :])  # [R, chunk, P]
         if padded:
-            real = (first + jnp.arange(chunk)) < length
-            p = jnp.where(real[None, :, None], p, 0)
+            valid = (first + jnp.arange(chunk)) < length
+            p = jnp.where(valid[None, :, None], p, 0)
         ds = p * (_matmul(v_c, do_t) - delta[:, None, :])
         p, ds = p.astype(q.dtype), ds.astype(q.dtype)
         dq_t += lax.dot_general(
@@ -214,12 +216,12 @@ def _backward_rows(chunk: int, q, k, v, do, lse, delta):
 
     zero = jnp.zeros((rows, width, length), jnp.float32)
     if chunk == length:
-        dq_t, (dk, dv) = one(zero, (k, v, 0))
+        dq_t, (dk, dv) = accumulate(zero, (k, v, 0))
     else:
-        k_cs, v_cs = _into_chunks(k, chunk), _into_chunks(v, chunk)
+        k_cs, v_cs = _split_chunks(k, chunk), _split_chunks(v, chunk)
         firsts = jnp.arange(k_cs.shape[0]) * chunk
-        dq_t, (dk, dv) = lax.scan(one, zero, (k_cs, v_cs, firsts))
-        dk, dv = _from_chunks(dk, length), _from_chunks(dv, length)
+        dq_t, (dk, dv) = lax.scan(accumulate, zero, (k_cs, v_cs, firsts))
+        dk, dv = _merge_chunks(dk, length), _merge_chunks(dv, length)
     dq = dq_t.swapaxes(1, 2) * scale
     return dq.astype(q.dtype), dk.astype(q.dtype), dv.astype(q.dtype)
 
@@ -228,24 +230,24 @@ _chunked.defvjp(_chunked_fwd, _chunked_bwd)
 
 
 def cudnn(q: Heads, k: Heads, v: Heads) -> Heads:
-    """cuDNN's fused attention; NVIDIA GPUs, bf16 or fp16."""
+    """Fused attention of cuDNN, for NVIDIA GPUs in bf16 or fp16."""
     q, k, v = (a.swapaxes(1, 2) for a in (q, k, v))  # [B, P, heads, d]
     out = jax.nn.dot_product_attention(q, k, v, implementation="cudnn")
     return out.swapaxes(1, 2)
 
 
 def pallas(q: Heads, k: Heads, v: Heads) -> Heads:
-    """The Pallas flash kernel for TPUs; P is padded to a multiple of 128 and masked."""
+    """Pallas flash attention for TPUs; P is padded to a multiple of 128 and masked."""
     from jax.experimental.pallas.ops.tpu import flash_attention as flash
 
     batch, _, length, width = q.shape
-    fill = -length % 128
+    pad = -length % 128
     segments = None
-    if fill:
-        q, k, v = (jnp.pad(a, ((0, 0), (0, 0), (0, fill), (0, 0))) for a in (q, k, v))
-        # Tokens attend within their own segment: padding is a segment of its own.
-        ids = (jnp.arange(length + fill) >= length).astype(jnp.int32)
-        ids = jnp.broadcast_to(ids[None], (batch, length + fill))
+    if pad:
+        q, k, v = (jnp.pad(a, ((0, 0), (0, 0), (0, pad), (0, 0))) for a in (q, k, v))
+        # Tokens attend within their segment only; the padding is a separate segment.
+        ids = (jnp.arange(length + pad) >= length).astype(jnp.int32)
+        ids = jnp.broadcast_to(ids[None], (batch, length + pad))
         segments = flash.SegmentIds(q=ids, kv=ids)
     out = flash.flash_attention(
         q, k, v, segment_ids=segments, sm_scale=1 / math.sqrt(width)
@@ -253,7 +255,7 @@ def pallas(q: Heads, k: Heads, v: Heads) -> Heads:
     return out[:, :, :length]
 
 
-_TABLE: dict[str, Callable[[Heads, Heads, Heads], Heads]] = {
+_FUNCTIONS: dict[str, Callable[[Heads, Heads, Heads], Heads]] = {
     "chunked": chunked,
     "cudnn": cudnn,
     "pallas": pallas,

@@ -1,12 +1,12 @@
-"""The encoder g: a pre-LN Vision Transformer without head.
+"""Pre-LN Vision Transformer without a head: the image encoder g.
 
-The paper's has patch tokens only. Encoders from elsewhere may bring a class token and
-registers, which run ahead of the patches, LayerScale, and a gated MLP.
+The paper's encoder has patch tokens only. Pretrained encoders may have a class token
+and registers, which are prepended to the patches, LayerScale, and a gated MLP.
 
-Blocks are one stack of parameters with a leading layer axis, run by `lax.scan`: XLA
-then obeys the rematerialisation policy, compiles one block instead of twelve, and a
-forward pass is split at any block by slicing the stack, which is how the class
-activation map differentiates the tail only.
+The blocks' parameters are stacked along a leading layer axis and run by `lax.scan`: XLA
+then honors the rematerialization policy and compiles one block instead of twelve, and
+the forward pass can be split at any block by slicing the stack. The class activation
+map uses the split to differentiate the last blocks only.
 """
 
 from collections.abc import Callable
@@ -21,26 +21,24 @@ from jaxtyping import Array, Float
 from fof_jax.models import attention
 from fof_jax.models.vit_variants import SIZES as SIZES
 from fof_jax.models.vit_variants import Size as Size
-from fof_jax.models.vit_variants import variant as variant
+from fof_jax.models.vit_variants import parse_variant as parse_variant
 from fof_jax.types import Params
 
-# What each policy keeps of a block besides its input, by name; see `ViT.remat`.
-_KEPT = {
+# Names of the activations of a block that each policy saves; see `ViT.remat`.
+_SAVED = {
     "attention": attention.SAVED_NAMES,
     "output": attention.OUTPUT_NAMES,
     "block": (),
 }
-REMAT_POLICIES = ("none", *_KEPT)
-
-
+REMAT_POLICIES = ("none", *_SAVED)
 POOLINGS = ("patches", "class_token")
 
 
 def grid(image_size: tuple[int, int], patch: int) -> tuple[int, int]:
-    """Rows and columns of patches, h x w.
+    """Patch grid h x w of an image size.
 
     Raises:
-      ValueError: a side is not a multiple of the patch.
+      ValueError: a side is not a multiple of the patch size.
     """
     if image_size[0] % patch or image_size[1] % patch or min(image_size) < patch:
         raise ValueError(
@@ -51,26 +49,26 @@ def grid(image_size: tuple[int, int], patch: int) -> tuple[int, int]:
     return image_size[0] // patch, image_size[1] // patch
 
 
-def as_rows(
+def apply_to_rows(
     layer: Callable[[Float[Array, "R D"]], Float[Array, "R E"]],
     x: Float[Array, "B T D"],
 ) -> Float[Array, "B T E"]:
-    """A dense layer on the tokens of all images as the rows of one matrix.
+    """Applies a dense layer to the tokens of all images as rows of one matrix.
 
-    The same numbers. The gradient of the weight is then a sum over one axis, which XLA
-    computes on CPU as a matrix product; over two it takes five times as long
-    (docs/performance.md).
+    The result is the same. The gradient of the weight becomes a sum over one axis,
+    which XLA computes on CPU as a matrix product; over two axes it takes five times as
+    long (docs/performance.md).
     """
     return layer(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], -1)
 
 
-# Dosovitskiy et al. 2021: a fixed deviation of 0.02 starves narrow encoders.
+# As in Dosovitskiy et al. 2021; a fixed std of 0.02 is too small for narrow encoders.
 _kernel_init = nn.initializers.xavier_uniform()
 _position_init = nn.initializers.truncated_normal(0.02)
 
 
 class Block(nn.Module):
-    """LN, attention, residual; LN, MLP with exact GELU or SwiGLU, residual."""
+    """Transformer block: pre-LN attention and MLP (exact GELU or SwiGLU), residual."""
 
     heads: int
     mlp: int
@@ -82,7 +80,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B P D"]) -> Float[Array, "B P D"]:
-        """Residual stream in, residual stream out."""
+        """Applies the block to the residual stream."""
         batch, length, width = x.shape
         head_width = width // self.heads
 
@@ -105,14 +103,14 @@ class Block(nn.Module):
         return nn.silu(gate) * value
 
     def _scaled(self, y: Float[Array, "B P D"], name: str) -> Float[Array, "B P D"]:
-        """LayerScale (Touvron et al. 2021, CaiT), where the variant has it."""
+        """LayerScale (Touvron et al. 2021, CaiT), if the variant has it."""
         if not self.layer_scale:
             return y
         scale = self.param(name, nn.initializers.ones, y.shape[-1:], jnp.float32)
         return y * scale.astype(y.dtype)[None, None]
 
     def _norm(self, name: str) -> nn.LayerNorm:
-        # use_fast_variance subtracts two large numbers: 1e-6 of parity is lost there.
+        # use_fast_variance subtracts two large numbers and loses 1e-6 of accuracy.
         return nn.LayerNorm(
             epsilon=self.layer_norm_eps,
             dtype=self.compute_dtype,
@@ -124,28 +122,29 @@ class Block(nn.Module):
         layer = nn.Dense(
             features, dtype=self.compute_dtype, kernel_init=_kernel_init, name=name
         )
-        return as_rows(layer, x)
+        return apply_to_rows(layer, x)
 
 
 class ViT(nn.Module):
-    """Patch embedding, a learned position embedding, a stack of blocks, a last norm.
+    """Vision Transformer: patch and position embedding, blocks, final LayerNorm.
 
     Attributes:
       size: width, depth, heads, MLP width.
-      patch: side of a patch in pixels, p.
+      patch: side p of a patch in pixels.
       image_size: H, W; both multiples of p.
-      layer_norm_eps: of every LayerNorm (P10; imported weights bring theirs).
-      compute_dtype: of activations; parameters and LayerNorm statistics stay float32.
-      implementation: of attention, see `attention.choose`.
-      remat: what the backward pass keeps of a block: "none" recomputes nothing,
-        "attention" keeps q, k, v, o and the log-sum-exp, "output" the last two of
-        these, "block" nothing but its input.
-      unroll: blocks a loop iteration; `depth` removes the loop (for FLOP counts).
-      class_token: whether a class token runs ahead of the patches. It is no part of
-        the P patches; its position embedding is summed into it.
-      pooling: what `pool` gives, one of `POOLINGS`.
-      frozen: blocks, from the first on, that are not trained, and the embeddings with
-        them: their gradient is 0 and costs nothing.
+      layer_norm_eps: epsilon of every LayerNorm (P10; imported weights set theirs).
+      compute_dtype: dtype of activations; parameters and LayerNorm statistics stay
+        float32.
+      implementation: attention implementation, see `attention.select_implementation`.
+      remat: activations of a block that are saved for the backward pass: "none"
+        saves all, "attention" q, k, v, o and the log-sum-exp, "output" o and the
+        log-sum-exp, "block" the input of the block only.
+      unroll: blocks per loop iteration; `depth` removes the loop (for FLOP counts).
+      class_token: whether a class token is prepended. It is not counted in P; its
+        position embedding is added into the parameter.
+      pooling: output of `pool`, one of `POOLINGS`.
+      frozen_blocks: number of first blocks that are not trained, together with the
+        embeddings; no gradient is computed for them.
     """
 
     size: Size
@@ -158,10 +157,10 @@ class ViT(nn.Module):
     unroll: int = 1
     class_token: bool = False
     pooling: str = "patches"
-    frozen: int = 0
+    frozen_blocks: int = 0
 
     def setup(self) -> None:
-        """Declares the parameters; the blocks' have a leading layer axis."""
+        """Declares the parameters; those of the blocks have a leading layer axis."""
         self._check_fields()
         h, w = grid(self.image_size, self.patch)
         self.embedding = nn.Dense(
@@ -170,8 +169,8 @@ class ViT(nn.Module):
         self.position = self.param(
             "position", _position_init, (h * w, self.size.width), jnp.float32
         )
-        if self.num_ahead:
-            shape = (self.num_ahead, self.size.width)
+        if self.num_prefix:
+            shape = (self.num_prefix, self.size.width)
             self.ahead = self.param("ahead", _position_init, shape, jnp.float32)
         self.blocks = self.param("blocks", self._init_blocks)
         self.norm = nn.LayerNorm(
@@ -180,47 +179,47 @@ class ViT(nn.Module):
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Rows and columns of patches, h x w."""
+        """Patch grid h x w."""
         return grid(self.image_size, self.patch)
 
     @property
-    def num_ahead(self) -> int:
-        """A, tokens ahead of the patches: the class token, then the registers."""
+    def num_prefix(self) -> int:
+        """A, the number of prepended tokens: the class token, then the registers."""
         return int(self.class_token) + self.size.registers
 
     def embed(self, image: Float[Array, "B H W C"]) -> Float[Array, "B P D"]:
-        """Linear embedding of the patches, row-major, without position."""
+        """Linear patch embedding, row-major, without position embedding."""
         b, height, width, c = image.shape
         if (height, width) != tuple(self.image_size):
             raise ValueError(
                 f"encoder: got an image of {height} x {width} pixels, expected "
-                f"{self.image_size[0]} x {self.image_size[1]}. Resize it, or build the "
-                "encoder for its size."
+                f"{self.image_size[0]} x {self.image_size[1]}. Resize the image, or "
+                "build the encoder for its size."
             )
         h, w = self.grid
         p = self.patch
         x = image.reshape(b, h, p, w, p, c).transpose(0, 1, 3, 2, 4, 5)
-        return as_rows(self.embedding, x.reshape(b, h * w, p * p * c))
+        return apply_to_rows(self.embedding, x.reshape(b, h * w, p * p * c))
 
     def add_position(self, tokens: Float[Array, "B P D"]) -> Float[Array, "B T D"]:
-        """The residual stream before block 0: position added, T = A + P tokens."""
+        """Adds positions and prepends A tokens: input of block 0, T = A + P tokens."""
         x = tokens + self.position.astype(tokens.dtype)[None]
-        if self.num_ahead:
+        if self.num_prefix:
             shape = (x.shape[0], *self.ahead.shape)
-            ahead = jnp.broadcast_to(self.ahead.astype(x.dtype), shape)
-            x = jnp.concatenate([ahead, x], axis=1)  # [B, A + P, D]
-        return lax.stop_gradient(x) if self.frozen else x
+            prefix = jnp.broadcast_to(self.ahead.astype(x.dtype), shape)
+            x = jnp.concatenate([prefix, x], axis=1)  # [B, A + P, D]
+        return lax.stop_gradient(x) if self.frozen_blocks else x
 
     def run(
         self, tokens: Float[Array, "B T D"], first: int = 0, last: int | None = None
     ) -> Float[Array, "B T D"]:
-        """Runs blocks first … last - 1; any split gives the same result."""
-        if first < self.frozen:
-            # Of the parameters alone: Eq. (1) may still differentiate the tokens.
-            held = self.frozen if last is None else min(self.frozen, last)
-            still = jax.tree.map(lambda a: a[first:held], self.blocks)
-            tokens = self._scan(tokens, lax.stop_gradient(still))
-            first = held
+        """Runs blocks first … last - 1; the result does not depend on the split."""
+        if first < self.frozen_blocks:
+            # Only the parameters: Eq. (1) may still differentiate the tokens.
+            end = self.frozen_blocks if last is None else min(self.frozen_blocks, last)
+            frozen = jax.tree.map(lambda a: a[first:end], self.blocks)
+            tokens = self._scan(tokens, lax.stop_gradient(frozen))
+            first = end
         return self._scan(tokens, jax.tree.map(lambda a: a[first:last], self.blocks))
 
     def _scan(self, tokens: Float[Array, "B T D"], stack: Params) -> jax.Array:
@@ -235,23 +234,23 @@ class ViT(nn.Module):
                 f"{', '.join(REMAT_POLICIES)}."
             )
         if self.remat != "none":
-            keep = jax.checkpoint_policies.save_only_these_names(*_KEPT[self.remat])
-            step = jax.checkpoint(step, policy=keep, prevent_cse=False)
+            policy = jax.checkpoint_policies.save_only_these_names(*_SAVED[self.remat])
+            step = jax.checkpoint(step, policy=policy, prevent_cse=False)
         return lax.scan(step, tokens, stack, unroll=self.unroll)[0]
 
-    def finish(self, tokens: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
-        """The last LayerNorm, in float32; what is pooled is the method's affair."""
+    def final_norm(self, tokens: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+        """Final LayerNorm, in float32; pooling is up to the caller."""
         return self.norm(tokens)
 
     def pool(self, tokens: Float[Array, "B T D"]) -> Float[Array, "B D"]:
-        """Of finished tokens: the mean of the P patches (P7), or the class token."""
+        """Pools normalized tokens: mean of the P patches (P7), or the class token."""
         if self.pooling == "class_token":
             return tokens[:, 0]
-        return tokens[:, self.num_ahead :].mean(axis=1)
+        return tokens[:, self.num_prefix :].mean(axis=1)
 
     def __call__(self, image: Float[Array, "B H W C"]) -> Float[Array, "B T D"]:
-        """All but pooling, in order."""
-        return self.finish(self.run(self.add_position(self.embed(image))))
+        """Encodes images to normalized tokens, without pooling."""
+        return self.final_norm(self.run(self.add_position(self.embed(image))))
 
     def _block(self, implementation: str) -> Block:
         return Block(
@@ -268,22 +267,22 @@ class ViT(nn.Module):
     def _init_blocks(self, key: jax.Array) -> Params:
         example = jnp.zeros((1, 1, self.size.width))
         keys = jax.random.split(key, self.size.depth)
-        block = self._block("naive")  # one token: no kernel is worth compiling
+        block = self._block("naive")  # one token: a fused kernel does not pay off
         return jax.vmap(lambda k: block.init(k, example)["params"])(keys)
 
     def _check_fields(self) -> None:
         if self.pooling not in POOLINGS:
             raise ValueError(
-                f"pooling: {self.pooling!r} is not known. Expected one of "
+                f"pooling: unknown value {self.pooling!r}. Expected one of "
                 f"{', '.join(POOLINGS)}."
             )
         if self.pooling == "class_token" and not self.class_token:
             raise ValueError(
-                "pooling: 'class_token', but the class token is dropped. Pass "
+                "pooling: 'class_token', but the encoder has no class token. Pass "
                 "--config.init.class_token=keep, or --config.pooling=patches."
             )
-        if not 0 <= self.frozen <= self.size.depth:
+        if not 0 <= self.frozen_blocks <= self.size.depth:
             raise ValueError(
-                f"optimizer.freeze_blocks: got {self.frozen}, expected 0 … "
-                f"{self.size.depth}, the encoder's blocks."
+                f"optimizer.freeze_blocks: got {self.frozen_blocks}, expected 0 … "
+                f"{self.size.depth}, the number of blocks."
             )

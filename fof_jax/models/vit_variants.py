@@ -1,18 +1,18 @@
-"""The encoders that a config can name: their numbers."""
+"""Table of ViT variants that a config can name."""
 
 import dataclasses
 
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """The numbers of one variant.
+    """Dimensions of a ViT variant.
 
     Attributes:
-      width, depth, heads: D, blocks, attention heads.
-      mlp: hidden width of the MLP; of one half of it where it is gated.
-      layer_scale: whether a learned vector scales what each half of a block adds.
-      swiglu: whether the MLP is silu(gate) * value instead of one GELU.
-      registers: learned tokens that are neither patches nor the class token.
+      width, depth, heads: D, number of blocks, number of attention heads.
+      mlp: hidden width of the MLP; width of the gate and of the value if gated.
+      layer_scale: whether the blocks have LayerScale.
+      swiglu: whether the MLP is SwiGLU, silu(gate) * value, instead of GELU.
+      registers: number of register tokens.
     """
 
     width: int
@@ -29,8 +29,8 @@ _B = Size(width=768, depth=12, heads=12, mlp=3072)
 _L = Size(width=1024, depth=24, heads=16, mlp=4096)
 # Ti and S: Touvron et al. 2021 (DeiT) and Steiner et al. 2021, Table 2; B and L:
 # Dosovitskiy et al. 2021, Table 1; DINOv2: Oquab et al. 2023, registers Darcet et al.
-# 2023, with the gated MLP of their largest model at L's width (two thirds of 4096, up
-# to a multiple of 8); mu: our tests.
+# 2023, swiglu: the gated MLP of their largest model at L's width (two thirds of 4096,
+# rounded up to a multiple of 8); mu: for tests.
 SIZES = {
     "mu": Size(width=64, depth=4, heads=2, mlp=256),
     "Ti": Size(width=192, depth=12, heads=3, mlp=768),
@@ -47,11 +47,11 @@ SIZES = {
 }
 
 
-def variant(name: str) -> tuple[Size, int]:
-    """Reads a name such as "Ti/16" into its size and the patch side in pixels.
+def parse_variant(name: str) -> tuple[Size, int]:
+    """Parses a name such as "Ti/16" into its size and the patch side in pixels.
 
     Raises:
-      ValueError: the name has another form or an unknown size.
+      ValueError: malformed name or unknown size.
     """
     size, _, patch = name.partition("/")
     if size not in SIZES or not patch.isdigit() or int(patch) < 1:

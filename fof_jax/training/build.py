@@ -63,7 +63,7 @@ def check(config: ConfigDict) -> None:
       ValueError: encoder, image size, dtype or method do not exist or fit; a count
         that has to be positive is not.
     """
-    _, patch = vit.variant(config.encoder)
+    _, patch = vit.parse_variant(config.encoder)
     vit.grid((config.data.image_size,) * 2, patch)
     compute_dtype(config.compute_dtype, jax.default_backend())
     for field in POSITIVE:
@@ -94,7 +94,7 @@ def build_method(config: ConfigDict, data: store.Store) -> base.Method:
 
 def encoder(config: ConfigDict) -> vit.ViT:
     """The encoder that a config describes."""
-    size, patch = vit.variant(config.encoder)
+    size, patch = vit.parse_variant(config.encoder)
     side = config.data.image_size
     return vit.ViT(
         size=size,
@@ -106,7 +106,7 @@ def encoder(config: ConfigDict) -> vit.ViT:
         remat=config.remat,
         class_token=config.init.class_token == "keep",
         pooling=config.pooling,
-        frozen=config.optimizer.freeze_blocks,
+        frozen_blocks=config.optimizer.freeze_blocks,
     )
 
 

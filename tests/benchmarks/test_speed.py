@@ -65,7 +65,7 @@ def test_a_loop_without_a_known_end_is_refused():
 
 
 def test_the_account_is_what_section_9_of_the_design_says():
-    account = program.account(*vit.variant("Ti/16"), 1024)
+    account = program.account(*vit.parse_variant("Ti/16"), 1024)
     assert account["forward"] == pytest.approx(0.20e12, rel=0.01)
     assert account["step"] / account["forward"] == pytest.approx(9.2, rel=0.01)
 

@@ -1,4 +1,4 @@
-"""Chunked attention against the textbook form, forward and backward.
+"""Chunked attention against the reference implementation, forward and backward.
 
 Tolerance: 1e-5 of the maximum in float32, 2e-2 in bfloat16 (eight bits of mantissa).
 """
@@ -30,24 +30,24 @@ def assert_close(got, want, tolerance):
 
 
 def small_tiles(monkeypatch, query, key, group=4):
-    """Tiles of `group` rows; query and key are tokens a tile."""
+    """Sets tiles of `group` rows with `query` and `key` tokens."""
     sizes = {attention.QUERY_TILE: query, attention.KEY_TILE: key}
     monkeypatch.setattr(
         attention,
-        "tile",
+        "tile_shape",
         lambda elements, rows, length: (group, min(sizes[elements], length)),
     )
 
 
 @pytest.mark.parametrize("length", [1, 7, 32, 45])
 @pytest.mark.parametrize("tiles", [(16, 8), (8, 16, 1), (64, 64, 2)])
-def test_tiles_of_any_size_agree_with_naive(monkeypatch, length, tiles):
+def test_all_tile_shapes_agree_with_naive(monkeypatch, length, tiles):
     small_tiles(monkeypatch, *tiles)
     q, k, v, weight = qkv(length)
-    want = value_and_gradients(attention.naive, q, k, v, weight)
+    expected = value_and_gradients(attention.naive, q, k, v, weight)
     got = value_and_gradients(attention.chunked, q, k, v, weight)
     assert_close(attention.chunked(q, k, v), attention.naive(q, k, v), 1e-5)
-    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
         # With one token the softmax is constant: gradients of q and k are exactly 0.
         if np.any(b):
             assert_close(a, b, 1e-5)
@@ -55,17 +55,17 @@ def test_tiles_of_any_size_agree_with_naive(monkeypatch, length, tiles):
             np.testing.assert_allclose(a, np.zeros_like(a), atol=1e-5)
 
 
-def test_tiles_hold_no_more_than_asked_and_cut_rows_evenly():
+def test_tile_shape_respects_the_limit_and_divides_the_rows():
     for rows, length in ((3, 4096), (6, 4097), (12, 196), (5, 300), (1, 1)):
-        group, tokens = attention.tile(2**20, rows, length)
+        group, tokens = attention.tile_shape(2**20, rows, length)
         assert rows % group == 0
         assert group * tokens * length <= 2**20
         assert group == 1 or tokens == length
-    assert attention.tile(2**21, 3, 4096) == (1, 512)
-    assert attention.tile(2**21, 12, 196) == (12, 196)
+    assert attention.tile_shape(2**21, 3, 4096) == (1, 512)
+    assert attention.tile_shape(2**21, 12, 196) == (12, 196)
 
 
-def test_far_away_scores_do_not_overflow_in_a_padded_chunk(monkeypatch):
+def test_very_negative_scores_do_not_overflow_in_a_padded_chunk(monkeypatch):
     small_tiles(monkeypatch, 8, 8)
     q, k, v, weight = qkv(11)
     k = -40 * jnp.ones_like(k)  # every score far below 0: exp(-lse) would be inf
@@ -74,7 +74,7 @@ def test_far_away_scores_do_not_overflow_in_a_padded_chunk(monkeypatch):
     assert all(np.isfinite(a).all() for a in (value, *gradients))
 
 
-def test_bfloat16_keeps_its_dtype_and_is_near():
+def test_bfloat16_keeps_its_dtype_and_is_close_to_float32():
     q, k, v, weight = qkv(40, dtype=jnp.bfloat16)
     got = attention.chunked(q, k, v)
     assert got.dtype == jnp.bfloat16
@@ -92,19 +92,19 @@ def test_memory_is_linear_in_the_number_of_tokens():
         compiled = jax.jit(scalar).lower(q).compile()
         return compiled.memory_analysis().temp_size_in_bytes
 
-    # Chunks hold a fixed number of scores once P is large; naive would grow 16-fold.
+    # Chunks have a fixed number of scores for large P; naive would grow 16-fold.
     assert temporary_bytes(32768) < 6 * temporary_bytes(8192)
 
 
-def test_what_runs_where():
-    assert attention.choose("cpu", jnp.float32, 64) == "chunked"
-    assert attention.choose("gpu", jnp.float32, 64) == "chunked"
-    assert attention.choose("gpu", jnp.bfloat16, 64) == "cudnn"
-    assert attention.choose("gpu", jnp.bfloat16, 60) == "chunked"
-    assert attention.choose("tpu", jnp.bfloat16, 64) == "pallas"
+def test_default_implementations():
+    assert attention.select_implementation("cpu", jnp.float32, 64) == "chunked"
+    assert attention.select_implementation("gpu", jnp.float32, 64) == "chunked"
+    assert attention.select_implementation("gpu", jnp.bfloat16, 64) == "cudnn"
+    assert attention.select_implementation("gpu", jnp.bfloat16, 60) == "chunked"
+    assert attention.select_implementation("tpu", jnp.bfloat16, 64) == "pallas"
 
 
-def test_an_unknown_implementation_is_named():
+def test_unknown_implementation_is_an_error():
     q, k, v, _ = qkv(4)
-    with pytest.raises(ValueError, match="'flash' is not known. Expected 'auto'"):
+    with pytest.raises(ValueError, match="implementation 'flash'. Expected 'auto'"):
         attention.attention(q, k, v, implementation="flash")

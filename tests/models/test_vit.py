@@ -1,4 +1,4 @@
-"""The encoder: exact parameter counts, splits, policies, and PyTorch's own layers."""
+"""ViT: parameter counts, splits, remat policies, and PyTorch's encoder layer."""
 
 import jax
 import jax.numpy as jnp
@@ -8,9 +8,9 @@ import pytest
 from fof_jax.methods.base import parameter_count
 from fof_jax.models import vit
 
-# Counted by hand: embedding 3 p p D + D, position P D, norms 2 D each,
-# a block 4 D D + 4 D + 2 D M + M + D + 4 D; LayerScale 2 D a block, gated MLPs
-# D M + M more; registers R D.
+# Embedding 3 p p D + D, position P D, norms 2 D each, per block
+# 4 D D + 4 D + 2 D M + M + D + 4 D, LayerScale 2 D more, gated MLP D M + M more;
+# registers R D.
 COUNTS = {
     ("Ti/16", (1024, 1024)): 6_272_832,
     ("Ti/16", (224, 224)): 5_524_032,
@@ -29,8 +29,8 @@ COUNTS = {
 }
 
 
-def by_hand(name, image_size):
-    size, p = vit.variant(name)
+def expected_count(name, image_size):
+    size, p = vit.parse_variant(name)
     d, m = size.width, size.mlp
     patches = (image_size[0] // p) * (image_size[1] // p)
     block = 4 * d * d + 4 * d + 2 * d * m + m + d + 4 * d
@@ -54,13 +54,13 @@ def image(batch=2, height=8, width=12):
 
 @pytest.mark.parametrize(("name", "image_size"), COUNTS)
 def test_parameter_counts(name, image_size):
-    size, patch = vit.variant(name)
+    size, patch = vit.parse_variant(name)
     model = vit.ViT(size=size, patch=patch, image_size=image_size)
     shapes = jax.eval_shape(
         model.init, jax.random.key(0), jnp.zeros((1, *image_size, 3))
     )
     assert parameter_count(shapes["params"]) == COUNTS[name, image_size]
-    assert by_hand(name, image_size) == COUNTS[name, image_size]
+    assert expected_count(name, image_size) == COUNTS[name, image_size]
 
 
 def test_every_size_has_a_count():
@@ -68,21 +68,21 @@ def test_every_size_has_a_count():
 
 
 @pytest.mark.parametrize("at", [0, 1, 2, 3])
-def test_a_split_anywhere_is_the_whole(at):
+def test_split_at_any_block_equals_the_whole(at):
     model = encoder()
     params = model.init(jax.random.key(0), image())
     whole = model.apply(params, image())
 
     def split(m, x):
         tokens = m.add_position(m.embed(x))
-        return m.finish(m.run(m.run(tokens, 0, at), at))
+        return m.final_norm(m.run(m.run(tokens, 0, at), at))
 
     np.testing.assert_allclose(
         model.apply(params, image(), method=split), whole, atol=1e-6
     )
 
 
-def test_policies_and_unrolling_do_not_change_the_gradient():
+def test_remat_and_unrolling_do_not_change_the_gradient():
     params = encoder().init(jax.random.key(0), image())
 
     def gradient(**options):
@@ -90,16 +90,16 @@ def test_policies_and_unrolling_do_not_change_the_gradient():
         loss = jax.jit(jax.grad(lambda p: (model.apply(p, image()) ** 3).sum()))
         return jax.tree.leaves(loss(params))
 
-    want = gradient(remat="none")
+    expected = gradient(remat="none")
     for options in (
         *({"remat": policy} for policy in vit.REMAT_POLICIES[1:]),
         {"unroll": 3},
     ):
-        for got, one in zip(gradient(**options), want, strict=True):
-            np.testing.assert_allclose(got, one, rtol=1e-4, atol=1e-4)
+        for got, leaf in zip(gradient(**options), expected, strict=True):
+            np.testing.assert_allclose(got, leaf, rtol=1e-4, atol=1e-4)
 
 
-def test_a_block_is_what_pytorch_computes():
+def test_block_equals_pytorch():
     torch = pytest.importorskip("torch", reason="the reference is PyTorch's layer")
     d, heads, m = 16, 2, 32
     layer = torch.nn.TransformerEncoderLayer(
@@ -112,18 +112,18 @@ def test_a_block_is_what_pytorch_computes():
         compute_dtype=jnp.float32,
         implementation="chunked",
     )
-    numbers = {k: v.detach().numpy() for k, v in layer.state_dict().items()}
+    weights = {k: v.detach().numpy() for k, v in layer.state_dict().items()}
 
     def dense(name):
-        return {"kernel": numbers[f"{name}.weight"].T, "bias": numbers[f"{name}.bias"]}
+        return {"kernel": weights[f"{name}.weight"].T, "bias": weights[f"{name}.bias"]}
 
     def norm(name):
-        return {"scale": numbers[f"{name}.weight"], "bias": numbers[f"{name}.bias"]}
+        return {"scale": weights[f"{name}.weight"], "bias": weights[f"{name}.bias"]}
 
     params = {
         "qkv": {
-            "kernel": numbers["self_attn.in_proj_weight"].T,
-            "bias": numbers["self_attn.in_proj_bias"],
+            "kernel": weights["self_attn.in_proj_weight"].T,
+            "bias": weights["self_attn.in_proj_bias"],
         },
         "out": dense("self_attn.out_proj"),
         "mlp_in": dense("linear1"),
@@ -132,13 +132,13 @@ def test_a_block_is_what_pytorch_computes():
         "norm_mlp": norm("norm2"),
     }
     x = np.random.default_rng(0).standard_normal((2, 5, d))
-    want = layer(torch.tensor(x)).detach().numpy()
+    expected = layer(torch.tensor(x)).detach().numpy()
     params = jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), params)
     got = block.apply({"params": params}, jnp.asarray(x, jnp.float32))
-    np.testing.assert_allclose(got, want, atol=2e-6 * np.abs(want).max())
+    np.testing.assert_allclose(got, expected, atol=2e-6 * np.abs(expected).max())
 
 
-def test_bfloat16_keeps_parameters_and_the_last_norm_in_float32():
+def test_bfloat16_keeps_parameters_and_the_final_norm_in_float32():
     model = encoder(compute_dtype=jnp.bfloat16)
     params = model.init(jax.random.key(0), image())
     assert {a.dtype for a in jax.tree.leaves(params)} == {jnp.dtype("float32")}
@@ -148,11 +148,11 @@ def test_bfloat16_keeps_parameters_and_the_last_norm_in_float32():
     assert 0 < np.abs(out - exact).max() < 0.1
 
 
-def test_bad_names_and_sizes_say_what_is_expected():
+def test_invalid_names_and_sizes_are_errors():
     with pytest.raises(ValueError, match="'Tiny/16' is not a variant"):
-        vit.variant("Tiny/16")
+        vit.parse_variant("Tiny/16")
     with pytest.raises(ValueError, match="'Ti/x' is not a variant"):
-        vit.variant("Ti/x")
+        vit.parse_variant("Ti/x")
     with pytest.raises(ValueError, match="100 x 64 pixels .* patches of 16.*=96"):
         vit.grid((100, 64), 16)
     key = jax.random.key(0)

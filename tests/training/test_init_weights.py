@@ -215,7 +215,7 @@ def test_what_does_not_fit_is_an_error(imported):
         begin(fresh(fof(kept)), none, kept, class_token="keep")
     for field in ("class_token", "pos_embed", "pos_resize"):
         other = encoder(side=32)
-        with pytest.raises(ValueError, match=f"init.{field}: 'x' is not known. Exp"):
+        with pytest.raises(ValueError, match=f"init.{field}: .*'x'.* Expected"):
             begin(fresh(fof(other)), folder, other, **{field: "x"})
 
 
@@ -231,12 +231,12 @@ def test_another_eps_is_said(imported):
 @pytest.mark.parametrize("build", [fof, lambda g: baseline.build(
     encoder=g, num_classes=3, cam_block=-2, theta=0.5)])  # fmt: skip
 def test_fields_that_contradict_each_other(build):
-    with pytest.raises(ValueError, match="the class token is dropped"):
+    with pytest.raises(ValueError, match="has no class token"):
         fresh(build(encoder(pooling="class_token")))
-    with pytest.raises(ValueError, match="pooling: 'max' is not known"):
+    with pytest.raises(ValueError, match="pooling: unknown value 'max'"):
         fresh(build(encoder(pooling="max")))
     with pytest.raises(ValueError, match="freeze_blocks: got 3, expected 0 … 2"):
-        fresh(build(encoder(frozen=3)))
+        fresh(build(encoder(frozen_blocks=3)))
 
 
 def test_a_map_needs_patches_that_are_read():
@@ -297,7 +297,7 @@ def test_rates_by_layer():
 
 
 def test_frozen_blocks_do_not_move_and_the_others_do_as_before():
-    want, got = moved(encoder(frozen=1), freeze_blocks=1)
+    want, got = moved(encoder(frozen_blocks=1), freeze_blocks=1)
     assert not np.any(got["encoder"]["position"])
     assert not np.any(got["encoder"]["embedding"]["kernel"])
     for name, part in got["encoder"]["blocks"].items():
@@ -311,7 +311,8 @@ def test_frozen_blocks_do_not_move_and_the_others_do_as_before():
 
 def test_frozen_blocks_cost_no_backward_pass():
     def flops(frozen):
-        g = encoder(frozen=frozen, remat="none", unroll=2, size=vit.Size(24, 4, 3, 48))
+        size = vit.Size(24, 4, 3, 48)
+        g = encoder(frozen_blocks=frozen, remat="none", unroll=2, size=size)
         method = baseline.build(encoder=g, num_classes=3, cam_block=-2, theta=0.5)
         variables = fresh(method)
         loss = lambda p: method.loss(  # noqa: E731
@@ -380,15 +381,15 @@ def test_an_exported_model_reads_back(tmp_path, case):
     assert said["id2label"] == {"0": "a", "1": "b", "2": "c"}
     assert (folder / "preprocessor_config.json").exists()
     found = weight_files.read(folder)
-    got = encoder_import.encoder(found, "hf")
+    got = encoder_import.import_encoder(found, "hf")
     assert got.left_out[:2] == ("classifier.bias", "classifier.weight")
     assert got.class_token == g.class_token
     assert found.tensors["classifier.weight"].shape[0] == 3  # the background is ours
     image = np.asarray(batch().image)
     _, finished = encoder_files.run(got, image)
-    ahead, patches = np.split(np.asarray(finished), [g.num_ahead], axis=1)
+    ahead, patches = np.split(np.asarray(finished), [g.num_prefix], axis=1)
     mean = patches.mean(axis=1)
-    both = {"ijepa": mean, "vit": ahead[:, 0] if g.num_ahead else None}
+    both = {"ijepa": mean, "vit": ahead[:, 0] if g.num_prefix else None}
     kind = EXPORTS[case][1]
     feature = both[kind] if kind in both else np.hstack([ahead[:, 0], mean])
     logits = feature @ found.tensors["classifier.weight"].T
@@ -418,11 +419,11 @@ def test_no_such_model_in_transformers(tmp_path):
         vit.Size(24, 2, 3, 48, registers=2),
         vit.Size(24, 2, 3, 48, swiglu=True),
     ):
-        with pytest.raises(ValueError, match="no encoder with registers or SwiGLU and"):
+        with pytest.raises(ValueError, match="no encoder with registers or SwiGLU but"):
             hf_export.model_type(encoder(size=size))
     odd = encoder(size=vit.Size(24, 2, 3, 52, layer_scale=True), class_token=True)
     params = fresh(fof(odd)).params
-    with pytest.raises(ValueError, match="an MLP 48 wide where this one is 52"):
+    with pytest.raises(ValueError, match="an MLP width of 48, this encoder 52"):
         hf_export.write(
             tmp_path / "x", odd, params["encoder"], mean=IMAGENET_MEAN, std=IMAGENET_STD
         )
@@ -469,7 +470,7 @@ def test_import_and_export_there_and_back(tmp_path, capsys):
     back = tmp_path / "back"
     assert main(["export", "--to=hf", f"--checkpoint={folder}", f"--out={back}"]) == 0
     assert "ViTModel" in capsys.readouterr().out
-    again = encoder_import.encoder(weight_files.read(back), "hf")
+    again = encoder_import.import_encoder(weight_files.read(back), "hf")
     jax.tree.map(np.testing.assert_array_equal, again.params, params)
     assert main(words) == 2
     assert "exists already" in capsys.readouterr().err
@@ -482,7 +483,7 @@ def test_mistakes_at_import_are_one_message(z, tmp_path, capsys):
     for words, message in (
         (["--from=hf", str(odd)], "is no variant that a config can name. There are mu"),
         (["--from=timm", str(odd)], "no tensor named 'patch_embed.proj.weight'"),
-        (["--from=hf", str(tmp_path / "none")], "there is no such file"),
+        (["--from=hf", str(tmp_path / "none")], "does not exist"),
         (["--from=hf", str(odd), "--image_size=0"], "invalid side value: '0'"),
         (["--from=keras", str(odd)], "invalid choice: 'keras'"),
     ):
@@ -551,7 +552,7 @@ def test_the_papers_weights_where_they_are_missing(tmp_path, capsys, monkeypatch
 
 def test_without_torch_a_pth_is_one_line(tmp_path, capsys, monkeypatch):
     pytest.importorskip("torch", reason="writes the .pth")
-    path = encoder_files.write(tmp_path, {"a": np.zeros(2)}, form="pth")
+    path = encoder_files.write(tmp_path, {"a": np.zeros(2)}, format_="pth")
     monkeypatch.setitem(sys.modules, "torch", None)
     assert main(["import", "--from=dinov2", str(path), f"--out={tmp_path}/w"]) == 2
     err = capsys.readouterr().err

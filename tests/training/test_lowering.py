@@ -19,7 +19,7 @@ ALL = [(p, d) for p in ("cuda", "tpu") for d in ("float32", "bfloat16")]
 
 def modules(platform, dtype, side, encoder):
     """StableHLO of the training step and of the evaluation step, two devices."""
-    path = attention.choose(platform, dtype, 64)
+    path = attention.select_implementation(platform, dtype, 64)
     config = bench.config(
         data_image_size=side,
         batch_size=2,

@@ -63,7 +63,7 @@ def test_the_compiled_step_has_the_flops_of_the_account(remat):
         data_image_size=128, batch_size=1, encoder="mu/8", remat=remat
     )
     step = program.compile_step(config)
-    size, patch = vit.variant("mu/8")
+    size, patch = vit.parse_variant("mu/8")
     by_hand = program.account(size, patch, 128, remat=remat)
     got = flops.count(step.compiled.as_text())
     want = by_hand["step"] + by_hand["recomputed"]
@@ -74,7 +74,7 @@ def test_the_compiled_step_has_the_flops_of_the_account(remat):
 def test_the_full_size_step_has_the_flops_of_the_account_and_fits():
     config = program.config(data_image_size=1024, batch_size=1, remat="output")
     step = program.compile_step(config)
-    by_hand = program.account(*vit.variant("Ti/16"), 1024, remat="output")
+    by_hand = program.account(*vit.parse_variant("Ti/16"), 1024, remat="output")
     want = by_hand["step"] + by_hand["recomputed"]
     assert flops.count(step.compiled.as_text()) == pytest.approx(want, rel=0.01)
     assert step.compiled.memory_analysis().temp_size_in_bytes < 0.8 * 2**30

@@ -239,7 +239,7 @@ class FocusOnFocus:
         self, variables: Variables, tokens: jax.Array, target: jax.Array
     ) -> cam.Activation:
         frozen, tokens = lax.stop_gradient((variables, tokens))
-        ahead, patches = jnp.split(tokens, [self.network.encoder.num_ahead], axis=1)
+        ahead, patches = jnp.split(tokens, [self.network.encoder.num_prefix], axis=1)
 
         def logits_of(v: jax.Array) -> jax.Array:
             whole = jnp.concatenate([ahead, v], axis=1)  # [B, T, D]

@@ -99,7 +99,7 @@ class Model(nn.Module):
         return self._classify(self.encoder.run(self.encoder.add_position(tokens)))
 
     def _classify(self, tokens: Float[Array, "B T D"]) -> Output:
-        feature = self.encoder.pool(self.encoder.finish(tokens))  # P7
+        feature = self.encoder.pool(self.encoder.final_norm(tokens))  # P7
         return Output(feature=feature, logits=self.classifier(feature))
 
     def project(self, feature: Float[Array, "R D"]) -> Float[Array, "N R E"]:

@@ -65,9 +65,9 @@ class Model(nn.Module):
                 f"cam.block: got {self.cam_block}, expected -{depth} … -1 for an "
                 f"encoder of {depth} blocks (-2 is the last but one)."
             )
-        if self.encoder.num_ahead:
+        if self.encoder.num_prefix:
             raise ValueError(
-                f"encoder: it has {self.encoder.num_ahead} tokens ahead of the "
+                f"encoder: it has {self.encoder.num_prefix} tokens ahead of the "
                 "patches, the authors' code none: its token 0 is a patch (15). Pass "
                 "--config.init.class_token=drop and an encoder without registers."
             )
@@ -98,7 +98,7 @@ class Model(nn.Module):
 
     def tail(self, tokens: Float[Array, "B P D"]) -> Output:
         """That stream to feature and logits: the remaining blocks and the heads."""
-        tokens = self.encoder.finish(self.encoder.run(tokens, self._split))
+        tokens = self.encoder.final_norm(self.encoder.run(tokens, self._split))
         # Q15: there is no class token, so a real patch is left out.
         feature = tokens[:, 1:].mean(axis=1)
         return Output(

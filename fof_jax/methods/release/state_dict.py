@@ -140,7 +140,7 @@ def export_pth(
     Raises:
       ValueError: torch is missing.
     """
-    torch = weight_files.torch("exporting a .pth file")
+    torch = weight_files.import_torch("exporting a .pth file")
     named = to_state_dict(variables, patch=patch, model_only=model_only)
     tensors = {n: torch.from_numpy(np.array(a, order="C")) for n, a in named.items()}
     path = Path(path)

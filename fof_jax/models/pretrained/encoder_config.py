@@ -1,20 +1,20 @@
-"""What the config.json beside a weights file says of its encoder, under our names."""
+"""Reads encoder fields from the config.json of Hugging Face or timm."""
 
 from collections.abc import Mapping
 from typing import Any
 
-Side = tuple[int, int]
+ImageSize = tuple[int, int]
 
 
-def hf(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What a config.json of Hugging Face says, under our names."""
+def parse_hf(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of a Hugging Face config.json, under this package's names."""
     activation = config.get("hidden_act", "gelu")
     if activation != "gelu" and not config.get("use_swiglu_ffn"):
         raise ValueError(
-            f"config.json: hidden_act {activation!r} is not built here, only 'gelu' "
-            "(the exact one) and SwiGLU."
+            f"config.json: hidden_act {activation!r} is not supported; expected 'gelu' "
+            "(the exact one) or SwiGLU."
         )
-    wanted = {
+    fields = {
         "heads": "num_attention_heads",
         "layer_norm_eps": "layer_norm_eps",
         "width": "hidden_size",
@@ -23,26 +23,26 @@ def hf(config: Mapping[str, Any]) -> dict[str, Any]:
         "registers": "num_register_tokens",
         "swiglu": "use_swiglu_ffn",
     }
-    said = {ours: config[name] for ours, name in wanted.items() if name in config}
+    parsed = {ours: config[name] for ours, name in fields.items() if name in config}
     if "image_size" in config:
-        said["image_size"] = _side(config["image_size"])
-    return said
+        parsed["image_size"] = _image_size(config["image_size"])
+    return parsed
 
 
-def timm(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What a config.json of timm says: the image size alone."""
+def parse_timm(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The image size, the only field taken from a timm config.json."""
     arguments = config.get("model_args") or {}
     if arguments.get("act_layer") not in (None, "gelu", "GELU", "silu", "SiLU"):
         raise ValueError(
-            f"config.json: act_layer {arguments['act_layer']!r} is not built here."
+            f"config.json: act_layer {arguments['act_layer']!r} is not supported."
         )
     if "img_size" in arguments:
-        return {"image_size": _side(arguments["img_size"])}
+        return {"image_size": _image_size(arguments["img_size"])}
     shape = (config.get("pretrained_cfg") or {}).get("input_size")
-    return {"image_size": _side(shape[1:])} if shape else {}
+    return {"image_size": _image_size(shape[1:])} if shape else {}
 
 
-def _side(value: Any) -> Side:
+def _image_size(value: Any) -> ImageSize:
     if isinstance(value, int):
         return value, value
     height, width = value

@@ -1,8 +1,8 @@
-"""What a weights file is of, and its encoder as the parameters of `vit.ViT`.
+"""Imports the encoder of a weights file as parameters of `vit.ViT`.
 
-What tensors do not tell comes from the source's config.json or from the user: the
-image size, which says how many rows of the position embedding are patches, the number
-of heads, and the eps of LayerNorm.
+The image size (hence the number of patch rows in the position embedding), the number of
+heads and the eps of LayerNorm cannot be read from tensors: they come from the source's
+config.json or from the user.
 """
 
 import dataclasses
@@ -19,178 +19,176 @@ from fof_jax.models.pretrained import (
     tensor_names,
     weight_files,
 )
-from fof_jax.models.pretrained.encoder_config import Side
+from fof_jax.models.pretrained.encoder_config import ImageSize
 from fof_jax.models.pretrained.param_tree import Tensors
 from fof_jax.models.pretrained.tensor_names import Names
 from fof_jax.types import Params
 
-PROGRAMS = ("hf", "timm", "augreg", "dinov2")
-# Hugging Face's model types that are read, and the names that they use.
+SOURCES = ("hf", "timm", "augreg", "dinov2")
+# Supported model types of Hugging Face, and the tensor names they use.
 _HF_TYPES = {
     "vit": tensor_names.HF_VIT,
     "ijepa": tensor_names.HF_VIT,
     "dinov2": tensor_names.HF_DINOV2,
     "dinov2_with_registers": tensor_names.HF_DINOV2,
 }
-_EPS = 1e-6  # of timm, AugReg and DINOv2, and of most files of Hugging Face
+_EPS = 1e-6  # LayerNorm epsilon of timm, AugReg, DINOv2, most of Hugging Face
 
 
 @dataclasses.dataclass(frozen=True)
-class Encoder:
-    """An encoder that was read.
+class ImportedEncoder:
+    """An imported encoder.
 
     Attributes:
-      params: of `vit.ViT`; `ahead` holds a class token, if any, and registers.
-      variant: its name with the patch, such as "Ti/16"; None where no variant has
-        these numbers.
-      size: the numbers.
-      patch: p.
-      image_size: H, W at which it was trained.
-      layer_norm_eps: of the source.
-      class_token: whether `ahead` begins with one.
-      loaded: the source's tensors that are in `params`.
-      left_out: the others.
+      params: parameters of `vit.ViT`; `ahead` holds the class token, if any, and the
+        registers.
+      variant: variant name with patch size, such as "Ti/16"; None if no variant has
+        these dimensions.
+      size: dimensions.
+      patch: patch size p.
+      image_size: training image size H, W.
+      layer_norm_eps: epsilon of the source's LayerNorm.
+      class_token: whether the first row of `ahead` is a class token.
+      loaded: names of the source's tensors that are in `params`.
+      left_out: names of the other tensors.
     """
 
     params: Params
     variant: str | None
     size: vit.Size
     patch: int
-    image_size: Side
+    image_size: ImageSize
     layer_norm_eps: float
     class_token: bool
     loaded: tuple[str, ...]
     left_out: tuple[str, ...]
 
     @property
-    def grid(self) -> Side:
-        """Rows and columns of its position embedding."""
+    def grid(self) -> ImageSize:
+        """Grid of its position embedding."""
         return vit.grid(self.image_size, self.patch)
 
 
-def encoder(
-    found: weight_files.Found,
-    program: str,
+def import_encoder(
+    file: weight_files.WeightsFile,
+    source: str,
     *,
     variant: str | None = None,
-    image_size: Side | None = None,
+    image_size: ImageSize | None = None,
     heads: int | None = None,
-) -> Encoder:
-    """The encoder in a file.
+) -> ImportedEncoder:
+    """Imports the encoder of a weights file.
 
     Args:
-      found: what `files.read` gave.
-      program: whose names it has, one of `PROGRAMS`.
-      variant: a name of `vit.SIZES` with a patch; where config.json is missing it
-        tells the heads. None takes the variant with the same numbers.
-      image_size: H, W; None takes that of config.json.
-      heads: for sizes that are no variant; None takes config.json's, or the variant's.
+      file: return value of `weight_files.read`.
+      source: naming scheme of the tensors, one of `SOURCES`.
+      variant: variant name with patch size, which determines the number of heads
+        where config.json is missing. None finds the variant of these dimensions.
+      image_size: training image size H, W; None takes that of config.json.
+      heads: number of heads; None takes that of config.json or of the variant.
 
     Raises:
-      ValueError: the file is of another kind of network, a tensor is missing or has no
-        place, what was said contradicts the tensors, or heads or image size are
-        neither in a config.json nor given.
+      ValueError: not a Vision Transformer, a missing or unexpected tensor, arguments
+        or a config.json that contradict the tensors, or unknown heads or image size.
     """
-    config = found.config or {}
-    tensors: Tensors = found.tensors
-    if program == "augreg":
-        heads = heads or augreg.heads_of(tensors)
-        tensors = augreg.as_timm(tensors)
-    table = _names(program, tensors, config)
-    start, own = _own(tensors, table)
-    measured = _measure(own, table)
-    read = encoder_config.hf if program == "hf" else encoder_config.timm
-    said = read(config)
-    _agree(measured, said)
-    size, patch = measured["size"], measured["patch"]
-    named = variant_of(size, patch)
+    config = file.config or {}
+    tensors: Tensors = file.tensors
+    if source == "augreg":
+        heads = heads or augreg.num_heads(tensors)
+        tensors = augreg.to_timm(tensors)
+    table = _names(source, tensors, config)
+    prefix, own = _encoder_tensors(tensors, table)
+    inferred = _infer(own, table)
+    parse = encoder_config.parse_hf if source == "hf" else encoder_config.parse_timm
+    stated = parse(config)
+    _check_agreement(inferred, stated)
+    size, patch = inferred["size"], inferred["patch"]
+    name = find_variant(size, patch)
     if variant is not None:
-        wanted, at = vit.variant(variant)
-        if (dataclasses.replace(wanted, heads=0), at) != (size, patch):
-            is_ = named or f"{size} in patches of {patch}"
+        expected, expected_patch = vit.parse_variant(variant)
+        if (dataclasses.replace(expected, heads=0), expected_patch) != (size, patch):
             raise ValueError(
-                f"--encoder: {variant} has other numbers than the file, which is of "
-                f"{is_}. Leave the flag out, or get the other file."
+                f"--encoder: {variant} does not match the file, which has "
+                f"{name or f'{size} in patches of {patch}'}. Leave the flag out, or "
+                "pass the file of that encoder."
             )
-        named = variant
-    heads = said.get("heads") or heads or (vit.variant(named)[0].heads if named else 0)
+        name = variant
+    default = vit.parse_variant(name)[0].heads if name else 0
+    heads = stated.get("heads") or heads or default
     if not heads or size.width % heads:
         raise ValueError(
-            f"{found.path}: the number of attention heads is not known for a width of "
+            f"{file.path}: unknown number of attention heads for a width of "
             f"{size.width}. Put the source's config.json beside the file, or pass "
             "--encoder=NAME."
         )
     size = dataclasses.replace(size, heads=heads)
-    if named and vit.variant(named)[0] != size:
-        named = None
-    side = image_size or said.get("image_size")
-    if side is None:
+    if name and vit.parse_variant(name)[0] != size:
+        name = None
+    image_size = image_size or stated.get("image_size")
+    if image_size is None:
         raise ValueError(
-            f"{found.path}: at which image size it was trained is not known, and the "
-            "number of position embeddings is no proof of it. Put the source's "
-            "config.json beside the file, or pass --image_size=SIDE (224 for most)."
+            f"{file.path}: unknown training image size, which the number of position "
+            "embeddings does not determine. Put the source's config.json beside the "
+            "file, or pass --image_size=SIDE (224 for most)."
         )
-    h, w = vit.grid(side, patch)
-    kept, left_out = _divide(tensors, start, own, table)
-    return Encoder(
-        params=param_tree.encoder_from(kept, table, patches=h * w),
-        variant=named,
+    h, w = vit.grid(image_size, patch)
+    used, left_out = _partition(tensors, prefix, own, table)
+    return ImportedEncoder(
+        params=param_tree.encoder_from(used, table, patches=h * w),
+        variant=name,
         size=size,
         patch=patch,
-        image_size=side,
-        layer_norm_eps=said.get("layer_norm_eps", _EPS),
+        image_size=image_size,
+        layer_norm_eps=stated.get("layer_norm_eps", _EPS),
         class_token=bool(table.class_token) and table.class_token in own,
-        loaded=tuple(start + name for name in kept),
+        loaded=tuple(prefix + name for name in used),
         left_out=left_out,
     )
 
 
-def variant_of(size: vit.Size, patch: int) -> str | None:
-    """The name of the variant with these numbers, heads aside."""
-    for name, known in vit.SIZES.items():
-        if dataclasses.replace(known, heads=0) == dataclasses.replace(size, heads=0):
+def find_variant(size: vit.Size, patch: int) -> str | None:
+    """Name of the variant of these dimensions, ignoring the number of heads."""
+    size = dataclasses.replace(size, heads=0)
+    for name, candidate in vit.SIZES.items():
+        if dataclasses.replace(candidate, heads=0) == size:
             return f"{name}/{patch}"
     return None
 
 
-def _names(program: str, tensors: Tensors, config: Mapping[str, Any]) -> Names:
-    if program == "hf" and "model_type" in config:
+def _names(source: str, tensors: Tensors, config: Mapping[str, Any]) -> Names:
+    if source == "hf" and "model_type" in config:
         kind = config["model_type"]
         if kind not in _HF_TYPES:
             raise ValueError(
-                f"config.json: model_type {kind!r} is not read. Expected one of "
+                f"config.json: model_type {kind!r} is not supported. Expected one of "
                 f"{', '.join(_HF_TYPES)}."
             )
         return _HF_TYPES[kind]
-    if program == "hf":
+    if source == "hf":
         plain = any(f".{tensor_names.HF_VIT.norm_mlp}." in name for name in tensors)
         return tensor_names.HF_VIT if plain else tensor_names.HF_DINOV2
-    return tensor_names.DINOV2 if program == "dinov2" else tensor_names.TIMM
+    return tensor_names.DINOV2 if source == "dinov2" else tensor_names.TIMM
 
 
-def _own(tensors: Tensors, table: Names) -> tuple[str, dict[str, np.ndarray]]:
-    """What stands in front of the encoder's names, and its tensors without it."""
-    end = f"{table.embedding}.weight"
-    starts = [name[: -len(end)] for name in tensors if name.endswith(end)]
-    if len(starts) != 1:
-        fault = "no tensor" if not starts else f"{len(starts)} tensors"
+def _encoder_tensors(
+    tensors: Tensors, table: Names
+) -> tuple[str, dict[str, np.ndarray]]:
+    """The prefix of the encoder's tensor names, and its tensors without the prefix."""
+    suffix = f"{table.embedding}.weight"
+    prefixes = [name[: -len(suffix)] for name in tensors if name.endswith(suffix)]
+    if len(prefixes) != 1:
+        found = "no tensor" if not prefixes else f"{len(prefixes)} tensors"
         raise ValueError(
-            f"encoder weights: {fault} named {end!r}; the file begins with "
-            f"{', '.join(sorted(tensors)[:3]) or 'nothing'}. Is it of another program? "
-            f"--from is one of {', '.join(PROGRAMS)}, release."
+            f"encoder weights: {found} named {suffix!r}; the first names in the file "
+            f"are {', '.join(sorted(tensors)[:3]) or 'none'}. Was it written by "
+            f"another library? --from is one of {', '.join(SOURCES)}, release."
         )
-    start = starts[0]
-    own = {n[len(start) :]: a for n, a in tensors.items() if n.startswith(start)}
-    # With block_chunks DINOv2 writes blocks.CHUNK.N, N counting on over all chunks.
-    if _chunked(own, table):
+    prefix = prefixes[0]
+    own = {n[len(prefix) :]: a for n, a in tensors.items() if n.startswith(prefix)}
+    # With block_chunks DINOv2 writes blocks.CHUNK.N, with N counted over all chunks.
+    if any(name.startswith(table.block.format(0) + ".0.") for name in own):
         own = {_without_chunk(name): a for name, a in own.items()}
-    return start, own
-
-
-def _chunked(own: Tensors, table: Names) -> bool:
-    """Whether blocks are numbered within chunks."""
-    head = table.block.format(0) + ".0."
-    return any(name.startswith(head) for name in own)
+    return prefix, own
 
 
 def _without_chunk(name: str) -> str:
@@ -198,8 +196,8 @@ def _without_chunk(name: str) -> str:
     return ".".join([first, *rest[1:]]) if first == "blocks" else name
 
 
-def _measure(own: Tensors, table: Names) -> dict[str, Any]:
-    """What the tensors' shapes tell; heads are 0."""
+def _infer(own: Tensors, table: Names) -> dict[str, Any]:
+    """Dimensions inferred from the tensors' shapes; heads are 0."""
     kernel = own[f"{table.embedding}.weight"]
     if kernel.ndim != 4 or kernel.shape[1] != 3 or kernel.shape[2] != kernel.shape[3]:
         raise ValueError(
@@ -210,8 +208,8 @@ def _measure(own: Tensors, table: Names) -> dict[str, Any]:
     if not depth:
         raise ValueError(
             f"encoder weights: no {table.block.format(0)}.{table.norm_attention}. "
-            "Expected a file as the program saves it (transformers: save_pretrained); "
-            f"of another program, pass another --from ({', '.join(PROGRAMS)})."
+            "Expected a file as the library saves it (transformers: save_pretrained); "
+            f"for another library, pass another --from ({', '.join(SOURCES)})."
         )
     mlp, gated = param_tree.mlp_of(own, table)
     registers = own.get(table.registers)
@@ -234,41 +232,41 @@ def _measure(own: Tensors, table: Names) -> dict[str, Any]:
     }
 
 
-def _agree(measured: Mapping[str, Any], said: Mapping[str, Any]) -> None:
-    for name in sorted(set(measured) & set(said)):
-        if measured[name] != said[name]:
+def _check_agreement(inferred: Mapping[str, Any], stated: Mapping[str, Any]) -> None:
+    for name in sorted(set(inferred) & set(stated)):
+        if inferred[name] != stated[name]:
             raise ValueError(
-                f"config.json: {name} {said[name]}, but the tensors have "
-                f"{measured[name]}. Do the two files belong together?"
+                f"config.json: {name} {stated[name]}, but the tensors have "
+                f"{inferred[name]}. Do the two files belong together?"
             )
 
 
-def _divide(
-    tensors: Tensors, start: str, own: Tensors, table: Names
+def _partition(
+    tensors: Tensors, prefix: str, own: Tensors, table: Names
 ) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    """The encoder's tensors, and the names of the rest, which must be known to be one.
+    """The encoder's tensors, and the names of tensors that are known to be unused.
 
     Raises:
-      ValueError: a tensor belongs to the encoder and is not read: the features would
-        be others.
+      ValueError: a tensor of the encoder is not supported, so that the features would
+        differ.
     """
-    kept, out = {}, [name for name in tensors if not name.startswith(start)]
+    used, unused = {}, [name for name in tensors if not name.startswith(prefix)]
     for name, array in own.items():
         if name.startswith(table.left_out):
-            out.append(start + name)
-        elif _known(name, table):
-            kept[name] = array
+            unused.append(prefix + name)
+        elif _is_supported(name, table):
+            used[name] = array
         else:
             raise ValueError(
-                f"encoder weights: tensor {start + name!r} has no place in this "
-                "encoder, and without it the features would be others. Networks with "
-                "distillation tokens, a norm before the blocks or after pooling, or "
-                "relative positions are not read."
+                f"encoder weights: tensor {prefix + name!r} has no counterpart in "
+                "this encoder, and without it the features would differ. Networks "
+                "with distillation tokens, a norm before the blocks or after pooling, "
+                "or relative positions are not supported."
             )
-    return kept, tuple(sorted(out))
+    return used, tuple(sorted(unused))
 
 
-def _known(name: str, table: Names) -> bool:
+def _is_supported(name: str, table: Names) -> bool:
     plain = name.removesuffix(".weight").removesuffix(".bias")
     if plain in (table.embedding, table.norm, table.position):
         return True
@@ -276,21 +274,21 @@ def _known(name: str, table: Names) -> bool:
         return True
     head, _, tail = table.block.partition("{}")
     number, _, within = plain.removeprefix(head).partition(".")
-    known = {
+    in_block = {
         *table.qkv, *table.scales, *(n for parts in table.gated for n in parts),
         table.out, table.mlp_in, table.mlp_out, table.norm_attention, table.norm_mlp,
     }  # fmt: skip
-    return plain.startswith(head) and number.isdigit() and within + tail in known
+    return plain.startswith(head) and number.isdigit() and within + tail in in_block
 
 
-def describe(read: Encoder) -> dict[str, Any]:
-    """JSON values for about.json."""
+def describe(encoder: ImportedEncoder) -> dict[str, Any]:
+    """The encoder entry of about.json."""
     return {
-        "variant": read.variant,
-        **dataclasses.asdict(read.size),
-        "patch": read.patch,
-        "image_size": list(read.image_size),
-        "grid": list(read.grid),
-        "layer_norm_eps": read.layer_norm_eps,
-        "class_token": read.class_token,
+        "variant": encoder.variant,
+        **dataclasses.asdict(encoder.size),
+        "patch": encoder.patch,
+        "image_size": list(encoder.image_size),
+        "grid": list(encoder.grid),
+        "layer_norm_eps": encoder.layer_norm_eps,
+        "class_token": encoder.class_token,
     }

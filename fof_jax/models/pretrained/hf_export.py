@@ -1,12 +1,12 @@
-"""A model of ours as a folder that Hugging Face's transformers loads, head and all.
+"""Exports a model as a folder for Hugging Face's transformers.
 
-| our encoder | theirs | their head reads |
+| encoder | transformers model | input of the classifier |
 |---|---|---|
-| patches alone | I-JEPA, which is the ViT without class token | mean of the patches |
+| patches only | I-JEPA, a ViT without class token | mean of the patches |
 | plain, class token, pooled by it | ViT | class token |
-| class token otherwise | DINOv2 (with registers) | both, ours one of them |
+| class token otherwise | DINOv2 (with registers) | both; one has zero weights |
 
-LayerScale, where I-JEPA has none, is multiplied into the layer before it.
+I-JEPA has no LayerScale; it is folded into the preceding layer.
 """
 
 import json
@@ -23,7 +23,7 @@ from fof_jax.models import vit
 from fof_jax.models.pretrained import param_tree, tensor_names
 from fof_jax.types import Params
 
-# model type: (name of the classifier, of the bare encoder)
+# model type: (class with classifier, class of the encoder alone)
 _CLASSES = {
     "vit": ("ViTForImageClassification", "ViTModel"),
     "ijepa": ("IJepaForImageClassification", "IJepaModel"),
@@ -49,22 +49,22 @@ def write(
     """Writes model.safetensors, config.json and preprocessor_config.json.
 
     Args:
-      folder: is made, whole or not at all; may not exist.
-      encoder: what the parameters are of.
-      params: of the encoder.
-      head: kernel (D, J) and bias (J) of a classifier on what the encoder pools; its
-        first outputs are those of `classes`, others are left out. None writes the
-        encoder alone.
+      folder: created atomically; must not exist.
+      encoder: the module of the parameters.
+      params: parameters of the encoder.
+      head: kernel (D, J) and bias (J) of a classifier on the pooled features; the
+        first K outputs are those of `classes`, the others are dropped. None writes
+        the encoder alone.
       classes: names of the K outputs.
-      mean, std: of the channels, from 0 to 1, as training normalizes images.
-      color: False for grayscale standardized per image; transformers has no
-        preprocessor for it, so none is written.
+      mean, std: channel mean and std of the normalization, for pixels in 0 … 1.
+      color: False for grayscale images standardized per image; transformers has no
+        such preprocessor, so preprocessor_config.json is not written.
 
     Returns:
-      The name of the class in transformers.
+      The class name in transformers.
 
     Raises:
-      ValueError: the folder exists, or transformers has no such encoder.
+      ValueError: the folder exists, or transformers has no such architecture.
     """
     if folder.exists():
         raise ValueError(f"{folder} exists already. Pass another --out.")
@@ -77,36 +77,36 @@ def write(
     folder.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
     try:
-        whole = staging / folder.name  # mkdtemp's own mode admits the owner only
-        whole.mkdir()
-        named = {n: np.array(a, np.float32, order="C") for n, a in tensors.items()}
-        # transformers asks for this mark.
+        complete = staging / folder.name  # a new folder: mkdtemp's has mode 0700
+        complete.mkdir()
+        arrays = {n: np.array(a, np.float32, order="C") for n, a in tensors.items()}
+        # transformers requires this metadata.
         safetensors.numpy.save_file(
-            named, whole / "model.safetensors", metadata={"format": "pt"}
+            arrays, complete / "model.safetensors", metadata={"format": "pt"}
         )
-        (whole / "model.safetensors").chmod(0o644)
-        _write(whole / "config.json", config)
+        (complete / "model.safetensors").chmod(0o644)
+        _write(complete / "config.json", config)
         if color:
             _write(
-                whole / "preprocessor_config.json", _preprocessor(encoder, mean, std)
+                complete / "preprocessor_config.json", _preprocessor(encoder, mean, std)
             )
-        whole.rename(folder)
+        complete.rename(folder)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return config["architectures"][0]
 
 
 def model_type(encoder: vit.ViT, *, with_head: bool = True) -> str:
-    """Which of transformers' models is this encoder.
+    """Model type of the encoder in transformers.
 
     Raises:
-      ValueError: none.
+      ValueError: there is none.
     """
     size = encoder.size
     if not encoder.class_token:
         if size.registers or size.swiglu:
             raise ValueError(
-                "export: transformers has no encoder with registers or SwiGLU and "
+                "export: transformers has no encoder with registers or SwiGLU but "
                 "without a class token. Train with --config.init.class_token=keep."
             )
         return "ijepa"
@@ -117,10 +117,10 @@ def model_type(encoder: vit.ViT, *, with_head: bool = True) -> str:
 
 
 def tensors_of(encoder: vit.ViT, params: Params, kind: str) -> dict[str, np.ndarray]:
-    """The encoder under transformers' names, without their prefix."""
+    """The encoder's tensors under transformers' names, without prefix."""
     dinov2 = kind.startswith("dinov2")
     if encoder.size.layer_scale and not dinov2:
-        params = _folded(params)
+        params = _fold_layer_scale(params)
     out = param_tree.encoder_to(
         params,
         tensor_names.HF_DINOV2 if dinov2 else tensor_names.HF_VIT,
@@ -130,20 +130,21 @@ def tensors_of(encoder: vit.ViT, params: Params, kind: str) -> dict[str, np.ndar
     if not dinov2:
         return out
     width = encoder.size.width
-    for layer in range(encoder.size.depth):  # a plain ViT is one scaled by 1
+    for layer in range(encoder.size.depth):  # a plain ViT has LayerScale 1
         for scale in tensor_names.HF_DINOV2.scales:
-            at = f"{tensor_names.HF_DINOV2.block.format(layer)}.{scale}"
-            out.setdefault(at, np.ones(width, np.float32))
+            name = f"{tensor_names.HF_DINOV2.block.format(layer)}.{scale}"
+            out.setdefault(name, np.ones(width, np.float32))
     return out | {"embeddings.mask_token": np.zeros((1, width), np.float32)}
 
 
-def _folded(params: Params) -> Params:
+def _fold_layer_scale(params: Params) -> Params:
+    """Multiplies LayerScale into the layer before it."""
     blocks = dict(params["blocks"])
     for scale, layer in (("scale_attention", "out"), ("scale_mlp", "mlp_out")):
-        by = np.asarray(blocks.pop(scale))  # [L, D]
+        factor = np.asarray(blocks.pop(scale))  # [L, D]
         blocks[layer] = {
-            "kernel": np.asarray(blocks[layer]["kernel"]) * by[:, None],
-            "bias": np.asarray(blocks[layer]["bias"]) * by,
+            "kernel": np.asarray(blocks[layer]["kernel"]) * factor[:, None],
+            "bias": np.asarray(blocks[layer]["bias"]) * factor,
         }
     return {**params, "blocks": blocks}
 
@@ -153,9 +154,10 @@ def _head(
 ) -> dict[str, np.ndarray]:
     weight = np.asarray(head["kernel"]).T[:classes]  # [K, D]
     if kind.startswith("dinov2"):
-        other = np.zeros_like(weight)
-        first = encoder.pooling == "class_token"
-        weight = np.hstack([weight, other] if first else [other, weight])
+        # DINOv2's classifier reads the class token and the mean of the patches.
+        zeros = np.zeros_like(weight)
+        class_token = encoder.pooling == "class_token"
+        weight = np.hstack([weight, zeros] if class_token else [zeros, weight])
     bias = np.asarray(head["bias"])[:classes]
     return {"classifier.weight": weight, "classifier.bias": bias}
 
@@ -186,15 +188,15 @@ def _config(
         config["label2id"] = {name: k for k, name in enumerate(classes)}
     if not kind.startswith("dinov2"):
         return config | {"intermediate_size": size.mlp}
-    # A gated MLP has two thirds of the plain one's width, up to a multiple of 8.
+    # A gated MLP has two thirds of the plain width, rounded up to a multiple of 8.
     ratio = 4 if size.swiglu else size.mlp // size.width
     mlp = (int(ratio * size.width * 2 / 3) + 7) // 8 * 8 if size.swiglu else (
         ratio * size.width
     )  # fmt: skip
     if mlp != size.mlp:
         raise ValueError(
-            f"export: DINOv2 in transformers has an MLP {mlp} wide where this one is "
-            f"{size.mlp}."
+            f"export: DINOv2 in transformers has an MLP width of {mlp}, this encoder "
+            f"{size.mlp}. Expected equal widths; this encoder cannot be exported."
         )
     config |= {"mlp_ratio": ratio, "use_swiglu_ffn": size.swiglu}
     return config | ({"num_register_tokens": size.registers} if size.registers else {})

@@ -1,9 +1,9 @@
-"""Named tensors of an encoder <-> the tree of `vit.py`, both ways and exact.
+"""Exact conversion between PyTorch state dicts and the parameter tree of `vit.ViT`.
 
-PyTorch's layouts: Linear weight (out, in), convolution (out, in, kh, kw). Ours: Dense
+PyTorch: Linear weight (out, in), convolution weight (out, in, kh, kw). Here: Dense
 kernel (in, out); the patch embedding is a Dense over (row, column, channel); queries,
 keys and values are one Dense; blocks are stacked along a leading axis. The class token
-and the registers are one array `ahead`, their position embeddings summed into it.
+and the registers are one array `ahead`, with their position embeddings added.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,36 +19,35 @@ _SCALES = ("scale_attention", "scale_mlp")
 
 
 def encoder_from(tensors: Tensors, names: Names, *, patches: int) -> Params:
-    """Named tensors to the parameters of `vit.ViT`.
+    """Converts named tensors to the parameters of `vit.ViT`.
 
     Args:
-      tensors: of one encoder, without anything in front of its names.
-      names: what they are called.
-      patches: P of the image size that they were trained at: how many rows of the
-        position embedding belong to patches. The rest are of the class token and, if
-        there are more, of the registers.
+      tensors: tensors of one encoder, without name prefix.
+      names: naming scheme.
+      patches: P at the training image size: the number of patch rows in the position
+        embedding. The other rows are those of the class token and, if there are
+        more, of the registers.
 
     Raises:
-      ValueError: a tensor is missing, or the position embedding has another number of
-        rows.
+      ValueError: missing tensor, or unexpected number of position embeddings.
     """
 
     def take(name: str) -> np.ndarray:
         if name not in tensors:
             raise ValueError(
-                f"encoder weights: tensor {name!r} is missing; there are "
-                f"{len(tensors)} others. Expected a Vision Transformer with blocks "
-                f"named {names.block.format('N')}."
+                f"encoder weights: tensor {name!r} is missing among {len(tensors)} "
+                "tensors. Expected a Vision Transformer with blocks named "
+                f"{names.block.format('N')}."
             )
         return np.asarray(tensors[name])
 
     def dense(*parts: str) -> dict[str, np.ndarray]:
         kernels = [take(f"{name}.weight").T for name in parts]
         # Some encoders have no bias for q, k and v, which is a bias of 0.
-        none = not any(f"{name}.bias" in tensors for name in parts)
+        no_bias = not any(f"{name}.bias" in tensors for name in parts)
         biases = [
             np.zeros_like(kernel[0])
-            if none and parts[0].endswith(names.qkv)
+            if no_bias and parts[0].endswith(names.qkv)
             else take(f"{name}.bias")
             for name, kernel in zip(parts, kernels, strict=True)
         ]
@@ -59,19 +58,19 @@ def encoder_from(tensors: Tensors, names: Names, *, patches: int) -> Params:
         return {"scale": take(f"{name}.weight"), "bias": take(f"{name}.bias")}
 
     def block(layer: int) -> Params:
-        at = f"{names.block.format(layer)}."
-        *mlp_in, mlp_out = _mlp(tensors, names, at)
+        prefix = f"{names.block.format(layer)}."
+        *mlp_in, mlp_out = _mlp(tensors, names, prefix)
         tree: dict[str, Any] = {
-            "qkv": dense(*[at + name for name in names.qkv]),
-            "out": dense(at + names.out),
-            "mlp_in": dense(*[at + name for name in mlp_in]),
-            "mlp_out": dense(at + mlp_out),
-            "norm_attention": norm(at + names.norm_attention),
-            "norm_mlp": norm(at + names.norm_mlp),
+            "qkv": dense(*[prefix + name for name in names.qkv]),
+            "out": dense(prefix + names.out),
+            "mlp_in": dense(*[prefix + name for name in mlp_in]),
+            "mlp_out": dense(prefix + mlp_out),
+            "norm_attention": norm(prefix + names.norm_attention),
+            "norm_mlp": norm(prefix + names.norm_mlp),
         }
         if has_layer_scale(tensors, names):
             for ours, theirs in zip(_SCALES, names.scales, strict=True):
-                tree[ours] = take(at + theirs)
+                tree[ours] = take(prefix + theirs)
         return tree
 
     kernel = take(f"{names.embedding}.weight")  # [D, C, p, p]
@@ -96,10 +95,10 @@ def encoder_from(tensors: Tensors, names: Names, *, patches: int) -> Params:
 def encoder_to(
     params: Params, names: Names, *, patch: int, class_token: bool = False
 ) -> dict[str, np.ndarray]:
-    """The inverse of `encoder_from`; also names gradients and moments.
+    """Inverse of `encoder_from`; also for gradients and optimizer moments.
 
-    Exact, except that a class token comes with its position summed in: it gets a row
-    of zeros in the position embedding. SwiGLU and LayerScale need names that have them.
+    Exact, except that the class token includes its position embedding and has a row of
+    zeros in `position`. SwiGLU and LayerScale require `names` that have them.
     """
     out: dict[str, np.ndarray] = {}
 
@@ -130,23 +129,23 @@ def encoder_to(
         blocks["mlp_in"]["kernel"].shape[2] == 2 * blocks["mlp_out"]["kernel"].shape[1]
     )
     for layer in range(blocks["qkv"]["bias"].shape[0]):
-        at = f"{names.block.format(layer)}."
+        prefix = f"{names.block.format(layer)}."
         tree = _layer(blocks, layer)
         *mlp_in, mlp_out = names.gated[0] if gated else (names.mlp_in, names.mlp_out)
-        dense([at + name for name in names.qkv], tree["qkv"])
-        dense([at + names.out], tree["out"])
-        dense([at + name for name in mlp_in], tree["mlp_in"])
-        dense([at + mlp_out], tree["mlp_out"])
-        norm(at + names.norm_attention, tree["norm_attention"])
-        norm(at + names.norm_mlp, tree["norm_mlp"])
+        dense([prefix + name for name in names.qkv], tree["qkv"])
+        dense([prefix + names.out], tree["out"])
+        dense([prefix + name for name in mlp_in], tree["mlp_in"])
+        dense([prefix + mlp_out], tree["mlp_out"])
+        norm(prefix + names.norm_attention, tree["norm_attention"])
+        norm(prefix + names.norm_mlp, tree["norm_mlp"])
         if _SCALES[0] in tree:
             for ours, theirs in zip(_SCALES, names.scales, strict=True):
-                out[at + theirs] = np.asarray(tree[ours])
+                out[prefix + theirs] = np.asarray(tree[ours])
     return out
 
 
 def depth_of(tensors: Tensors, names: Names) -> int:
-    """Number of blocks: how many from 0 on have a first LayerNorm."""
+    """Number of consecutive blocks from 0 that have a first LayerNorm."""
     depth = 0
     while f"{names.block.format(depth)}.{names.norm_attention}.weight" in tensors:
         depth += 1
@@ -155,23 +154,23 @@ def depth_of(tensors: Tensors, names: Names) -> int:
 
 def has_layer_scale(tensors: Tensors, names: Names) -> bool:
     """Whether block 0 has LayerScale."""
-    at = f"{names.block.format(0)}."
-    return any(at + name in tensors for name in names.scales)
+    prefix = f"{names.block.format(0)}."
+    return any(prefix + name in tensors for name in names.scales)
 
 
 def mlp_of(tensors: Tensors, names: Names) -> tuple[int, bool]:
-    """Hidden width of block 0's MLP, and whether it is gated."""
-    at = f"{names.block.format(0)}."
-    *mlp_in, mlp_out = _mlp(tensors, names, at)
-    hidden = sum(tensors[f"{at}{name}.weight"].shape[0] for name in mlp_in)
-    width = tensors[f"{at}{mlp_out}.weight"].shape[1]
+    """Hidden width of the MLP of block 0, and whether it is gated."""
+    prefix = f"{names.block.format(0)}."
+    *mlp_in, mlp_out = _mlp(tensors, names, prefix)
+    hidden = sum(tensors[f"{prefix}{name}.weight"].shape[0] for name in mlp_in)
+    width = tensors[f"{prefix}{mlp_out}.weight"].shape[1]
     return width, hidden == 2 * width
 
 
-def _mlp(tensors: Tensors, names: Names, at: str) -> tuple[str, ...]:
-    """The names of the MLP's layers in the block `at`, the last one last."""
+def _mlp(tensors: Tensors, names: Names, prefix: str) -> tuple[str, ...]:
+    """Names of the MLP layers of a block, in order."""
     for parts in (*names.gated, (names.mlp_in, names.mlp_out)):
-        if all(f"{at}{name}.weight" in tensors for name in parts):
+        if all(f"{prefix}{name}.weight" in tensors for name in parts):
             return parts
     return names.mlp_in, names.mlp_out
 
@@ -179,21 +178,24 @@ def _mlp(tensors: Tensors, names: Names, at: str) -> tuple[str, ...]:
 def _positions(
     rows: np.ndarray, ahead: list[np.ndarray], patches: int
 ) -> tuple[np.ndarray, list[np.ndarray]]:
-    """The patches' rows, and the tokens ahead with the rows that are theirs."""
+    """Splits position embeddings into those of the patches and of prepended tokens.
+
+    Returns the patches' rows, and the prepended tokens with their rows added.
+    """
     counts = [len(token) for token in ahead]
     for embedded in range(len(ahead) + 1):
-        own = sum(counts[:embedded])
-        if len(rows) == own + patches:
+        offset = sum(counts[:embedded])
+        if len(rows) == offset + patches:
             starts = np.cumsum([0, *counts])
-            placed = [
+            tokens = [
                 token + rows[start : start + len(token)] if i < embedded else token
                 for i, (token, start) in enumerate(zip(ahead, starts, strict=False))
             ]
-            return rows[own:], placed
+            return rows[offset:], tokens
     raise ValueError(
         f"encoder weights: the position embedding has {len(rows)} rows, expected "
         f"{patches} for the patches and up to {sum(counts)} for the "
-        f"{sum(counts)} tokens ahead of them. Was it trained at another image size? "
+        f"{sum(counts)} prepended tokens. Was it trained at another image size? "
         "Pass --image_size=SIDE."
     )
 

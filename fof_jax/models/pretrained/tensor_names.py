@@ -1,23 +1,23 @@
-"""What other programs call the tensors of an encoder."""
+"""Tensor names of ViT encoders in other libraries."""
 
 import dataclasses
 
 
 @dataclasses.dataclass(frozen=True)
 class Names:
-    """What one program calls the tensors of an encoder.
+    """Tensor names of an encoder in one library.
 
     Attributes:
-      embedding, norm: of the patch embedding and the last LayerNorm.
+      embedding, norm: patch embedding and final LayerNorm.
       position: position embedding, (1, rows, D).
-      class_token, registers: (1, 1, D) and (1, R, D); "" where it has none.
+      class_token, registers: (1, 1, D) and (1, R, D); "" if the library has none.
       block: prefix of block `{}`.
       qkv: queries, keys and values, three names or one.
-      out, mlp_out, norm_attention, norm_mlp: within a block.
-      mlp_in: of a plain MLP.
-      gated: the same of a gated MLP: (gate and value, out) or (gate, value, out).
-      scales: of attention and MLP, where blocks have LayerScale.
-      left_out: beginnings of names that are no part of an encoder's features.
+      out, mlp_out, norm_attention, norm_mlp: names within a block.
+      mlp_in: first layer of a plain MLP.
+      gated: layers of a gated MLP, (gate and value, out) or (gate, value, out).
+      scales: LayerScale of attention and MLP.
+      left_out: prefixes of tensors that do not contribute to the features.
     """
 
     embedding: str
@@ -76,7 +76,7 @@ TIMM = Names(
     mlp_out="mlp.fc2",
     norm_attention="norm1",
     norm_mlp="norm2",
-    # SwiGLU as two layers, or packed into one; packed it has a plain MLP's names.
+    # SwiGLU as two layers, or packed into one with the names of a plain MLP.
     gated=(("mlp.fc1_g", "mlp.fc1_x", "mlp.fc2"), ("mlp.fc1", "mlp.fc2")),
     scales=("ls1.gamma", "ls2.gamma"),
     left_out=("head.", "pre_logits."),
