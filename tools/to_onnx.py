@@ -22,15 +22,14 @@ import onnx
 import onnxruntime
 from jax2onnx import to_onnx
 
-import fof_jax
-from fof_jax.inference import exported
+from fof_jax.inference import exported, load, model_card
 
 TOLERANCE = 1e-5  # of a probability
 
 
 def main(checkpoint: Path, out: Path) -> None:
     """Converts, compares on noise at two batch sizes, then writes `out` whole."""
-    model = fof_jax.load(checkpoint)
+    model = load.load_trained(checkpoint)
     side = model.image_size
     program, image = exported.ensemble(model)
     # jax2onnx replaces functions of jax.numpy and Flax while it traces, which breaks
@@ -43,9 +42,11 @@ def main(checkpoint: Path, out: Path) -> None:
         input_names=["image"],
         output_names=["prob", "spread", "folds"],
     )
-    for name in ("card", "classes"):
-        value = getattr(model, name)
-        text = value if isinstance(value, str) else json.dumps(value)
+    metadata = {
+        "card": model_card.of_model(model),
+        "classes": json.dumps(model.classes),
+    }
+    for name, text in metadata.items():
         made.metadata_props.append(onnx.StringStringEntryProto(key=name, value=text))
     session = _session(made.SerializeToString())
     rng = np.random.default_rng(0)

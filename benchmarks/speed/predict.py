@@ -45,29 +45,31 @@ def main() -> None:
 def measure(
     checkpoint: Path, images: Path, out: Path, pictures: bool, broken: int
 ) -> dict[str, float]:
-    asked = inputs.find(images)
+    listed = inputs.find(images)
     model = load.load(checkpoint)
-    tell, peaks, start = progress_to("graded", sys.stderr), {}, time.monotonic()
+    show, peaks, start = progress_to("graded", sys.stderr), {}, time.monotonic()
 
-    def progress(done: int, of: int) -> None:
-        tell(done, of)
-        if done in (min(EARLY, of), of):
+    def report_progress(done: int, total: int) -> None:
+        show(done, total)
+        if done in (min(EARLY, total), total):
             peaks[done] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
-    table = batch.predict(model, asked, out, pictures=pictures, progress=progress)
+    table = batch.predict(
+        model, listed, out, plots=pictures, report_progress=report_progress
+    )
     taken = time.monotonic() - start
     reasons = {n: e for n, e in zip(table.image, table.error, strict=True) if e}
     for name, reason in reasons.items():
         print(f"{name}: {reason}", file=sys.stderr)
     return {
         "images": len(table),
-        "folds": len(model.folds),
+        "folds": len(model.fold_names),
         "pictures": pictures,
         "broken": broken,
         "rows_with_a_reason": len(reasons),
         "images_per_s": round(len(table) / taken, 2),
-        "peak_mib_early": round(peaks[min(EARLY, len(asked))], 1),
-        "peak_mib": round(peaks[len(asked)], 1),
+        "peak_mib_early": round(peaks[min(EARLY, len(listed))], 1),
+        "peak_mib": round(peaks[len(listed)], 1),
     }
 
 

@@ -1,4 +1,4 @@
-"""From raw files to a store, its faults, its folds, and pictures of it.
+"""Build, check, split or preview a dataset.
 
 python launch.py data build --config=configs/cohort.py --config.data.table=T.csv
 python launch.py data check --config=configs/cohort.py --config.data.table=T.csv
@@ -32,64 +32,54 @@ from fof_jax.data.quality import warn_of_oddities
 from fof_jax.data.splits import leak_share, make_splits, write_splits
 from fof_jax.data.store import open_store
 
-ACTIONS = ("build", "check", "split", "augment", "phantom")
-
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """The action, --config and --out."""
+    """Adds the action, --config and --out."""
     parser.add_argument("action", choices=ACTIONS)
     parser.add_argument(
-        "--out", type=Path, help="PNG that `augment` and `phantom` draw"
+        "--out", type=Path, help="PNG written by `augment` and `phantom`"
     )
     config_flag.add_help(parser)
 
 
 def run(flags: argparse.Namespace) -> int:
-    """Loads the config and acts."""
+    """Loads the config and runs the action."""
     config = config_flag.load(flags.config_words)
-    return act(flags.action, config, picture=flags.out)
+    return act(flags.action, config, plot=flags.out)
 
 
 def act(
     action: str,
     config: ConfigDict,
     *,
-    picture: Path | None = None,
+    plot: Path | None = None,
     out: Out | None = None,
 ) -> int:
-    """Runs one action on the data that a config describes.
+    """Runs one action on the dataset of a config.
 
     Args:
-      action: `build` (check whole, then write the store), `check` (list every fault,
-        write nothing), `split` (write `splits.json` beside the store), `augment`
-        (draw what the augmentation does to a region a class) or `phantom` (draw
-        twelve phantom regions beside their masks).
+      action: `build` (check everything, then write the store), `check` (list all
+        errors, write nothing), `split` (write `splits.json` beside the store),
+        `augment` (plot augmented samples, one region per class) or `phantom` (plot
+        twelve phantom regions with their masks).
       config: `data.*`, `folds`, `seed`, `augment.*`.
-      picture: file of `augment` and `phantom`; ACTION.png if None.
-      out: where lines go; the terminal if None.
+      plot: output file of `augment` and `phantom`; None: ACTION.png.
+      out: text output; None: the terminal.
 
     Returns:
       0.
 
     Raises:
-      ValueError: a bad action or config, faults in the data, data that are missing.
+      ValueError: an invalid action or config, errors in the data, or missing data.
     """
     out = sys.stdout if out is None else out
-    picture = picture or Path(f"{action}.png")
-    actions: dict[str, Callable[[], None]] = {
-        "build": lambda: _build(config, out),
-        "check": lambda: _check(config, out),
-        "split": lambda: _split(config, out),
-        "augment": lambda: _augment(config, picture, out),
-        "phantom": lambda: _sheet(config, picture, out),
-    }
-    if action not in actions:
+    if action not in ACTIONS:
         raise ValueError(
-            f"data {action}: expected one of {', '.join(actions)}, as in "
+            f"data {action}: expected one of {', '.join(ACTIONS)}, as in "
             "python launch.py data build --config=configs/cohort.py"
         )
     with warnings_to(out):
-        actions[action]()
+        ACTIONS[action](config, out, plot or Path(f"{action}.png"))
     return 0
 
 
@@ -100,13 +90,13 @@ def _build(config: ConfigDict, out: Out) -> None:
         cohort = read_raw(config, out)
         write_store(config, cohort, subset_of(config), out)
         store = open_store(config.data.dir, config.data.name)
-    _summary(store, out)
+    _print_summary(store, out)
     print(f"store: {store.folder}", file=out)
 
 
 def _check(config: ConfigDict, out: Out) -> None:
     if source(config) == "phantom":
-        raise ValueError("data check: the phantom is drawn, there is no table to check")
+        raise ValueError("data check: the phantom is generated, there is no table")
     cohort = read_raw(config, out)
     table = metadata.from_cohort(cohort)
     small, side = config.data.small, config.data.image_size
@@ -118,8 +108,8 @@ def _check(config: ConfigDict, out: Out) -> None:
     thumbs = near_duplicates.thumbnails(files, threads=max(config.data.threads, 1))
     alike = near_duplicates.near_duplicates(thumbs, table.patients)
     warn_of_oddities(table, folds=config.folds, alike=alike)
-    _summary(table, out)
-    print("no faults", file=out)
+    _print_summary(table, out)
+    print("no errors", file=out)
 
 
 def _split(config: ConfigDict, out: Out) -> None:
@@ -130,27 +120,21 @@ def _split(config: ConfigDict, out: Out) -> None:
     path = Path(config.data.dir) / config.data.name / "splits.json"
     write_splits(path, splits, store)
     for k, (train, test) in enumerate(splits.folds):
-        counts = [
-            "/".join(
-                map(str, np.bincount(store.grades[s], minlength=len(store.classes)))
-            )
-            for s in (train, test)
-        ]
-        print(
-            f"fold {k}: train {len(train)} ({counts[0]}), test {len(test)} "
-            f"({counts[1]})",
-            file=out,
-        )
+        sides = []
+        for name, rows in (("train", train), ("test", test)):
+            counts = np.bincount(store.grades[rows], minlength=len(store.classes))
+            sides.append(f"{name} {len(rows)} ({'/'.join(map(str, counts))})")
+        print(f"fold {k}: {', '.join(sides)}", file=out)
     leak = leak_share(splits, store.patients)
     print(
-        f"scheme {splits.scheme}: {100 * leak:.1f}% of test regions have a patient "
-        f"who also trains\n{path}",
+        f"scheme {splits.scheme}: {100 * leak:.1f}% of test regions are of patients "
+        f"in the training set\n{path}",
         file=out,
     )
 
 
-def _augment(config: ConfigDict, picture: Path, out: Out) -> None:
-    # JAX is needed for this action alone.
+def _augment(config: ConfigDict, out: Out, plot: Path) -> None:
+    # Imported here: only this action needs JAX.
     from fof_jax.data.augment.options import Augmentation
     from fof_jax.data.augment.pipeline import contact_sheet
 
@@ -159,21 +143,21 @@ def _augment(config: ConfigDict, picture: Path, out: Out) -> None:
     contact_sheet(
         [store.read(i, config.data.image_size) for i in first],
         [store.images[i] for i in first],
-        picture,
+        plot,
         spec=Augmentation(**config.augment.to_dict()),
         seed=config.seed,
         color=config.data.color,
     )
-    print(f"picture: {picture}", file=out)
+    print(f"plot: {plot}", file=out)
 
 
-def _sheet(config: ConfigDict, picture: Path, out: Out) -> None:
+def _phantom(config: ConfigDict, out: Out, plot: Path) -> None:
     phantom = importlib.import_module("fof_jax.data.datasets.phantom.cohort")
-    phantom.contact_sheet(picture, image_size=config.data.image_size, seed=config.seed)
-    print(f"picture: {picture}", file=out)
+    phantom.contact_sheet(plot, image_size=config.data.image_size, seed=config.seed)
+    print(f"plot: {plot}", file=out)
 
 
-def _summary(table: metadata.Columns, out: Out) -> None:
+def _print_summary(table: metadata.Columns, out: Out) -> None:
     counts = np.bincount(table.grades, minlength=len(table.classes)).tolist()
     graded = ", ".join(f"{c} {n}" for c, n in zip(table.classes, counts, strict=True))
     print(
@@ -191,3 +175,12 @@ def _summary(table: metadata.Columns, out: Out) -> None:
             f"{whole} of {len(table)}",
             file=out,
         )
+
+
+ACTIONS: dict[str, Callable[[ConfigDict, Out, Path], None]] = {
+    "build": lambda config, out, _: _build(config, out),
+    "check": lambda config, out, _: _check(config, out),
+    "split": lambda config, out, _: _split(config, out),
+    "augment": _augment,
+    "phantom": _phantom,
+}

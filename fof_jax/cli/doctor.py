@@ -1,4 +1,4 @@
-"""Look whether this machine can run a configuration: PASS, WARN or FAIL a line.
+"""Check whether this machine can run a configuration; one line PASS, WARN or FAIL each.
 
 python launch.py doctor --config=configs/phantom.py
 """
@@ -10,19 +10,19 @@ from fof_jax.cli import config as config_flag
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """--config, which may be left out."""
+    """Adds --config, which is optional."""
     config_flag.add_help(parser)
 
 
 def run(flags: argparse.Namespace) -> int:
-    """Prints a line a finding, its remedy below; 1 if one is FAIL."""
+    """Prints each finding with its remedy; 1 if any is FAIL."""
     config = config_flag.load(flags.config_words) if flags.config_words else None
     import jax
 
     from fof_jax.training import doctor
 
     if config is not None:
-        # As train does; devices that JAX has started already stand as they are.
+        # As in train. RuntimeError: JAX is initialized, and the setting has no effect.
         with contextlib.suppress(RuntimeError):
             jax.config.update("jax_num_cpu_devices", config.cpu_devices)
     failed = 0

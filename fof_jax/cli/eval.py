@@ -1,8 +1,9 @@
-"""Compute every figure again, from predictions files alone.
+"""Recompute all metrics from predictions.csv files, or evaluate on another cohort.
 
-Figures of focus are shown where a fold has its focus.csv beside them.
+Localization metrics are included if a fold has a focus.csv in the same folder.
 
 python launch.py eval --predictions=runs/phantom/fold_0/predictions.csv
+python launch.py eval --table=T.csv --checkpoint=runs/phantom --out=external
 """
 
 import argparse
@@ -13,9 +14,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fof_jax import files
+from fof_jax.cli import predict
 from fof_jax.data.progress import progress_to
 from fof_jax.evaluation import localization, operating_points
-from fof_jax.evaluation.metrics import AVERAGES, by_patient, summarize
+from fof_jax.evaluation.metrics import (
+    AVERAGES,
+    by_patient,
+    summarize,
+    units_with_results,
+)
 from fof_jax.evaluation.predictions import join, read_predictions, write_predictions
 from fof_jax.evaluation.tables import (
     align,
@@ -27,10 +34,10 @@ from fof_jax.evaluation.tables import (
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """--predictions, repeated for more, or --table; and how to read them."""
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--table", type=Path, metavar="FILE", help="a cohort's CSV")
-    what.add_argument(
+    """Adds --predictions or --table, and the options of the evaluation."""
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--table", type=Path, metavar="FILE", help="a cohort's CSV")
+    source.add_argument(
         "--predictions",
         action="append",
         type=Path,
@@ -38,7 +45,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="a predictions.csv; repeat the flag for the folds of one run",
     )
     parser.add_argument(
-        "--checkpoint", type=Path, metavar="PATH", help="the model that grades --table"
+        "--checkpoint", type=Path, metavar="PATH", help="model to evaluate on --table"
     )
     parser.add_argument(
         "--specificity",
@@ -46,31 +53,31 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=[],
         metavar="SHARE",
-        help="give each class's sensitivity at it; repeat the flag for more",
+        help="report each class's sensitivity at it; repeat the flag for more",
     )
     parser.add_argument(
         "--aggregate",
         choices=("mean", "max"),
         default="mean",
-        help="how a patient's regions come together",
+        help="how probabilities of a patient's regions are combined",
     )
-    parser.add_argument("--scheme", help="how the folds were split, for the tables")
+    parser.add_argument("--scheme", help="split unit of the folds, for the tables")
     parser.add_argument("--paper_row", help="row of the paper's Table I to print")
     parser.add_argument(
         "--out",
         type=Path,
-        help="JSON file for every figure; with --table the folder for all",
+        help="JSON file for all metrics; with --table, the output folder",
     )
 
 
 def run(flags: argparse.Namespace) -> int:
-    """The flags to `evaluate`, predictions of a table first."""
-    predictions, names, out = flags.predictions, None, flags.out
+    """Calls `evaluate`; with --table, predicts first."""
+    predictions, classes, out = flags.predictions, None, flags.out
     if flags.table is not None:
-        names = _grade(flags.table, flags.checkpoint, out)
+        classes = _predict_table(flags.table, flags.checkpoint, out)
         predictions, out = [out / "predictions.csv"], out / "eval.json"
     elif flags.checkpoint is not None:
-        raise ValueError("eval: --checkpoint goes with --table alone.")
+        raise ValueError("eval: --checkpoint requires --table.")
     return evaluate(
         predictions=predictions,
         aggregate=flags.aggregate,
@@ -78,32 +85,33 @@ def run(flags: argparse.Namespace) -> int:
         paper_row=flags.paper_row,
         out=out,
         specificities=flags.specificity,
-        names=names,
+        classes=classes,
     )
 
 
-def _grade(table: Path, checkpoint: Path | None, out: Path | None) -> tuple[str, ...]:
-    """Writes predictions.csv; the names of the classes."""
+def _predict_table(
+    table: Path, checkpoint: Path | None, out: Path | None
+) -> tuple[str, ...]:
+    """Writes predictions.csv of a cohort; returns the names of the classes."""
     if checkpoint is None or out is None:
         raise ValueError(
-            "eval: --table wants --checkpoint=RUN, the model, and --out=FOLDER, which "
-            "gets predictions.csv and eval.json."
+            "eval: --table requires --checkpoint=RUN, the model, and --out=FOLDER, for "
+            "predictions.csv and eval.json."
         )
-    written = out / "predictions.csv"
-    if written.exists():
-        raise ValueError(f"eval: {written} exists already. Pass another --out.")
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"eval: {out} is a file. Pass a folder as --out.")
-    from fof_jax.inference import external, load
+    predict.check_out(out)
+    path = out / "predictions.csv"
+    if path.exists():
+        raise ValueError(f"eval: {path} exists already. Pass another --out.")
+    from fof_jax.data.cohort import read_cohort
+    from fof_jax.inference import batch, load
 
     model = load.load(checkpoint)
-    cohort = external.read(table, model.classes)
-    graded = external.predict(model, cohort, progress_to("graded", sys.stderr))
+    # Images are opened one by one later: an unreadable one becomes a row with an error.
+    cohort = read_cohort(table, classes=model.classes, biomarkers=(), decode=False)
+    rows = batch.predict_cohort(model, cohort, progress_to("graded", sys.stderr))
     out.mkdir(parents=True, exist_ok=True)
-    write_predictions(written, graded)
-    for image, error in zip(graded.image, graded.error, strict=True):
-        if error:
-            print(f"warning: {image}: {error}", file=sys.stderr)
+    write_predictions(path, rows)
+    predict.print_warnings(predict.failures(rows))
     return model.classes
 
 
@@ -115,18 +123,18 @@ def evaluate(
     paper_row: str | None = None,
     out: Path | None = None,
     specificities: Sequence[float] = (),
-    names: Sequence[str] | None = None,
+    classes: Sequence[str] | None = None,
 ) -> int:
-    """Print the tables of one run's predictions, and write them as JSON if asked.
+    """Prints the metrics of one run's predictions, and optionally writes them as JSON.
 
     Args:
-      predictions: files of the one form, together the folds of one run.
-      aggregate: how a patient's images come together.
-      scheme: how the folds were split, to be named in the tables; None: not given.
-      paper_row: row of the paper's Table I to print beside, or None.
-      out: JSON file for all figures, single folds too; written whole or not at all.
-      specificities: wanted in the tables of operating points; none, no tables.
-      names: of the classes; None: "class 0" and so on.
+      predictions: predictions.csv files, together the folds of one run.
+      aggregate: how probabilities of a patient's images are combined.
+      scheme: split unit of the folds, named in the tables; None: not given.
+      paper_row: row of the paper's Table I to print for comparison, or None.
+      out: JSON file for all metrics, also of single folds; written atomically.
+      specificities: of the tables of operating points; no tables if empty.
+      classes: names of the classes; None: "class 0" and so on.
 
     Returns:
       0.
@@ -137,7 +145,7 @@ def evaluate(
     if not predictions:
         raise ValueError(
             "eval got no predictions; expected one file or more. Pass "
-            "--predictions=runs/…/fold_0/predictions.csv, once a fold."
+            "--predictions=runs/…/fold_0/predictions.csv, once per fold."
         )
     if out is not None and out.is_dir():
         raise ValueError(
@@ -147,31 +155,29 @@ def evaluate(
     results = summarize(table, aggregate=aggregate)
     results["scheme"] = scheme
     results["focus"] = localization.summarize(localization.read_next_to(predictions))
-    classes = names or [f"class {k}" for k in range(results["classes"])]
-    results["names"] = list(classes)
+    names = classes or [f"class {k}" for k in range(results["classes"])]
+    results["names"] = list(names)
     results["operating_points"] = []
     patients = by_patient(table, aggregate=aggregate)
     blocks = []
-    for unit in ("region", "patient"):
-        if results["units"][unit] is None:
-            continue
-        for average in AVERAGES:
-            blocks.append(
-                format_table(
-                    results,
-                    unit=unit,
-                    scheme=scheme,
-                    caption=f"Per {unit}, {average}",
-                    average=average,
-                    paper_row=paper_row,
-                )
+    for unit, metrics in units_with_results(results):
+        blocks += [
+            format_table(
+                results,
+                unit=unit,
+                scheme=scheme,
+                caption=f"Per {unit}, {average}",
+                average=average,
+                paper_row=paper_row,
             )
-        blocks.append(_classes(results["units"][unit], unit, scheme, classes))
+            for average in AVERAGES
+        ]
+        blocks.append(_format_classes(metrics, unit, scheme, names))
         if specificities:
             points = operating_points.from_predictions(
                 table if unit == "region" else patients, specificities, unit=unit
             )
-            blocks.append(operating_points.format_points(points, classes))
+            blocks.append(operating_points.format_points(points, names))
             results["operating_points"] += points
     if results["focus"] is not None:
         blocks.append(format_localization(results["focus"], scheme))
@@ -183,21 +189,17 @@ def evaluate(
     return 0
 
 
-def _classes(
-    figures: dict[str, Any], unit: str, scheme: str | None, names: Sequence[str]
+def _format_classes(
+    metrics: dict[str, Any], unit: str, scheme: str | None, names: Sequence[str]
 ) -> str:
-    """AUC of each class against the rest, and the confusion matrix."""
-    confusion = figures["confusion"]
-    head = [
-        "truth",
-        *(f"pred {name.removeprefix('class ')}" for name in names),
-        "AUC (%)",
-    ]
-    rows = [
+    """Confusion matrix and AUC of each class against the rest."""
+    predicted = [f"pred {name.removeprefix('class ')}" for name in names]
+    rows = [["truth", *predicted, "AUC (%)"]]
+    rows += [
         [name, *map(str, counts), percent(auc["mean"], auc["std"])]
         for name, counts, auc in zip(
-            names, confusion, figures["auc_per_class"], strict=True
+            names, metrics["confusion"], metrics["auc_per_class"], strict=True
         )
     ]
     caption = f"Per {unit}: confusion (sum over folds), AUC of a class against the rest"
-    return "\n".join([caption, describe_split(scheme), *align([head, *rows])])
+    return "\n".join([caption, describe_split(scheme), *align(rows)])

@@ -1,11 +1,11 @@
-"""Where a model looked: A of Eq. (1) over each image, and the patches M keeps.
+"""Write class activation maps: A of Eq. (1) and the patch mask M of each image.
 
-python launch.py explain --checkpoint=runs/phantom --images=a.png --out=focus
+python launch.py explain --checkpoint=runs/phantom --images=a.png --out=maps
 python launch.py explain --checkpoint=runs/phantom/fold_0 --images=folder \\
-    --target=IV --out=focus
+    --target=IV --out=maps
 
-A speaks for the predicted class, or for `--target`. Each image gets a PNG, and A as
-an array (.npy, float32, one value a pixel).
+A is computed for the predicted class, or for `--target`. Output for each image: a plot
+(PNG) and A as an array (.npy, float32, one value per pixel).
 """
 
 import argparse
@@ -16,25 +16,27 @@ from fof_jax.data.progress import progress_to
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """--checkpoint, --images, --out and --target."""
-    predict.add_sources(parser)
-    parser.add_argument("--target", metavar="CLASS", help="default: the predicted one")
+    """Adds --checkpoint, --images, --out and --target."""
+    predict.add_io_flags(parser)
+    parser.add_argument(
+        "--target", metavar="CLASS", help="default: the predicted class"
+    )
 
 
 def run(flags: argparse.Namespace) -> int:
-    """The flags to `inference.explain`; 0, unless no image could be read."""
-    predict.refuse_file(flags.out)
+    """Calls `batch.explain`; 1 if no image could be read."""
+    predict.check_out(flags.out)
     from fof_jax.inference import batch, inputs, load
 
-    asked = inputs.find(flags.images, without=flags.out)
-    faults = batch.explain(
+    images = inputs.find(flags.images, exclude=flags.out)
+    errors = batch.explain(
         load.load(flags.checkpoint),
-        asked,
+        images,
         flags.out,
         target=flags.target,
-        progress=progress_to("explained", sys.stdout),
+        report_progress=progress_to("explained", sys.stdout),
         job={"checkpoint": str(flags.checkpoint.resolve())},
     )
-    predict.warn(faults)
-    print(f"{len(asked) - len(faults)} of {len(asked)} images explained: {flags.out}")
-    return 1 if len(faults) == len(asked) else 0
+    predict.print_warnings(errors)
+    print(f"{len(images) - len(errors)} of {len(images)} images explained: {flags.out}")
+    return 1 if len(errors) == len(images) else 0

@@ -1,15 +1,15 @@
-"""Write a trained model in the form of another program.
+"""Export a model to StableHLO, Hugging Face transformers or the authors' code.
 
 python launch.py export --to=stablehlo --checkpoint=runs/x --out=model.fof
 python launch.py export --to=release --checkpoint=runs/x/fold_0 --out=fold_0.pth
 python launch.py export --to=hf --checkpoint=runs/x/fold_0 --out=fold_0
 
-`stablehlo` is one file that JAX runs without this package, on cpu, cuda and tpu; the
+`stablehlo` is one file that runs in JAX without this package, on cpu, cuda and tpu; the
 folds of a run become an ensemble (docs/export.md). `hf` is a folder that Hugging Face's
-transformers loads, the classifier of the K grades with it; of an imported encoder, the
-encoder alone. `release` is the authors' code, which loads the .pth as the state dict of
-its model; only a model of the method `release` has that shape. The newest whole step of
-a fold is taken.
+transformers loads: the encoder with the classifier of the K grades, or an imported
+encoder alone. `release` is a .pth that the authors' code loads as the state dict of its
+model; this requires a model of the method `release`. The newest valid checkpoint of a
+fold is exported.
 """
 
 import argparse
@@ -18,9 +18,9 @@ from pathlib import Path
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """--to, --checkpoint, --out, and flags of one form."""
+    """Adds --to, --checkpoint, --out, and flags of single formats."""
     parser.add_argument(
-        "--to", dest="form", choices=FORMS, required=True, help="whose form to write"
+        "--to", dest="format", choices=FORMATS, required=True, help="output format"
     )
     parser.add_argument(
         "--checkpoint",
@@ -30,28 +30,27 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="a run (stablehlo), a fold, a step of it, or an imported folder",
     )
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="FILE", help="hf makes a folder"
+        "--out", type=Path, required=True, metavar="FILE", help="a folder for hf"
     )
     parser.add_argument(
         "--whole",
         action="store_true",
-        help="release: with projection heads and names prefixed; default: the model "
-        "alone",
+        help="release: with projection heads and prefixed names; default: model only",
     )
     parser.add_argument(
         "--thresholds",
         type=Path,
         metavar="FILE",
-        help="stablehlo: operating points that `eval --out=FILE` has written",
+        help="stablehlo: operating points written by `eval --out=FILE`",
     )
 
 
 def run(flags: argparse.Namespace) -> int:
-    """Reads, converts, writes; 0."""
-    for flag, form in (("whole", "release"), ("thresholds", "stablehlo")):
-        if getattr(flags, flag) and flags.form != form:
-            raise ValueError(f"export: --{flag} goes with --to={form} alone.")
-    print(FORMS[flags.form](flags))
+    """Reads, converts and writes the model."""
+    for flag, format_ in (("whole", "release"), ("thresholds", "stablehlo")):
+        if getattr(flags, flag) and flags.format != format_:
+            raise ValueError(f"export: --{flag} requires --to={format_}.")
+    print(FORMATS[flags.format](flags))
     return 0
 
 
@@ -66,18 +65,18 @@ def _release(flags: argparse.Namespace) -> str:
         raise ValueError(
             f"export: {flags.checkpoint} holds {', '.join(sorted(variables.params))}, "
             "expected a model of the method 'release', the only one that the authors' "
-            "code can load. Train with --config=configs/gbmlgg_release.py."
+            "code can load. Train one with --config=configs/gbmlgg_release.py."
         )
-    described = model_card.of_folder(flags.checkpoint)
+    card = model_card.of_folder(flags.checkpoint)
     state_dict.export_pth(
         flags.out,
         variables,
         patch=state_dict.patch_of(variables),
         model_only=not flags.whole,
     )
-    beside = flags.out.with_name(f"{flags.out.stem}_{outputs.CARD_FILE}")
-    files.write_text(beside, described)
-    return f"{flags.out}: written for the authors' code; {beside.name} beside it"
+    card_file = flags.out.with_name(f"{flags.out.stem}_{outputs.CARD_FILE}")
+    files.write_text(card_file, card)
+    return f"{flags.out}: state dict for the authors' code; card: {card_file.name}"
 
 
 def _stablehlo(flags: argparse.Namespace) -> str:
@@ -89,9 +88,10 @@ def _stablehlo(flags: argparse.Namespace) -> str:
     card = model_card.of_model(model)
     exported.write(flags.out, model, card=card, thresholds=points)
     size = flags.out.stat().st_size / 2**20
+    platforms = ", ".join(exported.PLATFORMS)
     return (
-        f"{flags.out}: {len(model.folds)} fold(s), {', '.join(exported.PLATFORMS)}, "
-        f"{size:.1f} MiB, model card inside"
+        f"{flags.out}: {len(model.fold_names)} fold(s), {platforms}, "
+        f"{size:.1f} MiB, model card included"
     )
 
 
@@ -112,19 +112,19 @@ def _hf(flags: argparse.Namespace) -> str:
         std=pipeline.IMAGENET_STD,
         color=model.color,
     )
-    # Where the users of that form look for a card.
+    # README.md is where Hugging Face expects the model card.
     files.write_text(flags.out / "README.md", model_card.of_folder(flags.checkpoint))
-    said = f"{flags.out}: {name}, for transformers' from_pretrained"
+    message = f"{flags.out}: {name}, for transformers' from_pretrained"
     if not model.color:
-        said += (
-            "\nnote: trained on greyscale standardised per image (data.color=False), "
-            "which no image processor of transformers does: prepare images yourself"
+        message += (
+            "\nnote: trained on grayscale standardized per image (data.color=False), "
+            "which no image processor of transformers does: preprocess images yourself"
         )
-    return said
+    return message
 
 
-# name -> writes the form, and returns the line to say
-FORMS: dict[str, Callable[[argparse.Namespace], str]] = {
+# Format -> function that writes it and returns the message to print.
+FORMATS: dict[str, Callable[[argparse.Namespace], str]] = {
     "hf": _hf,
     "release": _release,
     "stablehlo": _stablehlo,

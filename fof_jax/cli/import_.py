@@ -1,15 +1,15 @@
-"""Bring weights of other programs in, as a folder for --config.init.checkpoint.
+"""Import pretrained weights, as a folder for --config.init.checkpoint.
 
 python launch.py import --from=hf vit-tiny/model.safetensors --out=weights/vit-tiny
 python launch.py import --from=augreg Ti_16.npz --image_size=224 --out=weights/ti
 python launch.py import --from=release fold_0.pth --out=weights/fold_0
 
-hf: Hugging Face's ViT, I-JEPA and DINOv2 (with registers), with their config.json
-beside the file. timm, augreg, dinov2: encoders of timm, of google-research's
+hf: ViT, I-JEPA and DINOv2 (with registers) of Hugging Face, with config.json in the
+same folder. timm, augreg, dinov2: encoders of timm, of google-research's
 vision_transformer, of Meta's DINOv2. release: a .pth of the authors' code. Files are
-safetensors, .pth or .bin (read with torch's weights_only: nothing in them is executed)
-or .npz; their content tells which. What config.json does not say, you do:
---image_size, and --encoder where the numbers fit no variant.
+safetensors, .pth or .bin (read with torch's weights_only, which executes no code) or
+.npz, detected by content. Without config.json, pass --image_size, and --encoder if the
+dimensions match no variant.
 """
 
 import argparse
@@ -20,31 +20,31 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-FORMS = ("hf", "timm", "augreg", "dinov2", "release")
+SOURCES = ("hf", "timm", "augreg", "dinov2", "release")
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """The file, --from, --out, and what the file does not tell."""
+    """Adds the file, --from, --out, and metadata that the file may lack."""
     parser.add_argument("file", type=Path, metavar="FILE", help="what to import")
     parser.add_argument(
-        "--from", dest="form", choices=FORMS, required=True, help="whose names it has"
+        "--from", dest="form", choices=SOURCES, required=True, help="origin of the file"
     )
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="FOLDER", help="is made"
+        "--out", type=Path, required=True, metavar="FOLDER", help="new folder"
     )
     parser.add_argument(
-        "--encoder", metavar="NAME", help="variant, e.g. DINOv2-S/14; default: it fits"
+        "--encoder", metavar="NAME", help="variant, e.g. DINOv2-S/14; default: detected"
     )
     parser.add_argument(
         "--image_size",
-        type=side,
+        type=_image_size,
         metavar="SIDE",
-        help="at which it was trained, 224 or 224x320; default: config.json's",
+        help="of pretraining, 224 or 224x320; default: from config.json",
     )
 
 
 def run(flags: argparse.Namespace) -> int:
-    """Reads, converts, writes; 0."""
+    """Reads, converts and writes the weights."""
     from fof_jax.methods.base import parameter_count
     from fof_jax.training import weights
 
@@ -68,34 +68,36 @@ def _encoder(flags: argparse.Namespace) -> tuple[Path, Any, dict[str, Any]]:
     from fof_jax.models.pretrained import encoder_import, weight_files
     from fof_jax.types import Variables
 
-    found = weight_files.read(flags.file)
-    got = encoder_import.import_encoder(
-        found, flags.form, variant=flags.encoder, image_size=flags.image_size
+    source = weight_files.read(flags.file)
+    imported = encoder_import.import_encoder(
+        source, flags.form, variant=flags.encoder, image_size=flags.image_size
     )
-    if got.variant is None:
+    if imported.variant is None:
         raise ValueError(
-            f"{found.path}: {got.size} in patches of {got.patch} is no variant that a "
-            f"config can name. There are {', '.join(vit.SIZES)}."
+            f"{source.path}: {imported.size} with patches of {imported.patch} is not a "
+            f"variant that a config can name. Expected one of {', '.join(vit.SIZES)}."
         )
-    height, width = got.image_size
-    token = "with" if got.class_token else "without"
+    height, width = imported.image_size
+    token = "with" if imported.class_token else "without"
     print(
-        f"{found.path}: {found.format}, {got.variant}, trained at {height} x {width} "
-        f"pixels, {token} class token, LayerNorm eps {got.layer_norm_eps:g}"
+        f"{source.path}: {source.format}, {imported.variant}, trained at "
+        f"{height} x {width} pixels, {token} class token, "
+        f"LayerNorm eps {imported.layer_norm_eps:g}"
     )
-    print(f"loaded: {_collapsed(got.loaded)}")
-    print(f"left out: {_collapsed(got.left_out) or 'nothing'}")
+    print(f"loaded: {_collapsed(imported.loaded)}")
+    print(f"left out: {_collapsed(imported.left_out) or 'nothing'}")
     print(
-        f"use: --config.init.checkpoint={flags.out} --config.encoder={got.variant} "
-        f"--config.layer_norm_eps={got.layer_norm_eps:g}"
+        f"use: --config.init.checkpoint={flags.out} "
+        f"--config.encoder={imported.variant} "
+        f"--config.layer_norm_eps={imported.layer_norm_eps:g}"
     )
     about = {
         "method": "encoder",
-        "form": found.format,
-        "encoder": encoder_import.describe(got),
+        "form": source.format,
+        "encoder": encoder_import.describe(imported),
     }
-    about |= {"loaded": got.loaded, "left_out": got.left_out}
-    return found.path, Variables(params={"encoder": got.params}, state={}), about
+    about |= {"loaded": imported.loaded, "left_out": imported.left_out}
+    return source.path, Variables(params={"encoder": imported.params}, state={}), about
 
 
 def _release(flags: argparse.Namespace) -> tuple[Path, Any, dict[str, Any]]:
@@ -103,8 +105,8 @@ def _release(flags: argparse.Namespace) -> tuple[Path, Any, dict[str, Any]]:
 
     if flags.encoder or flags.image_size:
         raise ValueError(
-            "import: --encoder and --image_size are of the other forms; a file of the "
-            "authors' code tells both. Leave them out."
+            "import: --encoder and --image_size do not apply to --from=release, whose "
+            "files determine both. Leave them out."
         )
     variables = state_dict.import_pth(flags.file)
     model = variables.params["model"]
@@ -124,14 +126,14 @@ def _release(flags: argparse.Namespace) -> tuple[Path, Any, dict[str, Any]]:
 
 
 def _collapsed(names: Iterable[str]) -> str:
-    """Names, those that differ in the number of the block once, with how many."""
+    """Names, with those that differ only in the block number counted as one."""
     counts = Counter(re.sub(r"([._/])\d+([./])", r"\1*\2", name) for name in names)
     return ", ".join(f"{n} x {c}" if c > 1 else n for n, c in sorted(counts.items()))
 
 
-def side(text: str) -> tuple[int, int]:
-    """H, W of "224" or "224x320"."""
-    sides = [int(side) for side in text.split("x")]  # argparse says it is invalid
+def _image_size(text: str) -> tuple[int, int]:
+    """Parses "224" or "224x320" to H, W."""
+    sides = [int(side) for side in text.split("x")]  # argparse reports ValueError
     if len(sides) > 2 or min(sides) < 1:
         raise ValueError(text)
     return sides[0], sides[-1]

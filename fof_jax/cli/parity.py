@@ -1,10 +1,10 @@
-"""Compare this program with recordings, or with a checkout of the authors' code.
+"""Compare with recordings of the references, or with the authors' code run live.
 
 python launch.py parity --golden=tests/golden/paper_a.npz --golden=…/release_a.npz
 python launch.py parity --release=FoF --python=VENV/bin/python --steps=5
 
-A recording's own arrays tell what it is of. `--python` is an interpreter with torch,
-transformers 4.46 and grad-cam; it need not have this package, nor this one those.
+The kind of a recording is detected from its arrays. `--python` is an interpreter with
+torch, transformers 4.46 and grad-cam; it does not need this package.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from pathlib import Path
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """--golden, repeated for more; --release and what goes with it."""
+    """Adds --golden, --release and the flags of live comparisons."""
     parser.add_argument(
         "--golden",
         action="append",
@@ -22,52 +22,52 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="a recording (.npz); repeat the flag for more",
     )
-    live = parser.add_argument_group("beside the authors' code (peterlipan/FoF)")
-    live.add_argument("--release", type=Path, metavar="FOLDER", help="a checkout of it")
+    live = parser.add_argument_group("live comparison with peterlipan/FoF")
+    live.add_argument("--release", type=Path, metavar="FOLDER", help="its checkout")
     live.add_argument(
         "--python",
         default=sys.executable,
         metavar="EXE",
-        help="interpreter that can run it; default: this one",
+        help="interpreter to run it; default: this one",
     )
     live.add_argument("--steps", type=int, default=5, help="optimizer steps; default 5")
-    live.add_argument("--batch", type=int, default=4, help="images a step; default 4")
+    live.add_argument("--batch", type=int, default=4, help="images per step; default 4")
     live.add_argument(
         "--images",
         action="append",
         type=Path,
         default=[],
         metavar="FILE",
-        help="image to feed both, repeated for more; default: random ones",
+        help="input image; repeat the flag for more; default: random images",
     )
     live.add_argument("--image_size", type=int, default=64, help="pixels; default 64")
     live.add_argument("--encoder", default="mu/8", help="variant; default mu/8")
-    live.add_argument("--seed", type=int, default=0, help="of weights and batches")
+    live.add_argument("--seed", type=int, default=0, help="of weights and inputs")
 
 
 def run(flags: argparse.Namespace) -> int:
-    """0 if every quantity of every comparison is within its tolerance, else 1."""
+    """0 if all quantities are within their tolerances, else 1."""
     if not flags.golden and flags.release is None:
         raise ValueError(
-            "parity has nothing to compare with. Pass --golden=FILE.npz, or "
+            "parity: nothing to compare with. Pass --golden=FILE.npz, or "
             "--release=FOLDER with a checkout of the authors' code."
         )
     from fof_jax.parity import comparison
 
-    good = True
+    passed = True
     for path in flags.golden:
         rows = replay(path, others=flags.golden)
         print(comparison.table(path.name, rows), flush=True)
-        good &= all(row.ok for row in rows)
+        passed &= all(row.ok for row in rows)
     if flags.release is not None:
-        rows = beside(flags)
+        rows = live_rows(flags)
         print(comparison.table(f"{flags.release}, live", rows), flush=True)
-        good &= all(row.ok for row in rows)
-    return 0 if good else 1
+        passed &= all(row.ok for row in rows)
+    return 0 if passed else 1
 
 
 def replay(path: Path, *, others: list[Path]) -> list:
-    """The rows of a recording of either objective; see the replays' own errors."""
+    """Comparison rows of a recording of the paper or the release."""
     from fof_jax.evaluation import metrics
     from fof_jax.parity import comparison, paper_replay
     from fof_jax.parity import release_replay as release
@@ -77,11 +77,11 @@ def replay(path: Path, *, others: list[Path]) -> list:
     return release.replay(path, others=others, scores=metrics.scores)
 
 
-def beside(flags: argparse.Namespace) -> list:
-    """The rows of a live run.
+def live_rows(flags: argparse.Namespace) -> list:
+    """Comparison rows of a live run.
 
     Raises:
-      ValueError: a number out of range, no checkout, a package that is missing there.
+      ValueError: a number out of range, no checkout, or missing packages.
     """
     from fof_jax.models import vit
     from fof_jax.parity import live
@@ -91,7 +91,7 @@ def beside(flags: argparse.Namespace) -> list:
             raise ValueError(
                 f"--{name}: got {getattr(flags, name)}, expected 1 or more."
             )
-    live.check(flags.release)  # before anything is drawn or compiled
+    live.check(flags.release)
     size, patch = vit.parse_variant(flags.encoder)
     vit.grid((flags.image_size, flags.image_size), patch)
     inputs = live.random_inputs(
@@ -101,13 +101,13 @@ def beside(flags: argparse.Namespace) -> list:
         batch=flags.batch,
         steps=flags.steps,
         seed=flags.seed,
-        pictures=_pictures(flags.images, flags.image_size),
+        pictures=_read_images(flags.images, flags.image_size),
     )
     return live.compare(flags.release, inputs, python=flags.python)[0]
 
 
-def _pictures(paths: list[Path], image_size: int):
-    """[n, S, S, 3], normalised as in training; None without images."""
+def _read_images(paths: list[Path], image_size: int):
+    """Images [n, S, S, 3], normalized as in training; None without images."""
     if not paths:
         return None
     import jax.numpy as jnp

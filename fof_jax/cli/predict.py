@@ -1,14 +1,14 @@
-"""Grades, probabilities and focus for images of any size.
+"""Predict grades of images and whole slides, with class activation maps.
 
 python launch.py predict --checkpoint=runs/phantom --images=folder --out=graded
 
-`--checkpoint` takes a run (its folds together, with their spread), one fold, a step
-below its checkpoints, or a file of `export --to=stablehlo`, which gives no pictures of
-the focus. `--images` takes an image, a folder, or a CSV with a column
-`image` and perhaps `patient` and `grade`; whole slides (.svs, .ndpi, pyramidal .tif …)
-want the extra `slides`. Written to `--out`, a new folder: predictions.csv,
-patients.csv, and a picture an image below focus/. Interrupted, the same command goes
-on. Research use only; not for diagnosis.
+`--checkpoint` is a run (ensemble of its folds, with their standard deviation), a fold,
+a step below its checkpoints, or a file of `export --to=stablehlo`, which gives no
+class activation maps. `--images` is an image, a folder, or a CSV with a column `image`
+and optional columns `patient` and `grade`; whole slides (.svs, .ndpi, pyramidal .tif …)
+require the extra `slides`. `--out` is a new folder for predictions.csv, patients.csv
+and plots below focus/. Run the same command again to resume an interrupted one.
+Research use only; not for diagnosis.
 """
 
 import argparse
@@ -22,8 +22,8 @@ from fof_jax.evaluation.predictions import Predictions
 from fof_jax.evaluation.tables import align
 
 
-def add_sources(parser: argparse.ArgumentParser) -> None:
-    """--checkpoint, --images and --out, as `explain` has them too."""
+def add_io_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds --checkpoint, --images and --out, which `explain` has as well."""
     parser.add_argument("--checkpoint", type=Path, required=True, metavar="PATH")
     parser.add_argument(
         "--images", type=Path, required=True, metavar="PATH|FOLDER|TABLE"
@@ -32,78 +32,80 @@ def add_sources(parser: argparse.ArgumentParser) -> None:
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Those, --no_pictures, and the scale of slides."""
-    add_sources(parser)
+    """Adds the flags of `add_io_flags`, --no_pictures, and the scale of slides."""
+    add_io_flags(parser)
     parser.add_argument(
-        "--no_pictures", action="store_true", help="tables alone, several times faster"
+        "--no_pictures",
+        action="store_true",
+        help="no plots, tables only; several times faster",
     )
     slide = parser.add_argument_group("whole slides")
     slide.add_argument(
         "--mpp",
-        type=_micrometres,
+        type=_mpp,
         default=0.5,
         metavar="UM",
-        help="micrometres a pixel of the images of training; default 0.5 (20x)",
+        help="micrometres per pixel of the training images; default 0.5 (20x)",
     )
     slide.add_argument(
         "--slide_mpp",
-        type=_micrometres,
+        type=_mpp,
         metavar="UM",
-        help="of a slide at full size, where its file does not say",
+        help="of the slide at full resolution; default: from the file's metadata",
     )
 
 
-def _micrometres(text: str) -> float:
+def _mpp(text: str) -> float:
     value = float(text)
     if not 0.01 < value < 100:
-        raise argparse.ArgumentTypeError(f"{text}: expected 0.01 to 100 µm a pixel")
+        raise argparse.ArgumentTypeError(f"{text}: expected 0.01 to 100 µm per pixel")
     return value
 
 
 def run(flags: argparse.Namespace) -> int:
-    """The flags to `inference.predict`; 0, unless no image could be read."""
-    refuse_file(flags.out)
+    """Calls `batch.predict`; 1 if no image could be read."""
+    check_out(flags.out)
     from fof_jax.inference import batch, inputs, load, slides
-    from fof_jax.inference import model as inference_model
+    from fof_jax.inference.model import has_gradients
+    from fof_jax.inference.predictor import Predictor
 
-    def slide(model: inference_model.Model, path: Path) -> slides.SlideGrades:
-        return slides.grade(
+    def predict_slide(model: Predictor, path: Path) -> slides.SlidePrediction:
+        return slides.predict_slide(
             model,
             path,
             mpp=flags.mpp,
             slide_mpp=flags.slide_mpp,
-            progress=progress_to(f"{path.name}:", sys.stdout, what="tiles"),
+            report_progress=progress_to(f"{path.name}:", sys.stdout, what="tiles"),
         )
 
-    asked = inputs.find(flags.images, without=flags.out)
+    images = inputs.find(flags.images, exclude=flags.out)
     model = load.load(flags.checkpoint)
-    if not (model.explains or flags.no_pictures):
-        warn(["no pictures of the focus: an exported file has no gradients"])
+    if not (has_gradients(model) or flags.no_pictures):
+        print_warnings(["no class activation maps: an exported file has no gradients"])
     table = batch.predict(
         model,
-        asked,
+        images,
         flags.out,
-        pictures=not flags.no_pictures,
-        progress=progress_to("graded", sys.stdout),
+        plots=not flags.no_pictures,
+        report_progress=progress_to("graded", sys.stdout),
         job={
             "checkpoint": str(flags.checkpoint.resolve()),
             "mpp": f"{flags.mpp} {flags.slide_mpp}",
         },
-        slide=slide,
+        predict_slide=predict_slide,
     )
-    names = zip(table.image, table.error, strict=True)
-    failed = [f"{name}: {error}" for name, error in names if error]
-    warn([*failed, *table.notes])
+    failed = failures(table)
+    print_warnings([*failed, *table.notes])
     print("\n".join(summary(table, model.classes)))
     print(
-        f"{len(asked) - len(failed)} of {len(asked)} images graded: "
+        f"{len(images) - len(failed)} of {len(images)} images graded: "
         f"{flags.out / 'predictions.csv'}"
     )
-    return 1 if len(failed) == len(asked) else 0
+    return 1 if len(failed) == len(images) else 0
 
 
 def summary(table: Predictions, classes: Sequence[str]) -> list[str]:
-    """How many images have each grade, in columns."""
+    """Number of images and mean probability of each predicted grade, as a table."""
     rows = [["grade", "images", "mean probability"]]
     for k, name in enumerate(classes):
         inside = table.pred == k
@@ -114,15 +116,21 @@ def summary(table: Predictions, classes: Sequence[str]) -> list[str]:
     return align(rows)
 
 
-def warn(faults: Sequence[str]) -> None:
-    """The first ten, and how many more there are."""
-    for fault in faults[:SHOWN]:
-        print(f"warning: {fault}", file=sys.stderr)
-    if len(faults) > SHOWN:
-        print(f"warning: … and {len(faults) - SHOWN} more", file=sys.stderr)
+def failures(table: Predictions) -> list[str]:
+    """Rows with an error, one line each."""
+    rows = zip(table.image, table.error, strict=True)
+    return [f"{name}: {error}" for name, error in rows if error]
 
 
-def refuse_file(out: Path) -> None:
-    """Raises ValueError where a folder is to be made and a file stands."""
+def print_warnings(messages: Sequence[str]) -> None:
+    """Prints the first ten messages to stderr, and the number of further ones."""
+    for message in messages[:SHOWN]:
+        print(f"warning: {message}", file=sys.stderr)
+    if len(messages) > SHOWN:
+        print(f"warning: … and {len(messages) - SHOWN} more", file=sys.stderr)
+
+
+def check_out(out: Path) -> None:
+    """Raises ValueError if the output folder is a file."""
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out: {out} is a file; expected a folder. Pass another.")

@@ -1,4 +1,4 @@
-"""One page about a run, that opens from disk, and its figures as files.
+"""Write an HTML report of a run, one self-contained file, and its plots as files.
 
 python launch.py report --workdir=runs/phantom
 python launch.py report --workdir=runs/gbmlgg --versus=runs/gbmlgg-baseline
@@ -9,33 +9,33 @@ from pathlib import Path
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """--workdir, --versus and where things are."""
+    """Adds --workdir, --versus, --fold and the paths."""
     parser.add_argument("--workdir", type=Path, required=True, help="folder of the run")
     parser.add_argument(
-        "--versus", type=Path, metavar="WORKDIR", help="a second run, shown beside it"
+        "--versus", type=Path, metavar="WORKDIR", help="a second run to compare with"
     )
     parser.add_argument(
         "--fold",
         type=int,
         metavar="K",
-        help="whose model and regions are pictured; default the first finished one",
+        help="fold whose features and regions are shown; default: first finished one",
     )
     parser.add_argument(
         "--data_dir",
         metavar="DIR",
-        help="where the stores are now; default what data.dir was in training",
+        help="folder of the stores; default: data.dir of the run",
     )
     parser.add_argument(
         "--out",
         type=Path,
         metavar="FILE",
-        help="the page; default WORKDIR/report.html. Figures go to figures/ beside it",
+        help="the page; default WORKDIR/report.html. Plots go to figures/ beside it",
     )
 
 
 def run(flags: argparse.Namespace) -> int:
-    """Writes the page and says where."""
-    # Imported here: --help should not wait for JAX and Matplotlib.
+    """Writes the page and prints its path."""
+    # Imported here: --help does not load JAX and Matplotlib.
     from fof_jax.data import prepare
     from fof_jax.report import build
 

@@ -1,12 +1,12 @@
-"""A web page on this machine: drop an image, see its grade and where the model looked.
+"""Serve a local web page that grades an image and shows the class activation map.
 
 python launch.py serve --checkpoint=runs/phantom
 python launch.py serve --checkpoint=model.fof --port=8080
 
-A run (its folds are averaged), one fold of it, or a file of `export --to=stablehlo`,
-which gives grades without the map. Then open http://127.0.0.1:8000. Only this machine
-can reach the page; with another `--host` everybody can who reaches that address, and
-there is no password. Research use only; not for diagnosis.
+`--checkpoint` is a run (ensemble of its folds), a fold, or a file of `export
+--to=stablehlo`, which gives no map. Open http://127.0.0.1:8000. By default only this
+machine can reach the page; with another `--host` it is open to that network, and there
+is no password. Research use only; not for diagnosis.
 """
 
 import argparse
@@ -20,23 +20,24 @@ LOOPBACK = ("127.0.0.1", "localhost")
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """--checkpoint, --host, --port."""
+    """Adds --checkpoint, --host, --port."""
     parser.add_argument("--checkpoint", type=Path, required=True, metavar="PATH")
     parser.add_argument(
-        "--host", default="127.0.0.1", help="default 127.0.0.1: this machine alone"
+        "--host", default="127.0.0.1", help="default 127.0.0.1: this machine only"
     )
     parser.add_argument(
-        "--port", type=int, default=8000, help="default 8000; 0 takes a free one"
+        "--port", type=int, default=8000, help="default 8000; 0 picks a free one"
     )
 
 
 def run(flags: argparse.Namespace) -> int:
-    """Serves until it is interrupted; 130."""
+    """Serves until interrupted; 130."""
     missing = [n for n in ("starlette", "uvicorn") if not importlib.util.find_spec(n)]
     if missing:
         raise ValueError(
-            f"serve needs {' and '.join(missing)}: pip install -e '.[serve]'."
+            f"serve requires {' and '.join(missing)}: pip install -e '.[serve]'."
         )
+    # Bound before the model is loaded, so that a port in use is reported at once.
     with contextlib.closing(_bind(flags.host, flags.port)) as bound:
         return _serve(flags, bound)
 
@@ -46,29 +47,29 @@ def _serve(flags: argparse.Namespace, bound: socket.socket) -> int:
     import uvicorn
 
     from fof_jax.inference import load
+    from fof_jax.inference.model import has_gradients
     from fof_jax.inference.serve import app
 
     model = load.load(flags.checkpoint)
     blank = np.zeros((model.image_size, model.image_size, 3), np.uint8)
-    # Compiles before anybody waits.
-    model.explain(blank) if model.explains else model.predict([blank])
-    alone = flags.host in LOOPBACK
-    if not alone:
+    # Compiles before the first request.
+    model.explain(blank) if has_gradients(model) else model.predict([blank])
+    local = flags.host in LOOPBACK
+    if not local:
         print(
-            f"warning: everybody who reaches {flags.host} can use this page",
+            f"warning: everybody who can reach {flags.host} can use this page",
             file=sys.stderr,
         )
-    made = app.application(model, hosts=LOOPBACK if alone else ("*",))
-    server = uvicorn.Server(uvicorn.Config(made, log_level="warning"))
-    shown = f"[{flags.host}]" if ":" in flags.host else flags.host
-    print(f"http://{shown}:{bound.getsockname()[1]}    Ctrl-C ends it", flush=True)
+    application = app.application(model, hosts=LOOPBACK if local else ("*",))
+    server = uvicorn.Server(uvicorn.Config(application, log_level="warning"))
+    host = f"[{flags.host}]" if ":" in flags.host else flags.host
+    print(f"http://{host}:{bound.getsockname()[1]}    Ctrl-C to stop", flush=True)
     with contextlib.suppress(KeyboardInterrupt):
         server.run(sockets=[bound])
     return 130
 
 
 def _bind(host: str, port: int) -> socket.socket:
-    """A socket before the model is loaded: a port in use is said at once."""
     bound = None
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
@@ -80,6 +81,6 @@ def _bind(host: str, port: int) -> socket.socket:
             bound.close()
         raise ValueError(
             f"--host={host} --port={port} cannot be used ({error}). Pass another "
-            "--port; 0 takes a free one."
+            "--port; 0 picks a free one."
         ) from None
     return bound

@@ -3,7 +3,7 @@
 python launch.py --config=configs/gbmlgg.py --workdir=runs/gbmlgg
 python launch.py --config=configs/phantom.py --config.seed=1 --config.fold=0
 
-On several hosts, the same command on each with its own --process_id:
+On several hosts, run the same command on each with its own --process_id:
 python launch.py --config=configs/gbmlgg.py --workdir=/shared/run \\
     --coordinator=10.0.0.1:1234 --process_id=0 --num_processes=2
 """
@@ -18,7 +18,7 @@ from fof_jax.cli import config as config_flag
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """--workdir and --config."""
+    """Adds --config, --workdir and the flags of multi-host runs."""
     config_flag.add_help(parser)
     parser.add_argument(
         "--workdir",
@@ -29,7 +29,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     several.add_argument(
         "--coordinator",
         metavar="HOST:PORT",
-        help="of process 0; auto where SLURM, Open MPI or a TPU pod tell it",
+        help="of process 0; auto for SLURM, Open MPI and TPU pods",
     )
     several.add_argument("--process_id", type=int, metavar="K", help="from 0")
     several.add_argument("--num_processes", type=int, metavar="N")
@@ -38,21 +38,21 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=60,
         metavar="SECONDS",
-        help="silence after which a process counts as lost; default 60",
+        help="a process that is silent for longer counts as lost; default 60",
     )
 
 
 def run(flags: argparse.Namespace) -> int:
-    """All folds, then the table."""
+    """Trains and tests the folds, then prints the results."""
     config = config_flag.load(flags.config_words)
-    # Imported here: --help and a misspelt field should not wait for JAX.
+    # Imported here: --help and config errors do not load JAX.
     import jax
 
     from fof_jax.data import prepare
     from fof_jax.training import build, crossval, init_weights, multihost
 
-    # Accelerators do not look at it. Where JAX has started already (a notebook), its
-    # devices stand as they are.
+    # Ignored on accelerators. RuntimeError: JAX is already initialized (a notebook),
+    # and keeps its devices.
     with contextlib.suppress(RuntimeError):
         jax.config.update("jax_num_cpu_devices", config.cpu_devices)
 
@@ -63,15 +63,15 @@ def run(flags: argparse.Namespace) -> int:
         flags.num_processes,
         timeout=flags.heartbeat_timeout,
     )
-    say = _say if multihost.writes() else _say_nothing
+    log = _print if multihost.writes() else _discard
     out = sys.stdout if multihost.writes() else io.StringIO()
     with multihost.failing_together():
         with multihost.all_or_none():
             build.check(config)
             store = prepare.prepare(config, out=out)
             init_weights.check(config.init.checkpoint)
-        crossval.run(config, store, workdir, say=say)
-        say(f"results: {workdir / 'results.json'}")
+        crossval.run(config, store, workdir, say=log)
+        log(f"results: {workdir / 'results.json'}")
         multihost.wait("done")
     return 0
 
@@ -81,9 +81,9 @@ def default_workdir(name: str) -> Path:
     return Path("runs") / name.replace(":", "-")
 
 
-def _say(line: str) -> None:
-    print(line, flush=True, file=sys.stdout)
+def _print(line: str) -> None:
+    print(line, flush=True)
 
 
-def _say_nothing(line: str) -> None:
+def _discard(line: str) -> None:
     del line

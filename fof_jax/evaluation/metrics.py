@@ -5,6 +5,7 @@ into one binary problem, macro is the unweighted mean over the classes that occu
 undefined metric is None with a note, never 0 and never NaN.
 """
 
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import numpy as np
@@ -16,6 +17,8 @@ from fof_jax.evaluation.predictions import UNKNOWN, Predictions, PredictionsErro
 Average = Literal["micro", "macro"]
 Aggregate = Literal["mean", "max"]
 AVERAGES: tuple[Average, ...] = ("micro", "macro")
+Unit = Literal["region", "patient"]
+UNITS: tuple[Unit, ...] = ("region", "patient")
 METRICS = ("auc", "ap", "accuracy", "kappa", "balanced_accuracy", "f1")
 
 
@@ -210,6 +213,13 @@ def summarize(
         "units": units,
         "notes": list(dict.fromkeys(notes)),
     }
+
+
+def units_with_results(results: dict[str, Any]) -> Iterator[tuple[Unit, Any]]:
+    """Region and patient, with their metrics; a unit without rows is left out."""
+    for unit in UNITS:
+        if results["units"][unit] is not None:
+            yield unit, results["units"][unit]
 
 
 def _unit(table: Predictions, unit: str, notes: list[str]) -> dict[str, Any]:

@@ -1,8 +1,7 @@
-"""Grades and focus of many images: what `predict` and `explain` do.
+"""Batch inference: predictions and class activation maps of many images, resumable.
 
-What is done is written as it is done, into a folder that does not look finished: a
-table below a hidden name, and a note of what was asked. The same command goes on from
-there; the tables get their names when all is done.
+Results are written as they are computed. Until a job is done, its tables are in a
+hidden staging folder below the output folder; the same command resumes there.
 """
 
 import collections
@@ -16,6 +15,7 @@ import numpy as np
 from jaxtyping import Float
 
 from fof_jax import files
+from fof_jax.data.cohort import Cohort
 from fof_jax.evaluation import metrics
 from fof_jax.evaluation.predictions import (
     UNKNOWN,
@@ -25,261 +25,304 @@ from fof_jax.evaluation.predictions import (
     write_predictions,
 )
 from fof_jax.inference import resume, slides
-from fof_jax.inference.inputs import Asked
-from fof_jax.inference.model import Model
-from fof_jax.inference.outputs import Focus, Grades
+from fof_jax.inference.inputs import ImageInput
+from fof_jax.inference.model import TrainedModel, has_gradients
+from fof_jax.inference.outputs import Explanation, GradePredictions
+from fof_jax.inference.predictor import Predictor
 
-PICTURES = "focus"  # folder of PNGs below --out
+PLOTS = "focus"  # folder of PNGs below --out
 Progress = Callable[[int, int], None]
-GradeSlide = Callable[[Model, Path], slides.SlideGrades]
+SlidePredictor = Callable[[Predictor, Path], slides.SlidePrediction]
 
 
 def predict(
-    model: Model,
-    asked: Sequence[Asked],
+    model: Predictor,
+    images: Sequence[ImageInput],
     out: Path,
     *,
-    pictures: bool,
-    progress: Progress,
+    plots: bool,
+    report_progress: Progress,
     job: Mapping[str, str] | None = None,
-    slide: GradeSlide = slides.grade,
+    predict_slide: SlidePredictor = slides.predict_slide,
 ) -> Predictions:
-    """Grades every image; one that cannot be read becomes a row with the reason.
+    """Predicts the grade of every image; an unreadable one becomes a row with an error.
 
     Args:
-      model: of `loading.load`.
-      asked: of `listing.find`.
-      out: folder for predictions.csv, patients.csv and, below it, `PICTURES`.
-      pictures: whether each image gets a picture of its focus, which only a model that
-        explains can draw, and each slide a map of its grades.
-      progress: called with (done, of), of those that were not done before.
-      job: what else tells this work from other work, such as the checkpoint.
-      slide: how whole slides are graded.
+      model: of `load.load`.
+      images: of `inputs.find`.
+      out: folder for predictions.csv, patients.csv and, below it, `PLOTS`.
+      plots: whether to plot the class activation map of each image, if the model has
+        gradients, and the tile grades of each slide.
+      report_progress: called with (done, total); images of an earlier, interrupted run
+        are not counted.
+      job: what identifies this job besides its images, such as the checkpoint.
+      predict_slide: predicts whole slides.
 
     Returns:
-      What predictions.csv holds; its notes say who is not in patients.csv.
+      Content of predictions.csv; its notes list patients left out of patients.csv.
 
     Raises:
-      ValueError: a grade of the table is not among the model's classes; the folder
-        holds something else.
+      ValueError: a grade that is not a class of the model; the folder holds results
+        of another job.
     """
-    y = _truths(model, asked)
-    named = {"verb": "predict", "pictures": str(pictures), **(job or {})}
-    with resume.folder_for(out, asked, named) as folder:
-        rows = folder / "predictions.csv"
-        none = _none(model, 0)
-        drawn = out / PICTURES if pictures else None
-        head = as_csv(_table([], y[:0], none, ()), spread=none)
-        first = resume.keep_whole_rows(rows, head, asked)
-        left = list(zip(asked, stems(asked), strict=True))[first:]
+    _check_grades(model, images)
+    identity = {"verb": "predict", "pictures": str(plots), **(job or {})}
+    with resume.staging_folder(out, images, identity) as staging:
+        rows = staging / "predictions.csv"
+        missing = np.zeros((0, len(model.classes)))
+        header = as_csv(_table(model, (), missing, ()), spread=missing)
+        first = resume.drop_partial_rows(rows, header, images)
+        remaining = list(zip(images, stems(images), strict=True))[first:]
+        folder = out / PLOTS if plots else None
         with rows.open("a", encoding="utf-8", newline="") as file:
-            for i, row in enumerate(_graded(model, left, drawn, slide), first):
-                line = _table(asked[i : i + 1], y[i : i + 1], row.prob, row.error)
+            predictions = _predict(model, remaining, folder, predict_slide)
+            for i, row in enumerate(predictions, first):
+                line = _table(model, images[i : i + 1], row.prob, row.error)
                 file.write(as_csv(line, spread=row.spread, header=False))
                 file.flush()
-                progress(i + 1 - first, len(left))
+                report_progress(i + 1 - first, len(remaining))
         table = read_predictions(rows)
         patients = metrics.by_patient(table)
-        write_predictions(folder / "patients.csv", patients)
+        write_predictions(staging / "patients.csv", patients)
         for name in ("patients.csv", "predictions.csv"):
-            (folder / name).replace(out / name)
+            (staging / name).replace(out / name)
     return table
 
 
+def predict_cohort(
+    model: Predictor, cohort: Cohort, report_progress: Progress
+) -> Predictions:
+    """Predicts the grade of every image of a cohort table, with bounded memory.
+
+    Args:
+      model: of `load.load`.
+      cohort: of `read_cohort` with `decode=False` and the model's classes.
+      report_progress: called with (done, total) after each image.
+
+    Returns:
+      One row per image, without fold; an unreadable image is a row with an error.
+    """
+    images = [
+        ImageInput(
+            path=row.image,
+            name=cohort.name_of(row),
+            patient=row.patient,
+            grade=model.classes[row.grade],
+        )
+        for row in cohort.rows
+    ]
+    rows = []
+    for row in model.stream(one.path for one in images):
+        rows.append(row)
+        report_progress(len(rows), len(images))
+    prob = np.concatenate([row.prob for row in rows])
+    return _table(model, images, prob, tuple(row.error[0] for row in rows))
+
+
 def explain(
-    model: Model,
-    asked: Sequence[Asked],
+    model: Predictor,
+    images: Sequence[ImageInput],
     out: Path,
     *,
     target: str | None,
-    progress: Progress,
+    report_progress: Progress,
     job: Mapping[str, str] | None = None,
 ) -> list[str]:
-    """A picture and an array of A for every image.
+    """Writes the class activation map A of every image, as a plot and as an array.
 
     Args:
-      model: of `loading.load`.
-      asked: of `listing.find`.
+      model: of `load.load`.
+      images: of `inputs.find`.
       out: folder for NAME.png and NAME.npy (A, float32, [H, W]).
-      target: class that A speaks for; None for the predicted one.
-      progress: called with (done, of), of those that were not done before.
-      job: see `predict`.
+      target: class that A explains; None for the predicted one.
+      report_progress, job: as in `predict`.
 
     Returns:
-      What could not be read, a line an image.
+      Errors of unreadable images, one line each.
 
     Raises:
-      ValueError: no such class, or a model without gradients; the folder holds
-        something else.
+      ValueError: no such class, a model without gradients, or the folder holds results
+        of another job.
     """
-    if not model.explains:
+    if not has_gradients(model):
         raise ValueError(
-            "checkpoint: an exported file has no gradients, which Eq. (1) needs. Pass "
-            "the run's own folder as --checkpoint."
+            "checkpoint: an exported file has no gradients, which Eq. (1) requires. "
+            "Pass the run's folder as --checkpoint."
         )
-    model.index(target)
-    faults = []
-    named = {"verb": "explain", "target": str(target), **(job or {})}
-    with resume.folder_for(out, asked, named):
-        left = [
+    model.class_index(target)
+    errors = []
+    identity = {"verb": "explain", "target": str(target), **(job or {})}
+    with resume.staging_folder(out, images, identity):
+        remaining = [
             (one, stem)
-            for one, stem in zip(asked, stems(asked), strict=True)
-            if not (out / f"{stem}.npy").exists()  # the last of its files
+            for one, stem in zip(images, stems(images), strict=True)
+            if not (out / f"{stem}.npy").exists()  # written last
         ]
-        for done, (one, stem) in enumerate(left, 1):
+        for done, (one, stem) in enumerate(remaining, 1):
             try:
                 if slides.is_slide(one.path):
                     raise ValueError(
-                        "a whole slide; predict maps its grades. Cut a region out of "
-                        "it to see A."
+                        "a whole slide; `predict` maps its grades. Save a region of it "
+                        "as an image to explain it."
                     )
-                focus = model.explain(one.path, target)
-            except (ValueError, OSError) as fault:
-                reason = _in_a_line(fault).removeprefix(f"{one.path.name}: ")
-                faults.append(f"{one.name}: {reason}")
+                explanation = model.explain(one.path, target)
+            except (ValueError, OSError) as error:
+                errors.append(f"{one.name}: {_one_line(error, one)}")
             else:
-                draw(focus, out / f"{stem}.png", model, one.path.name)
-                save = functools.partial(np.save, arr=focus.A.astype(np.float32))
+                plot_explanation(explanation, out / f"{stem}.png", model, one.path.name)
+                A = explanation.A.astype(np.float32)
+                save = functools.partial(np.save, arr=A)
                 files.write_with(out / f"{stem}.npy", save)
-            progress(done, len(left))
-    return faults
+            report_progress(done, len(remaining))
+    return errors
 
 
-def draw(focus: Focus, path: Path, model: Model, name: str) -> None:
-    """The picture of one image's focus."""
-    from fof_jax.inference import (
-        visualization,  # Matplotlib: not for who wants tables alone
-    )
+def plot_explanation(
+    explanation: Explanation, path: Path, model: Predictor, name: str
+) -> None:
+    """Plots the class activation map and the patch mask of one image."""
+    # Imported here: tables alone should not load Matplotlib.
+    from fof_jax.inference import visualization
 
-    visualization.focus_picture(
+    visualization.plot_explanation(
         path,
-        pixels=focus.pixels,
-        A=focus.A,
-        keep=focus.keep,
-        title=_title(model, name, focus.prob, focus.spread, focus.target),
+        pixels=explanation.pixels,
+        A=explanation.A,
+        keep=explanation.keep,
+        title=_title(
+            model, name, explanation.prob, explanation.spread, explanation.target
+        ),
     )
 
 
-def _graded(
-    model: Model,
-    asked: Sequence[tuple[Asked, str]],
-    pictures: Path | None,
-    slide: GradeSlide,
-) -> Iterator[Grades]:
-    """A row an image, in order; with a picture each where a folder is given."""
-    kinds = itertools.groupby(asked, key=lambda pair: slides.is_slide(pair[0].path))
-    for is_slide, some in kinds:
-        if not is_slide and (pictures is None or not model.explains):
-            yield from model.stream(one.path for one, _ in some)
+def _predict(
+    model: Predictor,
+    images: Sequence[tuple[ImageInput, str]],
+    plots: Path | None,
+    predict_slide: SlidePredictor,
+) -> Iterator[GradePredictions]:
+    """One row per image, in order; plots STEM.png into a folder unless it is None."""
+    groups = itertools.groupby(images, key=lambda pair: slides.is_slide(pair[0].path))
+    for is_slide, group in groups:
+        predict_one: Callable[[ImageInput, Path | None], GradePredictions]
+        if is_slide:
+            predict_one = functools.partial(_predict_slide, model, predict_slide)
+        elif plots is not None and has_gradients(model):
+            predict_one = functools.partial(_predict_region, model)
+        else:
+            yield from model.stream(one.path for one, _ in group)
             continue
-        for one, stem in some:
-            picture = None if pictures is None else pictures / f"{stem}.png"
+        for one, stem in group:
+            plot = None if plots is None else plots / f"{stem}.png"
             try:
-                if is_slide:
-                    row = _slide(model, one, picture, slide)
-                else:
-                    row = _region(model, one, picture)
-            except (ValueError, OSError) as fault:
-                none = _none(model, 1)
-                row = Grades(none, none, model.classes, (str(fault),))
-            yield row
+                yield predict_one(one, plot)
+            except (ValueError, OSError) as error:
+                missing = np.full((1, len(model.classes)), np.nan)
+                yield GradePredictions(missing, missing, model.classes, (str(error),))
 
 
-def _region(model: Model, one: Asked, picture: Path | None) -> Grades:
-    focus = model.explain(one.path)  # one opening of a file for row and picture
-    if picture is not None:
-        draw(focus, picture, model, one.path.name)
-    return Grades(focus.prob[None], focus.spread[None], model.classes, ("",))
+def _predict_region(
+    model: TrainedModel, image: ImageInput, plot: Path | None
+) -> GradePredictions:
+    """Predicts and plots from one explanation, so that the file is read once."""
+    explanation = model.explain(image.path)
+    if plot is not None:
+        plot_explanation(explanation, plot, model, image.path.name)
+    prob, spread = explanation.prob[None], explanation.spread[None]
+    return GradePredictions(prob, spread, model.classes, ("",))
 
 
-def _slide(model: Model, one: Asked, picture: Path | None, slide: GradeSlide) -> Grades:
-    graded = slide(model, one.path)
-    if picture is not None:
+def _predict_slide(
+    model: Predictor,
+    predict_slide: SlidePredictor,
+    image: ImageInput,
+    plot: Path | None,
+) -> GradePredictions:
+    slide = predict_slide(model, image.path)
+    if plot is not None:
         from fof_jax.inference import visualization
 
-        row = graded.grades
-        visualization.slide_picture(
-            picture,
-            thumbnail=graded.thumbnail,
-            tiles=graded.tiles,
-            corners=graded.corners,
-            side=graded.side,
+        row = slide.grades
+        visualization.plot_slide(
+            plot,
+            thumbnail=slide.thumbnail,
+            tiles=slide.tiles,
+            corners=slide.corners,
+            side=slide.side,
             classes=model.classes,
-            title=_title(model, one.path.name, row.prob[0], row.spread[0]),
+            title=_title(model, image.path.name, row.prob[0], row.spread[0]),
         )
-    return graded.grades
+    return slide.grades
 
 
 def _title(
-    model: Model,
+    model: Predictor,
     name: str,
     prob: Float[np.ndarray, " K"],
     spread: Float[np.ndarray, " K"],
     target: str | None = None,
 ) -> str:
-    """Name, predicted grade, and the class that A speaks for if it is another."""
+    """Name, predicted grade and, if it differs, the class that A explains."""
 
-    def said(k: int) -> str:
-        beside = f" ± {spread[k]:.2f} over folds" if len(model.folds) > 1 else ""
-        return f"{model.classes[k]}, p = {prob[k]:.2f}{beside}"
+    def describe(k: int) -> str:
+        std = f" ± {spread[k]:.2f} over folds" if len(model.fold_names) > 1 else ""
+        return f"{model.classes[k]}, p = {prob[k]:.2f}{std}"
 
-    best, asked = int(np.argmax(prob)), model.index(target)
-    other = "" if asked in (None, best) else f"; A is for {said(asked)}"
-    return f"{name}\npredicted {said(best)}{other}"
-
-
-def _none(model: Model, rows: int) -> np.ndarray:
-    return np.full((rows, len(model.classes)), np.nan)
+    best, explained = int(np.argmax(prob)), model.class_index(target)
+    other = "" if explained in (None, best) else f"; A is for {describe(explained)}"
+    return f"{name}\npredicted {describe(best)}{other}"
 
 
 def _table(
-    asked: Sequence[Asked], y: np.ndarray, prob: np.ndarray, error: tuple[str, ...]
+    model: Predictor,
+    images: Sequence[ImageInput],
+    prob: np.ndarray,
+    error: Sequence[str],
 ) -> Predictions:
+    index = {name: k for k, name in enumerate(model.classes)} | {"": UNKNOWN}
     return Predictions(
-        patient=tuple(one.patient for one in asked),
-        image=tuple(one.name for one in asked),
-        fold=np.full(len(asked), UNKNOWN),
-        y=y,
+        patient=tuple(one.patient for one in images),
+        image=tuple(one.name for one in images),
+        fold=np.full(len(images), UNKNOWN),
+        y=np.array([index[one.grade] for one in images], np.int64),
         prob=prob,
         error=tuple(
-            _in_a_line(text).removeprefix(f"{one.path.name}: ")
-            for one, text in zip(asked, error, strict=True)
+            _one_line(text, one) for one, text in zip(images, error, strict=True)
         ),
     )
 
 
-def _in_a_line(text: object) -> str:
-    return " ".join(str(text).split())
+def _one_line(text: object, image: ImageInput) -> str:
+    """An error message in one line, without the file name, which the row has."""
+    return " ".join(str(text).split()).removeprefix(f"{image.path.name}: ")
 
 
-def stems(asked: Sequence[Asked]) -> list[str]:
-    """A file name an image: its own, with what folders they do not all share.
-
-    Its ending stays where another image differs in nothing else.
-    """
-    paths = [Path(os.path.normpath(one.name)) for one in asked]
-    parents = [path.parent.parts for path in paths]
-    shared = len(os.path.commonprefix(parents))  # of tuples: whole folders
-    named = ["__".join(path.parts[shared:]).lstrip("/") for path in paths]
-    bare = [name.removesuffix(Path(name).suffix) for name in named]
-    times = collections.Counter(bare)
-    found: list[str] = []
-    taken: set[str] = set()
-    for stem, name in zip(bare, named, strict=True):
-        wanted = stem if times[stem] == 1 else name
-        tries = itertools.chain([wanted], (f"{wanted}-{k}" for k in itertools.count(2)))
-        free = next(one for one in tries if one.casefold() not in taken)
-        taken.add(free.casefold())
-        found.append(free)
-    return found
-
-
-def _truths(model: Model, asked: Sequence[Asked]) -> np.ndarray:
-    unknown = sorted({one.grade for one in asked} - {*model.classes, ""})
-    if unknown:
+def _check_grades(model: Predictor, images: Sequence[ImageInput]) -> None:
+    foreign = sorted({one.grade for one in images} - {*model.classes, ""})
+    if foreign:
         raise ValueError(
-            f"grade: {', '.join(unknown)} not among the model's classes "
+            f"grade: {', '.join(foreign)} not among the model's classes "
             f"({', '.join(model.classes)}). Rename them, or leave the cells empty."
         )
-    number = {name: k for k, name in enumerate(model.classes)} | {"": UNKNOWN}
-    return np.array([number[one.grade] for one in asked], np.int64)
+
+
+def stems(images: Sequence[ImageInput]) -> list[str]:
+    """Unique output file stems: the image's name below the common parent folder.
+
+    The suffix is kept where names differ in nothing else.
+    """
+    paths = [Path(os.path.normpath(one.name)) for one in images]
+    parents = [path.parent.parts for path in paths]
+    common = len(os.path.commonprefix(parents))  # of tuples: whole folders
+    names = ["__".join(path.parts[common:]).lstrip("/") for path in paths]
+    bare = [name.removesuffix(Path(name).suffix) for name in names]
+    counts = collections.Counter(bare)
+    unique: list[str] = []
+    used: set[str] = set()
+    for stem, name in zip(bare, names, strict=True):
+        base = stem if counts[stem] == 1 else name
+        tries = itertools.chain([base], (f"{base}-{k}" for k in itertools.count(2)))
+        free = next(one for one in tries if one.casefold() not in used)
+        used.add(free.casefold())
+        unique.append(free)
+    return unique

@@ -1,4 +1,4 @@
-"""A trained or imported model by its parts, for other programs."""
+"""Encoder and classifier of a trained or imported model, for export."""
 
 import dataclasses
 from pathlib import Path
@@ -13,14 +13,14 @@ from fof_jax.types import Params
 
 
 @dataclasses.dataclass(frozen=True)
-class Parts:
-    """What is needed to use a model elsewhere.
+class Components:
+    """Encoder and classifier of one model.
 
     Attributes:
       encoder: with its image size.
       params: of the encoder.
-      head: kernel and bias of the classifier; None for an encoder alone.
-      classes: K names of the grades, in order.
+      head: kernel and bias of the classifier; None for an encoder without one.
+      classes: names of the K classes, in order.
       color: `data.color`.
     """
 
@@ -31,33 +31,33 @@ class Parts:
     color: bool
 
 
-def read(folder: Path) -> Parts:
+def read(folder: Path) -> Components:
     """Reads a fold of a run, a step of it, or an imported encoder.
 
     Raises:
-      ValueError: it is none of these, or several folds, or its method does not
-        classify what its encoder pools.
+      ValueError: none of these, a run of several folds, or a method without a
+        classifier on the encoder's pooled output.
     """
     if weights.about(folder).get("method") == "encoder":
-        return Parts(*imported(folder), head=None, classes=(), color=True)
-    model = load.load(folder)
+        return Components(*imported(folder), head=None, classes=(), color=True)
+    model = load.load_trained(folder)
     if len(model.folds) > 1:
         raise ValueError(
             f"export: {folder} is a run of {len(model.folds)} folds, each a model. "
-            f"Name one: {next(iter(model.folds))}."
+            f"Pass one of them: {model.fold_names[0]}."
         )
     (variables,) = model.folds.values()
     if not {"encoder", "classifier"} <= set(variables.params):
         raise ValueError(
             f"export: {folder} holds {', '.join(sorted(variables.params))}, expected "
-            "an encoder and a classifier on what it pools, as the methods 'fof' and "
-            "'vit' have."
+            "an encoder and a classifier of its pooled output, as the methods 'fof' "
+            "and 'vit' have."
         )
-    return Parts(
+    return Components(
         encoder=model.method.network.encoder,  # type: ignore[attr-defined]
         params=variables.params["encoder"],
         head=variables.params["classifier"],
-        classes=tuple(str(name) for name in model.classes),
+        classes=model.classes,
         color=model.config.data.color,
     )
 
@@ -65,34 +65,36 @@ def read(folder: Path) -> Parts:
 def imported(
     folder: Path, *, image_size: tuple[int, int] | None = None
 ) -> tuple[vit.ViT, Params]:
-    """An encoder that `import` made, its class token kept, and its parameters.
+    """Reads an imported encoder, with its class token, and its parameters.
 
     Args:
-      folder: what `import` made.
-      image_size: H, W; the position embedding is resized (bicubic). None takes the
+      folder: written by `import`.
+      image_size: H, W; the position embedding is resized (bicubic). None uses the
         size that the encoder was trained at.
 
     Raises:
-      ValueError: a side is no multiple of the patch, or `import` has not made it.
+      ValueError: not a folder that `import` wrote, or a side is not a multiple of the
+        patch size.
     """
     about = weights.about(folder)
     if about.get("method") != "encoder":
         raise ValueError(
-            f"checkpoint: {folder} is no imported encoder. Pass what `import` has made."
+            f"checkpoint: {folder} is not an imported encoder. Pass a folder that "
+            "`import` wrote."
         )
-    said = about["encoder"]
-    size, patch = vit.parse_variant(said["variant"])
+    described = about["encoder"]
+    size, patch = vit.parse_variant(described["variant"])
     encoder = vit.ViT(
         size=size,
         patch=patch,
-        image_size=image_size or tuple(said["image_size"]),
-        layer_norm_eps=said["layer_norm_eps"],
-        class_token=said["class_token"],
+        image_size=image_size or tuple(described["image_size"]),
+        layer_norm_eps=described["layer_norm_eps"],
+        class_token=described["class_token"],
     )
     params = weights.read(folder).params["encoder"]
     table = position_embedding.resize(
         np.asarray(params["position"]),
-        grid=tuple(said["grid"]),
+        grid=tuple(described["grid"]),
         to=encoder.grid,
         method="bicubic",
     )

@@ -1,8 +1,8 @@
-"""A trained model as one file that needs JAX and nothing of this package.
+"""Exported models: one file that runs in JAX without this package.
 
-The file is a zip: `model.stablehlo` (of `jax.export`: uint8 [b, S, S, 3] to
-probabilities, weights and normalisation inside, any b, for cpu, cuda and tpu),
-`about.json` (classes, size, how an image is prepared, thresholds) and `model_card.md`.
+The file is a zip of `model.stablehlo` (of `jax.export`: uint8 [b, S, S, 3] to
+probabilities; weights and normalization included, any b, for cpu, cuda and tpu),
+`about.json` (classes, input size, preprocessing, thresholds) and `model_card.md`.
 """
 
 import dataclasses
@@ -10,7 +10,6 @@ import functools
 import importlib.metadata
 import io
 import json
-import os
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,145 +22,127 @@ from jax import export
 from jaxtyping import Array, Float, UInt8
 from ml_collections import ConfigDict
 
+from fof_jax import files
 from fof_jax.data.augment import pipeline
-from fof_jax.inference import model as inference_model
-from fof_jax.inference.outputs import CARD_FILE, USE, Focus
-from fof_jax.inference.preprocess import Picture
+from fof_jax.inference.model import TrainedModel
+from fof_jax.inference.outputs import CARD_FILE, USE
+from fof_jax.inference.predictor import Predictor, in_batches
 from fof_jax.training import build
 from fof_jax.types import Variables
 
 PROGRAM, ABOUT = "model.stablehlo", "about.json"
 PLATFORMS = ("cpu", "cuda", "tpu")
-FORM = 1  # of about.json; raised when an older reader would misread it
+FORMAT_VERSION = 1  # of about.json; raised by changes that older readers would misread
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Exported(inference_model.Model):
-    """A model that came from a file: it predicts, and has no gradients.
+@dataclasses.dataclass(eq=False)
+class ExportedModel(Predictor):
+    """A model read from an exported file: predictions only.
 
     Attributes:
-      about: what about.json says.
-      text: what model_card.md says.
-      program: uint8 tiles to mean, spread and the folds' own probabilities.
+      about: content of about.json.
+      card: content of model_card.md.
+      program: uint8 tiles to mean, standard deviation and probabilities per fold.
     """
 
     about: dict[str, Any]
-    text: str
+    card: str
     program: Any
 
-    explains = False
+    def __post_init__(self):
+        self.config = ConfigDict(self.about["config"])
+        sides = self.about["sides"]
+        self.sides = tuple(sides) if sides else None
 
-    def explain(self, picture: Picture, target: str | None = None) -> Focus:
-        """Refuses: Eq. (1) needs gradients."""
-        raise ValueError(_REFUSAL.format("explain"))
+    @property
+    def fold_names(self) -> tuple[str, ...]:
+        """Names of the folds in the ensemble."""
+        return tuple(self.about["folds"])
 
-    def features(self, pictures: Sequence[Picture]) -> Float[np.ndarray, "F n D"]:
-        """Refuses: the file gives probabilities alone."""
-        raise ValueError(_REFUSAL.format("features"))
-
-    def of_folds(
+    def fold_probabilities(
         self, tiles: UInt8[np.ndarray, "n S S 3"]
     ) -> Float[np.ndarray, "n F K"]:
-        """The probabilities of each tile in each fold."""
-        return self._in_batches(self._call, Variables({}, {}), tiles)
+        """Probabilities of each tile by each fold."""
+        return in_batches(lambda part: jnp.swapaxes(self._call(part)[2], 0, 1), tiles)
 
     @functools.cached_property
     def _call(self) -> Any:
-        program = jax.jit(self.program)
-        return lambda _, tiles: jnp.swapaxes(program(tiles)[2], 0, 1)
-
-
-_REFUSAL = (
-    "{}: an exported file holds the forward pass alone, without gradients and "
-    "features. Pass the run's own folder as --checkpoint."
-)
+        return jax.jit(self.program)
 
 
 def write(
     path: Path,
-    model: inference_model.Model,
+    model: Predictor,
     *,
     card: str,
     thresholds: Sequence[dict[str, Any]] = (),
 ) -> None:
-    """Writes a model, its folds as an ensemble, whole or not at all.
+    """Exports a model, its folds as an ensemble; the file is written atomically.
 
-    Activations are float32 unless the configuration asks for bfloat16 by name, and
-    attention is the chunked one, which lowers for every platform.
+    Activations are float32 unless the config names bfloat16, and attention is the
+    chunked implementation, which can be lowered for every platform.
 
     Args:
       path: the file.
-      model: of `fof_jax.load`, from a run or a fold.
-      card: text of model_card.md.
-      thresholds: operating points of `eval`, put into about.json as they stand.
+      model: a `TrainedModel`.
+      card: content of model_card.md.
+      thresholds: operating points of `eval`, stored in about.json unchanged.
 
     Raises:
-      ValueError: the model was exported already, or `path` is a folder.
+      ValueError: the model is an exported one, or `path` is a folder.
     """
-    if isinstance(model, Exported):
+    if not isinstance(model, TrainedModel):
         raise ValueError("export: this model is an exported file already; copy it.")
     if path.is_dir():
         raise ValueError(f"{path} is a folder; expected a file. Pass another --out.")
-    program = lower(model).serialize()
-    about = json.dumps(_about(model, thresholds), indent=1) + "\n"
-    whole = io.BytesIO()
-    with zipfile.ZipFile(whole, "w") as file:
-        file.writestr(PROGRAM, program)
-        file.writestr(ABOUT, about)
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr(PROGRAM, lower(model).serialize())
+        file.writestr(ABOUT, json.dumps(_about(model, thresholds), indent=1) + "\n")
         file.writestr(CARD_FILE, card)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.tmp")
-    unfinished.write_bytes(whole.getbuffer())
-    os.replace(unfinished, path)
+    files.write_bytes(path, archive.getvalue())
 
 
-def load(path: Path) -> Exported:
-    """A file of `write`.
+def load(path: Path) -> ExportedModel:
+    """Reads a file written by `write`.
 
     Raises:
-      ValueError: it is none, is damaged, or is of a later form.
+      ValueError: another kind of file, a damaged one, or a newer format.
     """
     try:
         with zipfile.ZipFile(path) as file:
-            program, about, text = (file.read(n) for n in (PROGRAM, ABOUT, CARD_FILE))
-        known = json.loads(about)
-        form = known["form"]
-    except (zipfile.BadZipFile, KeyError, json.JSONDecodeError) as fault:
+            program, about, card = (file.read(n) for n in (PROGRAM, ABOUT, CARD_FILE))
+        parsed = json.loads(about)
+        version = parsed["form"]
+    except (zipfile.BadZipFile, KeyError, json.JSONDecodeError) as error:
         raise ValueError(
-            f"checkpoint: {path} is no whole file of `export --to=stablehlo` "
-            f"({fault}). Pass such a file or a run's folder, or export again."
-        ) from fault
-    if form != FORM:
+            f"checkpoint: {path} is not an intact file of `export --to=stablehlo` "
+            f"({error}). Pass such a file or a run's folder, or export again."
+        ) from error
+    if version != FORMAT_VERSION:
         raise ValueError(
-            f"checkpoint: {path} has form {form}, this version reads form {FORM}. "
-            "Export it again with this version."
+            f"checkpoint: {path} has format version {version}, this version of the "
+            f"program reads {FORMAT_VERSION}. Export it again with this version."
         )
-    config = ConfigDict(known["config"])
-    return Exported(
-        method=build.method_of(config),
-        folds={name: Variables({}, {}) for name in known["folds"]},
-        config=config,
-        sides=tuple(known["sides"]) if known["sides"] else None,
-        about=known,
-        text=text.decode(),
+    return ExportedModel(
+        about=parsed,
+        card=card.decode(),
         program=export.deserialize(bytearray(program)).call,
     )
 
 
-def lower(
-    model: inference_model.Model, platforms: Sequence[str] = PLATFORMS
-) -> export.Exported:
-    """StableHLO of `ensemble`, for any number of images."""
+def lower(model: TrainedModel, platforms: Sequence[str] = PLATFORMS) -> export.Exported:
+    """Lowers `ensemble` to StableHLO with a symbolic batch size."""
     program, image = ensemble(model)
     return export.export(jax.jit(program), platforms=list(platforms))(image)
 
 
-def ensemble(model: inference_model.Model) -> tuple[Any, jax.ShapeDtypeStruct]:
-    """A model as a function of images alone.
+def ensemble(model: TrainedModel) -> tuple[Any, jax.ShapeDtypeStruct]:
+    """A model as a function of images, with the weights as constants.
 
     Returns:
-      uint8 [b, S, S, 3] to (mean [b, K], deviation [b, K], of each fold [F, b, K]), and
-      the shape of what it takes, with a free b.
+      A function of uint8 [b, S, S, 3] to (mean [b, K], standard deviation [b, K], per
+      fold [F, b, K]), and its input shape with symbolic b.
     """
     config = portable(model.config)
     method, color = build.method_of(config), config.data.color
@@ -174,13 +155,13 @@ def ensemble(model: inference_model.Model) -> tuple[Any, jax.ShapeDtypeStruct]:
         normalised = pipeline.normalise(image, color=color)
 
         def fold(of_fold: Variables) -> Float[Array, "b K"]:
-            # One image at a time below vmap: attention's tiles need a known size.
+            # vmap over single images: tiled attention needs a static batch size.
             def one(x):
                 return method.predict(of_fold, x[None])[0]
 
             return jax.nn.softmax(jax.vmap(one)(normalised))
 
-        folds = jax.lax.map(fold, stacked)  # one program, whatever F
+        folds = jax.lax.map(fold, stacked)  # compiled once for any F
         return folds.mean(axis=0), folds.std(axis=0), folds
 
     side = model.image_size
@@ -189,29 +170,27 @@ def ensemble(model: inference_model.Model) -> tuple[Any, jax.ShapeDtypeStruct]:
 
 
 def portable(config: ConfigDict) -> ConfigDict:
-    """A run's configuration with what a machine may choose for itself settled."""
-    settled = ConfigDict(config.to_dict())
-    settled.attention, settled.remat = "chunked", "none"
-    if settled.compute_dtype == "auto":
-        settled.compute_dtype = "float32"
-    return settled
+    """A run's config with its device-dependent options resolved."""
+    resolved = ConfigDict(config.to_dict())
+    resolved.attention, resolved.remat = "chunked", "none"
+    if resolved.compute_dtype == "auto":
+        resolved.compute_dtype = "float32"
+    return resolved
 
 
-def _about(
-    model: inference_model.Model, thresholds: Sequence[dict[str, Any]]
-) -> dict[str, Any]:
+def _about(model: TrainedModel, thresholds: Sequence[dict[str, Any]]) -> dict[str, Any]:
     side, count = model.image_size, len(model.classes)
     options = model.config.data
     return {
-        "form": FORM,
+        "form": FORMAT_VERSION,
         "use": USE,
         "classes": list(model.classes),
         "image_size": side,
         "input": f"RGB, uint8 [b, {side}, {side}, 3]",
         "output": [
-            f"probabilities, mean of folds [b, {count}]",
-            f"their deviation over folds [b, {count}]",
-            f"of each fold [{len(model.folds)}, b, {count}]",
+            f"probabilities, mean over folds [b, {count}]",
+            f"their standard deviation over folds [b, {count}]",
+            f"per fold [{len(model.fold_names)}, b, {count}]",
         ],
         "preparation": {
             "test_view": options.test_view,
@@ -225,7 +204,7 @@ def _about(
             "std": list(pipeline.IMAGENET_STD),
         },
         "thresholds": list(thresholds),
-        "folds": [Path(name).name for name in model.folds],
+        "folds": [Path(name).name for name in model.fold_names],
         "platforms": list(PLATFORMS),
         "versions": {n: importlib.metadata.version(n) for n in ("jax", "jaxlib")},
         "sides": list(model.sides) if model.sides else None,

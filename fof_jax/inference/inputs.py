@@ -1,4 +1,4 @@
-"""Which images a file, a folder or a table names, for a model to look at."""
+"""Finds the input images of `predict` and `explain`: a file, a folder or a table."""
 
 import dataclasses
 import os
@@ -8,26 +8,26 @@ from pathlib import Path
 from fof_jax.data.csv_reader import TableReader, unknown
 from fof_jax.data.errors import raise_faults
 
-# Whole slides in files of their own kind; a pyramid in a TIFF shows by its pages.
+# Whole-slide formats; pyramidal TIFFs are recognized by their pages.
 SLIDES = (".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", *SLIDES)
-# Not read, but meant as images: rows with a reason rather than silence.
-_FOREIGN = (".bmp", ".gif", ".webp", ".jp2", ".heic", ".czi")
+# Unsupported image formats: reported as rows with an error, not silently skipped.
+_UNSUPPORTED = (".bmp", ".gif", ".webp", ".jp2", ".heic", ".czi")
 _EXPECTED = (
     "Pass an image, a folder of images, or a CSV with a column 'image' (relative to "
-    "the CSV) and perhaps 'patient' and 'grade'."
+    "the CSV) and optional columns 'patient' and 'grade'."
 )
 
 
 @dataclasses.dataclass(frozen=True)
-class Asked:
-    """An image to be looked at.
+class ImageInput:
+    """One input image.
 
     Attributes:
       path: of the file.
-      name: in tables: relative to the folder, or as the table has it.
-      patient: whose it is; its own name where nothing says.
-      grade: the truth, a class name; "" where unknown.
+      name: in tables: relative to the folder, or as written in the input table.
+      patient: patient ID; the image's name if there is none.
+      grade: true class name; "" if unknown.
     """
 
     path: Path
@@ -36,72 +36,72 @@ class Asked:
     grade: str = ""
 
 
-def find(source: Path, *, without: Path | None = None) -> list[Asked]:
-    """The images that a file, a folder or a table names, in order.
+def find(source: Path, *, exclude: Path | None = None) -> list[ImageInput]:
+    """Lists the images of a file, a folder or a table, in order.
 
     Args:
-      source: an image; a folder, searched with the folders below; or a CSV with a
-        column `image` (relative to the CSV) and perhaps `patient` and `grade`.
-      without: a folder that is passed over, such as that of the results.
+      source: an image; a folder, searched recursively; or a CSV with a column `image`
+        (relative to the CSV) and optional columns `patient` and `grade`.
+      exclude: a folder to skip, such as the output folder.
 
     Raises:
-      ValueError: it does not exist, cannot be read or names no image; a table without
-        `image`, with an empty cell there, or with an image twice.
+      ValueError: the source does not exist, cannot be read or has no images; a table
+        without the column `image`, or with an empty or repeated cell in it.
     """
     if source.is_dir():
-        found = sorted(_below(source, without))
-        if not found:
+        paths = sorted(_walk(source, exclude))
+        if not paths:
             raise ValueError(
                 f"images: {source} holds no {', '.join(SUFFIXES)}. {_EXPECTED}"
             )
-        names = [path.relative_to(source).as_posix() for path in found]
-        return [Asked(p, n, n) for p, n in zip(found, names, strict=True)]
+        names = [path.relative_to(source).as_posix() for path in paths]
+        return [ImageInput(p, n, n) for p, n in zip(paths, names, strict=True)]
     if not source.exists():
         raise ValueError(f"images: {source} does not exist. {_EXPECTED}")
     if source.suffix.lower() == ".csv":
-        return _from_table(source)
-    return [Asked(source, source.name, source.name)]
+        return _read_table(source)
+    return [ImageInput(source, source.name, source.name)]
 
 
-def _below(folder: Path, without: Path | None) -> Iterator[Path]:
-    def refuse(error: OSError) -> None:
+def _walk(folder: Path, exclude: Path | None) -> Iterator[Path]:
+    def raise_unreadable(error: OSError) -> None:
         raise ValueError(
             f"images: the folder {error.filename} cannot be read ({error.strerror}). "
-            "Mend its permissions, or list the images in a CSV."
+            "Change its permissions, or list the images in a CSV."
         )
 
-    passed = without.resolve() if without is not None else None
-    for here, folders, files in os.walk(folder, onerror=refuse):
-        # MIRAX keeps a slide's data in a folder beside it, as JPEGs among others.
-        beside = {Path(name).stem for name in files if name.lower().endswith(".mrxs")}
+    excluded = exclude.resolve() if exclude is not None else None
+    for parent, folders, files in os.walk(folder, onerror=raise_unreadable):
+        # MIRAX stores a slide's data, which includes JPEGs, in a folder of its name.
+        mirax = {Path(name).stem for name in files if name.lower().endswith(".mrxs")}
         folders[:] = [
             name
             for name in folders
             if not name.startswith(".")
-            and name not in beside
-            and (Path(here) / name).resolve() != passed
+            and name not in mirax
+            and (Path(parent) / name).resolve() != excluded
         ]
         for name in files:
-            if name.lower().endswith((*SUFFIXES, *_FOREIGN)) and name[0] != ".":
-                yield Path(here) / name
+            if name.lower().endswith((*SUFFIXES, *_UNSUPPORTED)) and name[0] != ".":
+                yield Path(parent) / name
 
 
-def _from_table(table: Path) -> list[Asked]:
+def _read_table(table: Path) -> list[ImageInput]:
     reader = TableReader(table)
     reader.load()
     reader.need(("image",))
-    asked = []
-    seen: dict[str, int] = {}
+    images = []
+    first_row: dict[str, int] = {}
     for number, cells in reader.lines if "image" in reader.header else ():
         name, grade = cells["image"], cells.get("grade", "")
         if not name:
             reader.fault("empty cell", number, "no image")
-        elif name in seen:
-            text = f"{name} is already in row {seen[name]}: twice"
+        elif name in first_row:
+            text = f"{name} is already in row {first_row[name]}: twice"
             reader.fault("same image twice", number, text)
-        seen.setdefault(name, number)
-        asked.append(
-            Asked(
+        first_row.setdefault(name, number)
+        images.append(
+            ImageInput(
                 path=table.parent / name,
                 name=name,
                 patient=cells.get("patient") or name,
@@ -109,4 +109,4 @@ def _from_table(table: Path) -> list[Asked]:
             )
         )
     raise_faults(table, reader.faults)
-    return asked
+    return images

@@ -1,52 +1,81 @@
-"""A trained model from the folder of a run or a fold, or from an exported file."""
+"""Loads a model from a run, a fold, a checkpoint step or an exported file."""
 
 import json
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from fof_jax.inference.model import Model
+from fof_jax.inference import exported
+from fof_jax.inference.model import TrainedModel
+from fof_jax.inference.predictor import Predictor
 from fof_jax.training import build, weights
 from fof_jax.training.workdir import MODEL_FILE
 
+_CONFIG = "config.json"
 
-def load(path: str | Path) -> Model:
-    """A trained model from what training has left.
+
+def load(path: str | Path) -> Predictor:
+    """Loads a trained or an exported model.
 
     Args:
-      path: a run's folder (all its finished folds), a fold's folder, or a step below
-        its checkpoints. A fold's folder may have been copied elsewhere alone. Or a
-        file of `export --to=stablehlo`.
+      path: as in `load_trained`, or a file of `export --to=stablehlo`.
 
     Raises:
-      ValueError: it is none of these, its folds are of different models, or a
-        checkpoint is damaged.
+      ValueError: as `load_trained` and `exported.load`.
     """
     path = Path(path)
-    if path.is_file():
-        from fof_jax.inference import exported
+    return exported.load(path) if path.is_file() else load_trained(path)
 
-        return exported.load(path)
-    places = _places(path)
-    about = _about(places[0])
-    config = ConfigDict(about["config"])
-    sides = about.get("sides")
-    return Model(
+
+def load_trained(path: Path) -> TrainedModel:
+    """Loads a model from a folder that training wrote.
+
+    Args:
+      path: a run (ensemble of its finished folds), a fold, also a copy of its folder
+        elsewhere, or a step below its checkpoints.
+
+    Raises:
+      ValueError: none of these, no fold is finished, or a damaged checkpoint.
+    """
+    folds = _fold_paths(path)
+    about = find_upward(folds[0], MODEL_FILE, _CONFIG)
+    if about is None:
+        raise ValueError(
+            f"checkpoint: {folds[0]} has no {MODEL_FILE}. Expected the folder of a "
+            "run, of a fold, or a step below its checkpoints."
+        )
+    metadata = json.loads(about.read_text(encoding="utf-8"))
+    config = ConfigDict(metadata["config"])
+    sides = metadata.get("sides")
+    return TrainedModel(
         method=build.method_of(config),
         folds={
-            str(place): jax.tree.map(jnp.asarray, weights.read(place))
-            for place in places
+            str(fold): jax.tree.map(jnp.asarray, weights.read(fold)) for fold in folds
         },
         config=config,
         sides=tuple(sides) if sides else None,
     )
 
 
-def _places(path: Path) -> list[Path]:
-    """The folds of a run that have been tested, or the one place that was named."""
+def find_upward(place: Path, *names: str) -> Path | None:
+    """First of some files of the run that a fold or a checkpoint step belongs to.
+
+    Args:
+      place: a run, a fold or a step.
+      names: file names, in order of preference.
+
+    Returns:
+      The file, in `place` or one of the three folders above it; None if there is none.
+    """
+    folders = [place, *place.resolve().parents[:3]]
+    paths = (folder / name for name in names for folder in folders)
+    return next((path for path in paths if path.is_file()), None)
+
+
+def _fold_paths(path: Path) -> list[Path]:
+    """The finished folds of a run, or the given fold or step."""
     if not path.is_dir():
         raise ValueError(
             f"checkpoint: {path} does not exist. Expected the folder of a run or of "
@@ -61,22 +90,7 @@ def _places(path: Path) -> list[Path]:
     finished = [p for p in folds if (p / "predictions.csv").exists()]
     if not finished:
         raise ValueError(
-            f"checkpoint: no fold of {path} is finished. Let training end, or name one "
+            f"checkpoint: no fold of {path} is finished. Let training end, or pass one "
             f"fold: {folds[0]}."
         )
     return finished
-
-
-def _about(place: Path) -> dict[str, Any]:
-    here = [place, *place.resolve().parents[:3]]
-    for folder in here:
-        if (folder / MODEL_FILE).exists():
-            return json.loads((folder / MODEL_FILE).read_text(encoding="utf-8"))
-    for folder in here:  # runs of before, whose folds did not carry it
-        if (folder / "config.json").exists():
-            text = (folder / "config.json").read_text(encoding="utf-8")
-            return {"config": json.loads(text)["config"]}
-    raise ValueError(
-        f"checkpoint: {place} has no {MODEL_FILE}. Expected the folder of a run, of a "
-        "fold, or a step below its checkpoints."
-    )

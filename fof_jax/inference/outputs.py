@@ -1,4 +1,4 @@
-"""What a trained model answers with: grades of images, and where it looked."""
+"""Output types of inference: grade predictions and explanations."""
 
 import dataclasses
 
@@ -10,14 +10,14 @@ CARD_FILE = "model_card.md"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Grades:
-    """Grades of n images.
+class GradePredictions:
+    """Predicted grades of n images.
 
     Attributes:
-      prob: probabilities of the K classes, the mean over folds.
+      prob: probabilities of the K classes, mean over folds.
       spread: their standard deviation over folds (ddof 0; 0 with one fold).
-      classes: their names.
-      error: why an image has no probabilities (its row is NaN); "" where it has.
+      classes: names of the K classes.
+      error: why an image has no probabilities (its row is NaN); "" otherwise.
     """
 
     prob: Float[np.ndarray, "n K"]
@@ -27,27 +27,23 @@ class Grades:
 
     @property
     def pred(self) -> tuple[str, ...]:
-        """The most probable class of each image; "" on rows with an error."""
+        """Most probable class of each image; "" for rows with an error."""
         return tuple(
-            "" if fault else self.classes[int(np.argmax(row))]
-            for row, fault in zip(self.prob, self.error, strict=True)
+            "" if error else self.classes[int(np.argmax(row))]
+            for row, error in zip(self.prob, self.error, strict=True)
         )
 
 
-USE = "Research use only; not for diagnosis."
-CARD_FILE = "model_card.md"
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
-class Focus:
-    """Where a model looked.
+class Explanation:
+    """Class activation map and patch mask of one image.
 
     Attributes:
-      pixels: the image as it was seen: at the model's scale.
-      A: Eq. (1) for `target`, the mean over folds; tiles stitched.
-      keep: M of Eq. (2), one a patch.
-      target: class that A speaks for.
-      prob, spread: as in `Grades`.
+      pixels: the image at the model's scale.
+      A: Eq. (1) for `target`, mean over folds, tiles stitched.
+      keep: M of Eq. (2), one value per patch.
+      target: class that A explains.
+      prob, spread: as in `GradePredictions`.
     """
 
     pixels: UInt8[np.ndarray, "H W 3"]

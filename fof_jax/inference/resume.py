@@ -1,74 +1,77 @@
-"""Results in the making: where they are kept, and what a killed run has left."""
+"""Resumable output directories: a staging folder for results of an unfinished job."""
 
 import contextlib
 import csv
 import io
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from fof_jax import files
-from fof_jax.inference.inputs import Asked
+from fof_jax.inference.inputs import ImageInput
 
-_FOLDER = ".unfinished"  # below --out, until all is done
+_STAGING = ".unfinished"  # below --out, removed when the job is done
 
 
 @contextlib.contextmanager
-def folder_for(
-    out: Path, asked: Sequence[Asked], job: dict[str, str]
+def staging_folder(
+    out: Path, images: Sequence[ImageInput], job: Mapping[str, str]
 ) -> Iterator[Path]:
-    """A folder for what is not yet whole, as the same work has left it.
+    """Opens the staging folder of a job, new or left by an interrupted run of it.
 
     Args:
-      out: where results go in the end.
-      asked: what is looked at.
-      job: what else tells this work from other work.
+      out: final output folder.
+      images: inputs of the job.
+      job: everything else that identifies the job.
 
     Yields:
-      A folder below `out`, removed when the work is done and kept when it is not.
+      A folder below `out`: removed on success, kept if an exception is raised.
 
     Raises:
-      ValueError: `out` holds the results of something else.
+      ValueError: `out` holds results of another job.
     """
-    folder, note = out / _FOLDER, out / _FOLDER / "job.json"
-    wanted = json.dumps([job, [[one.name, one.patient, one.grade] for one in asked]])
-    if note.exists():
-        if note.read_text(encoding="utf-8") != wanted:
+    folder = out / _STAGING
+    identity = folder / "job.json"
+    expected = json.dumps(
+        [dict(job), [[one.name, one.patient, one.grade] for one in images]]
+    )
+    if identity.exists():
+        if identity.read_text(encoding="utf-8") != expected:
             raise ValueError(
-                f"--out: {out} holds an unfinished piece of other work (images, "
+                f"--out: {out} holds results of another unfinished job (images, "
                 "checkpoint or flags differ). Pass another folder, or delete it."
             )
     elif out.exists() and any(out.iterdir()):
         raise ValueError(
-            f"--out: {out} is not empty, and nothing there is overwritten. Pass a new "
-            "folder, or empty it."
+            f"--out: {out} is not empty, and existing files are not overwritten. Pass "
+            "a new folder, or empty it."
         )
-    files.write_text(note, wanted)
+    files.write_text(identity, expected)
     yield folder
     shutil.rmtree(folder)
 
 
-def keep_whole_rows(rows: Path, head: str, asked: Sequence[Asked]) -> int:
-    """Drops what a killed run has half written.
+def drop_partial_rows(table: Path, header: str, images: Sequence[ImageInput]) -> int:
+    """Truncates a table after the last complete row that an interrupted job wrote.
 
     Args:
-      rows: the table in the making; it need not exist.
-      head: its first line.
-      asked: whose rows it holds, in order.
+      table: the CSV; made with its header if it does not exist.
+      header: its first line.
+      images: expected rows, in order.
 
     Returns:
-      The number of rows that are whole.
+      Number of complete rows.
     """
-    text = rows.read_text(encoding="utf-8") if rows.exists() else ""
-    text = text[: text.rfind("\n") + 1]  # the last line may be half of one
-    names = next(csv.reader([head]))
-    kept = []
-    for row, one in zip(list(csv.reader(io.StringIO(text)))[1:], asked, strict=False):
+    text = table.read_text(encoding="utf-8") if table.exists() else ""
+    text = text[: text.rfind("\n") + 1]  # the last line may be incomplete
+    names = next(csv.reader([header]))
+    complete = []
+    for row, one in zip(list(csv.reader(io.StringIO(text)))[1:], images, strict=False):
         if len(row) != len(names) or row[1] != one.name:
             break
-        kept.append(row)
+        complete.append(row)
     stream = io.StringIO(newline="")
-    csv.writer(stream, lineterminator="\n").writerows([names, *kept])
-    files.write_text(rows, stream.getvalue())
-    return len(kept)
+    csv.writer(stream, lineterminator="\n").writerows([names, *complete])
+    files.write_text(table, stream.getvalue())
+    return len(complete)

@@ -1,6 +1,6 @@
-"""Whole-slide files: tissue, tiles at the scale of training, grades over a thumbnail.
+"""Whole-slide inference: tissue detection, tiling at the training scale, aggregation.
 
-Reading is OpenSlide's (Goode et al., J Pathol Inform 2013), the extra `slides`.
+Slides are read with OpenSlide (Goode et al., J Pathol Inform 2013), extra `slides`.
 """
 
 import dataclasses
@@ -15,28 +15,28 @@ from PIL import Image, ImageFilter
 from PIL.TiffImagePlugin import TiffImageFile
 
 from fof_jax.inference.inputs import SLIDES
-from fof_jax.inference.model import BATCH, Model
-from fof_jax.inference.outputs import Grades
+from fof_jax.inference.outputs import GradePredictions
+from fof_jax.inference.predictor import BATCH, Predictor
 
-MPP = 0.5  # micrometres a pixel: 20x, the scale of the paper's regions
-THUMBNAIL = 2048  # pixels of its longer side, at most
-TISSUE = 0.25  # share of a tile that has to be tissue
-_LEAST_CHROMA = 15  # of 255: what is paler than this is glass, whatever Otsu says
+MPP = 0.5  # micrometres per pixel: 20x, the scale of the paper's regions
+THUMBNAIL = 2048  # maximum of its longer side, in pixels
+MIN_TISSUE = 0.25  # minimum tissue fraction of a tile
+_MIN_CHROMA = 15  # of 255; overrides a lower Otsu threshold on slides of pale glass
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class SlideGrades:
-    """Grades of the tissue of a slide.
+class SlidePrediction:
+    """Predicted grades of a slide and its tissue tiles.
 
     Attributes:
-      grades: one row, the mean over its tiles; spread over folds as in `Grades`.
-      tiles: probabilities of each tile, the mean over folds.
-      corners: left and top of each tile in the thumbnail, its pixels.
-      side: of a tile in the thumbnail, its pixels.
-      thumbnail: the slide, small.
+      grades: one row, the mean over tiles; spread over folds as in `GradePredictions`.
+      tiles: probabilities of each tile, mean over folds.
+      corners: left and top of each tile, in thumbnail pixels.
+      side: of a tile, in thumbnail pixels.
+      thumbnail: the slide at low resolution.
     """
 
-    grades: Grades
+    grades: GradePredictions
     tiles: Float[np.ndarray, "n K"]
     corners: Float[np.ndarray, "n 2"]
     side: float
@@ -44,23 +44,23 @@ class SlideGrades:
 
 
 def is_slide(path: Path) -> bool:
-    """Whether a file is a whole slide: by its ending, or a TIFF of several levels."""
+    """Whether a file is a whole slide: by its suffix, or a TIFF of several pages."""
     if path.suffix.lower() in SLIDES:
         return True
     if path.suffix.lower() not in (".tif", ".tiff"):
         return False
     try:
-        # The head alone: PIL would take the size of a slide for a bomb.
+        # Reads the header only, which avoids PIL's decompression-bomb check.
         with warnings.catch_warnings(action="ignore"), path.open("rb") as file:
             return TiffImageFile(file).n_frames > 1
-    except Exception:  # broken: whoever reads it says how
+    except Exception:  # damaged: reported when the image is read
         return False
 
 
-def tissue(thumbnail: UInt8[np.ndarray, "h w 3"]) -> Bool[np.ndarray, "h w"]:
-    """Where a thumbnail is stained: chroma above Otsu's threshold, specks removed.
+def tissue_mask(thumbnail: UInt8[np.ndarray, "h w 3"]) -> Bool[np.ndarray, "h w"]:
+    """Segments tissue: chroma above Otsu's threshold after a median filter.
 
-    Chroma is the largest less the smallest of R, G, B. Otsu, IEEE Trans SMC 1979.
+    Chroma is max - min of R, G, B. Otsu, IEEE Trans SMC 1979.
     """
     chroma = np.ptp(thumbnail.astype(np.int16), axis=2).astype(np.uint8)
     smooth = np.asarray(Image.fromarray(chroma).filter(ImageFilter.MedianFilter(5)))
@@ -70,126 +70,130 @@ def tissue(thumbnail: UInt8[np.ndarray, "h w 3"]) -> Bool[np.ndarray, "h w"]:
     total = np.cumsum(counts * np.arange(256))
     with np.errstate(divide="ignore", invalid="ignore"):
         between = below * above * (total / below - (total[-1] - total) / above) ** 2
-    cut = int(np.argmax(np.nan_to_num(between, posinf=0)))
-    return smooth > max(cut, _LEAST_CHROMA)
+    threshold = int(np.argmax(np.nan_to_num(between, posinf=0)))
+    return smooth > max(threshold, _MIN_CHROMA)
 
 
-def grade(
-    model: Model,
+def predict_slide(
+    model: Predictor,
     path: Path,
     *,
     mpp: float = MPP,
     slide_mpp: float | None = None,
-    progress: Callable[[int, int], None] = lambda done, of: None,
-) -> SlideGrades:
-    """Grades every tile of tissue of a slide; a few tiles are in memory at a time.
+    report_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> SlidePrediction:
+    """Predicts every tissue tile of a slide with bounded memory, and averages.
 
     Args:
-      model: of `loading.load`.
-      path: of a file that OpenSlide reads.
-      mpp: micrometres a pixel of the images that the model was trained on.
-      slide_mpp: of the slide at its full size, where the file does not say.
-      progress: called with (done, of) tiles.
+      model: of `load.load`.
+      path: a file in a format of OpenSlide.
+      mpp: micrometres per pixel of the training images.
+      slide_mpp: of the slide at level 0; None reads it from the file.
+      report_progress: called with (done, total) tiles.
 
     Raises:
-      ValueError: OpenSlide is not there or cannot read the file; no scale; no tissue.
+      ValueError: OpenSlide is not installed or cannot read the file; unknown
+        resolution; no tissue.
     """
     if mpp <= 0:
-        raise ValueError(f"mpp is {mpp}; expected micrometres a pixel, such as {MPP}.")
-    with _opened(path) as slide:
-        zoom = mpp / _scale(slide, path, slide_mpp)  # full-size pixels to one of ours
+        raise ValueError(
+            f"mpp is {mpp}; expected micrometres per pixel, such as {MPP}."
+        )
+    with _open(path) as slide:
+        zoom = mpp / _level_0_mpp(slide, path, slide_mpp)  # level-0 pixels per pixel
         side = tile_side(model)
-        full = side * zoom  # of a tile, full-size pixels
+        full = side * zoom  # tile side in level-0 pixels
         width, height = slide.dimensions
-        small = np.array(_over_white(slide.get_thumbnail((THUMBNAIL, THUMBNAIL))))
-        ratio = small.shape[1] / width
-        corners = _with_tissue(tissue(small), full * ratio, width / full, height / full)
+        thumbnail = np.array(_on_white(slide.get_thumbnail((THUMBNAIL, THUMBNAIL))))
+        ratio = thumbnail.shape[1] / width
+        mask = tissue_mask(thumbnail)
+        corners = _tissue_tiles(mask, full * ratio, width / full, height / full)
         if not len(corners):
             raise ValueError(
                 f"{path.name} has no tile of {side} pixels at {mpp} µm/pixel "
-                f"with {TISSUE:.0%} tissue. Is the slide blank, or the scale wrong?"
+                f"with {MIN_TISSUE:.0%} tissue. Is the slide blank, or the scale wrong?"
             )
         parts = []
         for first in range(0, len(corners), BATCH):
-            some = corners[first : first + BATCH]
-            cut = [_tile(slide, x * full, y * full, zoom, side) for x, y in some]
-            seen = np.concatenate([model.see(tile).tiles for tile in cut])
-            parts.append(model.of_folds(seen))
-            progress(first + len(some), len(corners))
-    each = np.concatenate(parts)  # [tiles, folds, K]
-    of_folds = each.mean(axis=0)
-    return SlideGrades(
-        grades=Grades(
-            prob=of_folds.mean(axis=0, keepdims=True),
-            spread=of_folds.std(axis=0, keepdims=True),
+            batch = corners[first : first + BATCH]
+            regions = [_tile(slide, x * full, y * full, zoom, side) for x, y in batch]
+            tiles = [model.preprocess(region).tiles for region in regions]
+            parts.append(model.fold_probabilities(np.concatenate(tiles)))
+            report_progress(first + len(batch), len(corners))
+    prob = np.concatenate(parts)  # [tiles, F, K]
+    per_fold = prob.mean(axis=0)
+    return SlidePrediction(
+        grades=GradePredictions(
+            prob=per_fold.mean(axis=0, keepdims=True),
+            spread=per_fold.std(axis=0, keepdims=True),
             classes=model.classes,
             error=("",),
         ),
-        tiles=each.mean(axis=1),
+        tiles=prob.mean(axis=1),
         corners=corners * full * ratio,
         side=full * ratio,
-        thumbnail=small,
+        thumbnail=thumbnail,
     )
 
 
-def tile_side(model: Model) -> int:
-    """Side of the images that training saw as files, in pixels: that of a tile."""
+def tile_side(model: Predictor) -> int:
+    """Side of a tile in pixels: the mean side of the training images before resizing.
+
+    With `test_view` "crop", where images are not resized, it is the input size.
+    """
     if model.sides is None or model.config.data.test_view == "crop":
         return model.image_size
     return round(sum(model.sides) / 2)
 
 
-def _opened(path: Path) -> Any:
+def _open(path: Path) -> Any:
     try:
         import openslide
     except ImportError:
         raise ValueError(
-            f"{path.name}: a whole slide, or several pages, and OpenSlide is not "
-            "installed. pip install -e '.[slides]', or save regions of it as files."
+            f"{path.name}: a whole slide or a TIFF of several pages, and OpenSlide is "
+            "not installed. pip install -e '.[slides]', or save regions as images."
         ) from None
     try:
         return openslide.OpenSlide(path)
     except FileNotFoundError:
         raise ValueError(f"{path} does not exist") from None
-    except openslide.OpenSlideError as fault:
+    except openslide.OpenSlideError as error:
         raise ValueError(
-            f"{path.name}: not a slide that OpenSlide reads ({fault}). A TIFF has to "
-            "be tiled; save single pages as files of their own."
+            f"{path.name}: not a slide that OpenSlide reads ({error}). A TIFF has to "
+            "be tiled; save the pages as separate files."
         ) from None
 
 
-def _scale(slide: Any, path: Path, given: float | None) -> float:
-    """Micrometres a pixel at full size: given, written, or by the lens (10 / power)."""
-    found = slide.properties
-    written = found.get("openslide.mpp-x")
-    power = found.get("openslide.objective-power")
+def _level_0_mpp(slide: Any, path: Path, override: float | None) -> float:
+    """Micrometres per pixel at level 0: override, metadata, or 10 / objective power."""
+    written = slide.properties.get("openslide.mpp-x")
+    power = slide.properties.get("openslide.objective-power")
     try:
-        value = given or (float(written) if written else 10 / float(power or 0))
+        value = override or (float(written) if written else 10 / float(power or 0))
     except (ValueError, ZeroDivisionError):
         value = 0.0
     if not 0.01 < value < 100:
         raise ValueError(
-            f"{path.name} does not say its scale (openslide.mpp-x is {written}, "
+            f"{path.name} has no valid resolution (openslide.mpp-x is {written}, "
             f"objective power {power}). Pass --slide_mpp=0.25 for 40x, 0.5 for 20x."
         )
     return value
 
 
-def _with_tissue(
+def _tissue_tiles(
     mask: Bool[np.ndarray, "h w"], side: float, columns: float, rows: float
 ) -> Int[np.ndarray, "n 2"]:
-    """Column and row of the tiles of a grid that are tissue; whole tiles alone."""
+    """Column and row of the grid tiles with enough tissue; partial tiles excluded."""
     found = []
     for row in range(int(rows)):
-        top, end = (
-            round(row * side),
-            max(round((row + 1) * side), round(row * side) + 1),
-        )
+        top = round(row * side)
+        bottom = max(round((row + 1) * side), top + 1)
         for column in range(int(columns)):
             left = round(column * side)
             right = max(round((column + 1) * side), left + 1)
-            part = mask[top:end, left:right]
-            if part.size and part.mean() >= TISSUE:
+            part = mask[top:bottom, left:right]
+            if part.size and part.mean() >= MIN_TISSUE:
                 found.append((column, row))
     return np.array(found, np.int64).reshape(-1, 2)
 
@@ -197,18 +201,18 @@ def _with_tissue(
 def _tile(
     slide: Any, left: float, top: float, zoom: float, side: int
 ) -> UInt8[np.ndarray, "S S 3"]:
-    """A tile from the coarsest level that is fine enough, then brought to its side."""
+    """Reads a tile at the coarsest sufficient level, then resizes it to `side`."""
     level = slide.get_best_level_for_downsample(zoom * 1.01)
     extent = max(1, round(side * zoom / slide.level_downsamples[level]))
     region = slide.read_region((round(left), round(top)), level, (extent, extent))
-    square = _over_white(region)
+    square = _on_white(region)
     if extent != side:
         square = square.resize((side, side), Image.Resampling.BICUBIC)
     return np.array(square)
 
 
-def _over_white(image: Image.Image) -> Image.Image:
-    """Glass that was not scanned is transparent: white, as the rest of it."""
+def _on_white(image: Image.Image) -> Image.Image:
+    """Composites on white: unscanned areas are transparent."""
     if image.mode != "RGBA":
         return image.convert("RGB")
     white = Image.new("RGBA", image.size, (255, 255, 255, 255))

@@ -1,4 +1,4 @@
-"""Images that are larger than what a model sees: tiles, and what they give stitched."""
+"""Overlapping tiles of large images, and stitching of their maps."""
 
 import math
 from collections.abc import Sequence
@@ -6,18 +6,18 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
-OVERLAP = 0.25  # share of a tile that its neighbour sees too, at least
+OVERLAP = 0.25  # minimum overlap of neighboring tiles, as a fraction of a tile
 
 Corner = tuple[int, int]
 
 
 def starts(length: int, side: int, overlap: float = OVERLAP) -> list[int]:
-    """Where tiles begin along one axis: evenly, from border to border.
+    """Evenly spaced tile positions along one axis, from border to border.
 
     Args:
-      length: of the axis, pixels; at least `side`.
+      length: of the axis, in pixels; at least `side`.
       side: of a tile.
-      overlap: share of a tile that two neighbours have in common, at least; 0 … 1.
+      overlap: minimum overlap of neighboring tiles, as a fraction of a tile.
     """
     if length == side:
         return [0]
@@ -28,10 +28,10 @@ def starts(length: int, side: int, overlap: float = OVERLAP) -> list[int]:
 def corners(
     height: int, width: int, side: int, overlap: float = OVERLAP
 ) -> list[Corner]:
-    """Top and left of every tile of an image, row by row.
+    """Top and left of every tile of an image, in row-major order.
 
     Raises:
-      ValueError: the image is smaller than a tile, or the overlap is no share.
+      ValueError: the image is smaller than a tile, or an overlap outside [0, 1).
     """
     if min(height, width) < side or not 0 <= overlap < 1:
         raise ValueError(
@@ -47,19 +47,19 @@ def corners(
 
 
 def window(side: int) -> Float[np.ndarray, "S S"]:
-    """How much each pixel of a tile counts: a tent, so that no seam can be seen."""
-    along = 1 - np.abs((np.arange(side) + 0.5) / side * 2 - 1)
-    return np.minimum.outer(along, along)
+    """Blending weights of a tile's pixels: a tent, which avoids visible seams."""
+    tent = 1 - np.abs((np.arange(side) + 0.5) / side * 2 - 1)
+    return np.minimum.outer(tent, tent)
 
 
 def stitch(
     parts: Sequence[Float[np.ndarray, "S S"]],
-    at: Sequence[Corner],
+    corners: Sequence[Corner],
     shape: tuple[int, int],
 ) -> Float[np.ndarray, "H W"]:
-    """Overlapping tiles to one map: their mean, weighted by `window`."""
+    """Blends the maps of overlapping tiles: mean weighted by `window`."""
     total, weight = np.zeros(shape), np.zeros(shape)
-    for part, (top, left) in zip(parts, at, strict=True):
+    for part, (top, left) in zip(parts, corners, strict=True):
         side = part.shape[0]
         inside = slice(top, top + side), slice(left, left + side)
         total[inside] += window(side) * part

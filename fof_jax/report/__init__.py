@@ -1,6 +1,6 @@
-"""What a run has shown, as one page that opens from disk, and its figures as files.
+"""HTML report of a run: one self-contained page, and its plots as files.
 
-run.py reads a workdir and tested.py a fold's model; tables.py, curves.py, training.py,
-embedding.py, gallery.py and focus.py each make one kind of content; sections.py says
-what the page holds in which order, page.py writes it by page.html and page.css.
+run.py reads a workdir and fold_model.py a fold's model; tables.py, embedding.py,
+gallery.py and the *_plots.py make the content; sections.py arranges it; page.py
+renders it with page.html and page.css.
 """

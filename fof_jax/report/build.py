@@ -1,4 +1,4 @@
-"""From a workdir to its page."""
+"""Builds the report of a workdir."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,33 +16,33 @@ def report(
     fold: int | None = None,
     out: Path | None = None,
     replicates: int = bootstrap.REPLICATES,
-    say: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
 ) -> Path:
-    """Writes the page of a run, and its figures as PDF and SVG beside it.
+    """Writes the report of a run, and its plots as PDF and SVG in the same folder.
 
     Args:
       workdir: of the run; folds may be unfinished.
-      open_data: the store that a configuration describes; where it raises a
-        ValueError, pictures of regions are left out and the page says why.
-      versus: of a second run to stand beside it.
-      fold: whose model and regions are pictured; None takes the first finished one.
-      out: the page; None is report.html in the workdir. Figures go to figures/
-        beside it.
-      replicates: draws of an interval.
-      say: prints a line.
+      open_data: opens the store of a config; if it raises a ValueError, features and
+        regions are omitted and the page gives the reason.
+      versus: workdir of a second run to compare with.
+      fold: fold whose features and regions are shown; None: the first finished one.
+      out: path of the page; None: report.html in the workdir. Plots go to figures/ in
+        the same folder.
+      replicates: bootstrap replicates of an interval.
+      log: prints a line.
 
     Returns:
-      The page.
+      Path of the page.
 
     Raises:
-      ValueError: a workdir that is none, or files that cannot be used.
+      ValueError: not a workdir, or files that cannot be used.
     """
     run = read_run(workdir)
     other = read_run(versus) if versus is not None else None
     if fold is not None and not 0 <= fold < len(run.folds):
         raise ValueError(
             f"Fold {fold} does not exist: {workdir} has folds 0-{len(run.folds) - 1}. "
-            "Pass one of these to --fold, or none."
+            "Pass one of these as --fold, or none."
         )
     out = workdir / "report.html" if out is None else out
     if out.is_dir():
@@ -51,15 +51,14 @@ def report(
             f"--out={out}/report.html."
         )
     out.parent.mkdir(parents=True, exist_ok=True)
-    folder = out.parent / "figures"
     parts = sections.sections(
         run,
         other,
         fold=fold,
         open_data=open_data,
         replicates=replicates,
-        folder=folder,
-        say=say,
+        folder=out.parent / "figures",
+        log=log,
     )
     page.write(out, run, sections.warnings(run), parts)
     return out

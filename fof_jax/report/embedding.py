@@ -1,4 +1,4 @@
-"""The paper's Fig. 3: features in the plane by t-SNE, coloured by each biomarker."""
+"""t-SNE of the features, colored by class and biomarkers, as in the paper's Fig. 3."""
 
 import dataclasses
 import re
@@ -13,33 +13,33 @@ from matplotlib.figure import Figure
 from sklearn import manifold
 from sklearn import metrics as sk
 
-from fof_jax.report.fold_model import Tested
+from fof_jax.report.fold_model import TestedFold
 from fof_jax.report.style import (
     MARKERS,
     MUTED,
     SERIES,
     STYLE,
-    Drawn,
-    finish,
+    Plot,
     legend_below,
-    new,
+    new_figure,
+    save_plot,
     wrapped,
 )
 from fof_jax.report.tables import Table
 
-FEWEST = 6  # regions below which a picture of neighbourhoods says nothing
+MIN_REGIONS = 6  # t-SNE of fewer is meaningless
 PERPLEXITY = 30.0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Labels:
-    """What points are coloured by.
+    """Labels that points are colored by.
 
     Attributes:
       name: of the biomarker, or "class".
-      values: an integer a region; means nothing where `known` is False.
-      known: True where it was measured.
-      names: value -> what the legend calls it.
+      values: one integer per region; undefined where `known` is False.
+      known: whether the value is known.
+      names: value -> name in the legend.
     """
 
     name: str
@@ -49,39 +49,41 @@ class Labels:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Embedded:
-    """The test regions of a fold as features and in the plane.
+class Embedding:
+    """Features and t-SNE of the test regions of a fold.
 
     Attributes:
-      run: what legends call the run.
-      fold: whose regions.
+      run: name of the run in legends.
+      fold: number of the fold.
       features: v = g(x).
-      plane: their t-SNE.
+      points: their t-SNE.
       labels: the class, then each biomarker.
     """
 
     run: str
     fold: int
     features: Float[np.ndarray, "n D"]
-    plane: Float[np.ndarray, "n 2"]
+    points: Float[np.ndarray, "n 2"]
     labels: tuple[Labels, ...]
 
     def named(self, name: str) -> Labels | None:
-        """The labels of a name; another run may have other biomarkers."""
+        """Labels by name; None if the run does not have that biomarker."""
         return next((one for one in self.labels if one.name == name), None)
 
 
-def embed(tested: Tested, run: str) -> Embedded:
-    """Features of a fold's test regions, and their t-SNE (cosine distance, seed 0).
+def embed(tested: TestedFold, run: str) -> Embedding:
+    """Computes features of the test regions and their t-SNE (cosine distance, seed 0).
 
     Raises:
       ValueError: too few regions.
     """
     n = len(tested.rows)
-    if n < FEWEST:
-        raise ValueError(f"fold {tested.fold} tests {n} regions, fewer than {FEWEST}")
+    if n < MIN_REGIONS:
+        raise ValueError(
+            f"fold {tested.fold} tests {n} regions, fewer than {MIN_REGIONS}"
+        )
     features = tested.features()
-    plane = manifold.TSNE(
+    points = manifold.TSNE(
         perplexity=min(PERPLEXITY, (n - 1) / 3),
         metric="cosine",  # as in Eq. (4) and (5)
         init="random" if features.shape[1] < 2 else "pca",
@@ -106,14 +108,14 @@ def embed(tested: Tested, run: str) -> Embedded:
                 {v: str(v) for v in np.unique(values).tolist()},
             )
         )
-    return Embedded(run, tested.fold, features, plane, tuple(labels))
+    return Embedding(run, tested.fold, features, points, tuple(labels))
 
 
 def silhouette(features: Float[np.ndarray, "n D"], labels: Labels) -> float | None:
-    """Mean silhouette of the known regions, by cosine distance of their features.
+    """Mean silhouette of the regions with known values, by cosine distance.
 
-    1: groups far apart, 0: they overlap, below 0: regions stand nearer to another
-    group. None where there are not two groups, or none has two members.
+    1: well separated, 0: overlapping, below 0: regions are closer to another group.
+    None with fewer than two groups, or if every group has one member.
     """
     values = labels.values[labels.known]
     groups = len(np.unique(values))
@@ -123,59 +125,59 @@ def silhouette(features: Float[np.ndarray, "n D"], labels: Labels) -> float | No
     return float(sk.silhouette_score(known, values, metric="cosine"))
 
 
-def table(embedded: Sequence[Embedded]) -> Table:
-    """Silhouettes, a row a label, a pair of columns a run."""
-    head = ["coloured by"]
-    for one in embedded:
-        head += [f"{one.run}, silhouette", "known regions"]
+def table(embeddings: Sequence[Embedding]) -> Table:
+    """Silhouettes, one row per label, two columns per run."""
+    header = ["colored by"]
+    for one in embeddings:
+        header += [f"{one.run}, silhouette", "known regions"]
     rows = []
-    for name in [labels.name for labels in embedded[0].labels]:
+    for name in [labels.name for labels in embeddings[0].labels]:
         cells = [name]
-        for one in embedded:
+        for one in embeddings:
             labels = one.named(name)
             if labels is None:
-                cells += ["not in it", ""]
+                cells += ["not available", ""]
                 continue
-            found = silhouette(one.features, labels)
-            cells.append("none" if found is None else f"{found:.3f}")
+            value = silhouette(one.features, labels)
+            cells.append("none" if value is None else f"{value:.3f}")
             cells.append(str(int(labels.known.sum())))
         rows.append(tuple(cells))
     return Table(
-        "Mean silhouette of the features (cosine distance, -1 to 1): how far regions "
-        "of one value stand together. Test regions of one fold; regions whose value is "
-        "unknown are left out.",
-        tuple(head),
+        "Mean silhouette of the features (cosine distance, -1 to 1): how well regions "
+        "of equal value cluster. Test regions of one fold, without those whose value "
+        "is unknown.",
+        tuple(header),
         tuple(rows),
     )
 
 
-def figures(embedded: Sequence[Embedded], folder: Path) -> list[Drawn]:
-    """A figure a label and run, side by side; tsne_all has them in one file."""
-    drawn = []
-    for i, name in enumerate(labels.name for labels in embedded[0].labels):
-        for j, one in enumerate(embedded):
+def plots(embeddings: Sequence[Embedding], folder: Path) -> list[Plot]:
+    """One plot per label and run, side by side; tsne_all has them in one file."""
+    saved = []
+    for i, name in enumerate(labels.name for labels in embeddings[0].labels):
+        for j, one in enumerate(embeddings):
             labels = one.named(name)
             if labels is None:
                 continue
-            with new() as (figure, axes):
+            with new_figure() as (figure, axes):
                 _scatter(axes, one, labels)
                 legend_below(figure, axes, columns=2)
-                drawn.append(
-                    finish(
+                saved.append(
+                    save_plot(
                         figure,
-                        name=f"tsne_{i}_{_plain(name)}{'_versus' * j}",
+                        name=f"tsne_{i}_{_slug(name)}{'_versus' * j}",
                         title=f"{name}, {one.run}",
-                        caption=f"t-SNE of the features of {len(one.plane)} test "
-                        f"regions, fold {one.fold}; {_figure(one, labels)}.",
+                        caption=f"t-SNE of the features of {len(one.points)} test "
+                        f"regions, fold {one.fold}; {_silhouette_text(one, labels)}.",
                         folder=folder,
                     )
                 )
-    _together(embedded, folder)
-    return drawn
+    _plot_all(embeddings, folder)
+    return saved
 
 
-def _scatter(axes: Axes, one: Embedded, labels: Labels) -> None:
-    unknown = one.plane[~labels.known]
+def _scatter(axes: Axes, one: Embedding, labels: Labels) -> None:
+    unknown = one.points[~labels.known]
     if len(unknown):
         axes.scatter(
             unknown[:, 0],
@@ -188,8 +190,8 @@ def _scatter(axes: Axes, one: Embedded, labels: Labels) -> None:
     for i, value in enumerate(np.unique(labels.values[labels.known]).tolist()):
         at = labels.known & (labels.values == value)
         axes.scatter(
-            one.plane[at, 0],
-            one.plane[at, 1],
+            one.points[at, 0],
+            one.points[at, 1],
             s=22,
             color=SERIES[i % len(SERIES)],
             marker=MARKERS[i % len(MARKERS)],
@@ -202,14 +204,14 @@ def _scatter(axes: Axes, one: Embedded, labels: Labels) -> None:
     axes.set_yticks([])
 
 
-def _together(embedded: Sequence[Embedded], folder: Path) -> None:
-    """The whole of Fig. 3 in one file: a row a run, a column a label."""
-    names = [labels.name for labels in embedded[0].labels]
-    rows, columns = len(embedded), len(names)
+def _plot_all(embeddings: Sequence[Embedding], folder: Path) -> None:
+    """All plots in one file: one row per run, one column per label."""
+    names = [labels.name for labels in embeddings[0].labels]
+    rows, columns = len(embeddings), len(names)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(2.6 * columns, 3.4 * rows), layout="constrained")
         panels = figure.subplots(rows, columns, squeeze=False)
-        for row, one in zip(panels, embedded, strict=True):
+        for row, one in zip(panels, embeddings, strict=True):
             for axes, name in zip(row, names, strict=True):
                 labels = one.named(name)
                 if labels is None:
@@ -217,19 +219,21 @@ def _together(embedded: Sequence[Embedded], folder: Path) -> None:
                     continue
                 _scatter(axes, one, labels)
                 axes.set(xlabel="", ylabel="")
-                axes.set_title(f"{wrapped(labels.name, 20, 1)}\n{_figure(one, labels)}")
-                axes.legend(  # below: inside it would cover points
+                axes.set_title(
+                    f"{wrapped(labels.name, 20, 1)}\n{_silhouette_text(one, labels)}"
+                )
+                axes.legend(  # inside, it would cover points
                     fontsize=8, ncols=2, loc="upper center", bbox_to_anchor=(0.5, 0)
                 )
             row[0].set_ylabel(wrapped(one.run, 20, 1))
-        finish(figure, name="tsne_all", title="t-SNE", caption="", folder=folder)
+        save_plot(figure, name="tsne_all", title="t-SNE", caption="", folder=folder)
 
 
-def _figure(one: Embedded, labels: Labels) -> str:
-    found = silhouette(one.features, labels)
-    return "no silhouette" if found is None else f"silhouette {found:.3f}"
+def _silhouette_text(one: Embedding, labels: Labels) -> str:
+    value = silhouette(one.features, labels)
+    return "no silhouette" if value is None else f"silhouette {value:.3f}"
 
 
-def _plain(name: str) -> str:
-    """Of letters that a file name and an id may have."""
+def _slug(name: str) -> str:
+    """Restricts a name to characters that are safe in file names and ids."""
     return re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_")

@@ -1,4 +1,4 @@
-"""A finished fold's model and the regions that it was tested on."""
+"""The model of a finished fold, with its test regions."""
 
 import contextlib
 import dataclasses
@@ -12,65 +12,65 @@ from ml_collections import ConfigDict
 from fof_jax.data import images
 from fof_jax.data.store import Store
 from fof_jax.inference import load
-from fof_jax.inference import model as inference_model
+from fof_jax.inference.model import TrainedModel
+from fof_jax.inference.predictor import BATCH
 from fof_jax.report.run import Run
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Tested:
-    """One fold's model and its test regions.
+class TestedFold:
+    """The model of a finished fold and its test regions.
 
     Attributes:
-      fold: its number.
+      fold: number of the fold.
       data: the store.
-      rows: positions of the test regions.
-      model: of this fold alone.
+      rows: positions of the test regions in the store.
+      model: of this fold.
     """
 
     fold: int
     data: Store
     rows: Int[np.ndarray, " n"]
-    model: inference_model.Model
+    model: TrainedModel
 
     def pixels(self, row: int) -> UInt8[np.ndarray, "H W 3"]:
-        """A region as it is stored; the model brings it to its own size and stain."""
+        """A region as stored; the model preprocesses it."""
         return images.decode(self.data.encoded(row))
 
     def features(self) -> Float[np.ndarray, "n D"]:
         """v = g(x) of every test region, in the order of `rows`."""
-        size = inference_model.BATCH  # regions in memory at a time
-        parts = [
-            self.model.features([self.pixels(int(i)) for i in self.rows[k : k + size]])
-            for k in range(0, len(self.rows), size)
+        parts = [  # a batch of regions in memory at a time
+            self.model.features([self.pixels(int(i)) for i in self.rows[k : k + BATCH]])
+            for k in range(0, len(self.rows), BATCH)
         ]
         return np.concatenate([part[0] for part in parts])
 
 
 @contextlib.contextmanager
-def of_this_version() -> Iterator[None]:
-    """Says in a ValueError that a configuration lacks a field of this version."""
+def reporting_missing_fields() -> Iterator[None]:
+    """Turns access to a missing config field into a ValueError."""
     try:
         yield
     except AttributeError as error:  # of ConfigDict
         raise ValueError(
-            f"the run's configuration has no field {str(error).strip(chr(34))}: an "
-            "older version has made it"
+            f"the run's config has no field {str(error).strip(chr(34))}: it was "
+            "written by an older version"
         ) from error
 
 
 def open_fold(
     run: Run, fold: int | None, open_data: Callable[[ConfigDict], Store]
-) -> Tested:
-    """The model of a finished fold, with the data it was tested on.
+) -> TestedFold:
+    """Opens the model of a finished fold and its test regions.
 
     Args:
       run: of `read_run`.
-      fold: its number; None takes the first that is finished.
-      open_data: the store that a configuration describes.
+      fold: its number; None: the first finished one.
+      open_data: opens the store of a config.
 
     Raises:
-      ValueError: no such fold is finished, its checkpoint or its data are not there,
-        or the data are of another table.
+      ValueError: no such finished fold, a missing checkpoint or store, or a store of
+        another table.
     """
     finished = [one.number for one in run.finished]
     if not finished:
@@ -84,18 +84,18 @@ def open_fold(
     if run.splits is None:
         raise ValueError("splits.json is missing")
     config = ConfigDict(run.config)
-    with of_this_version():
+    with reporting_missing_fields():
         data = open_data(config)
     if data.table_hash != run.table_hash:
         raise ValueError(
-            f"the store at {Path(config.data.dir) / config.data.name} is of another "
-            "table than the run"
+            f"the store at {Path(config.data.dir) / config.data.name} was built from "
+            "another table than the run's"
         )
-    with of_this_version():
-        model = load.load(folder)
+    with reporting_missing_fields():
+        model = load.load_trained(folder)
     position = {name: i for i, name in enumerate(data.images)}
     names = run.splits["folds"][chosen]["test"]["images"]
-    return Tested(
+    return TestedFold(
         fold=chosen,
         data=data,
         rows=np.array([position[name] for name in names]),

@@ -1,4 +1,4 @@
-"""Focus figures of results.json: A and M against masks of diagnostic structures."""
+"""Localization metrics: A and M against masks of diagnostic structures."""
 
 from pathlib import Path
 from typing import Any
@@ -8,57 +8,57 @@ from fof_jax.report.style import (
     MARKERS,
     MUTED,
     SERIES,
-    Drawn,
-    finish,
+    Plot,
     legend_below,
-    new,
+    new_figure,
+    save_plot,
     wrapped,
 )
 from fof_jax.report.tables import Table
 
-# Others that results.json may have go by their own names.
+# Metrics that are not listed are shown by their keys.
 NAMES = {
     "pointing": "pointing game",
-    "inside": "share of A inside",
-    "area": "share of area (chance)",
+    "inside": "fraction of A inside",
+    "area": "fraction of area (chance)",
     "iou": "IoU of M",
-    "deletion": "deletion (low is good)",
+    "deletion": "deletion (lower is better)",
     "insertion": "insertion",
 }
 MEANING = (
-    "Measured on the test regions that have structures. Pointing game: the highest "
-    "point of A is on one. Inside: the share of the sum of A that lies on them; a map "
-    "that knows nothing has their share of the area. IoU: M against the patches that "
-    "they cover. Deletion and insertion: area under the probability of the true class "
-    "while patches are hidden, or shown, in the order of A."
+    "Measured on the test regions that contain annotated structures. Pointing game: "
+    "the maximum of A is on a structure. Inside: the fraction of the sum of A on "
+    "structures; an uninformative map has their fraction of the area. IoU: M against "
+    "the patches that they cover. Deletion and insertion: area under the curve of the "
+    "true class's probability while patches are removed, or added, in the order of A."
 )
 
 
-def table(found: dict[str, Any]) -> Table:
-    """A row a figure: mean ± std over folds, then each class, all folds together."""
-    classes = found.get("classes", {})
+def table(metrics: dict[str, Any]) -> Table:
+    """One row per metric: mean ± std over folds, then each class over all folds."""
+    classes = metrics.get("classes", {})
     rows = [
         (
             NAMES.get(name, name),
-            percent(mean, found["std"].get(name)),
+            percent(mean, metrics["std"].get(name)),
             *(percent(one.get(name), None) for one in classes.values()),
         )
-        for name, mean in found["mean"].items()
+        for name, mean in metrics["mean"].items()
     ]
     counts = [str(one.get("regions", "")) for one in classes.values()]
-    rows.append(("regions", str(found["regions"]), *counts))
+    rows.append(("regions", str(metrics["regions"]), *counts))
     return Table(
-        "In %: mean ± std over folds, and the regions of each class together.",
-        ("figure", "mean ± std", *classes),
+        "In %: mean ± std over folds, and each class over all folds.",
+        ("metric", "mean ± std", *classes),
         tuple(rows),
     )
 
 
-def figure(found: dict[str, Any], folder: Path) -> Drawn:
-    """The same as points: a line a figure, a marker a class and one for the mean."""
-    names = [name for name, mean in found["mean"].items() if mean is not None]
-    with new(height=1.8 + 0.42 * len(names)) as (sheet, axes):
-        for i, (label, one) in enumerate(found.get("classes", {}).items()):
+def plot(metrics: dict[str, Any], folder: Path) -> Plot:
+    """Dot plot of the table: one line per metric, markers for classes and mean."""
+    names = [name for name, mean in metrics["mean"].items() if mean is not None]
+    with new_figure(height=1.8 + 0.42 * len(names)) as (figure, axes):
+        for i, (label, one) in enumerate(metrics.get("classes", {}).items()):
             known = [k for k, name in enumerate(names) if one.get(name) is not None]
             axes.plot(
                 [100 * one[names[k]] for k in known],
@@ -71,9 +71,9 @@ def figure(found: dict[str, Any], folder: Path) -> Drawn:
                 label=wrapped(label, 18, 1),
             )
         axes.errorbar(
-            [100 * found["mean"][name] for name in names],
+            [100 * metrics["mean"][name] for name in names],
             range(len(names)),
-            xerr=[100 * (found["std"].get(name) or 0.0) for name in names],
+            xerr=[100 * (metrics["std"].get(name) or 0.0) for name in names],
             color=MUTED,
             marker="|",
             markersize=16,
@@ -83,13 +83,13 @@ def figure(found: dict[str, Any], folder: Path) -> Drawn:
         )
         axes.set_yticks(range(len(names)), [NAMES.get(n, n) for n in names])
         axes.invert_yaxis()
-        axes.set(xlabel="share or area, %")
+        axes.set(xlabel="%")
         axes.set_xlim(left=0)
-        legend_below(sheet, axes, columns=2)
-        return finish(
-            sheet,
+        legend_below(figure, axes, columns=2)
+        return save_plot(
+            figure,
             name="focus",
-            title="Focus against masks",
-            caption=f"{found['regions']} regions with structures.",
+            title="Localization",
+            caption=f"{metrics['regions']} regions with annotated structures.",
             folder=folder,
         )

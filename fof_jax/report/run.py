@@ -1,4 +1,4 @@
-"""What a workdir holds, read once and checked; nothing is computed on a device."""
+"""Reads and checks the files of a workdir; does not use JAX."""
 
 import dataclasses
 import itertools
@@ -13,46 +13,46 @@ from fof_jax.evaluation.predictions import Predictions, join, read_predictions
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Fold:
-    """One fold as far as it has come.
+    """One fold, finished or not.
 
     Attributes:
       number: from 0.
-      tested: its predictions; None until it is finished.
-      history: the lines of its metrics.jsonl.
-      steps: it takes in all; None where splits.json is missing.
+      predictions: on the test fold; None until the fold is finished.
+      history: lines of metrics.jsonl.
+      steps: total number of steps; None if splits.json is missing.
     """
 
     number: int
-    tested: Predictions | None
+    predictions: Predictions | None
     history: tuple[dict[str, float | int], ...]
     steps: int | None
 
     @property
     def state(self) -> str:
-        """In words."""
-        if self.tested is not None:
+        """Progress as text."""
+        if self.predictions is not None:
             return "finished"
         done = max((int(line["step"]) for line in self.history), default=0)
         if not done:
-            return "not begun"
+            return "not started"
         return f"at step {done}" + (f" of {self.steps}" if self.steps else "")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Run:
-    """A run.
+    """Content of a workdir.
 
     Attributes:
-      workdir: its folder.
-      config: the resolved configuration, nested.
+      workdir: the folder.
+      config: resolved and nested.
       made_with: versions, commit, devices.
-      table_hash: of the data that it trains on.
+      table_hash: of the training data.
       splits: splits.json, or None.
-      folds: all of them, finished or not.
-      joined: predictions of the finished folds; None without one.
-      results: `metrics.summarize` of these; None without one.
-      focus: return value of `localization.summarize`; None if the data have no masks.
-      model_card: text of model_card.md, or "".
+      folds: all folds, finished or not.
+      predictions: of the finished folds; None without any.
+      results: `metrics.summarize` of these; None without any.
+      focus: localization metrics; None if the data have no masks.
+      model_card: content of model_card.md, or "".
     """
 
     workdir: Path
@@ -61,14 +61,14 @@ class Run:
     table_hash: str
     splits: dict[str, Any] | None
     folds: tuple[Fold, ...]
-    joined: Predictions | None
+    predictions: Predictions | None
     results: dict[str, Any] | None
     focus: dict[str, Any] | None
     model_card: str
 
     @property
     def name(self) -> str:
-        """What tables and legends call it."""
+        """Name in tables and legends."""
         return f"{self.config['data']['name']}, {self.config['method']}"
 
     @property
@@ -83,44 +83,44 @@ class Run:
 
     @property
     def scheme(self) -> str:
-        """How the folds were split."""
+        """Split unit of the folds."""
         return self.config["data"]["scheme"]
 
     @property
     def paper_row(self) -> str | None:
-        """Row of the paper's Table I that it stands beside."""
+        """Row of the paper's Table I to compare with."""
         return self.config.get("paper_row")
 
     @property
     def finished(self) -> tuple[Fold, ...]:
-        """Folds that have predictions."""
-        return tuple(fold for fold in self.folds if fold.tested is not None)
+        """Folds with predictions."""
+        return tuple(fold for fold in self.folds if fold.predictions is not None)
 
 
 def read_run(workdir: Path) -> Run:
-    """Reads a workdir, whatever part of it is there yet.
+    """Reads a workdir, also of an unfinished run.
 
     Raises:
-      ValueError: it is no run's folder, or a file in it cannot be used.
+      ValueError: not the folder of a run, or a file that cannot be used.
     """
     if not (workdir / "config.json").is_file():
         raise ValueError(
             f"{workdir} holds no config.json; expected the folder of a run. Pass "
-            "--workdir=runs/…, as it was given to train."
+            "the --workdir of its training."
         )
-    known = _json(workdir / "config.json")
+    document = _read_json(workdir / "config.json")
     try:
-        config = known["config"]
-        number, batch, epochs = (config[f] for f in ("folds", "batch_size", "epochs"))
+        config = document["config"]
+        count, batch, epochs = (config[f] for f in ("folds", "batch_size", "epochs"))
         splits = None
         if (workdir / "splits.json").exists():
-            splits = _json(workdir / "splits.json")
-            number = len(splits["folds"])
+            splits = _read_json(workdir / "splits.json")
+            count = len(splits["folds"])
         steps = [
             epochs * steps_per_epoch(fold["train"]["regions"], batch)
             for fold in (splits["folds"] if splits else ())
         ]
-        hash_of_table, made_with = known["fields"]["table_hash"], known["made_with"]
+        table_hash, made_with = document["fields"]["table_hash"], document["made_with"]
     except (KeyError, TypeError) as error:
         raise ValueError(
             f"{workdir}: config.json or splits.json lacks {error}; expected files of "
@@ -129,52 +129,52 @@ def read_run(workdir: Path) -> Run:
     folds = tuple(
         Fold(
             number=k,
-            tested=_predictions(workdir / f"fold_{k}" / "predictions.csv"),
-            history=_history(workdir / f"fold_{k}" / "metrics.jsonl"),
+            predictions=_read_predictions(workdir / f"fold_{k}" / "predictions.csv"),
+            history=_read_history(workdir / f"fold_{k}" / "metrics.jsonl"),
             steps=steps[k] if steps else None,
         )
-        for k in range(number)
+        for k in range(count)
     )
-    tables = [fold.tested for fold in folds if fold.tested is not None]
-    joined = join(tables) if tables else None
+    tables = [fold.predictions for fold in folds if fold.predictions is not None]
+    predictions = join(tables) if tables else None
     card = workdir / "model_card.md"
     run = Run(
         workdir=workdir,
         config=config,
         made_with=made_with,
-        table_hash=hash_of_table,
+        table_hash=table_hash,
         splits=splits,
         folds=folds,
-        joined=joined,
-        results=metrics.summarize(joined) if joined is not None else None,
-        focus=_focus(workdir, folds),
+        predictions=predictions,
+        results=metrics.summarize(predictions) if predictions is not None else None,
+        focus=_read_focus(workdir, folds),
         model_card=card.read_text(encoding="utf-8") if card.exists() else "",
     )
-    if joined is not None and joined.prob.shape[1] != len(run.classes):
+    if predictions is not None and predictions.prob.shape[1] != len(run.classes):
         raise ValueError(
-            f"{workdir}: predictions of {joined.prob.shape[1]} classes, config.json "
-            f"names {len(run.classes)}; expected files of one run. Put the run's own "
-            "predictions back."
+            f"{workdir}: predictions of {predictions.prob.shape[1]} classes, but "
+            f"config.json names {len(run.classes)}; expected files of one run. "
+            "Restore the run's predictions."
         )
     return run
 
 
-def _focus(workdir: Path, folds: tuple[Fold, ...]) -> dict[str, Any] | None:
-    """Of results.json; until that is written, of the finished folds' own files."""
-    stored = workdir / "results.json"
-    if stored.exists():
-        return _json(stored).get("focus")
-    finished = [fold for fold in folds if fold.tested is not None]
+def _read_focus(workdir: Path, folds: tuple[Fold, ...]) -> dict[str, Any] | None:
+    """From results.json; before it is written, from the finished folds."""
+    path = workdir / "results.json"
+    if path.exists():
+        return _read_json(path).get("focus")
+    finished = [fold for fold in folds if fold.predictions is not None]
     files = [workdir / f"fold_{fold.number}" / "predictions.csv" for fold in finished]
     return localization.summarize(localization.read_next_to(files))
 
 
-def _predictions(path: Path) -> Predictions | None:
+def _read_predictions(path: Path) -> Predictions | None:
     return read_predictions(path) if path.exists() else None
 
 
-def _history(path: Path) -> tuple[dict[str, float | int], ...]:
-    """The lines of a metrics.jsonl; one that is being written is left out."""
+def _read_history(path: Path) -> tuple[dict[str, float | int], ...]:
+    """Lines of metrics.jsonl, without an incomplete last one."""
     if not path.exists():
         return ()
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
@@ -188,11 +188,11 @@ def _history(path: Path) -> tuple[dict[str, float | int], ...]:
         ) from None
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(
-            f"{path} cannot be read ({error}); expected JSON that train has written. "
-            "Put it back from a copy, or run train again in a new workdir."
+            f"{path} cannot be read ({error}); expected JSON written by train. "
+            "Restore a copy, or run train again in a new workdir."
         ) from None

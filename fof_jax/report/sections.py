@@ -1,6 +1,6 @@
-"""The sections of the page: which there are, and what each says.
+"""Sections of the page, in order.
 
-What cannot be shown is left out with a sentence that says why.
+Content that is not available is replaced by a sentence with the reason.
 """
 
 from collections.abc import Callable
@@ -10,6 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from fof_jax.data.store import Store
+from fof_jax.evaluation import metrics
 from fof_jax.inference import load, model_card
 from fof_jax.report import (
     embedding,
@@ -22,7 +23,7 @@ from fof_jax.report import (
 )
 from fof_jax.report.page import Section
 from fof_jax.report.run import Run
-from fof_jax.report.style import Drawn
+from fof_jax.report.style import Plot
 
 OpenData = Callable[[ConfigDict], Store]
 
@@ -35,92 +36,92 @@ def sections(
     open_data: OpenData,
     replicates: int,
     folder: Path,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> list[Section]:
-    """All of them, in order.
+    """Builds all sections.
 
     Args:
-      run: to report on.
-      versus: a second run to stand beside it, or None.
-      fold: whose model and regions are pictured; None takes the first finished one.
-      open_data: the store that a configuration describes.
-      replicates: draws of an interval.
-      folder: of the figures' files.
-      say: prints a line.
+      run: the run to report.
+      versus: a second run to compare with, or None.
+      fold: fold whose features and regions are shown; None: the first finished one.
+      open_data: opens the store of a config.
+      replicates: bootstrap replicates of an interval.
+      folder: for the files of plots.
+      log: prints a line.
     """
-    say("report: tables and intervals")
+    log("report: tables and intervals")
     parts = [_results(run, versus, replicates), _folds(run)]
-    say("report: curves")
+    log("report: curves")
     parts += [*_of_predictions(run, folder), _training(run, folder)]
-    say("report: features and regions")
-    opened = [_opened(one, fold, open_data) for one in (run, versus) if one is not None]
+    log("report: features and regions")
+    opened = [_open(one, fold, open_data) for one in (run, versus) if one is not None]
     parts += [_features(opened, run, versus, folder), _regions(opened[0], run, folder)]
     return [*parts, _focus(run, folder), *about(run)]
 
 
 def about(run: Run) -> list[Section]:
-    """Data, configuration, versions, and the model card if there is one."""
-    counted = tables.counts(run)
+    """Data, provenance, configuration and model card."""
+    counts = tables.counts(run)
     parts = [
         Section(
             "data",
             "Data",
-            () if counted else ("splits.json is missing: no counts.",),
-            (counted,) if counted else (),
+            () if counts else ("splits.json is missing: no counts.",),
+            (counts,) if counts else (),
         ),
         Section("origin", "Versions", tables=(tables.origin(run),)),
         Section(
             "configuration",
             "Configuration",
             tables=(tables.configuration(run),),
-            folded=True,
+            collapsed=True,
         ),
     ]
-    return [*parts, _card(run)]
+    return [*parts, _model_card(run)]
 
 
 def warnings(run: Run) -> list[str]:
-    """What a reader of the figures has to know, the weightiest first."""
-    found = []
-    unfinished = [fold for fold in run.folds if fold.tested is None]
+    """Caveats on the metrics, most important first."""
+    lines = []
+    unfinished = [fold for fold in run.folds if fold.predictions is None]
     if unfinished:
         states = "; ".join(f"fold {fold.number} {fold.state}" for fold in unfinished)
-        found.append(
+        lines.append(
             f"{len(run.finished)} of {len(run.folds)} folds are finished ({states}). "
-            "Figures are of the finished ones alone."
+            "Metrics are of the finished folds only."
         )
     leak = (run.splits or {}).get("leak_share")
     if leak:
-        found.append(
-            f"{100 * leak:.0f}% of the test regions are of patients that training has "
-            "seen: the figures are not those of new patients."
+        lines.append(
+            f"{100 * leak:.0f}% of the test regions are of patients in the training "
+            "set: the metrics do not apply to new patients."
         )
     if run.made_with.get("uncommitted_changes"):
-        found.append("The code had uncommitted changes when the run began.")
+        lines.append("The code had uncommitted changes when the run started.")
     if run.results is not None:
-        found += run.results["notes"]
-    return found
+        lines += run.results["notes"]
+    return lines
 
 
 def _results(run: Run, versus: Run | None, replicates: int) -> Section:
-    if run.joined is None:
-        return Section("results", "Results", ("No fold is finished: no figures yet.",))
+    if run.predictions is None:
+        return Section("results", "Results", ("No fold is finished: no metrics yet.",))
     text = [
-        "Mean ± sample standard deviation (ddof 1) over folds, in per cent. The "
-        "interval is a bootstrap percentile interval of that mean: patients are drawn "
-        f"with replacement within each test fold, {replicates} times. It says how far "
-        "the figure depends on who was tested, not on training."
+        "Mean ± sample standard deviation (ddof 1) over folds, in percent. The "
+        "interval is a bootstrap percentile interval of the mean: patients are "
+        f"resampled within each test fold, {replicates} times. It covers the variation "
+        "of the test patients, not that of training."
     ]
     rows = [one.paper_row for one in (run, versus) if one is not None and one.paper_row]
     if rows:
         text.append(
-            "The paper's figures are those of its Table I: TCGA GBM-LGG, five folds. "
-            "The authors' code draws folds over regions, so that patients stand on "
-            "both sides, and scores regions, micro-averaged; a run of another split is "
-            "to be compared with that in mind."
+            "The paper's metrics are those of its Table I: TCGA GBM-LGG, five folds. "
+            "The authors' code splits over regions, with patients in both training and "
+            "test set, and reports micro-averages over regions; runs with another "
+            "split are not directly comparable."
         )
-    found = tables.results(run, versus, replicates=replicates)
-    return Section("results", "Results", tuple(text), tuple(found))
+    results = tables.results(run, versus, replicates=replicates)
+    return Section("results", "Results", tuple(text), tuple(results))
 
 
 def _folds(run: Run) -> Section:
@@ -128,58 +129,55 @@ def _folds(run: Run) -> Section:
 
 
 def _of_predictions(run: Run, folder: Path) -> list[Section]:
-    if run.results is None or run.joined is None:
+    if run.results is None or run.predictions is None:
         return []
-    pictures: dict[str, list[Drawn]] = {"classes": [], "calibration": []}
-    listed = []
-    for unit in ("region", "patient"):
-        figures = run.results["units"][unit]
-        if figures is None:
-            continue
-        table = prediction_plots.scored(tables.of_unit(run.joined, unit))
-        counts = np.array(figures["confusion"], float)
-        pictures["classes"] += [
+    plots: dict[str, list[Plot]] = {"classes": [], "calibration": []}
+    per_class = []
+    for unit, of_unit in metrics.units_with_results(run.results):
+        table = prediction_plots.scored(tables.of_unit(run.predictions, unit))
+        counts = np.array(of_unit["confusion"], float)
+        plots["classes"] += [
             prediction_plots.confusion(counts, run.classes, unit=unit, folder=folder),
             prediction_plots.roc(table, run.classes, unit=unit, folder=folder),
             prediction_plots.precision_recall(
                 table, run.classes, unit=unit, folder=folder
             ),
         ]
-        pictures["calibration"].append(
+        plots["calibration"].append(
             prediction_plots.reliability(table, unit=unit, folder=folder)
         )
-        listed.append(tables.per_class(run, unit))
+        per_class.append(tables.per_class(run, unit))
     return [
         Section(
             "classes",
             "Classes",
-            tables=tuple(one for one in listed if one is not None),
-            figures=tuple(pictures["classes"]),
+            tables=tuple(one for one in per_class if one is not None),
+            plots=tuple(plots["classes"]),
         ),
         Section(
             "calibration",
             "Calibration",
-            ("Whether a probability means what it says.",),
-            figures=tuple(pictures["calibration"]),
+            ("Agreement of predicted probabilities with observed frequencies.",),
+            plots=tuple(plots["calibration"]),
         ),
     ]
 
 
 def _training(run: Run, folder: Path) -> Section:
-    drawn = tuple(training_plots.curves(run, folder))
+    plots = tuple(training_plots.curves(run, folder))
     text = (
         f"One line per fold; with more than {training_plots.POINTS} values, each point "
-        "is the mean of its neighbors.",
+        "is the mean of an interval.",
     )
-    if not drawn:
+    if not plots:
         text = ("No fold has a metrics.jsonl yet: no curves.",)
-    return Section("training", "Training", text, figures=drawn)
+    return Section("training", "Training", text, plots=plots)
 
 
-def _opened(
+def _open(
     run: Run, fold: int | None, open_data: OpenData
-) -> fold_model.Tested | ValueError:
-    """A fold's model with its regions, or why there is none."""
+) -> fold_model.TestedFold | ValueError:
+    """The model of a fold with its test regions, or the reason why there is none."""
     try:
         return fold_model.open_fold(run, fold, open_data)
     except ValueError as error:
@@ -187,77 +185,79 @@ def _opened(
 
 
 def _features(
-    opened: list[fold_model.Tested | ValueError],
+    opened: list[fold_model.TestedFold | ValueError],
     run: Run,
     versus: Run | None,
     folder: Path,
 ) -> Section:
     title = "Features (the paper's Fig. 3)"
     names = ["this run", f"versus: {versus.name}" if versus is not None else ""]
-    text, embedded = [], []
+    text, embeddings = [], []
     for one, name in zip(opened, names, strict=False):
         try:
             if isinstance(one, ValueError):
                 raise one
-            embedded.append(embedding.embed(one, name))
+            embeddings.append(embedding.embed(one, name))
         except ValueError as error:
-            text.append(f"Left out for {name}: {_sentence(error)}")
-    if not embedded:
+            text.append(f"Omitted for {name}: {_sentence(error)}")
+    if not embeddings:
         return Section("features", title, tuple(text))
     text.append(
-        "Features v = g(x) of the test regions of one fold, since every fold has a "
-        "model and with it a space of its own. Distances in a t-SNE mean little beyond "
-        "who is whose neighbour; the silhouette is of the features themselves."
+        "Features v = g(x) of the test regions of one fold, because each fold's model "
+        "has its own feature space. A t-SNE preserves the neighborhood structure, not "
+        "distances; the silhouette is computed on the features."
     )
     if not run.biomarkers:
-        text.append("The run has no biomarkers: the class alone.")
-    if len(embedded) > 1 and _names(opened[0]) != _names(opened[1]):
+        text.append("The run has no biomarkers: colored by class only.")
+    if len(embeddings) > 1 and _names(opened[0]) != _names(opened[1]):
         text.append("The two runs test different regions in this fold.")
     return Section(
         "features",
         title,
         tuple(text),
-        (embedding.table(embedded),),
-        tuple(embedding.figures(embedded, folder)),
-        pairs=len(embedded) > 1,
+        (embedding.table(embeddings),),
+        tuple(embedding.plots(embeddings, folder)),
+        pairs=len(embeddings) > 1,
     )
 
 
-def _names(opened: fold_model.Tested | ValueError) -> list[str]:
-    """The regions of an opened fold; none where there is none."""
+def _names(opened: fold_model.TestedFold | ValueError) -> list[str]:
+    """Names of the regions of an opened fold."""
     if isinstance(opened, ValueError):
         return []
     return [opened.data.images[int(i)] for i in opened.rows]
 
 
-def _regions(opened: fold_model.Tested | ValueError, run: Run, folder: Path) -> Section:
+def _regions(
+    opened: fold_model.TestedFold | ValueError, run: Run, folder: Path
+) -> Section:
     title = "Regions (the paper's Fig. 2 and 4)"
     if isinstance(opened, ValueError):
-        return Section("regions", title, (f"Left out: {_sentence(opened)}",))
-    table = run.folds[opened.fold].tested
+        return Section("regions", title, (f"Omitted: {_sentence(opened)}",))
+    table = run.folds[opened.fold].predictions
     shown = gallery.cases(opened, table) if table is not None else []
     if not shown:
         return Section("regions", title, ("No region has a known class.",))
-    gallery.draw(shown, folder)
-    right = sum(case.right for case in shown)
+    gallery.plot(shown, folder)
+    correct = sum(case.correct for case in shown)
     text = (
-        f"Test regions of fold {opened.fold}, as the model sees them: of each true "
-        f"class the right ({right}) and the wrong ({len(shown) - right}) prediction "
-        "that the model is surest of. They are extremes, not a sample. A is the map of "
-        "evidence for the named class, Eq. (1), scaled to 0-1 in each region and laid "
-        "over it; M, Eq. (2), keeps the patches whose mean of A is above the "
-        "threshold, and the others are grey. Where nothing speaks for the class, A is "
-        "0 throughout and M keeps nothing.",
+        f"Test regions of fold {opened.fold} after preprocessing: for each true class, "
+        f"the most confident correct ({correct}) and incorrect "
+        f"({len(shown) - correct}) prediction. They are extremes, not a random sample. "
+        "A is the class activation map of the named class, Eq. (1), scaled to 0-1 per "
+        "region; M, Eq. (2), keeps the patches whose mean of A is above the threshold, "
+        "and the others are gray. Without evidence for a class, A is 0 everywhere and "
+        "M keeps no patch.",
     )
     return Section("regions", title, text, cases=tuple(shown))
 
 
 def _focus(run: Run, folder: Path) -> Section:
-    title = "Focus against masks"
+    title = "Localization"
     if not run.focus:
         text = (
-            "Left out: there are no focus figures. They exist where the data have "
-            "masks of the diagnostic structures, as the phantom's do."
+            "Omitted: there are no localization metrics. They require masks of the "
+            "diagnostic structures, which the phantom has."
         )
         return Section("focus", title, (text,))
     return Section(
@@ -265,17 +265,17 @@ def _focus(run: Run, folder: Path) -> Section:
         title,
         (localization_plots.MEANING,),
         (localization_plots.table(run.focus),),
-        (localization_plots.figure(run.focus, folder),),
+        (localization_plots.plot(run.focus, folder),),
     )
 
 
-def _card(run: Run) -> Section:
-    """The file in the workdir, or what an export of the run would say."""
+def _model_card(run: Run) -> Section:
+    """model_card.md of the workdir, or the card that an export would write."""
     try:
-        with fold_model.of_this_version():
-            text = run.model_card or model_card.of_run(load.load(run.workdir))
+        with fold_model.reporting_missing_fields():
+            text = run.model_card or model_card.of_run(load.load_trained(run.workdir))
     except ValueError as error:
-        return Section("card", "Model card", (f"Left out: {_sentence(error)}",))
+        return Section("card", "Model card", (f"Omitted: {_sentence(error)}",))
     return Section("card", "Model card", verbatim=text)
 
 

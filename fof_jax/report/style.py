@@ -1,13 +1,12 @@
-"""How every figure looks, and the two forms it takes: files, and SVG in the page.
+"""Style of all plots, and their output: PDF and SVG files, and inline SVG.
 
-A figure is drawn once, in the light colours below. The files are that drawing; in the
-page each of its colours becomes a CSS variable, which page.css sets for light and dark.
+A plot is rendered once in the light colors below. Files contain it as it is; in the
+page each color becomes a CSS variable, which page.css sets for light and dark mode.
 """
 
 import contextlib
 import dataclasses
 import io
-import os
 import re
 import textwrap
 from collections.abc import Iterator
@@ -18,8 +17,10 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-# Role -> colour on a light ground; page.css has the same for both grounds. No two may
-# be equal: they are told apart by their value.
+from fof_jax import files
+
+# Role -> color in light mode; page.css has both modes. Values must be distinct, because
+# inline SVG is made by replacing them.
 ROLES = {
     "card": "#fcfcfb",
     "ink": "#1d1d1b",
@@ -36,11 +37,11 @@ ROLES = {
 }
 CARD, INK, MUTED, GRID = (ROLES[name] for name in ("card", "ink", "muted", "grid"))
 SERIES = tuple(value for name, value in ROLES.items() if name.startswith("series"))
-# Told apart without colour, too.
+# Distinguishable without color.
 DASHES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (3, 1, 1, 1, 1, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
-WIDTH, HEIGHT = 4.5, 3.6  # inches; 72 units of the SVG each
-STYLE: Any = {  # Matplotlib's own type lists every key
+WIDTH, HEIGHT = 4.5, 3.6  # inches; 72 SVG units each
+STYLE: Any = {  # Any: Matplotlib types each key
     "axes.axisbelow": True,
     "axes.edgecolor": MUTED,
     "axes.facecolor": CARD,
@@ -59,10 +60,10 @@ STYLE: Any = {  # Matplotlib's own type lists every key
     "legend.frameon": False,
     "lines.linewidth": 2.0,
     "patch.edgecolor": INK,
-    "pdf.fonttype": 42,  # text stays text
+    "pdf.fonttype": 42,  # TrueType: selectable text
     "savefig.facecolor": CARD,
     "svg.fonttype": "none",
-    "svg.hashsalt": "fof-jax",  # equal figures are equal files
+    "svg.hashsalt": "fof-jax",  # reproducible ids
     "text.color": INK,
     "xtick.color": MUTED,
     "xtick.labelcolor": INK,
@@ -74,14 +75,14 @@ STYLE: Any = {  # Matplotlib's own type lists every key
 
 
 @dataclasses.dataclass(frozen=True)
-class Drawn:
-    """A finished figure.
+class Plot:
+    """A saved plot.
 
     Attributes:
       name: of its files, without suffix.
-      title: what it shows, also its text alternative.
-      caption: conditions, units, numbers; plain text.
-      svg: for the page, coloured by CSS variables.
+      title: heading and text alternative.
+      caption: plain text.
+      svg: inline SVG, colored by CSS variables.
     """
 
     name: str
@@ -91,45 +92,41 @@ class Drawn:
 
 
 @contextlib.contextmanager
-def new(height: float = HEIGHT) -> Iterator[tuple[Figure, Axes]]:
-    """A figure of one panel in the style of the page, of a height in inches."""
+def new_figure(height: float = HEIGHT) -> Iterator[tuple[Figure, Axes]]:
+    """A figure with one axes in the style of the page; height in inches."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
         yield figure, figure.add_subplot()
 
 
-def finish(
+def save_plot(
     figure: Figure, *, name: str, title: str, caption: str, folder: Path
-) -> Drawn:
-    """Writes NAME.pdf and NAME.svg, whole or not at all, and makes the page's SVG."""
+) -> Plot:
+    """Writes NAME.pdf and NAME.svg, and makes the inline SVG."""
     with matplotlib.rc_context(STYLE):
-        # Laid out once, so that both files have the same places.
+        # One layout for both files.
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
-        drawings = {
-            "pdf": _saved(figure, "pdf", {"CreationDate": None, "Title": title}),
-            "svg": _saved(figure, "svg", {"Date": None, "Title": title}),
+        rendered = {
+            "pdf": _render(figure, "pdf", {"CreationDate": None, "Title": title}),
+            "svg": _render(figure, "svg", {"Date": None, "Title": title}),
         }
-    folder.mkdir(parents=True, exist_ok=True)
-    for form, content in drawings.items():
-        path = folder / f"{name}.{form}"
-        unfinished = path.with_name(f".{path.name}.tmp")
-        unfinished.write_bytes(content)
-        os.replace(unfinished, path)
-    svg = for_page(drawings["svg"].decode(), name=name, title=title)
-    return Drawn(name=name, title=title, caption=caption, svg=svg)
+    for suffix, content in rendered.items():
+        files.write_bytes(folder / f"{name}.{suffix}", content)
+    svg = inline_svg(rendered["svg"].decode(), name=name, title=title)
+    return Plot(name=name, title=title, caption=caption, svg=svg)
 
 
-def for_page(svg: str, *, name: str, title: str) -> str:
-    """An SVG file as an element of the page.
+def inline_svg(svg: str, *, name: str, title: str) -> str:
+    """Converts an SVG file to an element of the page.
 
     Args:
-      svg: as Matplotlib writes it.
-      name: made part of every id, so that several figures may stand in one page.
-      title: read out instead of the picture.
+      svg: as written by Matplotlib.
+      name: prefix of all ids, which makes them unique in the page.
+      title: text alternative for screen readers.
 
     Returns:
-      `<svg …>…</svg>` with CSS variables for the colours of `ROLES`.
+      `<svg …>…</svg>` with CSS variables for the colors of `ROLES`.
     """
     svg = svg[svg.index("<svg") :].strip()
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
@@ -137,8 +134,8 @@ def for_page(svg: str, *, name: str, title: str) -> str:
     svg = svg.replace("xlink:href", "href")
     svg = re.sub(r'\bid="', f'id="{name}-', svg)
     svg = re.sub(r'(url\(|href=")#', rf"\1#{name}-", svg)
-    for role, colour in ROLES.items():
-        svg = svg.replace(colour, f"var(--{role})")
+    for role, color in ROLES.items():
+        svg = svg.replace(color, f"var(--{role})")
     box = re.search(r'viewBox="[^"]*"', svg)
     label = title.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
     head = f'<svg class="plot" role="img" aria-label="{label}" {box[0] if box else ""}>'
@@ -146,7 +143,7 @@ def for_page(svg: str, *, name: str, title: str) -> str:
 
 
 def wrapped(name: str, width: int = 24, lines: int = 2) -> str:
-    """A name in lines of at most `width` characters; what does not fit is "…"."""
+    """Wraps a name to lines of at most `width` characters; "…" marks truncation."""
     return "\n".join(
         textwrap.wrap(name, width, max_lines=lines, placeholder="…") or [""]
     )
@@ -155,7 +152,7 @@ def wrapped(name: str, width: int = 24, lines: int = 2) -> str:
 def legend_below(
     figure: Figure, axes: Axes, columns: int = 1, title: str | None = None
 ) -> None:
-    """The legend under the axes, where it covers no data."""
+    """Adds the legend below the axes, where it covers no data."""
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(
         handles,
@@ -167,7 +164,7 @@ def legend_below(
     )
 
 
-def _saved(figure: Figure, form: str, metadata: dict[str, str | None]) -> bytes:
+def _render(figure: Figure, format: str, metadata: dict[str, str | None]) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=form, metadata=metadata)
+    figure.savefig(buffer, format=format, metadata=metadata)
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""Figures of the training: every logged quantity over epochs, a line a fold."""
+"""Training curves: every logged metric over epochs, one line per fold."""
 
 from pathlib import Path
 
@@ -8,47 +8,47 @@ from fof_jax.report.run import Run
 from fof_jax.report.style import (
     DASHES,
     SERIES,
-    Drawn,
-    finish,
+    Plot,
     legend_below,
-    new,
+    new_figure,
+    save_plot,
     wrapped,
 )
 
-POINTS = 120  # a line; more are averaged
-# Quantity of metrics.jsonl -> what it is, and its unit; others go by their name.
-MEANINGS = {
-    "total": ("Whole loss L", "nats"),
+POINTS = 120  # per line; longer histories are averaged
+# Key of metrics.jsonl -> title and unit; other keys are their own title.
+TITLES = {
+    "total": ("Total loss L", "nats"),
     "cls": ("Cross-entropy, all views", "nats"),
     "cls_glb": ("Cross-entropy, global view", "nats"),
     "cls_pos": ("Cross-entropy, positive view", "nats"),
     "cls_neg": ("Cross-entropy, negative view", "nats"),
     "frl": ("Focus consistency, L_FRL", "nats"),
     "mca": ("Alignment with biomarkers, L_MCA", "nats"),
-    "kept": ("Patches that M keeps", "share"),
+    "kept": ("Patches kept by M", "fraction"),
     "learning_rate": ("Learning rate", "no unit"),
-    "grad_norm": ("Norm of the gradient", "no unit"),
-    "test_accuracy": ("Accuracy on the test fold", "share"),
+    "grad_norm": ("Gradient norm", "no unit"),
+    "test_accuracy": ("Accuracy on the test fold", "fraction"),
 }
 
 
-def curves(run: Run, folder: Path) -> list[Drawn]:
-    """A figure a quantity, the known ones in the order of `MEANINGS`."""
-    found = {
+def curves(run: Run, folder: Path) -> list[Plot]:
+    """One plot per metric, those of `TITLES` first."""
+    logged = {
         name: None
         for fold in run.folds
         for line in fold.history
         for name in line
         if name not in ("step", "epoch")
     }
-    names = [name for name in MEANINGS if name in found]
-    names += sorted(name for name in found if name not in MEANINGS)
+    names = [name for name in TITLES if name in logged]
+    names += sorted(name for name in logged if name not in TITLES)
     return [_curve(run, name, folder) for name in names]
 
 
-def _curve(run: Run, name: str, folder: Path) -> Drawn:
-    title, unit = MEANINGS.get(name, (name.replace("_", " "), "no unit"))
-    with new(height=3.2) as (figure, axes):
+def _curve(run: Run, name: str, folder: Path) -> Plot:
+    title, unit = TITLES.get(name, (name.replace("_", " "), "no unit"))
+    with new_figure(height=3.2) as (figure, axes):
         for fold in run.folds:
             epochs, values = series(fold.history, name)
             if len(epochs):
@@ -65,7 +65,7 @@ def _curve(run: Run, name: str, folder: Path) -> Drawn:
         axes.set(xlabel="epoch", ylabel=f"{wrapped(title)}\n({unit})")
         axes.ticklabel_format(axis="y", style="plain", useOffset=False)
         legend_below(figure, axes, columns=5, title="fold")
-        return finish(
+        return save_plot(
             figure,
             name=f"training_{name}",
             title=title,
@@ -77,15 +77,15 @@ def _curve(run: Run, name: str, folder: Path) -> Drawn:
 def series(
     history: tuple[dict[str, float | int], ...], name: str, points: int = POINTS
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Epochs and values of a logged quantity, at most `points` of them.
+    """Epochs and values of a logged metric, at most `points` of them.
 
-    Longer series are divided into runs of equal length, and each is averaged.
+    Longer series are split into intervals of equal length, which are averaged.
 
     Args:
       history: lines of metrics.jsonl; some have `epoch`, all have `step`, the number
-        of steps done.
-      name: of the quantity.
-      points: the most to return.
+        of completed steps.
+      name: of the metric.
+      points: maximum number of points.
     """
     per_epoch = next(
         (

@@ -1,4 +1,4 @@
-"""The verb `eval`: what it prints and writes for one run's predictions."""
+"""Command `eval`: printed tables and JSON of one run's predictions."""
 
 import json
 
@@ -24,7 +24,7 @@ def fold(path, number, *, seed=0, n=18):
     return rows
 
 
-def test_eval_prints_every_table_and_writes_every_figure(tmp_path, capsys):
+def test_eval_prints_all_tables_and_writes_all_metrics(tmp_path, capsys):
     paths = [tmp_path / f"fold_{k}.csv" for k in range(3)]
     rows = [fold(path, k) for k, path in enumerate(paths)]
     out = tmp_path / "new" / "eval.json"
@@ -52,7 +52,7 @@ def test_eval_prints_every_table_and_writes_every_figure(tmp_path, capsys):
     assert counts == confusion[1].tolist()
 
 
-def test_eval_by_the_maximum_says_so_and_differs(tmp_path, capsys):
+def test_eval_with_maximum_aggregation(tmp_path, capsys):
     path = tmp_path / "p.csv"
     fold(path, 0, n=60)
     texts = {}
@@ -67,7 +67,7 @@ def test_eval_by_the_maximum_says_so_and_differs(tmp_path, capsys):
     assert rows[0] != rows[1]
 
 
-def test_every_table_of_a_split_over_regions_says_so(tmp_path, capsys):
+def test_tables_of_a_split_over_regions_have_a_note(tmp_path, capsys):
     fold(tmp_path / "p.csv", 0)
     assert eval.evaluate(predictions=[tmp_path / "p.csv"], scheme="roi") == 0
     blocks = [b for b in capsys.readouterr().out.split("\n\n") if " | " in b]
@@ -76,7 +76,7 @@ def test_every_table_of_a_split_over_regions_says_so(tmp_path, capsys):
         assert "split by region: patients are in both training and test" in block
 
 
-def test_eval_says_what_was_left_out(tmp_path, capsys):
+def test_eval_reports_excluded_rows(tmp_path, capsys):
     path = tmp_path / "p.csv"
     path.write_text(
         "patient,image,fold,y,pred,p_0,p_1,entropy,error\n"
@@ -95,7 +95,7 @@ def test_eval_says_what_was_left_out(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"predictions": []}, "got no predictions"),
         ({"paper_row": "CLAT++"}, "no row 'CLAT\\+\\+'"),
@@ -103,13 +103,13 @@ def test_eval_says_what_was_left_out(tmp_path, capsys):
         ({"predictions": ["gone.csv"]}, "gone.csv cannot be read"),
     ],
 )
-def test_eval_refuses_before_it_writes(tmp_path, capsys, options, said):
+def test_eval_rejects_invalid_input_before_writing(tmp_path, capsys, options, message):
     fold(tmp_path / "p.csv", 0)
     (tmp_path / "folder").mkdir()
-    given = {"predictions": ["p.csv"], "out": "out.json"} | options
-    given["predictions"] = [tmp_path / name for name in given["predictions"]]
-    given["out"] = tmp_path / given["out"]
-    with pytest.raises(ValueError, match=said):
-        eval.evaluate(**given)
+    arguments = {"predictions": ["p.csv"], "out": "out.json"} | options
+    arguments["predictions"] = [tmp_path / name for name in arguments["predictions"]]
+    arguments["out"] = tmp_path / arguments["out"]
+    with pytest.raises(ValueError, match=message):
+        eval.evaluate(**arguments)
     assert not (tmp_path / "out.json").exists()
     assert capsys.readouterr().out == ""

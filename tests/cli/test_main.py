@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 PHANTOM = f"--config={ROOT}/configs/phantom.py"
 
 
-def test_gbmlgg_without_the_data_says_what_to_get(tmp_path, capsys):
+def test_gbmlgg_without_data_lists_what_to_download(tmp_path, capsys):
     words = [f"--config={ROOT}/configs/gbmlgg.py", f"--config.data.dir={tmp_path}"]
     assert main(words) == 2
     err = capsys.readouterr().err
@@ -27,7 +27,7 @@ def test_gbmlgg_without_the_data_says_what_to_get(tmp_path, capsys):
     assert "Traceback" not in err
 
 
-def test_as_a_user_types_it(tmp_path):
+def test_launch_in_a_subprocess(tmp_path):
     done = subprocess.run(
         [sys.executable, ROOT / "launch.py", f"--config={ROOT}/configs/gbmlgg.py"],
         cwd=tmp_path,
@@ -137,11 +137,11 @@ def test_overrides_keep_their_types():
     assert loaded.augment.crop_area == (0.5, 1.0)
 
 
-def test_a_bare_name_and_a_separate_value():
-    ours, rest = config.separate(["--config", "phantom:baseline", "--workdir=x"])
+def test_a_config_by_name_and_as_a_separate_word():
+    words, rest = config.separate(["--config", "phantom:baseline", "--workdir=x"])
     assert rest == ["--workdir=x"]
-    assert config.load(ours).method == "vit"
-    assert config.name_of(ours) == "phantom:baseline"
+    assert config.load(words).method == "vit"
+    assert config.name_of(words) == "phantom:baseline"
     assert default_workdir("phantom:baseline") == Path("runs/phantom-baseline")
 
 
@@ -182,7 +182,7 @@ def test_the_authors_numbers():
     assert c.optimizer.warmup_epochs == 15
     assert c.data.float_markers == ("10q", "10p", "7p", "7q")
     assert (c.data.scheme, c.data.label_transform, c.seed) == ("roi", "raw", 42)
-    # Fields of the paper's terms would do nothing here.
+    # Fields of losses that only the paper has are removed.
     assert not {"frl", "lambda_frl", "lambda_mca", "mca"} & set(c)
     with pytest.raises(ValueError, match="argument 'wo_frl' does not exist"):
         config.load(["--config=gbmlgg_release:wo_frl"])

@@ -46,7 +46,7 @@ def test_build_then_split(tmp_path):
 
 def test_check_writes_nothing(tmp_path):
     write_cohort_files(tmp_path, 4)
-    assert "no faults" in call("check", config_for(tmp_path))
+    assert "no errors" in call("check", config_for(tmp_path))
     assert not (tmp_path / "data").exists()
 
 

@@ -120,7 +120,7 @@ def test_check_says_what_is_odd(tmp_path):
         "and img/020.png (P010)",
     ):
         assert any(part in line for line in warnings), part
-    assert "no faults" in told
+    assert "no errors" in told
     assert not (tmp_path / "data").exists()
 
 

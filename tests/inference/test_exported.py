@@ -1,6 +1,6 @@
-"""An exported file: the checkpoint's own probabilities, in a page and without fof_jax.
+"""Exported files: same probabilities as the run, in the web page and without fof_jax.
 
-Probabilities are held to 1e-5 of those of the folder that was exported.
+Tolerance of probabilities: 1e-5 to those of the exported run.
 """
 
 import io
@@ -22,6 +22,7 @@ from fof_jax.cli.main import main
 from fof_jax.data import store
 from fof_jax.evaluation import predictions
 from fof_jax.inference import exported, model_card
+from fof_jax.inference.model import has_gradients
 from tests.support import pages
 
 ROOT = Path(__file__).parents[2]
@@ -56,69 +57,68 @@ def file(workdir, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    """Fifty images that no fold has seen: the same drawing, from another seed."""
-    at = tmp_path_factory.mktemp("held_out")
+def images(tmp_path_factory):
+    """Fifty images that no fold was trained on: the phantom of another seed."""
+    folder = tmp_path_factory.mktemp("held_out")
     words = ["data", "build", FLAGS[0], "--config.data.regions=50", "--config.seed=7"]
-    assert main([*words, f"--config.data.dir={at}"]) == 0
-    opened = store.open_store(at, "phantom")
+    assert main([*words, f"--config.data.dir={folder}"]) == 0
+    opened = store.open_store(folder, "phantom")
     return [opened.native(i) for i in range(50)]
 
 
-def from_the_page(model, pictures):
-    """What a page answers to PNG files, sent one after the other: [n, 2, K]."""
-    found = []
+def served_probabilities(model, images):
+    """Probabilities and spread that the server returns for PNG files: [n, 2, K]."""
+    results = []
     with pages.served(model) as port:
-        for pixels in pictures:
+        for pixels in images:
             file = io.BytesIO()
             Image.fromarray(pixels).save(file, "PNG")
-            asked = urllib.request.Request(
+            request = urllib.request.Request(
                 f"http://127.0.0.1:{port}/grade", file.getvalue()
             )
-            with urllib.request.urlopen(asked, timeout=120) as answer:
-                said = json.load(answer)
-            found.append([said["prob"], said["spread"]])
-    return np.array(found)
+            with urllib.request.urlopen(request, timeout=120) as response:
+                result = json.load(response)
+            results.append([result["prob"], result["spread"]])
+    return np.array(results)
 
 
-def test_run_file_and_page_give_the_same_probabilities(workdir, file, pictures):
-    """Two pages: of the run, which explains as well, and of the file."""
-    here, there = fof_jax.load(workdir), fof_jax.load(file)
-    expected, grades = here.predict(pictures), there.predict(pictures)
+def test_run_exported_file_and_page_agree(workdir, file, images):
+    """Pages of both the run and the exported file."""
+    trained, loaded = fof_jax.load(workdir), fof_jax.load(file)
+    expected, grades = trained.predict(images), loaded.predict(images)
     assert len(grades.prob) == 50
     np.testing.assert_allclose(grades.prob, expected.prob, atol=1e-5)
     np.testing.assert_allclose(grades.spread, expected.spread, atol=1e-5)
-    for model in (here, there):
-        page = from_the_page(model, pictures)
+    for model in (trained, loaded):
+        page = served_probabilities(model, images)
         np.testing.assert_allclose(page[:, 0], expected.prob, atol=1e-5)
         np.testing.assert_allclose(page[:, 1], expected.spread, atol=1e-5)
     assert expected.spread.max() > 1e-4  # two folds that differ
-    assert there.classes == here.classes
-    assert model_card.of_model(there) == model_card.of_model(here)
+    assert loaded.classes == trained.classes
+    assert model_card.of_model(loaded) == model_card.of_model(trained)
 
 
-def test_a_large_image_and_a_broken_one_are_taken_as_from_a_run(
-    workdir, file, pictures, tmp_path
+def test_large_and_broken_images_are_handled_as_by_the_run(
+    workdir, file, images, tmp_path
 ):
-    large = np.concatenate(
-        [np.concatenate(pictures[:2]), np.concatenate(pictures[2:4])]
-    )
+    large = np.concatenate([np.concatenate(images[:2]), np.concatenate(images[2:4])])
     (tmp_path / "no.png").write_text("no image")
-    mixed = [large, tmp_path / "no.png", pictures[0]]
-    here = list(fof_jax.load(workdir).stream(mixed))
-    there = list(fof_jax.load(file).stream(mixed))
-    for one, other in zip(here, there, strict=True):
+    mixed = [large, tmp_path / "no.png", images[0]]
+    expected = fof_jax.load(workdir).stream(mixed)
+    loaded = fof_jax.load(file).stream(mixed)
+    for one, other in zip(expected, loaded, strict=True):
         np.testing.assert_allclose(other.prob, one.prob, atol=1e-5)
         np.testing.assert_allclose(other.spread, one.spread, atol=1e-5)
         assert one.error == other.error
 
 
-def test_the_verbs_take_a_file(workdir, file, pictures, tmp_path, capsys):
-    """predict as a user types it, pictures and all that is the default; explain."""
+def test_predict_and_explain_with_an_exported_file(
+    workdir, file, images, tmp_path, capsys
+):
     folder = tmp_path / "images"
     folder.mkdir()
     for i in range(3):
-        Image.fromarray(pictures[i]).save(folder / f"{i}.png")
+        Image.fromarray(images[i]).save(folder / f"{i}.png")
     tables = []
     for name, checkpoint in (("run", workdir), ("file", file)):
         words = [f"--checkpoint={checkpoint}", f"--images={folder}"]
@@ -127,15 +127,15 @@ def test_the_verbs_take_a_file(workdir, file, pictures, tmp_path, capsys):
         assert table.error == ("", "", "")
         tables.append(table.prob)
     np.testing.assert_allclose(tables[1], tables[0], atol=1e-5)
-    assert "no pictures of the focus" in capsys.readouterr().err
+    assert "no class activation maps" in capsys.readouterr().err
     assert not (tmp_path / "file" / "focus").exists()
     assert main(["explain", *words, f"--out={tmp_path / 'maps'}"]) == 2
     assert "no gradients" in capsys.readouterr().err
     assert not (tmp_path / "maps").exists()
 
 
-def example(tmp_path, *words):
-    """The package is shadowed by one that raises when it is imported."""
+def run_example(tmp_path, *words):
+    """Runs the example with a fof_jax that raises on import."""
     (tmp_path / "fof_jax.py").write_text("raise ImportError('not here')")
     return subprocess.run(
         [sys.executable, ROOT / "examples/exported_model.py", *words],
@@ -146,22 +146,22 @@ def example(tmp_path, *words):
     )
 
 
-def test_the_example_refuses_what_it_does_not_prepare(file, tmp_path):
-    done = example(tmp_path, file)
+def test_the_example_rejects_stain_normalization(file, tmp_path):
+    done = run_example(tmp_path, file)
     assert done.returncode == 1
     assert "macenko" in done.stderr
     assert "launch.py predict" in done.stderr
 
 
-def test_the_example_runs_where_there_is_no_fof_jax(workdir, pictures, tmp_path):
+def test_the_example_runs_without_fof_jax(workdir, images, tmp_path):
     model = fof_jax.load(workdir)
-    model.config.data.stain = "none"  # the phantom's run asks for macenko
+    model.config.data.stain = "none"  # the phantom uses macenko
     file = tmp_path / "plain.fof"
     exported.write(file, model, card=model_card.of_model(model))
     names = [str(tmp_path / f"{i}.png") for i in range(3)]
-    for name, pixels in zip(names, pictures, strict=False):
+    for name, pixels in zip(names, images, strict=False):
         Image.fromarray(pixels).save(name)
-    done = example(tmp_path, file, *names)
+    done = run_example(tmp_path, file, *names)
     assert done.returncode == 0, done.stderr
     *lines, last = done.stdout.splitlines()
     expected = model.predict(names)
@@ -177,7 +177,7 @@ def test_the_example_runs_where_there_is_no_fof_jax(workdir, pictures, tmp_path)
     assert "not for diagnosis" in last
 
 
-def test_the_file_says_what_it_is(file, workdir):
+def test_metadata_and_model_card_in_the_file(file, workdir):
     with zipfile.ZipFile(file) as whole:
         about = json.loads(whole.read("about.json"))
         card = whole.read("model_card.md").decode()
@@ -193,7 +193,7 @@ def test_the_file_says_what_it_is(file, workdir):
     assert f"jax {jax.__version__}" in card
 
 
-def test_it_is_lowered_for_every_platform_with_any_batch(file):
+def test_it_is_lowered_for_all_platforms_and_any_batch_size(file):
     with zipfile.ZipFile(file) as whole:
         program = jax.export.deserialize(bytearray(whole.read("model.stablehlo")))
     assert program.platforms == ("cpu", "cuda", "tpu")
@@ -208,37 +208,36 @@ def test_it_is_lowered_for_every_platform_with_any_batch(file):
         np.testing.assert_allclose(prob.sum(axis=1), 1, atol=1e-6)
 
 
-def test_what_needs_gradients_is_refused(file, pictures):
+def test_an_exported_model_has_no_gradients_and_is_not_exported_again(file):
     model = fof_jax.load(file)
-    with pytest.raises(ValueError, match="without gradients"):
-        model.explain(pictures[0])
-    with pytest.raises(ValueError, match="without gradients"):
-        model.features(pictures[:1])
+    assert not has_gradients(model)
+    assert not hasattr(model, "explain")
+    assert not hasattr(model, "features")
     with pytest.raises(ValueError, match="exported file already"):
         exported.write(file, model, card=model_card.of_model(model))
 
 
 @pytest.mark.parametrize("kept", [0, 100, 0.5, 0.99])
-def test_a_damaged_file_is_refused(file, tmp_path, kept):
+def test_a_truncated_file_is_rejected(file, tmp_path, kept):
     whole = file.read_bytes()
     part = tmp_path / "part.fof"
     part.write_bytes(whole[: int(kept * len(whole)) if kept < 1 else kept])
-    with pytest.raises(ValueError, match="no whole file"):
+    with pytest.raises(ValueError, match="not an intact file"):
         fof_jax.load(part)
 
 
-def test_a_changed_byte_is_seen(file, tmp_path):
+def test_a_changed_byte_is_detected(file, tmp_path):
     whole = bytearray(file.read_bytes())
     whole[len(whole) // 2] ^= 1
     (tmp_path / "changed.fof").write_bytes(whole)
-    with pytest.raises(ValueError, match="no whole file"):
+    with pytest.raises(ValueError, match="not an intact file"):
         fof_jax.load(tmp_path / "changed.fof")
 
 
-def test_a_failed_export_leaves_nothing(workdir, tmp_path, capsys):
+def test_a_failed_export_writes_nothing(workdir, tmp_path, capsys):
     words = ["export", "--to=stablehlo", f"--checkpoint={workdir}"]
     assert main([*words, f"--out={tmp_path}"]) == 2
     assert "is a folder" in capsys.readouterr().err
     assert main([*words, f"--out={tmp_path}/a", "--whole"]) == 2
-    assert "--to=release alone" in capsys.readouterr().err
+    assert "--whole requires --to=release" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

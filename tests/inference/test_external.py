@@ -1,4 +1,4 @@
-"""A cohort from elsewhere, and operating points against cases counted by hand."""
+"""External cohorts, and operating points against cases counted by hand."""
 
 import csv
 import json
@@ -26,20 +26,20 @@ NO = [0.8, 0.6, 0.4, 0.3, 0.15, 0.1, 0.1, 0.05, 0.0, 0.0]
 
 
 @pytest.mark.parametrize(
-    ("wanted", "threshold", "tp", "fp"),
+    ("target", "threshold", "tp", "fp"),
     [
         (0.95, 0.9, 1, 0),
-        (0.9, 0.7, 2, 1),  # one of ten is 1 - 0.9, whatever its rounding
+        (0.9, 0.7, 2, 1),  # 1 of 10 equals 1 - 0.9 despite rounding
         (0.85, 0.7, 2, 1),
         (0.8, 0.5, 3, 2),
         (0.6, 0.2, 4, 4),
-        (0.3, 0.2, 4, 4),  # all found: no more false calls than that takes
+        (0.3, 0.2, 4, 4),  # all found: no further false positives
     ],
 )
-def test_points_are_those_counted_by_hand(wanted, threshold, tp, fp):
+def test_points_are_those_counted_by_hand(target, threshold, tp, fp):
     positive = np.array([True] * 4 + [False] * 10)
     order = np.random.default_rng(0).permutation(14)
-    point = at_specificity(positive[order], np.array(YES + NO)[order], wanted)
+    point = at_specificity(positive[order], np.array(YES + NO)[order], target)
     assert point == {
         "threshold": threshold,
         "sensitivity": tp / 4,
@@ -51,7 +51,7 @@ def test_points_are_those_counted_by_hand(wanted, threshold, tp, fp):
     }
 
 
-def test_a_tie_is_called_on_both_sides():
+def test_a_tie_between_classes_has_no_threshold():
     point = at_specificity(np.array([True, False]), np.array([0.5, 0.5]), 0.9)
     assert (point["threshold"], point["tp"], point["tn"]) == (None, 0, 1)
 
@@ -65,16 +65,16 @@ def test_a_class_that_does_not_occur_has_no_point():
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    """Two folds as drawn at random: what they say differs, and is all that is asked."""
+    """An untrained ensemble: two folds with different random parameters."""
     settings = config.load(["--config=phantom", "--config.encoder=mu/16"])
     method = build.method_of(settings)
     image = np.zeros((1, 64, 64, 3), np.uint8)
     nothing = dict.fromkeys(
         ("grade", "biomarkers", "known", "floats", "index", "epoch", "valid")
     )
-    draw = jax.jit(lambda key: method.init(key, Batch(image=image, **nothing)))
-    folds = {f"fold_{k}": draw(jax.random.key(k)) for k in range(2)}
-    return model.Model(method, folds, settings, (64, 64))
+    init = jax.jit(lambda key: method.init(key, Batch(image=image, **nothing)))
+    folds = {f"fold_{k}": init(jax.random.key(k)) for k in range(2)}
+    return model.TrainedModel(method, folds, settings, (64, 64))
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def cohort(tmp_path):
     return tmp_path
 
 
-def test_a_cohort_is_graded_and_scored(file, models, cohort, capsys):
+def test_a_cohort_is_predicted_and_evaluated(file, models, cohort, capsys):
     words = ["eval", f"--table={cohort}/t.csv", f"--checkpoint={file}"]
     words += [f"--out={cohort}/out", "--specificity=0.9", "--specificity=0.75"]
     assert main(words) == 0
@@ -118,7 +118,7 @@ def test_a_cohort_is_graded_and_scored(file, models, cohort, capsys):
     assert results["failed"] == 1
     points = results["operating_points"]
     assert len(points) == 2 * 3 * 2  # units, classes, specificities
-    for point in points[:6]:  # of regions, counted again without our code
+    for point in points[:6]:  # of regions, counted directly
         y, p = table.y[table.ok], table.prob[table.ok][:, point["class"]]
         if point["threshold"] is not None:
             called = p >= point["threshold"]
@@ -128,11 +128,11 @@ def test_a_cohort_is_graded_and_scored(file, models, cohort, capsys):
     assert "Per patient: operating points" in text
     assert "pred III" in text
 
-    assert main(words) == 2  # nothing is written over
+    assert main(words) == 2  # nothing is overwritten
     assert "exists already" in capsys.readouterr().err
 
 
-def test_thresholds_travel_in_an_exported_file(file, models, cohort):
+def test_thresholds_are_stored_in_an_exported_file(file, models, cohort):
     words = [f"--table={cohort}/t.csv", f"--out={cohort}/out", "--specificity=0.9"]
     assert main(["eval", f"--checkpoint={file}", *words]) == 0
     points = operating_points.read(cohort / "out/eval.json")
@@ -144,7 +144,7 @@ def test_thresholds_travel_in_an_exported_file(file, models, cohort):
         operating_points.read(cohort / "t.csv")
 
 
-def test_what_does_not_fit_is_refused(file, cohort, capsys):
+def test_invalid_arguments_and_tables_are_rejected(file, cohort, capsys):
     table = f"--table={cohort}/t.csv"
     assert main(["eval", table]) == 2
     assert "--checkpoint=RUN" in capsys.readouterr().err
@@ -154,4 +154,4 @@ def test_what_does_not_fit_is_refused(file, cohort, capsys):
     assert "the classes are II, III, IV" in capsys.readouterr().err
     assert not (cohort / "new").exists()
     assert main(["eval", "--predictions=p.csv", f"--checkpoint={file}"]) == 2
-    assert "--table alone" in capsys.readouterr().err
+    assert "--checkpoint requires --table" in capsys.readouterr().err

@@ -1,6 +1,6 @@
-"""A trained model, loaded: the run's own probabilities, ensembles, tiles, maps.
+"""Trained models: probabilities of the run, ensembles, tiles, class activation maps.
 
-Probabilities are held to 1e-5 of those that training wrote down.
+Tolerance of probabilities: 1e-5 to those in predictions.csv.
 """
 
 import csv
@@ -29,11 +29,11 @@ def model(workdir):
 
 
 @pytest.fixture(scope="module")
-def pictures(small_pictures):
+def images(small_pictures):
     return small_pictures
 
 
-def written(workdir, fold):
+def saved_probabilities(workdir, fold):
     with (workdir / f"fold_{fold}/predictions.csv").open() as file:
         return {
             row["image"]: [float(row[f"p_{k}"]) for k in range(3)]
@@ -42,17 +42,17 @@ def written(workdir, fold):
 
 
 @pytest.mark.parametrize("fold", [0, 1])
-def test_a_fold_gives_the_probabilities_that_its_test_wrote(workdir, pictures, fold):
-    expected = written(workdir, fold)
+def test_a_fold_reproduces_its_predictions(workdir, images, fold):
+    expected = saved_probabilities(workdir, fold)
     grades = fof_jax.load(workdir / f"fold_{fold}").predict(
-        [pictures[name] for name in expected]
+        [images[name] for name in expected]
     )
     np.testing.assert_allclose(grades.prob, list(expected.values()), atol=1e-5)
     assert (grades.spread == 0).all()
 
 
-def test_a_run_is_the_mean_of_its_folds(workdir, model, pictures):
-    some = list(pictures.values())[:3]
+def test_a_run_is_the_mean_over_its_folds(workdir, model, images):
+    some = list(images.values())[:3]
     each = [fof_jax.load(workdir / f"fold_{k}").predict(some).prob for k in (0, 1)]
     grades = model.predict(some)
     np.testing.assert_allclose(grades.prob, np.mean(each, axis=0), atol=1e-6)
@@ -61,16 +61,16 @@ def test_a_run_is_the_mean_of_its_folds(workdir, model, pictures):
     assert grades.pred == tuple(model.classes[k] for k in best)
 
 
-def test_a_fold_travels_alone(workdir, model, pictures, tmp_path):
+def test_a_copied_fold_is_self_contained(workdir, model, images, tmp_path):
     shutil.copytree(workdir / "fold_1", tmp_path / "elsewhere")
-    one = list(pictures.values())[:1]
+    one = list(images.values())[:1]
     moved = fof_jax.load(tmp_path / "elsewhere").predict(one).prob
     here = fof_jax.load(workdir / "fold_1").predict(one).prob
     np.testing.assert_array_equal(moved, here)
 
 
-def test_files_and_pil_images_are_read_as_arrays_are(model, pictures, tmp_path):
-    pixels = next(iter(pictures.values()))
+def test_files_pil_images_and_arrays_are_equivalent(model, images, tmp_path):
+    pixels = next(iter(images.values()))
     Image.fromarray(pixels).save(tmp_path / "a.png")
     Image.fromarray(pixels).save(tmp_path / "a.tif")
     same = [pixels, Image.fromarray(pixels), tmp_path / "a.png", tmp_path / "a.tif"]
@@ -78,51 +78,51 @@ def test_files_and_pil_images_are_read_as_arrays_are(model, pictures, tmp_path):
     np.testing.assert_allclose(prob, np.repeat(prob[:1], 4, axis=0), atol=1e-6)
 
 
-def test_a_larger_image_is_the_mean_of_its_tiles(workdir, pictures):
+def test_a_larger_image_is_the_mean_over_its_tiles(workdir, images):
     model = fof_jax.load(workdir / "fold_0")
-    several = list(pictures.values())[:4]
+    several = list(images.values())[:4]
     large = np.concatenate(
         [np.concatenate(several[:2], axis=1), np.concatenate(several[2:], axis=1)]
     )[:, :100]
     plain = fof_jax.load(workdir / "fold_0")
     plain.config.data.stain = "none"
-    stained = macenko(large)  # as a whole, before it is cut
+    stained = macenko(large)  # of the whole image, before tiling
     at = tiling.corners(128, 100, 64)
     tiles = [stained[y : y + 64, x : x + 64] for y, x in at]
     expected = plain.predict(tiles).prob.mean(axis=0)
     np.testing.assert_allclose(model.predict([large]).prob[0], expected, atol=1e-6)
-    focus = model.explain(large)
-    assert focus.A.shape == (128, 100)
-    assert focus.keep.shape == (8, 6)
-    patches = focus.A[:, :96].reshape(8, 16, 6, 16).mean(axis=(1, 3))
-    np.testing.assert_array_equal(focus.keep, patches > model.config.theta)
+    result = model.explain(large)
+    assert result.A.shape == (128, 100)
+    assert result.keep.shape == (8, 6)
+    patches = result.A[:, :96].reshape(8, 16, 6, 16).mean(axis=(1, 3))
+    np.testing.assert_array_equal(result.keep, patches > model.config.theta)
 
 
-def test_the_map_is_that_of_the_method(workdir, pictures):
-    """1e-5: the same program, in batches of another size."""
+def test_explain_computes_the_map_of_the_method(workdir, images):
+    """Tolerance 1e-5: compiled for another batch size."""
     model = fof_jax.load(workdir / "fold_0")
-    pixels = next(iter(pictures.values()))
-    focus = model.explain(pixels, "IV")
+    pixels = next(iter(images.values()))
+    result = model.explain(pixels, "IV")
     (variables,) = model.folds.values()
     image = pipeline.normalise(jnp.asarray(macenko(pixels))[None])
     A = jax.jit(model.method.explain)(variables, image, jnp.array([2]))
-    np.testing.assert_allclose(focus.A, A[0], atol=1e-5)
-    np.testing.assert_array_equal(focus.keep, model.method.keep(A)[0])
-    assert focus.target == "IV"
+    np.testing.assert_allclose(result.A, A[0], atol=1e-5)
+    np.testing.assert_array_equal(result.keep, model.method.keep(A)[0])
+    assert result.target == "IV"
     assert model.explain(pixels).target == model.predict([pixels]).pred[0]
 
 
-def test_features_come_in_the_order_of_folds_and_images(workdir, model, pictures):
-    some = list(pictures.values())[:2]
+def test_features_are_ordered_by_fold_and_image(workdir, model, images):
+    some = list(images.values())[:2]
     v = model.features(some)
     assert v.shape == (2, 2, 64)
     alone = fof_jax.load(workdir / "fold_1").features(some[1:])
     np.testing.assert_allclose(v[1, 1], alone[0, 0], atol=1e-5)
 
 
-def test_what_cannot_be_read_is_a_row_with_a_reason(model, pictures, tmp_path):
+def test_an_unreadable_image_is_a_row_with_an_error(model, images, tmp_path):
     (tmp_path / "no.png").write_text("no image")
-    good = next(iter(pictures.values()))
+    good = next(iter(images.values()))
     rows = list(model.stream([good, tmp_path / "no.png", tmp_path / "gone.png", good]))
     assert [bool(row.error[0]) for row in rows] == [False, True, True, False]
     assert rows[1].pred == ("",)
@@ -136,13 +136,13 @@ def test_what_cannot_be_read_is_a_row_with_a_reason(model, pictures, tmp_path):
     ("path", "words"),
     [("nowhere", "does not exist"), (".", "no model.json")],
 )
-def test_what_is_no_model_is_refused(tmp_path, path, words):
+def test_loading_anything_else_is_rejected(tmp_path, path, words):
     with pytest.raises(ValueError, match=words):
         fof_jax.load(tmp_path / path)
 
 
-def test_an_unknown_class_is_refused(model, pictures):
+def test_an_unknown_class_is_rejected(model, images):
     with pytest.raises(ValueError, match="V.*does not exist"):
-        model.explain(next(iter(pictures.values())), "V")
+        model.explain(next(iter(images.values())), "V")
     with pytest.raises(AttributeError, match="lod"):
         fof_jax.lod  # noqa: B018

@@ -1,4 +1,4 @@
-"""The model card: every figure and fact from the run's own files, gaps said."""
+"""Model cards: metrics and metadata from the run's files, missing ones reported."""
 
 import json
 import shutil
@@ -22,14 +22,14 @@ def settings(*words):
 
 def model(settings, *folds):
     method = build.method_of(settings)
-    return inference_model.Model(
+    return inference_model.TrainedModel(
         method, {str(f): Variables({}, {}) for f in folds}, settings, (64, 64)
     )
 
 
 @pytest.fixture
 def run(tmp_path):
-    """The files of a run that a card is made from, with figures known beforehand."""
+    """Files of a run with known metrics."""
     prob = np.array([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.1, 0.1, 0.8]] * 2)
     y = np.array([0, 1, 2, 0, 1, 1])  # five of six right
     table = Predictions(
@@ -62,7 +62,7 @@ def run(tmp_path):
     return tmp_path
 
 
-def test_the_facts_are_those_of_the_run(run):
+def test_the_card_contains_the_facts_of_the_run(run):
     text = model_card.of_model(model(settings(), run / "fold_0"))
     for words in (
         "**Research use only; not for diagnosis.**",
@@ -73,30 +73,32 @@ def test_the_facts_are_those_of_the_run(run):
         "python 3.11.0, jax 9.8.7",
         "1 of 2 folds finished",
         "Split unit: patient split",
-        "- Drawn at random.",
-        "figures on it say nothing about patients",
-        "this model is fold_0 alone",
+        "- Random initialization.",
+        "metrics on it say nothing about patients",
+        "this model is fold_0 only",
     ):
         assert words in text
-    # A step below a fold is that fold's.
+    # A step below a fold has the card of the fold.
     step = model(settings(), run / "fold_0/checkpoints/7")
     assert model_card.of_model(step) == text
 
 
-def test_regions_of_a_patient_on_both_sides_are_said(run):
+def test_patients_on_both_sides_of_the_split_are_reported(run):
     assert "in both training and test" in model_card.of_model(
         model(settings("--config.data.scheme=roi"), run)
     )
 
 
-def test_weights_to_begin_with_are_named_with_their_licence(run):
+def test_initial_weights_are_listed_with_their_licence(run):
     start = run / "start"
     start.mkdir()
-    given = settings(f"--config.init.checkpoint={start}")
-    assert "licence: unknown" in model_card.of_model(model(given, run / "fold_0"))
+    with_weights = settings(f"--config.init.checkpoint={start}")
+    assert "licence: unknown" in model_card.of_model(
+        model(with_weights, run / "fold_0")
+    )
     about = {"file": "vit.safetensors", "sha256": "abc", "licence": "Apache-2.0"}
     (start / "about.json").write_text(json.dumps(about))
-    text = model_card.of_model(model(given, run / "fold_0"))
+    text = model_card.of_model(model(with_weights, run / "fold_0"))
     for words in ("file: vit.safetensors", "sha256: abc", "licence: Apache-2.0"):
         assert words in text
     assert "unknown" not in text
@@ -105,11 +107,11 @@ def test_weights_to_begin_with_are_named_with_their_licence(run):
     assert model_card.USE in imported
 
 
-def test_a_fold_that_travelled_alone_says_what_it_does_not_know(run):
+def test_a_copied_fold_reports_what_is_unknown(run):
     alone = run / "elsewhere/a/b/c/d/fold_0"
     shutil.copytree(run / "fold_0", alone)
     text = model_card.of_model(model(settings(), alone))
-    assert "Unknown: results.json is not beside the weights." in text
+    assert "Unknown: results.json is missing." in text
     assert "Versions of training: unknown" in text
     bare = model_card.of_folder(Path(alone))
-    assert "Unknown: no run is beside them." in bare
+    assert "Unknown: there is no run." in bare

@@ -1,4 +1,4 @@
-"""predict and explain by the command line: tables, pictures, arrays, what is broken."""
+"""Commands `predict` and `explain`: tables, plots, arrays, resuming, broken input."""
 
 import csv
 from pathlib import Path
@@ -35,13 +35,13 @@ def table(path):
         return list(csv.DictReader(file))
 
 
-def test_a_folder_becomes_tables_and_pictures(small_run, folder, tmp_path, capsys):
+def test_a_folder_gives_tables_and_plots(small_run, folder, tmp_path, capsys):
     out = tmp_path / "out"
     words = [f"--checkpoint={small_run}", f"--images={folder}", f"--out={out}"]
     assert main(["predict", *words]) == 0
-    said = capsys.readouterr()
-    assert "4 of 5 images graded" in said.out
-    assert "torn.png" in said.err
+    printed = capsys.readouterr()
+    assert "4 of 5 images graded" in printed.out
+    assert "torn.png" in printed.err
     rows = {row["image"]: row for row in table(out / "predictions.csv")}
     assert set(rows) == {"a.jpg", "a.png", "below/b.tif", "large.png", "torn.png"}
     assert rows["torn.png"]["error"]
@@ -55,27 +55,27 @@ def test_a_folder_becomes_tables_and_pictures(small_run, folder, tmp_path, capsy
         np.testing.assert_allclose(prob, grades.prob[i], atol=1e-5)
         np.testing.assert_allclose(spread, grades.spread[i], atol=1e-5)
         assert model.classes[int(row["pred"])] == grades.pred[i]
-    # The reader of every other verb takes the file, and patients are there.
+    # The tables can be read as those of the other commands.
     assert len(read_predictions(out / "predictions.csv")) == 5
     assert len(table(out / "patients.csv")) == 4
-    drawn = {path.name for path in (out / "focus").iterdir()}
-    assert drawn == {"a.jpg.png", "a.png.png", "below__b.png", "large.png"}
+    plots = {path.name for path in (out / "focus").iterdir()}
+    assert plots == {"a.jpg.png", "a.png.png", "below__b.png", "large.png"}
     with Image.open(out / "focus" / "large.png") as picture:
         assert picture.format == "PNG"
         assert min(picture.size) > 200
 
 
-def test_tables_alone_have_the_same_figures(small_run, folder, tmp_path):
+def test_tables_without_plots_have_the_same_values(small_run, folder, tmp_path):
     for name, more in (("a", []), ("b", ["--no_pictures"])):
         words = [f"--checkpoint={small_run}", f"--images={folder}"]
         assert main(["predict", *words, f"--out={tmp_path / name}", *more]) == 0
-    with_pictures = read_predictions(tmp_path / "a" / "predictions.csv")
+    with_plots = read_predictions(tmp_path / "a" / "predictions.csv")
     without = read_predictions(tmp_path / "b" / "predictions.csv")
-    np.testing.assert_allclose(with_pictures.prob, without.prob, atol=1e-5)
+    np.testing.assert_allclose(with_plots.prob, without.prob, atol=1e-5)
     assert not (tmp_path / "b" / "focus").exists()
 
 
-def test_a_table_brings_patients_and_grades(small_run, folder, tmp_path):
+def test_an_input_table_gives_patients_and_grades(small_run, folder, tmp_path):
     listed = folder / "listed.csv"
     listed.write_text("image,patient,grade\na.png,P1,II\nbelow/b.tif,P1,II\na.jpg,,\n")
     words = [f"--checkpoint={small_run}", f"--images={listed}", f"--out={tmp_path}"]
@@ -88,9 +88,7 @@ def test_a_table_brings_patients_and_grades(small_run, folder, tmp_path):
     np.testing.assert_allclose([float(first[f"p_{k}"]) for k in range(3)], mean)
 
 
-def test_explain_writes_the_map_of_the_class_that_was_named(
-    small_run, folder, tmp_path
-):
+def test_explain_writes_the_map_of_the_target_class(small_run, folder, tmp_path):
     words = [f"--checkpoint={small_run}/fold_0", f"--images={folder / 'a.png'}"]
     assert main(["explain", *words, "--target=III", f"--out={tmp_path}"]) == 0
     A = np.load(tmp_path / "a.npy")
@@ -113,7 +111,7 @@ def test_explain_writes_the_map_of_the_class_that_was_named(
         ("explain", {"more": "--target=V"}, "does not exist"),
     ],
 )
-def test_what_cannot_be_done_is_said(
+def test_invalid_input_is_reported(
     small_run, folder, tmp_path, capsys, verb, flags, words
 ):
     (tmp_path / "empty").mkdir()
@@ -132,41 +130,41 @@ def test_what_cannot_be_done_is_said(
     assert not (tmp_path / "out").exists()
 
 
-def test_nothing_but_broken_images_is_a_failure(small_run, tmp_path, capsys):
+def test_only_broken_images_are_a_failure(small_run, tmp_path, capsys):
     (tmp_path / "a.png").write_text("no")
     words = [f"--checkpoint={small_run}", f"--images={tmp_path}"]
     assert main(["predict", *words, f"--out={tmp_path / 'out'}"]) == 1
     assert "0 of 1 images graded" in capsys.readouterr().out
 
 
-def test_a_killed_run_goes_on_from_its_last_whole_row(
+def test_a_killed_job_resumes_after_its_last_complete_row(
     small_run, folder, tmp_path, monkeypatch, capsys
 ):
     words = ["predict", f"--checkpoint={small_run}", f"--images={folder}"]
     words.append("--no_pictures")
     assert main([*words, f"--out={tmp_path / 'whole'}"]) == 0
     out = tmp_path / "killed"
-    tell = data_progress.progress_to
+    progress_to = data_progress.progress_to
 
     def killing(*flags, **more):
-        def progress(done, of):
+        def report_progress(done, total):
             if done == 3:
                 raise KeyboardInterrupt
 
-        return progress
+        return report_progress
 
     monkeypatch.setattr("fof_jax.cli.predict.progress_to", killing)
     assert main([*words, f"--out={out}"]) == 130
-    monkeypatch.setattr("fof_jax.cli.predict.progress_to", tell)
-    # Nothing looks whole, and other work is not mixed in.
+    monkeypatch.setattr("fof_jax.cli.predict.progress_to", progress_to)
+    # There are no final tables, and another job is rejected.
     assert [path.name for path in out.iterdir()] == [".unfinished"]
     other = [*words[:2], f"--images={folder / 'a.png'}", f"--out={out}"]
     assert main(other) == 2
-    assert "unfinished piece of other work" in capsys.readouterr().err
+    assert "another unfinished job" in capsys.readouterr().err
     rows = out / ".unfinished" / "predictions.csv"
     kept = rows.read_text()
     assert len(kept.splitlines()) == 4
-    rows.write_text(kept + "large.png,lar")  # killed while it wrote
+    rows.write_text(kept + "large.png,lar")  # killed while writing
     assert main([*words, f"--out={out}"]) == 0
     assert "2/2 images" in capsys.readouterr().out
     assert {path.name for path in out.iterdir()} == {"predictions.csv", "patients.csv"}
@@ -176,29 +174,27 @@ def test_a_killed_run_goes_on_from_its_last_whole_row(
     np.testing.assert_allclose(again.prob, whole.prob, atol=1e-6)
 
 
-def test_explain_goes_on_where_it_was_killed(small_run, folder, tmp_path, monkeypatch):
+def test_explain_resumes_after_being_killed(small_run, folder, tmp_path, monkeypatch):
     words = ["explain", f"--checkpoint={small_run}/fold_0", f"--images={folder}"]
-    saved, draw = [], batch.draw
+    saved, plot = [], batch.plot_explanation
 
-    def drawing(focus, path, *rest):
+    def plot_two(explanation, path, *rest):
         if len(saved) == 2:
             raise KeyboardInterrupt
         saved.append(path.stem)
-        draw(focus, path, *rest)
+        plot(explanation, path, *rest)
 
-    monkeypatch.setattr(batch, "draw", drawing)
+    monkeypatch.setattr(batch, "plot_explanation", plot_two)
     assert main([*words, f"--out={tmp_path / 'out'}"]) == 130
     monkeypatch.setattr(
-        batch, "draw", lambda *all: saved.append(all[1].stem) or draw(*all)
+        batch, "plot_explanation", lambda *a: saved.append(a[1].stem) or plot(*a)
     )
     assert main([*words, f"--out={tmp_path / 'out'}"]) == 0
     assert sorted(saved) == ["a.jpg", "a.png", "below__b", "large"]
     assert len(list((tmp_path / "out").iterdir())) == 8
 
 
-def test_what_was_written_before_is_not_overwritten(
-    small_run, folder, tmp_path, capsys
-):
+def test_existing_files_are_not_overwritten(small_run, folder, tmp_path, capsys):
     (tmp_path / "mine.txt").write_text("mine")
     for verb in ("predict", "explain"):
         words = [f"--checkpoint={small_run}", f"--images={folder}"]
@@ -207,7 +203,7 @@ def test_what_was_written_before_is_not_overwritten(
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
-def test_images_of_a_kind_that_is_not_read_are_rows(small_run, folder, tmp_path):
+def test_unsupported_formats_are_rows_with_an_error(small_run, folder, tmp_path):
     for ending in ("bmp", "gif", "webp"):
         Image.open(folder / "a.png").save(tmp_path / f"a.{ending}")
     found = inputs.find(tmp_path)
@@ -218,15 +214,15 @@ def test_images_of_a_kind_that_is_not_read_are_rows(small_run, folder, tmp_path)
     assert all("PNG, JPEG and TIFF are read" in row["error"] for row in rows)
 
 
-def test_results_inside_the_folder_are_not_images(folder, tmp_path):
+def test_the_output_folder_is_excluded(folder, tmp_path):
     Image.open(folder / "a.png").save(tmp_path / "a.png")
     (tmp_path / "out").mkdir()
     Image.open(folder / "a.png").save(tmp_path / "out" / "b.png")
-    found = inputs.find(tmp_path, without=tmp_path / "out")
+    found = inputs.find(tmp_path, exclude=tmp_path / "out")
     assert [one.name for one in found] == ["a.png"]
 
 
-def test_a_table_tells_all_its_faults(tmp_path):
+def test_all_errors_of_a_table_are_reported(tmp_path):
     (tmp_path / "a.csv").write_text("image,patient\na.png,P\n,P\na.png,Q\n")
     with pytest.raises(ValueError, match=r"(?s)row 3: no image.*row 4: .*twice"):
         inputs.find(tmp_path / "a.csv")
@@ -243,19 +239,19 @@ def test_a_table_tells_all_its_faults(tmp_path):
         (["x.v1.png"], ["x.v1"]),
     ],
 )
-def test_every_picture_has_a_name_of_its_own(names, stems):
-    asked = [inputs.Asked(Path(name), name, name) for name in names]
-    assert batch.stems(asked) == stems
+def test_output_names_are_unique(names, stems):
+    images = [inputs.ImageInput(Path(name), name, name) for name in names]
+    assert batch.stems(images) == stems
 
 
 @pytest.mark.parametrize(
     ("name", "size"),
     [("$x_{$.png", (64, 64)), ("脳" * 30 + ".png", (700, 40)), ("n" * 200, (40, 700))],
 )
-def test_pictures_take_every_name_and_shape(tmp_path, name, size):
+def test_plots_of_unusual_names_and_shapes(tmp_path, name, size):
     width, height = size
     pixels = np.zeros((height, width, 3), np.uint8)
-    visualization.focus_picture(
+    visualization.plot_explanation(
         tmp_path / "a.png",
         pixels=pixels,
         A=np.zeros((height, width)),
@@ -266,25 +262,27 @@ def test_pictures_take_every_name_and_shape(tmp_path, name, size):
         assert min(picture.size) > 100
 
 
-def test_the_title_tells_the_prediction_from_the_class_that_was_named(
+def test_the_title_has_the_prediction_and_the_target(
     small_run, folder, tmp_path, monkeypatch
 ):
     titles = []
     monkeypatch.setattr(
-        visualization, "focus_picture", lambda path, *, title, **_: titles.append(title)
+        visualization,
+        "plot_explanation",
+        lambda path, *, title, **_: titles.append(title),
     )
     model = fof_jax.load(small_run)
     grades = model.predict([folder / "a.png"])
     best = int(grades.prob[0].argmax())
     for target in (best, (best + 1) % 3):
-        focus = model.explain(folder / "a.png", model.classes[target])
-        batch.draw(focus, tmp_path / "a.png", model, "a.png")
-    said = [
+        result = model.explain(folder / "a.png", model.classes[target])
+        batch.plot_explanation(result, tmp_path / "a.png", model, "a.png")
+    described = [
         f"{model.classes[k]}, p = {grades.prob[0, k]:.2f} ± {grades.spread[0, k]:.2f}"
         " over folds"
         for k in (best, (best + 1) % 3)
     ]
     assert titles == [
-        f"a.png\npredicted {said[0]}",
-        f"a.png\npredicted {said[0]}; A is for {said[1]}",
+        f"a.png\npredicted {described[0]}",
+        f"a.png\npredicted {described[0]}; A is for {described[1]}",
     ]

@@ -1,7 +1,7 @@
-"""Whole slides: tissue, tiles at the right scale, the mean over them, a map.
+"""Whole slides: tissue detection, tiles at the training scale, aggregation, plot.
 
-The slide is a pyramid of two levels that tifffile writes: regions of the phantom on
-glass, at 0.25 micrometres a pixel.
+The slide is a pyramid of two levels written by tifffile: regions of the phantom on
+glass, at 0.25 micrometres per pixel.
 """
 
 import csv
@@ -15,9 +15,9 @@ import fof_jax
 from fof_jax.cli.main import main
 from fof_jax.inference import slides
 
-tifffile = pytest.importorskip("tifffile", reason="writes the slide of these tests")
+tifffile = pytest.importorskip("tifffile", reason="writes the slides of these tests")
 pytest.importorskip("openslide", reason="the extra `slides` is not installed")
-TILE = 128  # a tile of 64 pixels at 0.5 is one of 128 here
+TILE = 128  # 64 pixels at 0.5 are 128 at 0.25 micrometres per pixel
 
 
 def write_slide(path, pixels, *, mpp=0.25):
@@ -43,7 +43,7 @@ def regions(small_pictures):
 
 @pytest.fixture(scope="module")
 def pixels(regions):
-    """Glass of 4 x 5 tiles; three of them tissue, enlarged without a new value."""
+    """Glass of 4 x 5 tiles, three of them tissue: regions with each pixel repeated."""
     glass = np.full((4 * TILE + 30, 5 * TILE + 50, 3), 244, np.uint8)
     for region, (row, column) in zip(regions, [(1, 1), (1, 2), (2, 3)], strict=True):
         part = np.kron(region, np.ones((2, 2, 1), np.uint8))
@@ -58,7 +58,7 @@ def slide(pixels, tmp_path_factory):
     return path
 
 
-def test_a_pyramid_is_told_from_an_image(slide, pixels, tmp_path):
+def test_pyramids_are_distinguished_from_images(slide, pixels, tmp_path):
     Image.fromarray(pixels).save(tmp_path / "flat.tif")
     (tmp_path / "torn.tif").write_bytes(b"II*\0")
     assert slides.is_slide(slide)
@@ -68,21 +68,23 @@ def test_a_pyramid_is_told_from_an_image(slide, pixels, tmp_path):
     assert not slides.is_slide(tmp_path / "a.png")
 
 
-def test_tissue_is_where_regions_lie_on_the_glass(pixels):
-    mask = slides.tissue(pixels)
+def test_tissue_is_detected_where_the_regions_are(pixels):
+    mask = slides.tissue_mask(pixels)
     inside = np.zeros(mask.shape, bool)
     for row, column in [(1, 1), (1, 2), (2, 3)]:
         inside[row * TILE :, column * TILE :][:TILE, :TILE] = True
     assert not mask[~inside].mean() > 0.01
     assert mask[inside].mean() > 0.5
-    assert not slides.tissue(np.full((50, 60, 3), 244, np.uint8)).any()
+    assert not slides.tissue_mask(np.full((50, 60, 3), 244, np.uint8)).any()
 
 
-def test_a_slide_is_the_mean_of_its_tissue_tiles(small_run, slide, regions):
-    """1e-6: each tile is a region, reduced by two from equal pixels, so the same."""
+def test_a_slide_is_the_mean_over_its_tissue_tiles(small_run, slide, regions):
+    """Tolerance 1e-6: downsampling repeated pixels gives the regions back."""
     model = fof_jax.load(small_run)
-    told = []
-    found = slides.grade(model, slide, progress=lambda *done: told.append(done))
+    progress = []
+    found = slides.predict_slide(
+        model, slide, report_progress=lambda *done: progress.append(done)
+    )
     expected = model.predict(regions)
     np.testing.assert_allclose(found.tiles, expected.prob, atol=1e-6)
     np.testing.assert_allclose(
@@ -93,52 +95,50 @@ def test_a_slide_is_the_mean_of_its_tissue_tiles(small_run, slide, regions):
         for k in (0, 1)
     ]
     np.testing.assert_allclose(found.grades.spread[0], np.std(each, axis=0), atol=1e-6)
-    assert told == [(3, 3)]
-    # Where they lie, in the thumbnail's pixels: here those of the slide.
+    assert progress == [(3, 3)]
+    # The thumbnail has the pixels of the slide.
     np.testing.assert_allclose(
         found.corners, np.array([(1, 1), (2, 1), (3, 2)]) * TILE, atol=0.5
     )
 
 
-def test_predict_takes_slides_and_images_alike(small_run, slide, regions, tmp_path):
+def test_predict_with_slides_and_images(small_run, slide, regions, tmp_path):
     folder = tmp_path / "mixed"
     folder.mkdir()
     (folder / "b.tif").write_bytes(slide.read_bytes())
     Image.fromarray(regions[0]).save(folder / "a.png")
     Image.fromarray(regions[1]).save(folder / "c.png")
     (folder / "d.svs").write_bytes(b"no slide")
-    for out, more in (("drawn", []), ("plain", ["--no_pictures"])):
+    for out, more in (("plots", []), ("plain", ["--no_pictures"])):
         words = [f"--checkpoint={small_run}", f"--images={folder}", *more]
         assert main(["predict", *words, f"--out={tmp_path / out}"]) == 0
         with (tmp_path / out / "predictions.csv").open() as file:
             rows = list(csv.DictReader(file))
         assert [row["image"] for row in rows] == ["a.png", "b.tif", "c.png", "d.svs"]
         assert [bool(row["error"]) for row in rows] == [False, False, False, True]
-        found = slides.grade(fof_jax.load(small_run), slide).grades.prob[0]
+        found = slides.predict_slide(fof_jax.load(small_run), slide).grades.prob[0]
         prob = [float(rows[1][f"p_{k}"]) for k in range(3)]
         np.testing.assert_allclose(prob, found, atol=1e-6)
-    with Image.open(tmp_path / "drawn" / "focus" / "b.png") as picture:
+    with Image.open(tmp_path / "plots" / "focus" / "b.png") as picture:
         assert min(picture.size) > 300
 
 
-def test_the_scale_is_asked_for_where_the_file_does_not_say(
-    small_run, pixels, tmp_path
-):
+def test_a_slide_without_resolution_requires_a_flag(small_run, pixels, tmp_path):
     write_slide(tmp_path / "a.tif", pixels, mpp=None)
     model = fof_jax.load(small_run)
     with pytest.raises(ValueError, match="--slide_mpp"):
-        slides.grade(model, tmp_path / "a.tif")
-    found = slides.grade(model, tmp_path / "a.tif", slide_mpp=0.25)
+        slides.predict_slide(model, tmp_path / "a.tif")
+    found = slides.predict_slide(model, tmp_path / "a.tif", slide_mpp=0.25)
     assert len(found.tiles) == 3
 
 
-def test_a_blank_slide_has_no_grade(small_run, tmp_path):
+def test_a_blank_slide_is_rejected(small_run, tmp_path):
     write_slide(tmp_path / "a.tif", np.full((300, 300, 3), 240, np.uint8))
     with pytest.raises(ValueError, match="no tile"):
-        slides.grade(fof_jax.load(small_run), tmp_path / "a.tif")
+        slides.predict_slide(fof_jax.load(small_run), tmp_path / "a.tif")
 
 
-def test_without_openslide_the_row_says_what_to_install(
+def test_without_openslide_the_error_names_the_extra(
     small_run, slide, tmp_path, monkeypatch
 ):
     monkeypatch.setitem(sys.modules, "openslide", None)

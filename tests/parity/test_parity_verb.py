@@ -200,7 +200,7 @@ def test_given_images_are_fed_to_both(tmp_path, monkeypatch):
 
     path = tmp_path / "red.png"
     Image.new("RGB", (40, 40), (255, 0, 0)).save(path)
-    pictures = verb._pictures([path], 16)
+    pictures = verb._read_images([path], 16)
     red = (np.array([1, 0, 0]) - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
     np.testing.assert_allclose(pictures[0, 3, 5], red, rtol=1e-5)
     from fof_jax.models import vit

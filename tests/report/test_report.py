@@ -1,4 +1,4 @@
-"""The report: its structure, and its numbers against an independent computation."""
+"""Report: structure of the page, and its numbers against independent computations."""
 
 import csv
 import json
@@ -30,17 +30,17 @@ LONG = (
 )
 
 
-def nothing(config):
+def no_store(config):
     raise MissingDataError("There is no store")
 
 
 def make(workdir, **options):
-    options = {"replicates": 200, "say": lambda _: None} | options
-    return Page(build.report(workdir, open_data=nothing, **options).read_text())
+    options = {"replicates": 200, "log": lambda _: None} | options
+    return Page(build.report(workdir, open_data=no_store, **options).read_text())
 
 
 class Page(HTMLParser):
-    """Tables as lists of rows, ids, attributes, and the text of every section."""
+    """Parses tables to lists of rows, and collects ids, links and tags."""
 
     def __init__(self, source):
         super().__init__()
@@ -71,7 +71,7 @@ class Page(HTMLParser):
             self.cell = None
 
     def rows(self, first):
-        """Rows of the first table that has a row of that name."""
+        """Rows of the first table with a row of this name."""
         for table in self.tables:
             found = {row[0]: row[1:] for row in table}
             if first in found:
@@ -83,17 +83,17 @@ class Page(HTMLParser):
 
 
 @pytest.fixture
-def undrawn(monkeypatch):
-    """Figures take most of the time: tests that look at text go without them."""
-    monkeypatch.setattr(style, "_saved", lambda *_: b'<svg viewBox="0 0 1 1"></svg>')
+def without_plots(monkeypatch):
+    """Skips rendering, which takes most of the time, in tests of text."""
+    monkeypatch.setattr(style, "_render", lambda *_: b'<svg viewBox="0 0 1 1"></svg>')
 
 
 @pytest.fixture
 def without_pdf(monkeypatch):
-    """Half of a figure's time goes into the fonts of its PDF."""
-    saved = style._saved
+    """Skips PDFs, whose fonts take half of the rendering time."""
+    render = style._render
     monkeypatch.setattr(
-        style, "_saved", lambda *a: b"%PDF" if a[1] == "pdf" else saved(*a)
+        style, "_render", lambda *a: b"%PDF" if a[1] == "pdf" else render(*a)
     )
 
 
@@ -103,11 +103,11 @@ def read_rows(workdir, fold):
 
 
 def accuracy(rows):
-    right = [
+    correct = [
         max(range(3), key=lambda k: float(row[f"p_{k}"])) == int(row["y"])
         for row in rows
     ]
-    return 100 * sum(right) / len(right)
+    return 100 * sum(correct) / len(correct)
 
 
 def auc_by_pairs(truth, score):
@@ -121,13 +121,13 @@ def whole(tmp_path_factory):
     return workdir, make(workdir, replicates=4000)
 
 
-def test_the_page_is_complete_in_itself(whole):
+def test_the_page_is_self_contained(whole):
     _, page = whole
     assert not {"script", "link", "iframe"} & set(page.tags)
     for link in page.links:
         assert link.startswith(("#", "data:")), link
     assert "default-src 'none'" in page.source
-    # Names of XML are no addresses that anything is loaded from.
+    # XML namespaces are URLs that are not loaded.
     loaded = re.sub(r'xmlns(:\w+)?="[^"]*"', "", page.source)
     assert "http" not in loaded.replace("http-equiv", "")
     assert page.source.count("Research use, not for diagnosis") == 2
@@ -136,19 +136,19 @@ def test_the_page_is_complete_in_itself(whole):
         assert "".join(anchor) in page.ids
 
 
-def test_every_figure_is_in_the_page_in_its_colours_and_on_disk(whole):
+def test_every_plot_is_in_the_page_and_on_disk(whole):
     workdir, page = whole
-    drawn = re.findall(r"<svg.*?</svg>", page.source, re.S)
-    assert len(drawn) >= 8 + 5
-    for svg in drawn:
+    plots = re.findall(r"<svg.*?</svg>", page.source, re.S)
+    assert len(plots) >= 8 + 5
+    for svg in plots:
         root = ElementTree.fromstring(svg)
         assert root.get("role") == "img"
         assert len(root.get("aria-label")) > 3
-        assert not re.findall(r"#[0-9a-f]{6}\b", svg)  # variables alone
+        assert not re.findall(r"#[0-9a-f]{6}\b", svg)  # only CSS variables
         texts = ["".join(e.itertext()) for e in root.iter() if e.tag.endswith("text")]
         assert len(texts) > 4  # text is text, not outlines
     names = re.findall(r'<figure id="([^"]+)"', page.source)
-    assert len(names) == len(drawn)
+    assert len(names) == len(plots)
     for name in names:
         assert (workdir / f"figures/{name}.pdf").read_bytes().startswith(b"%PDF")
         file = (workdir / f"figures/{name}.svg").read_text()
@@ -158,11 +158,11 @@ def test_every_figure_is_in_the_page_in_its_colours_and_on_disk(whole):
     assert left == []
 
 
-def test_page_and_figures_have_the_same_colours():
+def test_page_and_plots_have_the_same_colors():
     css = (Path(style.__file__).parent / "page.css").read_text()
     light, dark = css.split("prefers-color-scheme: dark")[:2]
-    for role, colour in style.ROLES.items():
-        assert f"--{role}: {colour};" in light
+    for role, color in style.ROLES.items():
+        assert f"--{role}: {color};" in light
         assert f"--{role}: " in dark.split("@media")[0]
     assert len(set(style.ROLES.values())) == len(style.ROLES)
 
@@ -183,44 +183,44 @@ def test_results_agree_with_plain_loops(whole):
         "FoF (paper, Table I)",
     ]
     for name, values in (("Accuracy", each), ("AUC", pooled)):
-        want = f"{np.mean(values):.2f} ± {np.std(values, ddof=1):.2f}"
-        assert shown[name][0] == want
+        expected = f"{np.mean(values):.2f} ± {np.std(values, ddof=1):.2f}"
+        assert shown[name][0] == expected
     assert shown["AUC"][2] == "94.17 ± 0.68"
-    assert shown["F1"][2] == ""  # the paper has none
-    # The interval, by drawing patients one by one.
+    assert shown["F1"][2] == ""  # not in the paper
+    # The interval, by resampling patients in a loop.
     rng = np.random.default_rng(3)
     means = []
     for _ in range(3000):
-        drawn = []
+        resampled = []
         for rows in folds:
             of = {}
             for row in rows:
                 of.setdefault(row["patient"], []).append(row)
             names = rng.choice(list(of), len(of))
-            drawn.append(accuracy([row for name in names for row in of[name]]))
-        means.append(np.mean(drawn))
+            resampled.append(accuracy([row for name in names for row in of[name]]))
+        means.append(np.mean(resampled))
     low, high = map(float, shown["Accuracy"][1].split(" to "))
-    # Steps of a fold's accuracy are 3.3; ends of the two samples differ by less.
+    # One region is 3.3% of a fold; the bounds differ by less.
     np.testing.assert_allclose([low, high], np.percentile(means, [2.5, 97.5]), atol=1.2)
     by_fold = page.rows("fold 1")["fold 1"]
     assert by_fold[:2] == ["finished", "30"]
     assert by_fold[4] == f"{each[1]:.2f}"
 
 
-def test_the_classes_agree_with_counting(whole):
+def test_metrics_of_classes_agree_with_counts(whole):
     workdir, page = whole
     rows = [row for k in range(3) for row in read_rows(workdir, k)]
     truth = [row for row in rows if row["y"] == "1"]
-    called = [row for row in rows if row["pred"] == "1"]
-    right = sum(row["pred"] == "1" for row in truth)
+    predicted = [row for row in rows if row["pred"] == "1"]
+    correct = sum(row["pred"] == "1" for row in truth)
     shown = page.rows("III")["III"]
     assert shown[1:] == [
-        f"{100 * right / len(truth):.2f}",
-        f"{100 * right / len(called):.2f}",
+        f"{100 * correct / len(truth):.2f}",
+        f"{100 * correct / len(predicted):.2f}",
         str(len(truth)),
     ]
     svg = page.section("classes").split('id="confusion_region"')[1].split("</svg>")[0]
-    assert re.search(rf">\s*{right}\s*<", svg)
+    assert re.search(rf">\s*{correct}\s*<", svg)
 
 
 def test_roc_and_pr_by_hand():
@@ -242,7 +242,7 @@ def test_roc_and_pr_by_hand():
     assert prediction_plots.pr_curve(np.zeros(2, bool), np.zeros(2)) is None
 
 
-def test_the_first_place_wrong_begins_the_pr_curve_at_its_first_gain():
+def test_the_pr_curve_starts_at_the_first_positive_recall():
     line, _ = prediction_plots.pr_curve(np.array([False, True]), np.array([0.9, 0.1]))
     assert line[0] == 0.5
 
@@ -258,34 +258,34 @@ def test_training_curves_average_long_histories():
     assert len(training_plots.series(history, "frl")[0]) == 0
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_unfinished_folds_are_said(tmp_path):
+@pytest.mark.usefixtures("without_plots")
+def test_unfinished_folds_are_reported(tmp_path):
     page = make(write_run(tmp_path / "run", folds=4, finished=2))
     warnings = page.section("warnings")
     assert "2 of 4 folds are finished" in warnings
-    assert "fold 2 at step 20 of 40; fold 3 not begun" in warnings
+    assert "fold 2 at step 20 of 40; fold 3 not started" in warnings
     assert "uncommitted changes" in warnings
-    assert page.rows("fold 3")["fold 3"] == ["not begun", *[""] * 7]
+    assert page.rows("fold 3")["fold 3"] == ["not started", *[""] * 7]
     assert page.rows("fold 2")["fold 2"][0] == "at step 20 of 40"
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_nothing_finished_nothing_logged(tmp_path):
+@pytest.mark.usefixtures("without_plots")
+def test_a_run_without_finished_folds(tmp_path):
     page = make(write_run(tmp_path / "run", finished=0, history=False))
     assert "No fold is finished" in page.section("results")
     assert "no curves" in page.section("training")
-    assert "Left out: no fold is finished." in page.section("regions")
-    assert page.rows("fold 0")["fold 0"][0] == "not begun"
+    assert "Omitted: no fold is finished." in page.section("regions")
+    assert page.rows("fold 0")["fold 0"][0] == "not started"
 
 
-@pytest.mark.usefixtures("undrawn")
+@pytest.mark.usefixtures("without_plots")
 def test_without_store_patients_and_masks(tmp_path):
     page = make(write_run(tmp_path / "run", patients=False))
     assert "no row has a patient" in page.section("warnings")
     assert "Per patient" not in page.source
     assert "has no checkpoints" in page.section("regions")
     assert "has no checkpoints" in page.section("features")
-    assert "no focus figures" in page.section("focus")
+    assert "no localization metrics" in page.section("focus")
 
 
 @pytest.mark.parametrize("classes", [LONG, ("a", "b", "c", "d", "e")])
@@ -299,15 +299,15 @@ def test_other_classes(tmp_path, classes):
         ElementTree.fromstring(svg)
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_a_split_over_regions_is_said(tmp_path):
+@pytest.mark.usefixtures("without_plots")
+def test_a_split_over_regions_is_reported(tmp_path):
     page = make(write_run(tmp_path / "run", scheme="roi", paper_row="FoF"))
     assert "69% of the test regions" in page.section("warnings")
     assert "patients are in both training and test" in page.section("results")
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_a_second_run_stands_beside(tmp_path):
+@pytest.mark.usefixtures("without_plots")
+def test_a_second_run_is_compared(tmp_path):
     first = write_run(tmp_path / "first", paper_row="FoF")
     second = write_run(tmp_path / "second", paper_row="Baseline", seed=1)
     page = make(first, versus=second)
@@ -318,30 +318,30 @@ def test_a_second_run_stands_beside(tmp_path):
     assert shown["Accuracy"][3].startswith(f"{np.mean(each):.2f} ±")
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_focus_figures_are_those_of_the_results(tmp_path):
+@pytest.mark.usefixtures("without_plots")
+def test_localization_metrics_are_those_of_the_results(tmp_path):
     workdir = write_run(tmp_path / "run")
     one = {"pointing": 0.5, "inside": 0.25, "iou": None}
-    found = {
+    metrics = {
         "regions": 12,
         "folds": {"0": one},
         "mean": one,
         "std": {"pointing": 0.1, "inside": None, "iou": None},
         "classes": {"III": one | {"regions": 5}, "IV": one | {"regions": 7}},
     }
-    (workdir / "results.json").write_text(json.dumps({"focus": found}))
+    (workdir / "results.json").write_text(json.dumps({"focus": metrics}))
     page = make(workdir)
     rows = page.rows("pointing game")
     assert rows["pointing game"] == ["50.00 ± 10.00", "50.00", "50.00"]
-    assert rows["share of A inside"][0] == "25.00"
+    assert rows["fraction of A inside"][0] == "25.00"
     assert rows["IoU of M"] == ["none"] * 3
     assert rows["regions"] == ["12", "5", "7"]
     assert (workdir / "figures/focus.pdf").exists()
     assert localization_plots.MEANING.split(".")[0] in page.section("focus")
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_a_model_card_is_shown_as_text(tmp_path):
+@pytest.mark.usefixtures("without_plots")
+def test_a_model_card_is_escaped(tmp_path):
     workdir = write_run(tmp_path / "run")
     (workdir / "model_card.md").write_text("# Card\n\n<script>alert(1)</script>\n")
     page = make(workdir)
@@ -349,7 +349,7 @@ def test_a_model_card_is_shown_as_text(tmp_path):
     assert "&lt;script&gt;" in page.section("card")
 
 
-def test_bad_input_is_refused_and_nothing_is_written(tmp_path, capsys):
+def test_bad_input_is_rejected_and_nothing_is_written(tmp_path, capsys):
     assert main(["report", f"--workdir={tmp_path}"]) == 2
     assert "holds no config.json" in capsys.readouterr().err
     run = write_run(tmp_path / "run")
@@ -364,8 +364,8 @@ def test_bad_input_is_refused_and_nothing_is_written(tmp_path, capsys):
     assert not (run / "figures").exists()
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_the_verb_writes_where_it_is_told(tmp_path, capsys):
+@pytest.mark.usefixtures("without_plots")
+def test_the_command_writes_to_the_given_path(tmp_path, capsys):
     run = write_run(tmp_path / "run", each=12)
     out = tmp_path / "elsewhere" / "page.html"
     assert main(["report", f"--workdir={run}", f"--out={out}"]) == 0
@@ -375,11 +375,11 @@ def test_the_verb_writes_where_it_is_told(tmp_path, capsys):
 
 
 @pytest.mark.usefixtures("without_pdf")
-def test_equal_runs_make_equal_pages(whole, tmp_path):
+def test_equal_runs_give_equal_pages(whole, tmp_path):
     workdir, page = whole
     again = make(write_run(tmp_path / "whole", paper_row="FoF"), replicates=4000)
-    there, here = str(workdir), str(tmp_path / "whole")
-    assert page.source.replace(there, here) == again.source
+    old, new = str(workdir), str(tmp_path / "whole")
+    assert page.source.replace(old, new) == again.source
 
 
 def test_choice_of_regions():
@@ -392,20 +392,20 @@ def test_choice_of_regions():
         prob=np.array([*((p, 1 - p) for _, p in run), (np.nan, np.nan)]),
         error=("",) * 5 + ("broken",),
     )
-    # Surest right of 0 is a, of 1 is e; wrong is d alone.
+    # Most confident correct rows: a of class 0, e of class 1; only d is incorrect.
     assert gallery.choose(rows) == ([0, 4], [3])
-    assert gallery.choose(rows, most=1) == ([0], [3])
+    assert gallery.choose(rows, max_cases=1) == ([0], [3])
 
 
 def test_interval_of_nothing_is_none():
     assert tables._interval(None) == "none"
 
 
-def test_a_run_reads_what_is_there(tmp_path):
+def test_reading_an_unfinished_run(tmp_path):
     run = read_run(write_run(tmp_path / "run", finished=1))
     assert [fold.state for fold in run.folds] == [
         "finished",
         "at step 20 of 40",
-        "not begun",
+        "not started",
     ]
     assert run.results["folds"] == ["0"]

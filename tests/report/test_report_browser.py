@@ -1,7 +1,7 @@
-"""The report in Chromium: nothing cut off, no message, no accessibility fault.
+"""Report in Chromium: layout, console messages, accessibility.
 
-Wants a Chromium on the machine (CHROMIUM, or chromium on the path) and the extra
-`browser`; .ci/run installs both where it can.
+Requires Chromium (CHROMIUM, or chromium on the path) and the extra `browser`; .ci/run
+installs both if possible.
 """
 
 import pytest
@@ -21,7 +21,7 @@ LONG = (
     "Oligodendroglioma, IDH-mutant and 1p/19q-codeleted, CNS WHO grade 3",
     "Glioblastoma, IDH-wildtype, CNS WHO grade 4",
 )
-# Text of a drawing that reaches beyond it, or lies over other text of it.
+# Text of a plot that is cut off or overlaps other text.
 CUT = """() => [...document.querySelectorAll('svg.plot')].flatMap(svg => {
   const box = svg.getBoundingClientRect();
   const texts = [...svg.querySelectorAll('text')].map(
@@ -34,7 +34,7 @@ CUT = """() => [...document.querySelectorAll('svg.plot')].flatMap(svg => {
   const title = svg.getAttribute('aria-label');
   return [...out, ...over].map(([name]) => title + ': ' + name);
 })"""
-# What is wider than the page and cannot be scrolled by itself.
+# Elements wider than the page that cannot be scrolled.
 WIDE = """() => [...document.querySelectorAll('main *, header *')].filter(element =>
   !element.closest('.scroll') && !element.closest('svg') &&
   element.getBoundingClientRect().right > innerWidth + 1).map(e => e.outerHTML)"""
@@ -44,7 +44,7 @@ WIDE = """() => [...document.querySelectorAll('main *, header *')].filter(elemen
 def pages(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
 
-    def nothing(config):
+    def no_store(config):
         raise MissingDataError("There is no store")
 
     runs = {
@@ -54,7 +54,7 @@ def pages(tmp_path_factory):
     versus = write_run(folder / "versus", paper_row="Baseline", seed=1)
     return {
         name: build.report(
-            run, open_data=nothing, versus=versus if name == "paper" else None
+            run, open_data=no_store, versus=versus if name == "paper" else None
         )
         for name, run in runs.items()
     }
@@ -67,13 +67,13 @@ def test_the_report_in_a_browser(browser, pages, name, scheme, width):
     page = browser.new_page(
         viewport={"width": width, "height": 900}, color_scheme=scheme
     )
-    said, asked = [], []
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.on("request", lambda request: asked.append(request.url))
+    messages, urls = [], []
+    page.on("console", lambda message: messages.append(message.text))
+    page.on("pageerror", lambda error: messages.append(str(error)))
+    page.on("request", lambda request: urls.append(request.url))
     page.goto(pages[name].as_uri())
-    assert said == []
-    assert [url for url in asked if not url.startswith("data:")] == [page.url]
+    assert messages == []
+    assert [url for url in urls if not url.startswith("data:")] == [page.url]
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert page.evaluate(WIDE) == []
     assert page.evaluate(CUT) == []
@@ -93,7 +93,7 @@ def test_the_report_in_a_browser(browser, pages, name, scheme, width):
     page.close()
 
 
-def test_a_fault_would_be_found(browser):
+def test_a_violation_is_detected(browser):
     page = browser.new_page()
     page.set_content("<html><body><img src='data:,'></body></html>")
     found = axe.Axe().run(page).response["violations"]

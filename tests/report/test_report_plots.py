@@ -1,4 +1,4 @@
-"""The report's pictures of a trained fold: features, maps, kept patches."""
+"""Report of a trained fold: features, class activation maps, patch masks."""
 
 import base64
 import io
@@ -30,7 +30,7 @@ def labels(values, known=None):
 
 
 def silhouette_by_loops(features, values):
-    """Mean of (b - a) / max(a, b) over points; 0 where a point is alone."""
+    """Mean of (b - a) / max(a, b) over points; 0 for groups of one point."""
     unit = features / np.linalg.norm(features, axis=1, keepdims=True)
     distance = 1 - unit @ unit.T
     each = []
@@ -47,29 +47,29 @@ def silhouette_by_loops(features, values):
     return np.mean(each)
 
 
-def test_silhouette_agrees_with_loops_and_leaves_the_unknown_out():
+def test_silhouette_agrees_with_loops_and_excludes_unknown_values():
     features = np.random.default_rng(0).normal(size=(12, 5))
     values = [0, 1, 2, 0, 1, 2, 0, 1, 0, 1, 0, 5]
     known = [True] * 11 + [False]
-    want = silhouette_by_loops(features[:11], values[:11])
-    got = embedding.silhouette(features, labels(values, known))
-    assert got == pytest.approx(want, abs=1e-9)
+    expected = silhouette_by_loops(features[:11], values[:11])
+    result = embedding.silhouette(features, labels(values, known))
+    assert result == pytest.approx(expected, abs=1e-9)
 
 
 @pytest.mark.parametrize("values", [[1, 1, 1], [0, 1, 2]])
-def test_no_silhouette_without_two_groups_of_which_one_has_two(values):
+def test_no_silhouette_of_one_group_or_of_single_points(values):
     assert embedding.silhouette(np.eye(3), labels(values)) is None
 
 
-def test_what_is_hidden_is_grey_and_the_rest_is_as_it_was():
+def test_masked_patches_are_gray_and_others_unchanged():
     pixels = np.arange(4 * 4 * 3, dtype=np.uint8).reshape(4, 4, 3)
     shown = visualization.masked(pixels, np.array([[True, False], [False, True]]))
     np.testing.assert_array_equal(shown[:2, :2], pixels[:2, :2])
     np.testing.assert_array_equal(shown[2:, 2:], pixels[2:, 2:])
-    assert (shown[:2, 2:] == visualization.HIDDEN).all()
+    assert (shown[:2, 2:] == visualization.MASKED).all()
 
 
-def test_the_overlay_is_brightest_where_the_map_is_high():
+def test_the_overlay_is_brighter_where_the_map_is_higher():
     A = np.array([[0.0, 0.5], [0.75, 1.0]])
     shown = visualization.overlay(np.full((2, 2, 3), 100, np.uint8), A)
     light = shown.astype(float) @ [0.2126, 0.7152, 0.0722]
@@ -77,14 +77,14 @@ def test_the_overlay_is_brightest_where_the_map_is_high():
 
 
 @pytest.mark.parametrize(
-    ("side", "kind", "want"), [(64, "png", 64), (900, "jpeg", 320)]
+    ("side", "kind", "expected"), [(64, "png", 64), (900, "jpeg", 320)]
 )
-def test_pictures_are_embedded_at_a_modest_size(side, kind, want):
+def test_embedded_images_are_downscaled(side, kind, expected):
     pixels = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
     head, data = gallery.data_uri(pixels).split(",")
     assert head == f"data:image/{kind};base64"
     assert len(data) < 150_000
-    assert Image.open(io.BytesIO(base64.b64decode(data))).size == (want, want)
+    assert Image.open(io.BytesIO(base64.b64decode(data))).size == (expected, expected)
 
 
 @pytest.fixture(scope="module")
@@ -106,11 +106,11 @@ def trained(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_a_trained_fold_is_pictured(trained, capsys):
+def test_the_report_of_a_trained_fold(trained, capsys):
     run = trained / "run"
     assert main(["report", f"--workdir={run}", f"--versus={run}"]) == 0
     page = (run / "report.html").read_text()
-    assert "1 of 2 folds are finished (fold 0 not begun)" in page
+    assert "1 of 2 folds are finished (fold 0 not started)" in page
     regions = page.split('<section id="regions"')[1].split("</section>")[0]
     assert regions.count("data:image/png") >= 3 * 2
     features = page.split('<section id="features"')[1].split("</section>")[0]
@@ -118,7 +118,7 @@ def test_a_trained_fold_is_pictured(trained, capsys):
     for i, name in enumerate(["class", *config["data"]["biomarkers"]]):
         assert features.count(f'<figure id="tsne_{i}_{name}') == 2
         assert (run / f"figures/tsne_{i}_{name}_versus.pdf").exists()
-    # One run beside itself: equal silhouettes.
+    # A run compared with itself: equal silhouettes.
     rows = re.findall(r'<tr><th scope="row">(.*?)</th>(.*?)</tr>', features)
     cells = [re.findall("<td>(.*?)</td>", row) for _, row in rows]
     assert all(row[:2] == row[2:] for row in cells)
@@ -129,11 +129,11 @@ def test_a_trained_fold_is_pictured(trained, capsys):
 
 
 @pytest.mark.slow
-def test_the_model_is_the_one_that_was_tested(trained):
+def test_the_model_reproduces_the_predictions_of_the_fold(trained):
     run = read_run(trained / "run")
     opened = open_fold(run, None, lambda c: prepare.prepare(c, draw=False))
     assert opened.fold == 1
-    tested = run.folds[1].tested
+    tested = run.folds[1].predictions
     assert [opened.data.images[i] for i in opened.rows] == list(tested.image)
     assert opened.features().shape == (len(tested), 64)  # width of mu
     pixels = np.stack([opened.data.read(int(i), 64) for i in opened.rows])
@@ -141,20 +141,20 @@ def test_the_model_is_the_one_that_was_tested(trained):
     scaled = jnp.asarray(scaled, jnp.float32)
     (variables,) = opened.model.folds.values()
     logits = opened.model.method.predict(variables, scaled)
-    odds = np.exp(np.asarray(logits, float))
-    # The file keeps nine digits; compilation in another batch changes the last ones.
+    exp = np.exp(np.asarray(logits, float))
+    # The file has nine digits; another batch size changes the last ones.
     np.testing.assert_allclose(
-        odds / odds.sum(axis=1, keepdims=True), tested.prob, atol=1e-5
+        exp / exp.sum(axis=1, keepdims=True), tested.prob, atol=1e-5
     )
-    # And the features are those that these logits are made of.
+    # Features of the same model.
     v = opened.model.method.feature(variables, scaled)
     np.testing.assert_allclose(opened.features(), v, atol=1e-4)
 
 
 @pytest.mark.slow
-def test_without_the_store_it_says_so_and_draws_nothing(trained, tmp_path, monkeypatch):
+def test_a_missing_store_is_reported_and_not_built(trained, tmp_path, monkeypatch):
     blank = b'<svg viewBox="0 0 1 1"></svg>'
-    monkeypatch.setattr(style, "_saved", lambda *_: blank)
+    monkeypatch.setattr(style, "_render", lambda *_: blank)
     out = tmp_path / "page.html"
     words = ["report", f"--workdir={trained}/run", f"--out={out}"]
     assert main([*words, f"--data_dir={tmp_path}/none"]) == 0
@@ -162,15 +162,15 @@ def test_without_the_store_it_says_so_and_draws_nothing(trained, tmp_path, monke
     assert not (tmp_path / "none").exists()
 
 
-def test_another_table_is_refused(tmp_path):
+def test_a_store_of_another_table_is_rejected(tmp_path):
     workdir = write_run(tmp_path / "run", finished=1, history=False)
     (workdir / "fold_0/checkpoints").mkdir()
     store = types.SimpleNamespace(table_hash="1" * 64)
-    with pytest.raises(ValueError, match="of another table"):
+    with pytest.raises(ValueError, match="another table"):
         open_fold(read_run(workdir), None, lambda config: store)
 
 
-def test_a_run_of_an_older_version_is_said(tmp_path):
+def test_a_run_of_an_older_version_is_reported(tmp_path):
     workdir = write_run(tmp_path / "run", finished=1, history=False)
     (workdir / "fold_0/checkpoints").mkdir()
 

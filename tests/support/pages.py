@@ -1,4 +1,4 @@
-"""The page's server in a thread of the tests' own process."""
+"""Runs the web server in a thread of the test process."""
 
 import contextlib
 import threading
@@ -11,9 +11,9 @@ from fof_jax.inference.serve import app
 
 @contextlib.contextmanager
 def served(model, **limits):
-    """The port on which a model is served."""
-    made = app.application(model, hosts=("127.0.0.1", "localhost"), **limits)
-    server = uvicorn.Server(uvicorn.Config(made, port=0, log_level="error"))
+    """Serves a model; yields the port."""
+    application = app.application(model, hosts=("127.0.0.1", "localhost"), **limits)
+    server = uvicorn.Server(uvicorn.Config(application, port=0, log_level="error"))
     thread = threading.Thread(target=server.run)
     thread.start()
     while not server.started:

@@ -1,4 +1,4 @@
-"""A workdir as training leaves it, without training: for the tests of the report."""
+"""Writes a workdir with random predictions, without training."""
 
 import json
 from pathlib import Path
@@ -27,7 +27,7 @@ def write_run(
     steps=40,
     seed=0,
 ) -> Path:
-    """Predictions that know something of the truth; two regions a patient."""
+    """Writes a workdir: predictions better than chance, two regions per patient."""
     rng = np.random.default_rng(seed)
     folder.mkdir(parents=True, exist_ok=True)
     config = config_flag.load([f"--config={ROOT}/configs/phantom.py"]).to_dict()
@@ -38,7 +38,7 @@ def write_run(
         "scheme": scheme,
         "dir": str(folder / "nothing"),
     }
-    known = {
+    document = {
         "config": config,
         "fields": flat(config) | {"table_hash": "0" * 64},
         "made_with": {
@@ -48,7 +48,7 @@ def write_run(
             "uncommitted_changes": True,
         },
     }
-    (folder / "config.json").write_text(json.dumps(known))
+    (folder / "config.json").write_text(json.dumps(document))
     sides = []
     for k in range(folds):
         test = {
@@ -58,9 +58,9 @@ def write_run(
             "images": [f"f{k}-{i}.png" for i in range(each)],
         }
         sides.append({"fold": k, "train": test, "test": test})
-    document = {"scheme": scheme, "seed": 42, "folds": sides}
-    document["leak_share"] = 0.69 if scheme == "roi" else 0.0
-    (folder / "splits.json").write_text(json.dumps(document))
+    splits = {"scheme": scheme, "seed": 42, "folds": sides}
+    splits["leak_share"] = 0.69 if scheme == "roi" else 0.0
+    (folder / "splits.json").write_text(json.dumps(splits))
     for k in range(folds):
         home = folder / f"fold_{k}"
         home.mkdir(exist_ok=True)
@@ -73,12 +73,12 @@ def write_run(
             ]
             lines.insert(5, {"step": 5, "test_accuracy": 0.5})
             text = "".join(json.dumps(line) + "\n" for line in lines)
-            (home / "metrics.jsonl").write_text(text + '{"step": ')  # killed here
+            (home / "metrics.jsonl").write_text(text + '{"step": ')  # a killed write
         if k < finished:
             y = np.repeat(np.arange(each // 2) % len(classes), 2)
             scores = rng.normal(size=(each, len(classes)))
             scores[np.arange(each), y] += 1.0
-            odds = np.exp(scores)
+            exp = np.exp(scores)
             table = Predictions(
                 patient=tuple(
                     f"f{k}-{i // 2}" if patients else "" for i in range(each)
@@ -86,7 +86,7 @@ def write_run(
                 image=tuple(f"f{k}-{i}.png" for i in range(each)),
                 fold=np.full(each, k),
                 y=y,
-                prob=odds / odds.sum(axis=1, keepdims=True),
+                prob=exp / exp.sum(axis=1, keepdims=True),
                 error=("",) * each,
             )
             write_predictions(home / "predictions.csv", table)

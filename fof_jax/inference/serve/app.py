@@ -1,7 +1,7 @@
-"""The page and the one thing that it asks: an image's bytes in, grade and map out.
+"""Web application: static page, model description, and one endpoint for grading.
 
-Images stay in memory, but for one temporary file while an image is decoded. Nothing
-that a client sends becomes a path.
+Images stay in memory, except for one temporary file while an image is decoded. No
+client input is used as a path.
 """
 
 import asyncio
@@ -23,23 +23,24 @@ from starlette.routing import Route
 
 from fof_jax.data import images
 from fof_jax.inference import model_card, visualization
-from fof_jax.inference.model import Model
-from fof_jax.inference.outputs import Focus
+from fof_jax.inference.model import has_gradients
+from fof_jax.inference.outputs import Explanation
+from fof_jax.inference.predictor import Predictor
 
 MAX_BYTES = 64 * 2**20
 MAX_PIXELS = 25 * 10**6  # 5000 x 5000
-MAX_TILES = 64  # of the model's size, side by side: minutes on a slow machine
-BODY_SECONDS = 60  # in which a file has to arrive
-WAITING = 8  # requests that may wait for the one that is computed
-_SIDE = 1024  # of the pictures that are sent back, pixels at most
+MAX_TILES = 64  # non-overlapping tiles per image: minutes on a slow machine
+BODY_TIMEOUT = 60  # seconds for an upload
+MAX_QUEUED = 8  # requests waiting for the one being computed
+_SIDE = 1024  # maximum side of returned images, in pixels
 _HERE = Path(__file__).parent
-_KINDS = {
+_MEDIA_TYPES = {
     "page.html": "text/html",
     "page.css": "text/css",
     "page.js": "text/javascript",
 }
 _HEADERS = {
-    # Nothing but this page's own files, and the pictures that it is sent.
+    # Only this page's own files and the images that it receives.
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; "
     "style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -49,65 +50,70 @@ _HEADERS = {
 }
 
 
-class Refused(Exception):
-    """A request that gets no grade: its HTTP status, and why."""
+class RequestError(Exception):
+    """A rejected request: HTTP status and message."""
 
-    def __init__(self, status: int, why: str):
-        super().__init__(why)
+    def __init__(self, status: int, message: str):
+        super().__init__(message)
         self.status = status
 
 
 def application(
-    model: Model,
+    model: Predictor,
     *,
     hosts: Sequence[str],
     max_bytes: int = MAX_BYTES,
     max_pixels: int | None = None,
-    waiting: int = WAITING,
+    max_queued: int = MAX_QUEUED,
 ) -> Starlette:
-    """The web application.
+    """Creates the web application.
 
     Args:
-      model: of `loading.load`.
-      hosts: names under which the page may be asked for; another is refused, so that
-        a foreign page cannot have its own name resolve to this machine.
+      model: of `load.load`.
+      hosts: accepted Host headers; others are rejected, which prevents DNS rebinding.
       max_bytes: of an image file.
-      max_pixels: of an image, read from its head before it is decoded; None takes
+      max_pixels: of an image, checked from its header before decoding; None:
         `pixel_limit`.
-      waiting: images that may wait; more are told to come again.
+      max_queued: waiting requests; further ones get status 503 with Retry-After.
     """
-    most = pixel_limit(model) if max_pixels is None else max_pixels
-    turn = asyncio.Lock()  # one image at a time: the model fills the machine
+    limit = pixel_limit(model) if max_pixels is None else max_pixels
+    lock = asyncio.Lock()  # one image at a time, which uses the whole device
     queued = 0
 
     async def grade(request: Request) -> Response:
         nonlocal queued
         try:
-            body = await _body(request, max_bytes)
+            body = await _read_body(request, max_bytes)
             target = request.query_params.get("target") or None
-            if queued > waiting:
-                raise Refused(503, "too many images at once; try again in a moment")
+            if queued > max_queued:
+                raise RequestError(
+                    503, "too many images at once; try again in a moment"
+                )
             queued += 1
             try:
-                async with turn:
-                    found = await run_in_threadpool(answer, model, body, target, most)
+                async with lock:
+                    result = await run_in_threadpool(
+                        grade_image, model, body, target, limit
+                    )
             finally:
                 queued -= 1
-        except Refused as refused:
-            again = {"Retry-After": "2"} if refused.status == 503 else {}
+        except RequestError as error:
+            retry = {"Retry-After": "2"} if error.status == 503 else {}
             return JSONResponse(
-                {"error": str(refused)}, refused.status, headers=_HEADERS | again
+                {"error": str(error)}, error.status, headers=_HEADERS | retry
             )
         except ClientDisconnect:
             return Response(status_code=400)
-        return JSONResponse(found, headers=_HEADERS)
+        return JSONResponse(result, headers=_HEADERS)
 
     async def about(request: Request) -> Response:
-        return JSONResponse(describe(model, max_bytes, most), headers=_HEADERS)
+        return JSONResponse(describe(model, max_bytes, limit), headers=_HEADERS)
 
     def file(name: str) -> Any:
         async def send(request: Request) -> Response:
-            return FileResponse(_HERE / name, media_type=_KINDS[name], headers=_HEADERS)
+            return FileResponse(
+                _HERE / name, media_type=_MEDIA_TYPES[name], headers=_HEADERS
+            )
 
         return send
 
@@ -123,117 +129,117 @@ def application(
     )
 
 
-def pixel_limit(model: Model) -> int:
-    """How many pixels an image may have, so that it is graded in a while."""
+def pixel_limit(model: Predictor) -> int:
+    """Maximum number of pixels of an image, which bounds the time of a request."""
     side = max(model.image_size, *(model.sides or ()))
     return min(MAX_PIXELS, MAX_TILES * side**2)
 
 
-def describe(model: Model, max_bytes: int, max_pixels: int) -> dict[str, Any]:
-    """What the page says of its model."""
+def describe(model: Predictor, max_bytes: int, max_pixels: int) -> dict[str, Any]:
+    """Description of the model, shown on the page."""
     return {
         "classes": list(model.classes),
-        "folds": len(model.folds),
+        "folds": len(model.fold_names),
         "method": model.config.method,
         "encoder": model.config.encoder,
         "data": model.config.data.name,
         "image_size": model.image_size,
         "card": model_card.of_model(model),
-        "explains": model.explains,
+        "explains": has_gradients(model),
         "max_bytes": max_bytes,
         "max_pixels": max_pixels,
     }
 
 
-def answer(
-    model: Model, body: bytes, target: str | None, max_pixels: int
+def grade_image(
+    model: Predictor, body: bytes, target: str | None, max_pixels: int
 ) -> dict[str, Any]:
     """Grades one image.
 
     Returns:
-      classes, prob, spread, pred; with a model that explains also target, kept (share
-      of the patches) and the pictures.
+      classes, prob, spread, pred; for a model with gradients also target, kept (the
+      fraction of patches) and the plots as data URIs.
 
     Raises:
-      Refused: it is no image, too large, or the class does not exist.
+      RequestError: not an image, too large, or no such class.
     """
-    seen: dict[str, Any] = {}
+    map_: dict[str, Any] = {}
     try:
-        model.index(target)
+        model.class_index(target)
         pixels = decode(body, max_pixels)
-        if model.explains:
-            focus = model.explain(pixels, target)
-            prob, spread = focus.prob, focus.spread
-            seen = {"target": focus.target, "kept": float(focus.keep.mean())}
-            seen |= _pictures(focus)
+        if has_gradients(model):
+            result = model.explain(pixels, target)
+            prob, spread = result.prob, result.spread
+            map_ = {"target": result.target, "kept": float(result.keep.mean())}
+            map_ |= _plots(result)
         else:
             grades = model.predict([pixels])
             prob, spread = grades.prob[0], grades.spread[0]
-    except ValueError as fault:
-        raise Refused(422, str(fault)) from None
+    except ValueError as error:
+        raise RequestError(422, str(error)) from None
     return {
         "classes": list(model.classes),
         "prob": prob.tolist(),
         "spread": spread.tolist(),
         "pred": model.classes[int(prob.argmax())],
-        **seen,
+        **map_,
     }
 
 
 def decode(body: bytes, max_pixels: int) -> Any:
-    """Bytes to RGB, uint8 [H, W, 3]; the head is looked at before the rest.
+    """Decodes to RGB, uint8 [H, W, 3]; the header is checked first.
 
     Raises:
-      ValueError: not an image that is accepted, or with too many pixels.
+      ValueError: not an image, an unsupported one, or too many pixels.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "image"
         path.write_bytes(body)
         with images.quiet_decoding():
-            head = images.read_header(path)
-            if head.height * head.width > max_pixels:
+            header = images.read_header(path)
+            if header.height * header.width > max_pixels:
                 raise ValueError(
-                    f"image of {head.width} x {head.height} pixels; expected "
-                    f"{max_pixels:,} pixels at most"
+                    f"image of {header.width} x {header.height} pixels; expected "
+                    f"{max_pixels:,} pixels or fewer"
                 )
             images.check_region(path)
             return images.decode(images.encode_region(path))
 
 
-async def _body(request: Request, most: int) -> bytes:
-    too_large = Refused(413, f"more than {most:,} bytes; send a smaller file")
+async def _read_body(request: Request, max_bytes: int) -> bytes:
+    too_large = RequestError(413, f"more than {max_bytes:,} bytes; send a smaller file")
     if request.headers.get("sec-fetch-site", "same-origin") not in (
         "same-origin",
         "none",
     ):
-        raise Refused(403, "this page answers itself alone")
+        raise RequestError(403, "cross-site request; use the page itself")
     length = request.headers.get("content-length", "0")
-    if length.isdigit() and int(length) > most:
+    if length.isdigit() and int(length) > max_bytes:
         raise too_large
     parts, size = [], 0
     try:
-        async with asyncio.timeout(BODY_SECONDS):
+        async with asyncio.timeout(BODY_TIMEOUT):
             async for part in request.stream():
                 size += len(part)
-                if size > most:
+                if size > max_bytes:
                     raise too_large
                 parts.append(part)
     except TimeoutError:
-        raise Refused(408, f"the file took more than {BODY_SECONDS} s") from None
+        raise RequestError(408, f"the upload took more than {BODY_TIMEOUT} s") from None
     if not size:
-        raise Refused(422, "no bytes; send an image file as the body")
+        raise RequestError(422, "no bytes; send an image file as the body")
     return b"".join(parts)
 
 
-def _pictures(focus: Focus) -> dict[str, str]:
-    shown = {
-        "overlay": visualization.overlay(focus.pixels, focus.A),
-        "patches": visualization.masked(focus.pixels, focus.keep),
+def _plots(result: Explanation) -> dict[str, str]:
+    plots = {
+        "overlay": visualization.overlay(result.pixels, result.A),
+        "patches": visualization.masked(result.pixels, result.keep),
     }
-    return {name: _uri(pixels) for name, pixels in shown.items()}
+    return {name: _data_uri(pixels) for name, pixels in plots.items()}
 
 
-def _uri(pixels: Any) -> str:
+def _data_uri(pixels: Any) -> str:
     image = Image.fromarray(pixels)
     image.thumbnail((_SIDE, _SIDE))
     buffer = io.BytesIO()

@@ -1,77 +1,77 @@
 "use strict";
 const at = (id) => document.getElementById(id);
-let chosen = null; // the file whose grade is shown
-let asked = 0; // of several requests the last one counts
-let limit = Infinity; // bytes of a file
-const pause = (seconds) => new Promise((done) => setTimeout(done, 1000 * seconds));
+let shown = null; // file whose grade is shown
+let latest = 0; // number of the latest request; older ones are dropped
+let maxBytes = Infinity;
+const sleep = (seconds) => new Promise((done) => setTimeout(done, 1000 * seconds));
 
-function say(text, fault = false) {
+function setStatus(text, error = false) {
   at("status").textContent = text;
-  at("status").classList.toggle("fault", fault);
+  at("status").classList.toggle("error", error);
 }
 
 async function grade(file, target = "") {
-  const mine = ++asked;
-  say(`Grading ${file.name} …`);
+  const number = ++latest;
+  setStatus(`Grading ${file.name} …`);
   try {
-    if (file.size > limit) {
-      throw new Error(`more than ${limit.toLocaleString("en")} bytes; choose a smaller file`);
+    if (file.size > maxBytes) {
+      throw new Error(`more than ${maxBytes.toLocaleString("en")} bytes; choose a smaller file`);
     }
     const query = target ? `?target=${encodeURIComponent(target)}` : "";
     const send = () => fetch(`grade${query}`, { method: "POST", body: file });
-    let answer = await send();
-    for (let tries = 0; answer.status === 503 && tries < 10; tries++) {
-      say(`${file.name}: waiting for others' images …`);
-      await pause(Number(answer.headers.get("Retry-After")) || 2);
-      if (mine !== asked) return;
-      answer = await send();
+    let response = await send();
+    for (let tries = 0; response.status === 503 && tries < 10; tries++) {
+      setStatus(`${file.name}: waiting in the queue …`);
+      await sleep(Number(response.headers.get("Retry-After")) || 2);
+      if (number !== latest) return;
+      response = await send();
     }
-    const found = await answer.json().catch(() => ({ error: answer.statusText }));
-    if (mine !== asked) return;
-    if (!answer.ok) throw new Error(found.error || answer.statusText);
-    show(file, found);
-    say("");
-  } catch (fault) {
-    if (mine !== asked) return;
-    if (file !== chosen) at("result").hidden = true;
-    say(`${file.name}: ${fault.message}`, true);
+    const result = await response.json().catch(() => ({ error: response.statusText }));
+    if (number !== latest) return;
+    if (!response.ok) throw new Error(result.error || response.statusText);
+    show(file, result);
+    setStatus("");
+  } catch (error) {
+    if (number !== latest) return;
+    if (file !== shown) at("result").hidden = true;
+    setStatus(`${file.name}: ${error.message}`, true);
   }
 }
 
-function show(file, found) {
-  chosen = file;
-  at("grade").textContent = `${file.name}: grade ${found.pred}`;
-  at("rows").replaceChildren(...found.classes.map((name, k) => {
+function show(file, result) {
+  shown = file;
+  at("grade").textContent = `${file.name}: grade ${result.pred}`;
+  at("rows").replaceChildren(...result.classes.map((name, k) => {
     const row = document.createElement("tr");
     const head = document.createElement("th");
     head.scope = "row";
     head.textContent = name;
-    const figure = document.createElement("td");
-    figure.textContent = `${found.prob[k].toFixed(3)} ± ${found.spread[k].toFixed(3)}`;
-    figure.dataset.value = found.prob[k];
+    const value = document.createElement("td");
+    value.textContent = `${result.prob[k].toFixed(3)} ± ${result.spread[k].toFixed(3)}`;
+    value.dataset.value = result.prob[k];
     const cell = document.createElement("td");
     const bar = document.createElement("meter");
-    bar.value = found.prob[k];
+    bar.value = result.prob[k];
     bar.setAttribute("aria-label", `probability of ${name}`);
     cell.append(bar);
-    row.append(head, figure, cell);
+    row.append(head, value, cell);
     return row;
   }));
   at("result").hidden = false;
-  if (!found.overlay) return; // no gradients
-  at("target").value = found.target;
-  at("overlay").src = found.overlay;
-  at("overlay").alt = `Where the model sees evidence for ${found.target}`;
-  at("patches").src = found.patches;
-  at("patches").alt = `Patches that M keeps for ${found.target}`;
-  at("kept").textContent = `Patches that M keeps, Eq. (2): ${(100 * found.kept).toFixed(1)}%`;
+  if (!result.overlay) return; // no gradients
+  at("target").value = result.target;
+  at("overlay").src = result.overlay;
+  at("overlay").alt = `Class activation map of ${result.target}`;
+  at("patches").src = result.patches;
+  at("patches").alt = `Patches kept by M for ${result.target}`;
+  at("kept").textContent = `Patches kept by M, Eq. (2): ${(100 * result.kept).toFixed(1)}%`;
 }
 
 at("file").addEventListener("change", (event) => {
   if (event.target.files.length) grade(event.target.files[0]);
 });
 at("target").addEventListener("change", (event) => {
-  if (chosen) grade(chosen, event.target.value);
+  if (shown) grade(shown, event.target.value);
 });
 for (const kind of ["dragenter", "dragover", "dragleave", "drop"]) {
   document.addEventListener(kind, (event) => {
@@ -82,15 +82,15 @@ for (const kind of ["dragenter", "dragover", "dragleave", "drop"]) {
     }
   });
 }
-fetch("about").then((answer) => answer.json()).then((model) => {
+fetch("about").then((response) => response.json()).then((model) => {
   const folds = model.folds === 1 ? "one fold" : `${model.folds} folds`;
   at("model").textContent =
     `${model.method}, ${model.encoder} at ${model.image_size} px, ${folds} trained on ${model.data}`;
   at("card").textContent = model.card;
-  limit = model.max_bytes;
+  maxBytes = model.max_bytes;
   at("limits").textContent =
-    `PNG, JPEG or TIFF, 8 bits a channel, up to ${model.max_pixels.toLocaleString("en")} pixels`;
-  at("focus").hidden = !model.explains;
-  at("blind").hidden = model.explains;
+    `PNG, JPEG or TIFF, 8 bits per channel, up to ${model.max_pixels.toLocaleString("en")} pixels`;
+  at("map").hidden = !model.explains;
+  at("no-map").hidden = model.explains;
   at("target").replaceChildren(...model.classes.map((name) => new Option(name, name)));
-}).catch(() => say("The server does not answer.", true));
+}).catch(() => setStatus("The server does not respond.", true));

@@ -1,4 +1,4 @@
-"""The page's server: figures of the model, and clear answers to everything else."""
+"""Web server: predictions of the model, and error responses."""
 
 import concurrent.futures
 import dataclasses
@@ -31,15 +31,15 @@ def port(model):
         yield port
 
 
-def ask(port, path, body=None, **headers):
+def request(port, path, body=None, **headers):
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
     method = "GET" if body is None else "POST"
     connection.request(method, path, body, {k.replace("_", "-"): v
                                             for k, v in headers.items()})  # fmt: skip
-    answer = connection.getresponse()
-    content = answer.read()
+    response = connection.getresponse()
+    content = response.read()
     connection.close()
-    return answer, content
+    return response, content
 
 
 def png(pixels):
@@ -49,7 +49,7 @@ def png(pixels):
 
 
 def bomb(width, height):
-    """A PNG of a few bytes that says it has that many pixels."""
+    """A PNG of a few bytes whose header has that many pixels."""
 
     def chunk(kind, data):
         body = kind + data
@@ -61,37 +61,37 @@ def bomb(width, height):
     ) + chunk(b"IEND", b"")  # fmt: skip
 
 
-def test_the_page_has_the_figures_of_the_model(port, model, small_pictures):
-    """1e-5: JSON keeps all digits."""
+def test_the_server_returns_the_predictions_of_the_model(port, model, small_pictures):
+    """Tolerance 1e-5: JSON keeps all digits."""
     pixels = next(iter(small_pictures.values()))
-    answer, content = ask(port, "/grade", png(pixels))
-    assert answer.status == 200
+    response, content = request(port, "/grade", png(pixels))
+    assert response.status == 200
     found = json.loads(content)
     grades = model.predict([pixels])
     np.testing.assert_allclose(found["prob"], grades.prob[0], atol=1e-5)
     np.testing.assert_allclose(found["spread"], grades.spread[0], atol=1e-5)
     assert found["pred"] == found["target"] == grades.pred[0]
     assert found["overlay"].startswith("data:image/png;base64,")
-    other = json.loads(ask(port, "/grade?target=II", png(pixels))[1])
+    other = json.loads(request(port, "/grade?target=II", png(pixels))[1])
     assert other["target"] == "II"
     assert other["kept"] == pytest.approx(model.explain(pixels, "II").keep.mean())
 
 
-def test_an_exported_file_is_graded_without_a_map(small_run, small_pictures, tmp_path):
+def test_an_exported_file_gives_no_map(small_run, small_pictures, tmp_path):
     exported.write(tmp_path / "model.fof", fof_jax.load(small_run), card="# Card\n")
     model = fof_jax.load(tmp_path / "model.fof")
     pixels = next(iter(small_pictures.values()))
     with pages.served(model) as port:
-        assert json.loads(ask(port, "/about")[1])["explains"] is False
-        answer, content = ask(port, "/grade", png(pixels))
-        assert ask(port, "/grade?target=V", png(pixels))[0].status == 422
-    assert answer.status == 200
+        assert json.loads(request(port, "/about")[1])["explains"] is False
+        response, content = request(port, "/grade", png(pixels))
+        assert request(port, "/grade?target=V", png(pixels))[0].status == 422
+    assert response.status == 200
     found = json.loads(content)
     assert set(found) == {"classes", "prob", "spread", "pred"}
     np.testing.assert_allclose(found["prob"], model.predict([pixels]).prob[0])
 
 
-def test_a_model_of_small_images_takes_fewer_pixels(model):
+def test_the_pixel_limit_depends_on_the_image_size(model):
     """The phantom of `small_run` has 64 x 64 pixels; the limit is 64 times that."""
     assert app.pixel_limit(model) == 64 * 64 * 64
     large = dataclasses.replace(model, sides=(1024, 2048))
@@ -99,10 +99,10 @@ def test_a_model_of_small_images_takes_fewer_pixels(model):
 
 
 @pytest.mark.parametrize("path", ["/", "/page.css", "/page.js", "/about"])
-def test_files_come_with_a_policy_that_forbids_the_network(port, path):
-    answer, content = ask(port, path)
-    assert answer.status == 200
-    assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+def test_content_security_policy(port, path):
+    response, content = request(port, path)
+    assert response.status == 200
+    assert "default-src 'none'" in response.headers["Content-Security-Policy"]
     assert b"://" not in content.replace(b"http://www.w3.org", b"")
 
 
@@ -117,44 +117,44 @@ def test_files_come_with_a_policy_that_forbids_the_network(port, path):
         (b"\xff" * 200_001, "/grade", {}, 413, "200,000 bytes"),
         ("small", "/grade?target=../../etc/passwd", {}, 422, "does not exist"),
         ("torn", "/grade", {}, 422, "image"),
-        ("small", "/grade", {"Sec_Fetch_Site": "cross-site"}, 403, "itself"),
+        ("small", "/grade", {"Sec_Fetch_Site": "cross-site"}, 403, "cross-site"),
         ("small", "/grade", {"Host": "evil.example"}, 400, "host"),
     ],
 )
-def test_what_is_no_image_of_ours_gets_a_clear_answer(
+def test_invalid_requests_get_an_error_response(
     port, small_pictures, body, path, headers, status, words
 ):
     small = png(next(iter(small_pictures.values())))
     body = {"small": small, "torn": small[: len(small) // 2]}.get(body, body)
-    answer, content = ask(port, path, body, **headers)
-    assert answer.status == status, content
+    response, content = request(port, path, body, **headers)
+    assert response.status == status, content
     assert words in content.decode()
-    assert ask(port, "/about")[0].status == 200  # alive
+    assert request(port, "/about")[0].status == 200  # alive
 
 
-def test_a_path_is_nothing_to_the_server(port):
+def test_no_other_path_is_served(port):
     for path in (
         "/../pyproject.toml",
         "/page.html/../app.py",
         "/etc/passwd",
         "/app.py",
     ):
-        assert ask(port, path)[0].status == 404
+        assert request(port, path)[0].status == 404
 
 
-def test_a_hundred_at_once_are_graded_or_told_to_come_again(port, small_pictures):
+def test_a_hundred_concurrent_requests_get_200_or_503(port, small_pictures):
     before = _temporary()
     body = png(next(iter(small_pictures.values())))
     with concurrent.futures.ThreadPoolExecutor(100) as pool:
-        answers = list(pool.map(lambda _: ask(port, "/grade", body), range(100)))
-    codes = [answer.status for answer, _ in answers]
+        responses = list(pool.map(lambda _: request(port, "/grade", body), range(100)))
+    codes = [response.status for response, _ in responses]
     assert set(codes) <= {200, 503}
-    assert codes.count(200) >= app.WAITING
-    for answer, content in answers:
-        if answer.status == 503:
-            assert answer.headers["Retry-After"]
+    assert codes.count(200) >= app.MAX_QUEUED
+    for response, content in responses:
+        if response.status == 503:
+            assert response.headers["Retry-After"]
             assert "again" in json.loads(content)["error"]
-    assert ask(port, "/grade", body)[0].status == 200
+    assert request(port, "/grade", body)[0].status == 200
     assert _temporary() <= before
 
 
@@ -165,7 +165,7 @@ def _temporary():
     return {p.name for p in folder.glob("tmp*") if (p / "image").exists()}
 
 
-def test_a_port_in_use_and_a_folder_without_model_are_said(small_run, port, capsys):
+def test_a_port_in_use_and_a_missing_model_are_reported(small_run, port, capsys):
     words = ["serve", f"--checkpoint={small_run}", f"--port={port}"]
     assert main(words) == 2
     assert "Pass another --port" in capsys.readouterr().err

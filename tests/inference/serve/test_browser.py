@@ -1,6 +1,6 @@
-"""The page in Chromium: an image goes in, the model's figures come out; no faults.
+"""Web page in Chromium: grading an image, error messages, accessibility.
 
-Wants what test_report_browser.py wants.
+Requires what tests/report/test_report_browser.py requires.
 """
 
 import numpy as np
@@ -36,7 +36,7 @@ def shown_grade(page, port, file):
     page.wait_for_selector("#result:not([hidden])", timeout=120_000)
 
 
-def test_an_exported_file_has_a_sentence_where_the_map_would_be(
+def test_an_exported_file_shows_a_note_instead_of_the_map(
     browser, small_run, small_pictures, tmp_path
 ):
     exported.write(tmp_path / "model.fof", fof_jax.load(small_run), card="# Card\n")
@@ -45,25 +45,25 @@ def test_an_exported_file_has_a_sentence_where_the_map_would_be(
     with pages.served(fof_jax.load(tmp_path / "model.fof")) as port:
         shown_grade(page, port, tmp_path / "a.png")
         assert page.locator("#rows tr").count() == 3
-        assert page.is_visible("#blind")
+        assert page.is_visible("#no-map")
         assert not page.is_visible("#target")
         assert not page.is_visible("#overlay")
         page.close()
 
 
-def test_a_busy_server_is_asked_again_and_a_huge_file_is_not_sent(
+def test_retry_on_503_and_size_limit(
     browser, port, model, small_pictures, tmp_path, monkeypatch
 ):
-    """The first answer is 503; the second request gets the grade."""
-    real, calls = app.answer, []
+    """The first response is 503; the retry gets the grade."""
+    real, calls = app.grade_image, []
 
     def busy_once(*words):
         calls.append(words)
         if len(calls) == 1:
-            raise app.Refused(503, "busy")
+            raise app.RequestError(503, "busy")
         return real(*words)
 
-    monkeypatch.setattr(app, "answer", busy_once)
+    monkeypatch.setattr(app, "grade_image", busy_once)
     Image.fromarray(next(iter(small_pictures.values()))).save(tmp_path / "a.png")
     page = browser.new_page()
     shown_grade(page, port, tmp_path / "a.png")
@@ -80,16 +80,16 @@ def test_a_busy_server_is_asked_again_and_a_huge_file_is_not_sent(
 def test_an_image_is_graded(
     browser, port, model, small_pictures, tmp_path, width, scheme
 ):
-    """1e-5 between the page and the model."""
+    """Tolerance 1e-5 between page and model."""
     pixels = next(iter(small_pictures.values()))
     Image.fromarray(pixels).save(tmp_path / "a.png")
     page = browser.new_page(
         viewport={"width": width, "height": 900}, color_scheme=scheme
     )
-    said, asked = [], []
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.on("request", lambda request: asked.append(request.url))
+    messages, urls = [], []
+    page.on("console", lambda message: messages.append(message.text))
+    page.on("pageerror", lambda error: messages.append(str(error)))
+    page.on("request", lambda request: urls.append(request.url))
     shown_grade(page, port, tmp_path / "a.png")
     shown = page.eval_on_selector_all(
         "#rows td[data-value]", "cells => cells.map(cell => Number(cell.dataset.value))"
@@ -97,14 +97,14 @@ def test_an_image_is_graded(
     grades = model.predict([pixels])
     np.testing.assert_allclose(shown, grades.prob[0], atol=1e-5)
     assert grades.pred[0] in page.text_content("#grade")
-    assert said == []
+    assert messages == []
     ours = (f"http://127.0.0.1:{port}/", "data:")
-    assert [url for url in asked if not url.startswith(ours)] == []
+    assert [url for url in urls if not url.startswith(ours)] == []
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    faults = axe.Axe().run(page).response["violations"]
-    assert [f["id"] for f in faults if f["impact"] in ("serious", "critical")] == []
+    violations = axe.Axe().run(page).response["violations"]
+    assert [f["id"] for f in violations if f["impact"] in ("serious", "critical")] == []
     (tmp_path / "bad.png").write_text("no image")
     page.set_input_files("#file", tmp_path / "bad.png")
-    page.wait_for_selector("#status.fault")
+    page.wait_for_selector("#status.error")
     assert "bad.png" in page.text_content("#status")
     page.close()

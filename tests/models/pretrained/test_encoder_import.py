@@ -304,5 +304,5 @@ def test_hub_folder(z, tmp_path):
 
 
 def test_folder_without_an_imported_encoder_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match="no imported encoder"):
+    with pytest.raises(ValueError, match="not an imported encoder"):
         components.imported(tmp_path)

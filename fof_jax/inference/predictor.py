@@ -1,0 +1,161 @@
+"""The interface of a loaded model: grade predictions for images of any size.
+
+`model.TrainedModel` implements it for a run or a fold, `exported.ExportedModel` for an
+exported file. Both give each tile's probabilities; everything else follows from them.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from ml_collections import ConfigDict
+
+from fof_jax.inference import preprocess
+from fof_jax.inference.outputs import GradePredictions
+from fof_jax.inference.preprocess import ImageLike, PreparedImage
+
+BATCH = 8  # tiles in one call of a compiled function
+
+
+@runtime_checkable
+class Predictor(Protocol):
+    """A model of one fold or an ensemble of several.
+
+    Attributes:
+      config: of the run.
+      sides: shortest and longest side of the images that the run's dataset was built
+        from, in pixels; None if unknown.
+    """
+
+    config: ConfigDict
+    sides: tuple[int, int] | None
+
+    @property
+    def fold_names(self) -> tuple[str, ...]:
+        """Names of the folds, in the order of `fold_probabilities`."""
+        ...
+
+    def fold_probabilities(
+        self, tiles: UInt8[np.ndarray, "n S S 3"]
+    ) -> Float[np.ndarray, "n F K"]:
+        """Probabilities of each tile by each fold."""
+        ...
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the K classes."""
+        return tuple(self.config.data.classes)
+
+    @property
+    def biomarkers(self) -> tuple[str, ...]:
+        """Names of the N biomarkers used in training."""
+        return tuple(self.config.data.biomarkers)
+
+    @property
+    def image_size(self) -> int:
+        """S, side of the network's input, in pixels."""
+        return int(self.config.data.image_size)
+
+    def class_index(self, target: str | None) -> int | None:
+        """Index of a class; None for None.
+
+        Raises:
+          ValueError: there is no such class.
+        """
+        if target is None:
+            return None
+        if target not in self.classes:
+            raise ValueError(
+                f"class {target!r} does not exist; the model has "
+                f"{', '.join(self.classes)}."
+            )
+        return self.classes.index(target)
+
+    def predict(self, images: Sequence[ImageLike]) -> GradePredictions:
+        """Predicts the grades of images of any size.
+
+        Args:
+          images: files, PIL images, or RGB arrays of 0-255.
+
+        Raises:
+          ValueError: an image cannot be used; names it. `stream` continues instead.
+        """
+        rows = list(self.stream(images))
+        for image, row in zip(images, rows, strict=True):
+            if row.error[0]:
+                name = image if isinstance(image, str | Path) else "image"
+                raise ValueError(f"{name}: {row.error[0]}")
+        empty = np.zeros((0, len(self.classes)))
+        return GradePredictions(
+            prob=np.concatenate([empty, *(row.prob for row in rows)]),
+            spread=np.concatenate([empty, *(row.spread for row in rows)]),
+            classes=self.classes,
+            error=tuple(row.error[0] for row in rows),
+        )
+
+    def stream(self, images: Iterable[ImageLike]) -> Iterator[GradePredictions]:
+        """Predicts image by image with bounded memory.
+
+        Yields:
+          One row per image; `error` is set if the image cannot be used.
+        """
+        pending: list[PreparedImage | str] = []
+        tiles = 0
+        for image in images:
+            try:
+                prepared = self.preprocess(image)
+            except (ValueError, OSError) as error:
+                pending.append(str(error))
+            else:
+                pending.append(prepared)
+                tiles += len(prepared.tiles)
+            if tiles >= BATCH or len(pending) >= 4 * BATCH:
+                yield from self.predict_prepared(pending)
+                pending, tiles = [], 0
+        yield from self.predict_prepared(pending)
+
+    def preprocess(self, image: ImageLike) -> PreparedImage:
+        """Scales an image and cuts it into tiles, see `preprocess.preprocess`."""
+        return preprocess.preprocess(image, self.config.data, self.sides)
+
+    def predict_prepared(
+        self, prepared: Sequence[PreparedImage | str]
+    ) -> list[GradePredictions]:
+        """One row per image: mean over its tiles; NaN for an error message."""
+        valid = [one for one in prepared if isinstance(one, PreparedImage)]
+        per_image: Iterator[np.ndarray] = iter(())
+        if valid:
+            prob = self.fold_probabilities(np.concatenate([one.tiles for one in valid]))
+            ends = np.cumsum([len(one.tiles) for one in valid])[:-1]
+            per_image = (part.mean(axis=0) for part in np.split(prob, ends))  # [F, K]
+        missing = np.full((1, len(self.classes)), np.nan)
+        rows = []
+        for one in prepared:
+            error = one if isinstance(one, str) else ""
+            per_fold = missing if error else next(per_image)
+            rows.append(
+                GradePredictions(
+                    prob=per_fold.mean(axis=0, keepdims=True),
+                    spread=per_fold.std(axis=0, keepdims=True),
+                    classes=self.classes,
+                    error=(error,),
+                )
+            )
+        return rows
+
+
+def in_batches(compiled: Callable[[Any], Any], tiles: np.ndarray) -> np.ndarray:
+    """Applies a compiled function to tiles in batches of one size.
+
+    The last batch is padded, so that one compiled program is enough.
+    """
+    size = BATCH if len(tiles) > 1 else 1
+    parts = []
+    for first in range(0, len(tiles), size):
+        part = tiles[first : first + size]
+        padding = np.repeat(part[-1:], size - len(part), axis=0)
+        out = compiled(np.concatenate([part, padding]))
+        parts.append(np.asarray(out, np.float64)[: len(part)])
+    return np.concatenate(parts)
