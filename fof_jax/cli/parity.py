@@ -101,7 +101,7 @@ def live_rows(flags: argparse.Namespace) -> list:
         batch=flags.batch,
         steps=flags.steps,
         seed=flags.seed,
-        pictures=_read_images(flags.images, flags.image_size),
+        images=_read_images(flags.images, flags.image_size),
     )
     return live.compare(flags.release, inputs, python=flags.python)[0]
 

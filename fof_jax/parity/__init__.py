@@ -1,1 +1,1 @@
-"""Replays of recordings of the paper's reference and of the authors' code."""
+"""Replays of recordings of a reference implementation and of the authors' code."""

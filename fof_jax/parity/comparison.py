@@ -1,4 +1,4 @@
-"""Rows of a parity table: our arrays against recorded ones; and how it is printed."""
+"""Compares arrays with recorded ones and formats the parity table."""
 
 import dataclasses
 import os
@@ -12,11 +12,11 @@ class Row:
     """One compared quantity.
 
     Attributes:
-      quantity: its name.
+      quantity: name of the quantity.
       max_abs: largest absolute difference.
-      deviation: the same in the unit of the tolerance.
-      tolerance: largest deviation allowed.
-      kind: the rule that the tolerance comes from, where the rules have names.
+      deviation: largest difference in the unit of the tolerance.
+      tolerance: largest allowed deviation.
+      kind: name of the tolerance rule, if the rules have names.
       where: step, tensor or index of the largest difference.
     """
 
@@ -29,7 +29,7 @@ class Row:
 
     @property
     def ok(self) -> bool:
-        """Whether it is met; a NaN never is."""
+        """Whether the deviation is within tolerance; False for NaN."""
         return self.deviation <= self.tolerance
 
 
@@ -46,12 +46,11 @@ def row(
     """Compares two arrays.
 
     Args:
-      quantity: goes into the row, as `kind` does.
-      ours, theirs: arrays of one shape, NumPy's or JAX's.
-      tolerance: bound of the largest difference over `scale`.
+      quantity, kind: see `Row`.
+      ours, theirs: computed and recorded array, of the same shape.
+      tolerance: bound of the largest difference divided by `scale`.
       scale: None is the largest recorded magnitude; 1 compares absolutely.
-      kind: see `Row`.
-      where: goes before the index of the largest difference.
+      where: prefix of the index of the largest difference.
 
     Raises:
       ValueError: the shapes differ.
@@ -75,14 +74,14 @@ def row(
 
 
 def worst(rows: list[Row], quantity: str) -> Row:
-    """One row for many: the first that is worst by its tolerance, under a name."""
-    key = [r.deviation / max(r.tolerance, 1e-30) for r in rows]
-    chosen = rows[int(np.argmax(key))]  # argmax returns the first NaN, if any
+    """Reduces rows to the one with the largest deviation relative to its tolerance."""
+    ratio = [r.deviation / max(r.tolerance, 1e-30) for r in rows]
+    chosen = rows[int(np.argmax(ratio))]  # argmax returns the first NaN, if any
     return dataclasses.replace(chosen, quantity=quantity)
 
 
 def table(title: str, rows: list[Row]) -> str:
-    """A line a quantity, and a last one that counts."""
+    """Formats one line per quantity, and a line with the number within tolerance."""
     width = max(len(row.quantity) for row in rows)
     head = (
         f"{'quantity':{width}}  {'max abs':>9}  {'deviation':>9}  {'tolerance':>9}  ok"
@@ -98,19 +97,19 @@ def table(title: str, rows: list[Row]) -> str:
 
 
 def load(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """All arrays of a recording, an `.npz`; nothing in it is unpickled.
+    """Reads all arrays of an `.npz` recording, without unpickling.
 
     Raises:
-      ValueError: it is no .npz archive of plain arrays.
-      FileNotFoundError: it does not exist.
+      ValueError: not an .npz archive of plain arrays.
+      FileNotFoundError: the file does not exist.
     """
     try:
-        # Opened here: NumPy leaves the file of a bad archive open.
+        # Opened here because NumPy does not close the file of an invalid archive.
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             return dict(archive)
     except FileNotFoundError:
         raise
-    except Exception as error:  # zip, zlib and NumPy raise many kinds
+    except Exception as error:  # zip, zlib and NumPy raise many types
         raise ValueError(
             f"golden: {path} cannot be read as an .npz recording ({error}). Expected "
             "an archive of plain arrays such as paper_a.npz."

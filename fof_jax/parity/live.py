@@ -1,7 +1,7 @@
-"""Runs a user's checkout of the authors' code beside ours, number by number.
+"""Compares training with a checkout of the authors' code, step by step.
 
-The checkout runs in a child process, by an interpreter that the user names; it writes
-a recording of the same layout as the files in tests/golden, which is then replayed.
+The checkout runs in a child process under an interpreter given by the user. The child
+writes a recording in the layout of the files in tests/golden, which is then replayed.
 """
 
 import os
@@ -30,20 +30,20 @@ def compare(
     python: str = sys.executable,
     timeout: float = 3600.0,
 ) -> tuple[list[Row], dict[str, np.ndarray]]:
-    """Both programs on the same weights and batches.
+    """Runs the authors' code and this package on the same weights and batches.
 
     Args:
-      checkout: folder of peterlipan/FoF.
+      checkout: checkout of peterlipan/FoF.
       inputs: see `inputs_from`.
-      python: interpreter that has torch, transformers 4.46 and grad-cam.
-      timeout: seconds that the authors' code may take.
+      python: interpreter with torch, transformers 4.46 and grad-cam.
+      timeout: seconds after which the authors' code is stopped.
 
     Returns:
-      The table, and the recording of the authors' code.
+      The parity table, and the recording of the authors' code.
 
     Raises:
-      ValueError: no checkout there, a package is missing, the child failed or took too
-        long.
+      ValueError: not a checkout, a missing package, or a child process that failed or
+        timed out.
     """
     theirs = record(checkout, inputs, python=python, timeout=timeout)
     return release_steps.replay_case(theirs), theirs
@@ -67,7 +67,10 @@ def record(
                 command, capture_output=True, text=True, timeout=timeout, check=False
             )
         except FileNotFoundError as error:
-            raise ValueError(f"{python}: there is no such interpreter.") from error
+            raise ValueError(
+                f"--python: {python} does not exist. Pass an interpreter with torch, "
+                "transformers 4.46 and grad-cam."
+            ) from error
         except subprocess.TimeoutExpired as error:
             raise ValueError(
                 f"The authors' code took more than {timeout:.0f} s. Pass fewer steps "
@@ -80,15 +83,15 @@ def record(
 
 
 def check(checkout: str | os.PathLike[str]) -> None:
-    """Refuses a folder that is no checkout.
+    """Checks that a folder is a checkout of the authors' code.
 
     Raises:
-      ValueError: with the first file that is missing.
+      ValueError: a file is missing.
     """
     missing = [f for f in NEEDED_FILES if not (Path(checkout) / f).is_file()]
     if missing:
         raise ValueError(
-            f"{checkout}: {missing[0]} is not there. Expected a checkout of "
+            f"{checkout}: {missing[0]} does not exist. Expected a checkout of "
             "github.com/peterlipan/FoF."
         )
 
@@ -108,25 +111,25 @@ def inputs_from(
     warmup: int = 1,
     seed: int = 0,
 ) -> dict[str, np.ndarray]:
-    """Weights drawn by our method, and batches, in the layout of a recording.
+    """Initial weights and batches in the layout of a recording.
 
     Args:
-      images, second: both colour views, normalised, float32 [n, B, S, S, 3]; step t
-        takes batch t mod n.
+      images, second: both color views, normalized, float32 [n, B, S, S, 3]; step t
+        uses batch t mod n.
       grade: [n, B].
       genes: integer status [n, B, N].
       floats: [n, B, F].
-      size, patch: of the encoder.
-      num_classes: K; the authors' code has 3 in it.
-      steps: optimizer steps.
-      lr, warmup: of the schedule, which ends at `steps`. Without warm-up Adam's first
-        step moves each element by the whole rate in its gradient's direction, which
-        for a gradient near 0 is rounding noise: then single elements differ by twice
-        the rate.
-      seed: of the weights.
+      size, patch: dimensions and patch size of the encoder.
+      num_classes: K; the authors' code assumes 3.
+      steps: number of optimizer steps.
+      lr, warmup: of the schedule, which ends at `steps`. Without warmup, the first
+        step of Adam moves each element by the whole rate in the direction of its
+        gradient; a gradient near 0 is rounding noise, so that single elements may
+        differ by twice the rate.
+      seed: seed of the weights.
     """
     side = images.shape[2]
-    numbers = {
+    cfg = {
         "hidden": size.width,
         "layers": size.depth,
         "heads": size.heads,
@@ -142,7 +145,7 @@ def inputs_from(
         "total": steps,
         "layer_norm_eps": 1e-12,
     }
-    z = {f"cfg/{name}": np.asarray(value) for name, value in numbers.items()}
+    z = {f"cfg/{name}": np.asarray(value) for name, value in cfg.items()}
     for n in range(images.shape[0]):
         views = {"view1": images[n], "view2": second[n]}
         for name, view in views.items():
@@ -166,27 +169,27 @@ def random_inputs(
     steps: int,
     warmup: int = 1,
     seed: int = 0,
-    pictures: np.ndarray | None = None,
+    images: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
-    """`inputs_from` with random labels, and random images or given ones.
+    """`inputs_from` with random labels, and with given or random images.
 
     Args:
-      size, patch: of the encoder.
-      image: side S.
-      batch, steps: images a step, and steps.
+      size, patch: dimensions and patch size of the encoder.
+      image: image side S.
+      batch, steps: images per step, and number of steps.
       warmup: see `inputs_from`.
-      seed: of everything that is drawn.
-      pictures: images [n, S, S, 3], normalised, taken in turn; None draws noise, smooth
-        enough to give a map some shape.
+      seed: random seed.
+      images: normalized images [n, S, S, 3], used in turn; None generates smooth
+        noise, so that the maps have some structure.
     """
     rng = np.random.default_rng(seed)
     coarse = rng.normal(size=(2, steps, batch, 4, 4, 3))
     scale = -(-image // 4)
     fine = coarse.repeat(scale, axis=3).repeat(scale, axis=4)[:, :, :, :image, :image]
     views = fine + 0.3 * rng.normal(size=fine.shape)
-    if pictures is not None:
-        turn = np.arange(steps * batch).reshape(steps, batch) % len(pictures)
-        views[0] = pictures[turn]
+    if images is not None:
+        index = np.arange(steps * batch).reshape(steps, batch) % len(images)
+        views[0] = images[index]
     return inputs_from(
         views[0],
         views[0] + 0.2 * views[1],

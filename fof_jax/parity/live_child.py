@@ -1,9 +1,9 @@
-"""Runs a checkout of the authors' code and records what it does; see `live`.
+"""Runs a checkout of the authors' code and records every step; see `live`.
 
-A script of its own: the interpreter that runs it needs torch, transformers 4.46 and
-grad-cam, and not this package. Nothing of the checkout is changed on disk. From
-outside, `.cuda()` becomes the identity, imports that training does not use become
-stubs, and hooks write down what passes.
+A standalone script: its interpreter needs torch, transformers 4.46 and grad-cam, but
+not this package. The files of the checkout are not changed: at run time `.cuda()` is
+replaced by the identity, imports that training does not use by stubs, and hooks record
+intermediate results.
 
     python live_child.py CHECKOUT INPUT.npz OUTPUT.npz
 """
@@ -20,16 +20,16 @@ from typing import Any
 
 import numpy as np
 
-# Beside this script, which runs as one: no package is needed.
+# In the folder of this script, which runs without the package.
 from live_recorder import Recorder, arrays
 
-# Imported at the top of their files, but without effect on a training step.
+# Imported by the authors' modules, but not used in a training step.
 UNUSED = ("wandb", "torchvision", "albumentations", "ttach", "imblearn")
-NEEDED = ("torch", "transformers", "pytorch_grad_cam", "yaml", "sklearn", "pandas")
+REQUIRED = ("torch", "transformers", "pytorch_grad_cam", "yaml", "sklearn", "pandas")
 
 
 class _Stub(types.ModuleType):
-    """A module that has every name."""
+    """A module in which every attribute exists."""
 
     __path__: list[str] = []
 
@@ -40,7 +40,7 @@ class _Stub(types.ModuleType):
 
 
 class _Stubs(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds a stub for what is not installed."""
+    """Import hook that returns stubs for the named packages."""
 
     def __init__(self, names: tuple[str, ...]):
         self.names = names
@@ -58,24 +58,24 @@ class _Stubs(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 
 def prepare() -> None:
-    """Checks what is installed, and stubs what is not needed, installed or not.
+    """Checks that required packages are installed, and stubs the unused ones.
 
     Raises:
       SystemExit: a package is missing; the message names it.
     """
-    # cv2 resizes the maps: grad-cam needs the real one.
-    missing = [n for n in (*NEEDED, "cv2") if importlib.util.find_spec(n) is None]
+    # grad-cam resizes the maps with cv2, which therefore cannot be a stub.
+    missing = [n for n in (*REQUIRED, "cv2") if importlib.util.find_spec(n) is None]
     if missing:
         names = {"pytorch_grad_cam": "grad-cam", "cv2": "opencv-python-headless"}
         install = " ".join(names.get(n, n) for n in missing)
         sys.exit(f"missing packages: {', '.join(missing)}. pip install {install}")
-    # Before the stubs: they look for torchvision and would take one for it.
+    # Before the stubs, because transformers checks for torchvision on import.
     importlib.import_module("transformers.modeling_utils")
     sys.meta_path.insert(0, _Stubs(UNUSED))
 
 
 def run(checkout: str, z: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Loads the checkout, trains `cfg/steps` steps by its own loop, and records."""
+    """Trains `cfg/steps` steps with the checkout's training loop and records them."""
     import torch
 
     sys.path.insert(0, checkout)
@@ -101,7 +101,7 @@ def run(checkout: str, z: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         layer_norm_eps=cfg["layer_norm_eps"],
     )
     side = cfg["image"] // cfg["patch"]
-    # Theirs has the number 64 in it.
+    # The authors' function has the constant 64.
     cam_helper.reshape_transform_vit_huggingface = lambda a: a.reshape(
         a.shape[0], side, side, a.shape[2]
     ).permute(0, 3, 1, 2)
@@ -125,7 +125,7 @@ def run(checkout: str, z: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         part.load_state_dict({k: torch.from_numpy(a) for k, a in state.items()})
 
     class Wrapped(torch.nn.Module):
-        """Their loop reads `.module` of the trained heads (item 35)."""
+        """The authors' loop reads `.module` of the trained heads (item 35)."""
 
         def __init__(self, module: Any):
             super().__init__()
@@ -141,25 +141,25 @@ def run(checkout: str, z: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
             for key, tensor in part.state_dict().items()
         }
 
-    watched = {"Transformer", "ContrastiveProjectors", "CrossEntropyLoss"}
-    watched |= {"GeneGuidance", "MultiHeadContrastiveLoss", "RegionContrastiveLoss"}
+    hooked = {"Transformer", "ContrastiveProjectors", "CrossEntropyLoss"}
+    hooked |= {"GeneGuidance", "MultiHeadContrastiveLoss", "RegionContrastiveLoss"}
 
     def hook(module: Any, arguments: Any, result: Any) -> None:
         name = type(module).__name__
-        if name in watched:
-            recorder.keep(name, result)
+        if name in hooked:
+            recorder.add(name, result)
 
     torch.nn.modules.module.register_module_forward_hook(hook)
     backward = torch.Tensor.backward
 
-    def kept_backward(self: Any, *args: Any, **kwargs: Any) -> Any:
+    def recorded_backward(self: Any, *args: Any, **kwargs: Any) -> Any:
         recorder.steps[-1]["backward"].append(float(self.detach()))
         return backward(self, *args, **kwargs)
 
-    torch.Tensor.backward = kept_backward  # type: ignore[method-assign]
+    torch.Tensor.backward = recorded_backward  # type: ignore[method-assign]
 
     class Loader:
-        """The recorded batches, in their order."""
+        """Yields the recorded batches in order."""
 
         sampler = None
 
@@ -170,10 +170,10 @@ def run(checkout: str, z: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
             for step in range(cfg["steps"]):
                 if step == 1:
                     out.update({f"after1/{k}": a for k, a in named().items()})
-                at = f"batch{step % cfg['nbatch']}/"
+                prefix = f"batch{step % cfg['nbatch']}/"
                 names = ("view1", "view2", "dis_gene", "float_gene", "grade")
-                recorder.start()
-                yield [torch.from_numpy(z[at + name]) for name in names]
+                recorder.start_step()
+                yield [torch.from_numpy(z[prefix + name]) for name in names]
 
     trained = Wrapped(local)
     optimizer = torch.optim.AdamW(
@@ -182,18 +182,18 @@ def run(checkout: str, z: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         weight_decay=0.01,
     )
     scheduler = get_cosine_schedule_with_warmup(optimizer, cfg["warmup"], cfg["total"])
-    step_of = optimizer.step
+    original_step = optimizer.step
 
-    def kept_step(*args: Any, **kwargs: Any) -> Any:
-        recorder.keep("lr", optimizer.param_groups[0]["lr"])
+    def recorded_step(*args: Any, **kwargs: Any) -> Any:
+        recorder.add("lr", optimizer.param_groups[0]["lr"])
         if len(recorder.steps) == 1:
             for name, part in parts.items():
                 for key, tensor in part.named_parameters():
                     if tensor.grad is not None:
                         out[f"t0/grad/{name}.{key}"] = tensor.grad.numpy().copy()
-        return step_of(*args, **kwargs)
+        return original_step(*args, **kwargs)
 
-    optimizer.step = kept_step  # type: ignore[method-assign]
+    optimizer.step = recorded_step  # type: ignore[method-assign]
     args = argparse.Namespace(
         batch_size=z["batch0/grade"].shape[0],
         world_size=1,
@@ -217,7 +217,7 @@ def run(checkout: str, z: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def main() -> None:
-    """Reads the input, runs, writes the recording."""
+    """Reads the inputs, runs the checkout, writes the recording."""
     checkout, source, target = sys.argv[1:]
     source, target = os.path.abspath(source), os.path.abspath(target)
     prepare()

@@ -1,6 +1,6 @@
-"""What passed through the authors' functions, in the layout of a recording.
+"""Records calls of the authors' functions and converts them to a recording.
 
-Part of the script `live_child`: it may import NumPy alone.
+Part of the script `live_child`; imports NumPy only.
 """
 
 from typing import Any
@@ -9,35 +9,35 @@ import numpy as np
 
 
 class Recorder:
-    """Hooks around the authors' functions, and what they saw, step by step."""
+    """Records arguments and results of wrapped functions, per step."""
 
     def __init__(self, cfg: dict[str, Any]):
         self.cfg = cfg
         self.steps: list[dict[str, Any]] = []
 
-    def start(self) -> None:
-        """A new step."""
+    def start_step(self) -> None:
+        """Starts a new step."""
         self.steps.append({"calls": {}, "backward": []})
 
-    def keep(self, name: str, value: Any) -> None:
-        """Appends to the step's calls of that name."""
+    def add(self, name: str, value: Any) -> None:
+        """Appends a value to the calls of a name in the current step."""
         if self.steps:
             self.steps[-1]["calls"].setdefault(name, []).append(value)
 
     def wrap(self, module: Any, name: str) -> None:
-        """Replaces a function by one that keeps its arguments and result."""
+        """Replaces a function by one that records its arguments and result."""
         function = getattr(module, name)
 
-        def kept(*args: Any, **kwargs: Any) -> Any:
+        def recorded(*args: Any, **kwargs: Any) -> Any:
             result = function(*args, **kwargs)
-            self.keep(name, (args, result))
+            self.add(name, (args, result))
             return result
 
-        setattr(module, name, kept)
+        setattr(module, name, recorded)
 
 
 def arrays(recorder: Recorder) -> dict[str, np.ndarray]:
-    """The recorder's steps in the layout of a recording."""
+    """Converts the recorded steps to the arrays of a recording."""
     out: dict[str, np.ndarray] = {}
     columns: dict[str, list[Any]] = {}
     for number, step in enumerate(recorder.steps):
@@ -56,14 +56,14 @@ def arrays(recorder: Recorder) -> dict[str, np.ndarray]:
         pooled = pooled.reshape(b, -1)
         cls = [float(v.detach()) for v in calls["CrossEntropyLoss"][:3]]
         loss = {
-            name: float(calls[theirs][0].detach())
-            for name, theirs in (
+            name: float(calls[module][0].detach())
+            for name, module in (
                 ("region", "RegionContrastiveLoss"),
                 ("dis_gene", "MultiHeadContrastiveLoss"),
                 ("float_gene", "GeneGuidance"),
             )
         }
-        found = {
+        values = {
             "loss_global_cls": cls[0],
             "loss_pos_cls": cls[1],
             "loss_neg_cls": cls[2],
@@ -77,15 +77,17 @@ def arrays(recorder: Recorder) -> dict[str, np.ndarray]:
             "cam_projection": projection,
             "cam_v1": direction.astype(np.float32),
         }
-        for name, value in found.items():
+        for name, value in values.items():
             columns.setdefault(name, []).append(value)
         if number == 0:
-            out |= _first(calls, found)
+            out |= _first_step(calls, values)
     return out | {f"steps/{name}": np.stack(v) for name, v in columns.items()}
 
 
-def _first(calls: dict[str, list[Any]], found: dict[str, Any]) -> dict[str, np.ndarray]:
-    """Intermediates of step 0."""
+def _first_step(
+    calls: dict[str, list[Any]], values: dict[str, Any]
+) -> dict[str, np.ndarray]:
+    """Intermediate results of step 0."""
     arguments, alpha = calls["get_cam_weights"][0]
     activations, gradients = arguments[-2:]
     out = {
@@ -93,14 +95,14 @@ def _first(calls: dict[str, list[Any]], found: dict[str, Any]) -> dict[str, np.n
         "cam/gradients": gradients,
         "cam/alpha": alpha,
         "cam/weighted_sum": (alpha[:, :, None, None] * activations).sum(axis=1),
-        "cam/projection": found["cam_projection"],
-        "cam/v1": found["cam_v1"],
+        "cam/projection": values["cam_projection"],
+        "cam/v1": values["cam_v1"],
         "cam/scaled_first": np.asarray(calls["scale_cam_image"][0][1]),
         "cam/scaled_final": np.asarray(calls["scale_cam_image"][1][1]),
-        "cam/pooled": found["cam_pooled"],
-        "mask": found["mask"],
+        "cam/pooled": values["cam_pooled"],
+        "mask": values["mask"],
     }
-    # The first forward is the map's.
+    # The first forward pass is that of the class activation map.
     for view, outputs in zip(
         ("cam", "glb", "pos", "neg"), calls["Transformer"], strict=True
     ):

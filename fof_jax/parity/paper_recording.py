@@ -1,7 +1,7 @@
-"""A recording of the objective, as our method, parameters and batches.
+"""Reads recordings of the reference implementation as method, parameters and batches.
 
-It is an .npz: parameters, five batches, every intermediate of the first step, the
-losses of all steps, parameters after the first and the last.
+An .npz with parameters, five batches, all intermediate results of the first step, the
+losses of all steps, and the parameters after the first and the last step.
 """
 
 from pathlib import Path
@@ -18,18 +18,18 @@ from fof_jax.parity import comparison
 from fof_jax.types import Batch, Params
 
 CAM_BLOCK = -2  # of every recording
-_ENCODER = "vit."  # in front of the names in recordings
+_ENCODER = "vit."  # name prefix of the encoder in recordings
 
 
 class Recording:
-    """The arrays of one file, by name, with clear errors for what is not there."""
+    """The arrays of a recording, by name."""
 
     def __init__(self, path: Path):
         """Reads the file.
 
         Raises:
-          ValueError: it is no .npz archive of plain arrays.
-          FileNotFoundError: it does not exist.
+          ValueError: not an .npz archive of plain arrays.
+          FileNotFoundError: the file does not exist.
         """
         self.path = path
         self._arrays = comparison.load(path)
@@ -38,17 +38,17 @@ class Recording:
         """The array `name`."""
         if name not in self._arrays:
             raise ValueError(
-                f"golden: {self.path} has no array {name!r}; it holds "
-                f"{len(self._arrays)} others. Is it a recording of this family?"
+                f"golden: {self.path} has no array {name!r} among its "
+                f"{len(self._arrays)}. Is it a recording of the paper's equations?"
             )
         return self._arrays[name]
 
     def __contains__(self, name: str) -> bool:
-        """Whether the array is there."""
+        """Whether the recording has the array."""
         return name in self._arrays
 
     def under(self, prefix: str) -> dict[str, np.ndarray]:
-        """All arrays PREFIX/NAME, by NAME."""
+        """Arrays PREFIX/NAME, by NAME."""
         prefix += "/"
         n = len(prefix)
         return {k[n:]: a for k, a in self._arrays.items() if k.startswith(prefix)}
@@ -58,15 +58,15 @@ class Recording:
         return float(self[f"cfg/{name}"].item())
 
     def method(self, **encoder_options: Any) -> paper_method.FocusOnFocus:
-        """The method of the recording; options are of `vit.ViT`, such as `remat`."""
+        """The recorded method; options are fields of `vit.ViT`, such as `remat`."""
         number = self.number
         side = int(number("image"))
         height = self["batch0/image"].shape[2]
         width = self["batch0/image"].shape[3]
         if side not in (height, width):
             raise ValueError(
-                f"golden: {self.path} says images of {side} and holds "
-                f"{height} x {width}."
+                f"golden: {self.path} has images of {height} x {width}, expected a "
+                f"side of {side} as in its cfg/image. Is the file damaged?"
             )
         encoder = vit.ViT(
             size=vit.Size(
@@ -94,7 +94,7 @@ class Recording:
         )
 
     def params(self, method: paper_method.FocusOnFocus) -> Params:
-        """The initial parameters, as our tree."""
+        """The initial parameters as a tree."""
         tensors = {
             name.removeprefix(_ENCODER): a for name, a in self.under("init").items()
         }
@@ -117,7 +117,7 @@ class Recording:
         )
 
     def batch(self, step: int) -> Batch:
-        """The normalised batch of a step."""
+        """The normalized batch of a step."""
         image = self[f"batch{step}/image"].transpose(0, 2, 3, 1)
         rows = image.shape[0]
         return Batch(
@@ -133,7 +133,7 @@ class Recording:
 
 
 def named(params: Params, method: paper_method.FocusOnFocus) -> dict[str, np.ndarray]:
-    """Our tree under the recording's names; also for gradients."""
+    """Parameters or gradients under the recording's names."""
     patch = method.network.encoder.patch
     encoder = param_tree.encoder_to(params["encoder"], tensor_names.HF_VIT, patch=patch)
     return {

@@ -1,7 +1,7 @@
-"""Replays recordings of the objective, quantity by quantity.
+"""Replays recordings of the paper's equations.
 
-What runs here are the functions that training calls, in the order in which it calls
-them, on what `recording.py` reads.
+The replay calls the functions of training, in the order of training, on the arrays that
+`paper_recording` reads.
 """
 
 import math
@@ -21,22 +21,22 @@ from fof_jax.training import optimizer, parallel
 from fof_jax.training import state as training_state
 from fof_jax.types import Batch, Params, Variables
 
-# Largest deviation that an honest float32 replay of a float64 recording may show.
+# Largest deviation of a correct float32 replay of a float64 recording.
 TOLERANCES = {
     "array": 1e-5,  # of the array's maximum: tokens, alpha, A, features, logits, …
     "mask": 0.0,  # equal
-    "gradient": 1e-4,  # of max(the tensor's, 1e-3 of the largest of all tensors)
+    "gradient": 1e-4,  # of the tensor's maximum, at least 1e-3 of the largest gradient
     "first loss": 1e-6,  # relative
     "losses": 3e-5,  # relative, over all steps
     "rate": 1e-6,  # relative
-    # Of the summed learning rates, absolute. Adam divides a gradient by its own size,
-    # so rounding of a gradient near its eps moves the parameter by a share of the rate.
+    # Of the sum of the learning rates. Adam normalizes gradients, so that rounding of
+    # a gradient near its eps moves the parameter by a fraction of the rate.
     "parameters": 0.05,
-    # Absolute, on elements where that does not happen: step-0 gradient 0 or over 1e-6.
-    # A wrong weight decay shows here and nowhere else.
+    # Absolute, on elements with a step-0 gradient of 0 or over 1e-6, which are not
+    # affected by that. Only this row detects a wrong weight decay.
     "well-conditioned parameters": 2e-6,
 }
-# Its exact gradient is 0 (softmax does not see it): Adam turns rounding into steps.
+# Its exact gradient is 0, because softmax is invariant to it: Adam amplifies rounding.
 NO_GRADIENT = "attention.key.bias"
 BETA1, BETA2, EPS = 0.9, 0.999, 1e-8  # of every recording
 
@@ -44,35 +44,36 @@ BETA1, BETA2, EPS = 0.9, 0.999, 1e-8  # of every recording
 def compare(
     quantity: str,
     got: np.ndarray | jax.Array,
-    want: np.ndarray,
+    expected: np.ndarray,
     kind: str,
-    unit: float | None,
+    scale: float | None,
 ) -> Row:
-    """A row from two arrays.
+    """Compares a computed with a recorded array.
 
     Args:
       quantity: name.
-      got, want: ours and the recorded.
+      got, expected: computed and recorded array.
       kind: key of `TOLERANCES`.
-      unit: what a difference is divided by; None for the recorded maximum.
+      scale: divisor of the differences; None for the recorded maximum.
 
     Raises:
       ValueError: the shapes differ.
     """
     tolerance = TOLERANCES[kind]
-    return comparison.row(quantity, got, want, tolerance, scale=unit, kind=kind)
+    return comparison.row(quantity, got, expected, tolerance, scale=scale, kind=kind)
 
 
 def replay(path: Path, **encoder_options: Any) -> list[Row]:
-    """Compares a `paper_*` recording with this program.
+    """Compares a `paper_*` recording with this package.
 
     Args:
       path: the recording.
-      encoder_options: of `vit.ViT`, such as `remat`; none may change a number.
+      encoder_options: fields of `vit.ViT`, such as `remat`, that must not change the
+        result.
 
     Raises:
-      ValueError: the file is not such a recording.
-      FileNotFoundError: it does not exist.
+      ValueError: not such a recording.
+      FileNotFoundError: the file does not exist.
     """
     recording = Recording(path)
     method = recording.method(**encoder_options)
@@ -90,42 +91,42 @@ def _first_step(
     variables: Variables,
     batch: Batch,
 ) -> Iterator[Row]:
-    seen = jax.jit(method.views)(variables, batch)
+    views = jax.jit(method.views)(variables, batch)
     arrays = {
-        "cam/tokens": seen.tokens,
-        "cam/gradient": seen.activation.gradient,
-        "cam/alpha": seen.activation.alpha,
-        "cam/relu_map": seen.activation.relu_map,
-        "cam/A": seen.activation.A,
+        "cam/tokens": views.tokens,
+        "cam/gradient": views.activation.gradient,
+        "cam/alpha": views.activation.alpha,
+        "cam/relu_map": views.activation.relu_map,
+        "cam/A": views.activation.A,
     }
     for name in ("glb", "pos", "neg"):
-        arrays[f"features/{name}"] = getattr(seen, name).feature
-        arrays[f"logits/{name}"] = getattr(seen, name).logits
-    three = [seen.glb.feature, seen.pos.feature, seen.neg.feature]
+        arrays[f"features/{name}"] = getattr(views, name).feature
+        arrays[f"logits/{name}"] = getattr(views, name).logits
+    features = [views.glb.feature, views.pos.feature, views.neg.feature]
     normal = np.zeros_like(batch.biomarkers)
-    projections, each = jax.jit(method.mca)(
+    projections, per_biomarker = jax.jit(method.mca)(
         variables,
-        jnp.concatenate(three),
+        jnp.concatenate(features),
         np.concatenate([batch.biomarkers, batch.biomarkers, normal]),
         np.concatenate([batch.known, batch.known, np.ones_like(batch.known)]),
     )
     arrays["projections"] = projections
-    arrays["loss/mca_per_biomarker"] = each
+    arrays["loss/mca_per_biomarker"] = per_biomarker
     for name, got in arrays.items():
         yield compare(name, got, recording[f"t0/{name}"], "array", None)
-    yield compare("mask", seen.keep, recording["t0/mask"], "mask", 1.0)
+    yield compare("mask", views.keep, recording["t0/mask"], "mask", 1.0)
 
     def loss(params: Params, batch: Batch) -> jax.Array:
-        given = Variables(params=params, state={})
-        key = jax.random.key(0)  # the method draws nothing
-        return method.loss(given, batch, key, gather=lambda a: a)[0]
+        variables = Variables(params=params, state={})
+        key = jax.random.key(0)  # the method is deterministic
+        return method.loss(variables, batch, key, gather=lambda a: a)[0]
 
     gradient = jax.jit(jax.grad(loss))(variables.params, batch)
-    want = recording.under("t0/grad")
-    largest = max(float(np.abs(g).max()) for g in want.values())
+    expected = recording.under("t0/grad")
+    largest = max(float(np.abs(g).max()) for g in expected.values())
     for name, got in named(gradient, method).items():
-        unit = max(float(np.abs(want[name]).max()), 1e-3 * largest)
-        yield compare(f"grad/{name}", got, want[name], "gradient", unit)
+        scale = max(float(np.abs(expected[name]).max()), 1e-3 * largest)
+        yield compare(f"grad/{name}", got, expected[name], "gradient", scale)
 
 
 def _all_steps(
@@ -163,16 +164,17 @@ def _all_steps(
             after[t + 1] = named(jax.device_get(state.params), method)
 
     for name in ("cls_glb", "cls_pos", "cls_neg", "cls", "frl", "mca", "total"):
-        want = recording[f"steps/loss_{name}"]
+        expected = recording[f"steps/loss_{name}"]
         got = np.array([float(h[name]) for h in history])
-        # Eq. (5) is exactly 0 where nothing is known: compared absolutely.
-        relative = np.abs(got - want) / np.where(want == 0, 1, np.abs(want))
+        difference = np.abs(got - expected)
+        # Eq. (5) is exactly 0 without known biomarkers: compared absolutely.
+        relative = difference / np.where(expected == 0, 1, np.abs(expected))
         for label, kind, worst in (
             (f"step 0 loss/{name}", "first loss", relative[0]),
             (f"all steps loss/{name}", "losses", relative.max()),
         ):
             last = 1 if kind == "first loss" else steps
-            largest = np.abs(got - want)[:last].max()
+            largest = difference[:last].max()
             yield Row(label, float(largest), float(worst), TOLERANCES[kind], kind)
     yield compare("lr", np.array(rates), recording["steps/lr"], "rate", None)
     for t, params in after.items():
@@ -185,15 +187,15 @@ def _parameters(
     for name, got in params.items():
         if name.endswith(NO_GRADIENT):
             continue
-        want = recording[f"after{t}/{name}"]
+        expected = recording[f"after{t}/{name}"]
         label = f"after {t}/{name}"
-        yield compare(label, got, want, "parameters", summed_rate)
+        yield compare(label, got, expected, "parameters", summed_rate)
         gradient = np.abs(recording[f"t0/grad/{name}"])
-        steady = (gradient == 0) | (gradient > 1e-6)
+        stable = (gradient == 0) | (gradient > 1e-6)
         yield compare(
             f"{label} (well-conditioned)",
-            np.where(steady, got, 0),
-            np.where(steady, want, 0),
+            np.where(stable, got, 0),
+            np.where(stable, expected, 0),
             "well-conditioned parameters",
             1.0,
         )

@@ -1,4 +1,4 @@
-"""Replays one step of the authors' code on one and on two processes."""
+"""Replays one step of the authors' code with one and with two processes."""
 
 import dataclasses
 
@@ -16,7 +16,7 @@ from fof_jax.types import Variables
 
 
 def is_case_of(z: Recording, case: Recording) -> bool:
-    """Whether a case has the sizes, weights and first batch of this recording."""
+    """Whether a case has the weights and first batch of a ddp recording."""
     names = [n for n in z if n.startswith(("init/", "batch0/"))]
     return "t0/cam/v1" in case and all(
         n in case and np.array_equal(z[n], case[n]) for n in names
@@ -24,13 +24,13 @@ def is_case_of(z: Recording, case: Recording) -> bool:
 
 
 def replay_ddp(z: Recording, case: Recording) -> list[Row]:
-    """Losses and gradients of one and of two emulated processes (items 30, 32)."""
-    sized = dict(z) | {k: case[k] for k in case if k.startswith("cfg/")}
+    """Losses and gradients with one and with two emulated processes (items 30, 32)."""
+    with_sizes = dict(z) | {k: case[k] for k in case if k.startswith("cfg/")}
     batch, variables = (
-        release_recording.batch_of(sized, 0),
-        release_recording.variables_of(sized),
+        release_recording.batch_of(with_sizes, 0),
+        release_recording.variables_of(with_sizes),
     )
-    patch = release_recording.constants(sized)["patch"]
+    patch = release_recording.constants(with_sizes)["patch"]
     reference = jnp.asarray(case["t0/cam/v1"])
     weights = {
         "region": "lambda_region",
@@ -39,7 +39,7 @@ def replay_ddp(z: Recording, case: Recording) -> list[Row]:
     }
     out = []
     for world in (1, 2):
-        method = release_recording.method_of(sized, world_size_emulated=world)
+        method = release_recording.method_of(with_sizes, world_size_emulated=world)
 
         @jax.jit
         def run(weights, method=method):
@@ -48,17 +48,17 @@ def replay_ddp(z: Recording, case: Recording) -> list[Row]:
 
         gradients = {}
         for name in ("cls", *(f"cls+{term}" for term in weights), "full"):
-            on = {
+            active = {
                 field: getattr(method, field)
                 if name == "full" or name.endswith(f"+{term}")
                 else 0.0
                 for term, field in weights.items()
             }
-            seen, _, terms, gradient = run(on)
+            views, _, terms, gradient = run(active)
             gradients[name] = state_dict.to_state_dict(
                 Variables(gradient, {}), patch=patch
             )
-            totals = _rank_totals(method, seen, terms, batch)
+            totals = _rank_totals(method, views, terms, batch)
             theirs = z[f"loss_total/world{world}/{name}"].reshape(-1)
             quantity = f"world {world} loss {name}"
             out.append(row(quantity, totals, theirs, TOLERANCES["loss"]))
@@ -79,17 +79,17 @@ def replay_ddp(z: Recording, case: Recording) -> list[Row]:
     return out
 
 
-def _rank_totals(method, seen, terms, batch) -> np.ndarray:
-    """Each process's total: its own cross-entropy and the terms of all."""
+def _rank_totals(method, views, terms, batch) -> np.ndarray:
+    """Total loss of each process: its own cross-entropy plus the global terms."""
     world = method.world_size_emulated
     cls = terms["global_cls"] + terms["pos_cls"] + method.lambda_neg * terms["neg_cls"]
     background = jnp.full_like(batch.grade, method.num_classes)
-    own = []
+    local = []
     for rank in np.split(np.arange(batch.grade.shape[0]), world):
-        value = losses.cross_entropy(seen.glb.global_logits[rank], batch.grade[rank])
-        value += losses.cross_entropy(seen.pos.local_logits[rank], batch.grade[rank])
+        value = losses.cross_entropy(views.glb.global_logits[rank], batch.grade[rank])
+        value += losses.cross_entropy(views.pos.local_logits[rank], batch.grade[rank])
         value += method.lambda_neg * losses.cross_entropy(
-            seen.neg.local_logits[rank], background[rank]
+            views.neg.local_logits[rank], background[rank]
         )
-        own.append(value)
-    return np.stack([terms["total"] - cls + value for value in own])
+        local.append(value)
+    return np.stack([terms["total"] - cls + value for value in local])

@@ -1,4 +1,4 @@
-"""Reads recordings of the authors' code into our records."""
+"""Reads recordings of the authors' code as method, variables and batches."""
 
 import inspect
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from fof_jax.types import Batch, Variables
 
 Recording = Mapping[str, np.ndarray]
 
-# Constants of the authors' configuration; `cfg/*` of a recording comes before.
+# Constants of the authors' configuration; `cfg/*` of a recording overrides them.
 CONSTANTS = {
     "tau": 0.07,
     "theta": 0.5,
@@ -30,11 +30,11 @@ CONSTANTS = {
 
 
 def method_of(z: Recording, **changes: Any) -> method.Release:
-    """The method with a recording's sizes and constants.
+    """Builds the method with a recording's sizes and constants.
 
     Args:
-      z: a case.
-      changes: fields of `objective.build` that differ from it.
+      z: a recording of optimizer steps.
+      changes: arguments of `method.build` that override the recording.
     """
     c = constants(z)
     genes, floats = z["batch0/dis_gene"].shape[1], z["batch0/float_gene"].shape[1]
@@ -64,9 +64,9 @@ def method_of(z: Recording, **changes: Any) -> method.Release:
 
 
 def constants(z: Recording) -> dict[str, Any]:
-    """`cfg/*` over `CONSTANTS`, as plain numbers."""
-    found = {k[4:]: z[k].item() for k in z if k.startswith("cfg/") and z[k].size == 1}
-    return CONSTANTS | found
+    """`CONSTANTS` overridden by `cfg/*`, as Python numbers."""
+    cfg = {k[4:]: z[k].item() for k in z if k.startswith("cfg/") and z[k].size == 1}
+    return CONSTANTS | cfg
 
 
 def variables_of(z: Recording, prefix: str = "init/") -> Variables:
@@ -76,17 +76,17 @@ def variables_of(z: Recording, prefix: str = "init/") -> Variables:
 
 
 def batch_of(z: Recording, number: int) -> Batch:
-    """A recorded batch; images become channels last."""
-    at = f"batch{number}/"
-    rows = z[at + "grade"].shape[0]
-    genes = jnp.asarray(z[at + "dis_gene"].astype(np.int32))
+    """A recorded batch, with channels last."""
+    prefix = f"batch{number}/"
+    rows = z[prefix + "grade"].shape[0]
+    genes = jnp.asarray(z[prefix + "dis_gene"].astype(np.int32))
     return Batch(
-        image=jnp.asarray(z[at + "view1"].transpose(0, 2, 3, 1)),
-        second_view=jnp.asarray(z[at + "view2"].transpose(0, 2, 3, 1)),
-        grade=jnp.asarray(z[at + "grade"].astype(np.int32)),
+        image=jnp.asarray(z[prefix + "view1"].transpose(0, 2, 3, 1)),
+        second_view=jnp.asarray(z[prefix + "view2"].transpose(0, 2, 3, 1)),
+        grade=jnp.asarray(z[prefix + "grade"].astype(np.int32)),
         biomarkers=genes,
         known=jnp.ones_like(genes, bool),
-        floats=jnp.asarray(z[at + "float_gene"]),
+        floats=jnp.asarray(z[prefix + "float_gene"]),
         index=jnp.arange(rows),
         epoch=jnp.zeros(rows, jnp.int32),
         valid=jnp.ones(rows, bool),

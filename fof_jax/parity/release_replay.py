@@ -1,4 +1,4 @@
-"""Replays a recording of the authors' code, of whichever kind it is."""
+"""Replays recordings of the authors' code."""
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -11,11 +11,11 @@ from fof_jax.parity.release_processes import is_case_of, replay_ddp
 from fof_jax.parity.release_steps import replay_case
 from fof_jax.parity.release_units import replay_units
 
-BESIDE = "release_a.npz"  # the case that release_ddp was recorded from
+DDP_CASE = "release_a.npz"  # the case that release_ddp was recorded from
 
 
 def kind(z: Mapping[str, np.ndarray]) -> str | None:
-    """case (optimizer steps), units (functions), ddp (two processes), or None."""
+    """Kind of recording: case (steps), units (functions), ddp (processes) or None."""
     if "cfg/hidden" in z and "batch0/view1" in z:
         return "case"
     if any(name.startswith("supcon/") for name in z):
@@ -32,26 +32,28 @@ def replay(
     """Replays a recording of any kind.
 
     Args:
-      path: an `.npz` of a case, of single functions (units), or of two processes (ddp).
-      others: for ddp: files among which the case may be that it was recorded from, if
-        `release_a.npz` beside it is not that case. It has the sizes and directions.
-      scores: for units: (y, prob, average=…) -> figures by name; None leaves metrics
-        out.
+      path: an `.npz` of optimizer steps (case), single functions (units) or two
+        processes (ddp).
+      others: for ddp: other files to search for the case that it was recorded from,
+        which has sizes and principal directions; `release_a.npz` in the same folder
+        is searched first.
+      scores: for units: (y, prob, average=…) -> metrics by name; None skips the
+        metrics.
 
     Returns:
-      One row a quantity.
+      One row per quantity.
 
     Raises:
-      ValueError: the file is of none of these kinds, or the case of a ddp is missing.
-      FileNotFoundError: it does not exist.
+      ValueError: not such a recording, or the case of a ddp recording is missing.
+      FileNotFoundError: the file does not exist.
     """
     z = load(path)
-    found = kind(z)
-    if found == "case":
+    recorded = kind(z)
+    if recorded == "case":
         return replay_case(z)
-    if found == "units":
+    if recorded == "units":
         return replay_units(z, scores=scores)
-    if found == "ddp":
+    if recorded == "ddp":
         return replay_ddp(z, _case_of(z, path, others))
     raise ValueError(
         f"{path}: not a recording of the authors' code. Expected the arrays of a case "
@@ -62,10 +64,10 @@ def replay(
 def _case_of(
     z: Mapping[str, np.ndarray], path: Path, others: Iterable[Path]
 ) -> dict[str, np.ndarray]:
-    for one in (path.with_name(BESIDE), *others):
-        if one != path and one.is_file() and is_case_of(z, case := load(one)):
+    for other in (path.with_name(DDP_CASE), *others):
+        if other != path and other.is_file() and is_case_of(z, case := load(other)):
             return case
     raise ValueError(
-        f"{path}: the case that it was recorded from is not there; it holds the sizes. "
-        f"Put {BESIDE} beside it, or pass that file with --golden as well."
+        f"{path}: the case that it was recorded from, with its sizes, was not found. "
+        f"Put {DDP_CASE} beside it, or pass that file with --golden as well."
     )

@@ -1,4 +1,4 @@
-"""Replays recordings of optimizer steps of the authors' code, number by number."""
+"""Replays recordings of optimizer steps of the authors' code."""
 
 import dataclasses
 import functools
@@ -18,7 +18,7 @@ from fof_jax.parity.release_recording import Recording
 from fof_jax.parity.release_tolerances import TOLERANCES
 from fof_jax.types import Batch, Variables
 
-# ours -> the recording's; weights as in CONSTANTS
+# metric of this package -> name in the recording
 LOSSES = {
     "global_cls": "loss_global_cls",
     "pos_cls": "loss_pos_cls",
@@ -31,10 +31,10 @@ LOSSES = {
 
 
 def forward_backward(method: release_method.Release, variables, batch, reference):
-    """Views, projections, terms and gradients of one step."""
-    seen = method.views(variables, batch, reference)
+    """Views, projections, loss terms and gradients of one step."""
+    views = method.views(variables, batch, reference)
     projected = method.project(
-        variables, *(v.feature for v in (seen.glb, seen.pos, seen.neg))
+        variables, *(v.feature for v in (views.glb, views.pos, views.neg))
     )
 
     def loss(params):
@@ -47,27 +47,29 @@ def forward_backward(method: release_method.Release, variables, batch, reference
         )
 
     (_, aux), gradient = jax.value_and_grad(loss, has_aux=True)(variables.params)
-    return seen, projected, aux.metrics, gradient
+    return views, projected, aux.metrics, gradient
 
 
 def replay_case(z: Recording) -> list[Row]:
-    """All recorded optimizer steps from recorded parameters and batches."""
+    """Replays all steps from the recorded initial parameters and batches."""
     return _run(z)[0]
 
 
 def per_step(z: Recording) -> dict[str, np.ndarray]:
-    """Our figures of every step, under the recording's names without `steps/`."""
+    """Computed quantities of every step, under the recording's names."""
     return {name: np.stack(values) for name, values in _run(z)[1].items()}
 
 
 def _run(z: Recording) -> tuple[list[Row], dict[str, list[Any]]]:
-    method, numbers = release_recording.method_of(z), release_recording.constants(z)
+    method, constants = release_recording.method_of(z), release_recording.constants(z)
     variables = release_recording.variables_of(z)
-    patch = numbers["patch"]
+    patch = constants["patch"]
     schedule = release_optimizer.learning_rate(
-        base=numbers["lr"], warmup=numbers["warmup"], total=numbers["total"]
+        base=constants["lr"], warmup=constants["warmup"], total=constants["total"]
     )
-    adamw = release_optimizer.optimizer(schedule, weight_decay=numbers["weight_decay"])
+    adamw = release_optimizer.optimizer(
+        schedule, weight_decay=constants["weight_decay"]
+    )
     opt_state = adamw.init(variables.params)
     run = jax.jit(functools.partial(forward_backward, method))
 
@@ -80,20 +82,20 @@ def _run(z: Recording) -> tuple[list[Row], dict[str, list[Any]]]:
         return variables.replace(state=state), opt_state
 
     rows: list[Row] = []
-    later = _Steps(z)
-    for step in range(numbers["steps"]):
-        batch = release_recording.batch_of(z, step % numbers["nbatch"])
+    per_step = _Steps(z)
+    for step in range(constants["steps"]):
+        batch = release_recording.batch_of(z, step % constants["nbatch"])
         reference = jnp.asarray(z["steps/cam_v1"][step])
-        seen, projected, terms, gradient = run(variables, batch, reference)
+        views, projected, terms, gradient = run(variables, batch, reference)
         if step == 0:
-            rows += _first_step(z, seen, projected)
+            rows += _first_step(z, views, projected)
             named = state_dict.to_state_dict(Variables(gradient, {}), patch=patch)
-            rows.append(_gradients(z, named, patches=seen.tokens.shape[1]))
-        later.add(seen, terms, float(schedule(step)), batch)
+            rows.append(_gradients(z, named, patches=views.tokens.shape[1]))
+        per_step.add(views, terms, float(schedule(step)), batch)
         variables, opt_state = update(variables, opt_state, gradient, step)
         if any(name.startswith(f"after{step + 1}/") for name in z):
-            rows += _parameters(z, variables, step + 1, numbers)
-    return rows + later.rows(numbers["lr"]), later.ours
+            rows += _parameters(z, variables, step + 1, constants)
+    return rows + per_step.rows(constants["lr"]), per_step.ours
 
 
 def _channels_first(tokens: jax.Array, grid: tuple[int, int]) -> np.ndarray:
@@ -101,28 +103,33 @@ def _channels_first(tokens: jax.Array, grid: tuple[int, int]) -> np.ndarray:
     return np.asarray(tokens).swapaxes(1, 2).reshape(b, width, *grid)
 
 
-def _first_step(z: Recording, seen: Views, projected: tuple[Any, ...]) -> list[Row]:
-    """Every intermediate result of step 0."""
-    a = seen.activation
+def _first_step(z: Recording, views: Views, projected: tuple[Any, ...]) -> list[Row]:
+    """Intermediate results of step 0."""
+    a = views.activation
     grid = (a.projection.shape[1], a.projection.shape[2])
     b = a.alpha.shape[0]
     forward, component = TOLERANCES["forward"], TOLERANCES["component"]
-    pool = _pool(a)
+    pooled = _pooled(a)
     # quantity, recorded name, ours, tolerance
     table: list[tuple[str, str, Any, float]] = [
-        ("activations", "cam/activations", _channels_first(seen.tokens, grid), forward),
+        (
+            "activations",
+            "cam/activations",
+            _channels_first(views.tokens, grid),
+            forward,
+        ),
         ("CAM gradients", "cam/gradients", _channels_first(a.gradient, grid), forward),
         ("alpha", "cam/alpha", a.alpha, forward),
-        ("weighted sum", "cam/weighted_sum", _weighted_sum(seen, grid), forward),
+        ("weighted sum", "cam/weighted_sum", _weighted_sum(views, grid), forward),
         ("principal direction", "cam/v1", a.direction, component),
         ("principal component", "cam/projection", a.projection, component),
         ("scaled once", "cam/scaled_first", a.scaled, component),
         ("scaled twice", "cam/scaled_final", a.A, component),
-        ("pooled", "cam/pooled", pool.reshape(b, -1), component),
-        ("mask", "mask", seen.hide.reshape(b, -1), TOLERANCES["mask"]),
+        ("pooled", "cam/pooled", pooled.reshape(b, -1), component),
+        ("mask", "mask", views.hide.reshape(b, -1), TOLERANCES["mask"]),
     ]
-    views = {"cam": seen.glb, "glb": seen.glb, "pos": seen.pos, "neg": seen.neg}
-    for view, output in views.items():
+    outputs = {"cam": views.glb, "glb": views.glb, "pos": views.pos, "neg": views.neg}
+    for view, output in outputs.items():
         heads = {"global": output.global_logits, "local": output.local_logits}
         table += [
             (f"logits_{head}", f"logits_{head}/{view}", logits, forward)
@@ -143,12 +150,12 @@ def _first_step(z: Recording, seen: Views, projected: tuple[Any, ...]) -> list[R
     return [worst(group, f"step 0 {name}") for name, group in rows.items()]
 
 
-def _weighted_sum(seen: Views, grid: tuple[int, int]) -> jax.Array:
-    alpha = seen.activation.alpha
-    return jnp.einsum("bpd,bd->bp", seen.tokens, alpha).reshape(-1, *grid)
+def _weighted_sum(views: Views, grid: tuple[int, int]) -> jax.Array:
+    alpha = views.activation.alpha
+    return jnp.einsum("bpd,bd->bp", views.tokens, alpha).reshape(-1, *grid)
 
 
-def _pool(a: cam.Activation) -> jax.Array:
+def _pooled(a: cam.Activation) -> jax.Array:
     return cam.pooled(a.A, patch=a.A.shape[1] // a.projection.shape[1])
 
 
@@ -165,13 +172,13 @@ def _gradients(z: Recording, ours: dict[str, np.ndarray], *, patches: int) -> Ro
 
 
 def _parameters(
-    z: Recording, variables: Variables, steps: int, numbers: dict[str, Any]
+    z: Recording, variables: Variables, steps: int, constants: dict[str, Any]
 ) -> list[Row]:
-    """Trained tensors, with few elements let off up to the rate, and EMA heads."""
-    named = state_dict.to_state_dict(variables, patch=numbers["patch"])
+    """Parameters and EMA heads; a few elements may deviate by up to the rate."""
+    named = state_dict.to_state_dict(variables, patch=constants["patch"])
     prefix = f"after{steps}/"
-    fast = numbers["lr"] > 1e-4
-    bound = TOLERANCES["parameter_fast" if fast else "parameter"]
+    high_rate = constants["lr"] > 1e-4
+    bound = TOLERANCES["parameter_fast" if high_rate else "parameter"]
     rows = release_tolerances.tensors(
         z,
         prefix,
@@ -181,42 +188,42 @@ def _parameters(
         leave_out=("attention.key.bias",),
     )
     out = []
-    for what, group in (
+    for title, group in (
         ("parameters", [r for r in rows if not r.where.startswith("global_proj")]),
         ("EMA projectors", [r for r in rows if r.where.startswith("global_proj")]),
     ):
-        chosen = worst(group, f"{what} after {steps}")
-        beyond, rest = _let_off(z, prefix, named, group, bound)
-        if beyond and len(beyond) <= release_tolerances.LOOSE_ELEMENTS:
-            # Not (>), so that NaN is kept.
-            if max(beyond) <= numbers["lr"]:
-                where = f"{chosen.where}, {len(beyond)} elements let off"
+        chosen = worst(group, f"{title} after {steps}")
+        outliers, rest = _outliers(z, prefix, named, group, bound)
+        if outliers and len(outliers) <= release_tolerances.MAX_OUTLIERS:
+            # Not `>`, so that NaN fails.
+            if max(outliers) <= constants["lr"]:
+                where = f"{chosen.where}, {len(outliers)} outliers ignored"
                 chosen = dataclasses.replace(chosen, deviation=rest, where=where)
         out.append(chosen)
     return out
 
 
-def _let_off(
+def _outliers(
     z: Recording,
     prefix: str,
     named: dict[str, np.ndarray],
     rows: list[Row],
     bound: float,
 ) -> tuple[list[float], float]:
-    """Differences beyond the bound (or NaN), and the largest of all others."""
-    beyond: list[float] = []
+    """Differences beyond the bound (or NaN), and the largest of the others."""
+    outliers: list[float] = []
     rest = max((r.deviation for r in rows if r.ok), default=0.0)
     for name in (r.where.split("[")[0] for r in rows if not r.ok):
         ours, theirs = release_tolerances.recorded(z, prefix + name, named[name])
         difference = np.abs(ours - theirs)
         within = difference <= bound
-        beyond += difference[~within].tolist()
+        outliers += difference[~within].tolist()
         rest = max(rest, float(difference[within].max(initial=0.0)))
-    return beyond, rest
+    return outliers, rest
 
 
 class _Steps:
-    """Collects what is recorded of every step."""
+    """Collects the computed quantities of every step."""
 
     def __init__(self, z: Recording):
         self.z = z
@@ -224,31 +231,31 @@ class _Steps:
 
     def add(
         self,
-        seen: Views,
+        views: Views,
         terms: dict[str, jax.Array],
         rate: float,
         batch: Batch,
     ) -> None:
-        """One step's figures, under the recording's names."""
+        """Adds the quantities of one step, under the recording's names."""
         b = batch.grade.shape[0]
-        a = seen.activation
+        a = views.activation
         score = jnp.take_along_axis(
-            seen.glb.global_logits, batch.grade[:, None], axis=1
+            views.glb.global_logits, batch.grade[:, None], axis=1
         ).sum()
-        found = {theirs: terms[ours] for ours, theirs in LOSSES.items()} | {
+        quantities = {name: terms[term] for term, name in LOSSES.items()} | {
             "cam_score_sum": score,
-            "mask": seen.hide.reshape(b, -1),
-            "cam_pooled": _pool(a).reshape(b, -1),
+            "mask": views.hide.reshape(b, -1),
+            "cam_pooled": _pooled(a).reshape(b, -1),
             "cam_projection": a.projection,
             "cam_v1": a.direction,
             "lr_model": rate,
             "lr_local_projectors": rate,
         }
-        for name, value in found.items():
+        for name, value in quantities.items():
             self.ours.setdefault(name, []).append(np.asarray(value))
 
     def rows(self, base: float) -> list[Row]:
-        """One row a quantity: the step that differs most."""
+        """One row per quantity: the step with the largest deviation."""
         rules = {name: ("loss", None) for name in LOSSES.values()} | {
             "cam_score_sum": ("score", 1.0),
             "mask": ("mask", 1.0),

@@ -16,7 +16,7 @@ from fof_jax.parity.release_tolerances import GRADIENT_FLOOR, TOLERANCES
 from fof_jax.types import Variables
 
 VIEWS = ("glb", "pos", "neg")
-# ours -> the recording's
+# metric of this package -> name in the recording
 METRICS = {
     "accuracy": "acc",
     "f1": "f1",
@@ -30,7 +30,7 @@ METRICS = {
 def replay_units(
     z: Recording, *, scores: Callable[..., dict[str, Any]] | None = None
 ) -> list[Row]:
-    """One row a function and quantity; the worst of its cases."""
+    """One row per function and quantity, the worst of its cases."""
     rows: list[Row] = []
     for name, check in _CHECKS.items():
         rows += [r for i in _cases(z, name) for r in check(z, f"{name}/{i}")]
@@ -43,22 +43,21 @@ def replay_units(
 
 
 def _cases(z: Recording, name: str) -> list[int]:
-    found = {k.split("/")[1] for k in z if k.startswith(f"{name}/")}
-    return sorted(int(i) for i in found if i.isdigit())
+    cases = {k.split("/")[1] for k in z if k.startswith(f"{name}/")}
+    return sorted(int(i) for i in cases if i.isdigit())
 
 
 def _loss(name: str, at: str, ours, theirs) -> Row:
-    # A loss of 0 (no positives; one image) is compared absolutely.
+    # A loss of 0 (no positives, or one image) is compared absolutely.
     scale = max(abs(float(theirs)), 1e-2)
     return row(f"{name} loss", ours, theirs, TOLERANCES["loss"], scale=scale, where=at)
 
 
 def _gradient(name: str, at: str, ours, theirs) -> Row:
-    """Each row over its own maximum: that of a zero row is larger by 1e8."""
+    """Compares rows relative to their maxima; gradients of zero rows are 1e8 larger."""
     ours, theirs = np.asarray(ours), np.asarray(theirs)
-    top = np.abs(theirs).max(axis=-1, keepdims=True)
-    usual = np.median(top)
-    scale = np.maximum(top, max(GRADIENT_FLOOR * usual, 1e-6))
+    maximum = np.abs(theirs).max(axis=-1, keepdims=True)
+    scale = np.maximum(maximum, max(GRADIENT_FLOOR * np.median(maximum), 1e-6))
     tolerance = TOLERANCES["gradient"]
     return row(
         f"{name} gradient", ours / scale, theirs / scale, tolerance, scale=1.0, where=at
@@ -133,7 +132,7 @@ def _cam_post(z: Recording, at: str) -> list[Row]:
     b, width, *grid = v.shape
     tokens, gradient = (a.reshape(b, width, -1).swapaxes(1, 2) for a in (v, g))
     side = int(z[f"{at}/image_size"])
-    # R^T c has the direction of v1 that the recorded component c was taken along.
+    # R^T c is parallel to v1, the direction of the recorded component c.
     weighted = z[f"{at}/alpha"][:, None] * tokens
     weighted -= weighted.mean(axis=1, keepdims=True)
     component = z[f"{at}/projection"].reshape(b, -1)
@@ -207,7 +206,7 @@ def _metrics(z: Recording, i: int, scores: Callable[..., dict[str, Any]]) -> lis
         theirs = dict(zip(order, z[f"metrics/{i}/{average}"], strict=True))
         for name, other in METRICS.items():
             if missing and name in ("auc", "ap", "f1"):
-                continue  # Q48: theirs are 0, or over other classes than ours
+                continue  # Q48: recorded as 0, or over other classes
             value = np.nan if ours[name] is None else ours[name]
             where = f"metrics/{i} {name}"
             rows.append(

@@ -1,7 +1,7 @@
-"""The recordings of the paper's equations, replayed; and that a wrong equation shows.
+"""Replays recordings of the paper's equations, and detects wrong equations.
 
-`tests/golden/paper_*.npz` come from a float64 PyTorch reference that shares nothing
-with this program. Tolerances: the table in `fof_jax/parity/paper_replay.py`.
+`tests/golden/paper_*.npz` are from an independent float64 reference in PyTorch.
+Tolerances: the table in `fof_jax/parity/paper_replay.py`.
 """
 
 from pathlib import Path
@@ -27,7 +27,7 @@ def test_every_quantity_is_within_tolerance(name):
     assert {"cam/A", "mask", "projections", "features/neg", "logits/pos"} <= names
 
 
-def test_tolerances_are_those_that_were_promised():
+def test_tolerances_are_not_loosened():
     assert paper_replay.TOLERANCES == {
         "array": 1e-5,
         "mask": 0.0,
@@ -66,7 +66,7 @@ def swapped_negative(*, glb, pos, neg, tau):
     return ORIGINAL["focus_consistency"](glb=glb, pos=neg, neg=pos, tau=tau)
 
 
-def normalised_positives(*, normalize_positives, **rest):
+def normalized_positives(*, normalize_positives, **rest):
     return ORIGINAL["alignment"](normalize_positives=True, **rest)
 
 
@@ -81,19 +81,19 @@ def normalised_positives(*, normalize_positives, **rest):
             image, jnp.zeros_like(image))),
         ("Eq. (3)", losses, "classification", no_background),
         ("Eq. (4)", losses, "focus_consistency", swapped_negative),
-        ("Eq. (5)", losses, "alignment", normalised_positives),
+        ("Eq. (5)", losses, "alignment", normalized_positives),
         ("Eq. (6)", losses, "total", wrong_total),
     ],
 )  # fmt: skip
-def test_a_wrong_equation_fails(monkeypatch, capsys, equation, module, name, wrong):
+def test_wrong_equation_fails(monkeypatch, capsys, equation, module, name, wrong):
     monkeypatch.setattr(module, name, wrong)
-    # The first step is enough to show it, and compiles in half the time.
+    # The first step suffices, and compiles in half the time.
     monkeypatch.setattr(paper_replay, "_all_steps", lambda *_: iter(()))
     assert main(["parity", f"--golden={GOLDEN / 'paper_a.npz'}"]) == 1
     assert "FAILS" in capsys.readouterr().out
 
 
-def test_the_verb_prints_a_row_a_quantity(tmp_path, capsys, monkeypatch):
+def test_command_prints_one_row_per_quantity(tmp_path, capsys, monkeypatch):
     row = comparison.Row("cam/A", 1e-7, 2e-7, 1e-5, "array")
     monkeypatch.setattr(paper_replay, "replay", lambda path: [row])
     for name in "ab":
@@ -106,7 +106,7 @@ def test_the_verb_prints_a_row_a_quantity(tmp_path, capsys, monkeypatch):
     assert "cam/A" in out
 
 
-def test_a_nan_is_never_within_tolerance():
+def test_nan_is_never_within_tolerance():
     row = paper_replay.compare("x", np.array([np.nan]), np.array([1.0]), "array", None)
     assert not row.ok
 
@@ -119,16 +119,16 @@ def test_a_nan_is_never_within_tolerance():
         (lambda path: np.savez(path, a=np.zeros(3)), "has no array 'cfg/"),
     ],
 )
-def test_files_that_are_no_recordings(tmp_path, capsys, make, message):
+def test_other_files_are_errors(tmp_path, capsys, make, message):
     path = tmp_path / "x.npz"
     make(path)
     assert main(["parity", f"--golden={path}"]) == 2
     assert message in capsys.readouterr().err
 
 
-def test_a_truncated_recording(tmp_path, capsys):
-    whole = (GOLDEN / "paper_a.npz").read_bytes()
+def test_truncated_recording_is_an_error(tmp_path, capsys):
+    content = (GOLDEN / "paper_a.npz").read_bytes()
     path = tmp_path / "x.npz"
-    path.write_bytes(whole[: len(whole) // 2])
+    path.write_bytes(content[: len(content) // 2])
     assert main(["parity", f"--golden={path}"]) == 2
     assert "cannot be read" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""import, export and parity, as typed: there and back exact, faults in one line."""
+"""The commands import, export and parity: exact round trips, one-line errors."""
 
 import json
 import shutil
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fof_jax import files
-from fof_jax.cli import parity as verb
+from fof_jax.cli import parity as parity_command
 from fof_jax.cli.main import main
 from fof_jax.methods.release import state_dict
 from fof_jax.parity import comparison, live
@@ -22,26 +22,26 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 
 
 @pytest.fixture(scope="module")
-def theirs():
+def recorded():
     z = comparison.load(GOLDEN / "release_a.npz")
     return {k[5:]: a for k, a in z.items() if k.startswith("init/")}
 
 
-def same(a, b):
+def assert_equal(a, b):
     assert set(a) == set(b)
     for name in a:
         np.testing.assert_array_equal(a[name], b[name], err_msg=name)
 
 
-def tensors(path):
+def read_pth(path):
     torch = pytest.importorskip("torch")
     return {n: t.numpy() for n, t in torch.load(path, weights_only=True).items()}
 
 
-def fold_of(folder, variables):
-    """A fold as a run leaves it: two steps, each with parameters of its own."""
+def write_fold(folder, variables):
+    """Writes a fold with the checkpoints of two steps with different parameters."""
     adamw = optimizer.adamw(beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.01)
-    kept = checkpoint.Checkpoints(folder / "checkpoints")
+    checkpoints = checkpoint.Checkpoints(folder / "checkpoints")
     for step, factor in ((1, 2), (2, 1)):
         params = jax.tree.map(lambda a, f=factor: a * f, variables.params)
         state = training_state.TrainState(
@@ -50,52 +50,52 @@ def fold_of(folder, variables):
             state=variables.state,
             opt_state=adamw.init(params),
         )
-        kept.save(state)
-    kept.close()
+        checkpoints.save(state)
+    checkpoints.close()
     return folder
 
 
-def test_weights_go_there_and_back(tmp_path, theirs, capsys):
+def test_round_trip_of_weights(tmp_path, recorded, capsys):
     torch = pytest.importorskip("torch")
-    ours = state_dict.from_state_dict(theirs)
-    fold = fold_of(tmp_path / "fold_0", jax.tree.map(np.asarray, ours))
-    # A fold to a file: the newest step, whole and exact.
+    variables = state_dict.from_state_dict(recorded)
+    fold = write_fold(tmp_path / "fold_0", jax.tree.map(np.asarray, variables))
+    # A fold to a file: the newest step, all tensors, exact.
     whole = tmp_path / "new" / "whole.pth"
     words = ["export", "--to=release", f"--checkpoint={fold}"]
     assert main([*words, "--whole", f"--out={whole}"]) == 0
-    same(tensors(whole), theirs)
+    assert_equal(read_pth(whole), recorded)
     card = (tmp_path / "new/whole_model_card.md").read_text()
     assert "Research use only; not for diagnosis." in card
     step = ["export", "--to=release", f"--checkpoint={fold}/checkpoints/1"]
     assert main([*step, f"--out={tmp_path}/1.pth"]) == 0
-    plain = state_dict.to_state_dict(ours, patch=4, model_only=True)
-    same(tensors(tmp_path / "1.pth"), {n: 2 * a for n, a in plain.items()})
-    # The file to a folder, and that to a file again.
+    plain = state_dict.to_state_dict(variables, patch=4, model_only=True)
+    assert_equal(read_pth(tmp_path / "1.pth"), {n: 2 * a for n, a in plain.items()})
+    # The file to a folder, and the folder to a file.
     folder = tmp_path / "imported"
     words = ["import", "--from=release", str(whole), f"--out={folder}"]
     assert main(words) == 0
-    back = state_dict.to_state_dict(weights.read(folder), patch=4)
-    same(back, theirs)
+    restored = state_dict.to_state_dict(weights.read(folder), patch=4)
+    assert_equal(restored, recorded)
     about = json.loads((folder / weights.ABOUT).read_text())
     assert about["encoder"] == {"depth": 3, "width": 32, "patch": 4, "tokens": 64}
     assert about["num_classes"] == 3
     again = ["export", "--to=release", f"--checkpoint={folder}", f"--out={whole}"]
     assert main([*again, "--whole"]) == 0
-    same(tensors(whole), theirs)
+    assert_equal(read_pth(whole), recorded)
     assert main(words) == 2
     assert "exists already" in capsys.readouterr().err
-    # The published form: the model alone.
+    # The published form: the model only.
     torch.save({n: torch.from_numpy(np.array(a)) for n, a in plain.items()}, whole)
     assert main([*words[:-1], f"--out={tmp_path}/model"]) == 0
     read = weights.read(tmp_path / "model")
     assert read.state == {}
-    same(state_dict.to_state_dict(read, patch=4, model_only=True), plain)
+    assert_equal(state_dict.to_state_dict(read, patch=4, model_only=True), plain)
 
 
-def test_damage_is_noticed_and_the_step_before_is_taken(tmp_path, theirs, capsys):
+def test_incomplete_checkpoint_is_skipped(tmp_path, recorded, capsys):
     pytest.importorskip("torch")
-    ours = jax.tree.map(np.asarray, state_dict.from_state_dict(theirs))
-    fold = fold_of(tmp_path / "fold_0", ours)
+    variables = jax.tree.map(np.asarray, state_dict.from_state_dict(recorded))
+    fold = write_fold(tmp_path / "fold_0", variables)
     (fold / "checkpoints/2" / files.MANIFEST).unlink()
     words = ["export", "--to=release", f"--out={tmp_path}/x.pth"]
     assert main([*words, f"--checkpoint={fold}/checkpoints/2"]) == 2
@@ -103,11 +103,11 @@ def test_damage_is_noticed_and_the_step_before_is_taken(tmp_path, theirs, capsys
     assert main([*words, f"--checkpoint={fold}"]) == 0
     name = "global_classifier.bias"
     np.testing.assert_array_equal(
-        tensors(tmp_path / "x.pth")[name], 2 * theirs[f"model.{name}"]
+        read_pth(tmp_path / "x.pth")[name], 2 * recorded[f"model.{name}"]
     )
 
 
-def test_export_of_what_the_authors_code_cannot_load(tmp_path, capsys):
+def test_export_of_other_models_is_an_error(tmp_path, capsys):
     weights.write(tmp_path / "w", Variables({"classifier": np.ones(3)}, {}), {})
     words = ["export", "--to=release", f"--out={tmp_path}/x.pth"]
     for folder, message in (
@@ -120,9 +120,9 @@ def test_export_of_what_the_authors_code_cannot_load(tmp_path, capsys):
     assert not (tmp_path / "x.pth").exists()
 
 
-def test_without_torch_it_is_one_line(tmp_path, theirs, capsys, monkeypatch):
-    ours = jax.tree.map(np.asarray, state_dict.from_state_dict(theirs))
-    weights.write(tmp_path / "w", ours, {})
+def test_missing_torch_is_a_one_line_error(tmp_path, recorded, capsys, monkeypatch):
+    variables = jax.tree.map(np.asarray, state_dict.from_state_dict(recorded))
+    weights.write(tmp_path / "w", variables, {})
     monkeypatch.setitem(sys.modules, "torch", None)
     out = f"--out={tmp_path}/x"
     for words in (
@@ -138,7 +138,7 @@ def test_without_torch_it_is_one_line(tmp_path, theirs, capsys, monkeypatch):
 # ---- parity --------------------------------------------------------------------------
 
 
-def test_the_file_tells_the_family(monkeypatch):
+def test_kind_of_recording_is_detected(monkeypatch):
     from fof_jax.parity import paper_replay, release_replay
 
     monkeypatch.setattr(paper_replay, "replay", lambda path: ["paper"])
@@ -146,10 +146,10 @@ def test_the_file_tells_the_family(monkeypatch):
     for path in sorted(GOLDEN.glob("paper_*.npz")) + sorted(
         GOLDEN.glob("release_*.npz")
     ):
-        assert verb.replay(path, others=[]) == [path.name.partition("_")[0]]
+        assert parity_command.replay(path, others=[]) == [path.name.partition("_")[0]]
 
 
-def test_a_ddp_recording_finds_its_case(tmp_path, monkeypatch):
+def test_ddp_recording_finds_its_case(tmp_path, monkeypatch):
     from fof_jax.parity import release_replay
 
     cases = []
@@ -163,30 +163,33 @@ def test_a_ddp_recording_finds_its_case(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"Put release_a.npz beside it, or pass"):
         release_replay.replay(moved, others=[moved, GOLDEN / "release_b.npz"])
     release_replay.replay(moved, others=[moved, GOLDEN / "release_a.npz"])
-    want = comparison.load(GOLDEN / "release_a.npz")[name]
+    expected = comparison.load(GOLDEN / "release_a.npz")[name]
     assert len(cases) == 2
     for case in cases:
-        np.testing.assert_array_equal(case[name], want)
+        np.testing.assert_array_equal(case[name], expected)
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         ([], "Pass --golden=FILE.npz, or --release"),
-        (["--release=nowhere"], "nowhere: models/encoder.py is not there"),
+        (["--release=nowhere"], "nowhere: models/encoder.py does not exist"),
         (["--release=nowhere", "--steps=0"], "--steps: got 0, expected 1 or more"),
-        (["--release=CHECKOUT", "--python=nowhere"], "no such interpreter"),
+        (
+            ["--release=CHECKOUT", "--python=nowhere"],
+            "nowhere does not exist. Pass an interpreter",
+        ),
         (["--release=CHECKOUT", "--encoder=mu/7"], "do not divide"),
         (["--release=CHECKOUT", "--images=nowhere.png"], "nowhere.png"),
     ],
 )
-def test_live_faults_are_one_line(tmp_path, capsys, monkeypatch, words, message):
+def test_live_errors_are_one_line(tmp_path, capsys, monkeypatch, words, message):
     for name in live.NEEDED_FILES:
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         path.touch()
     small = ["--image_size=16", "--batch=2", "--steps=1"] if len(words) == 2 else []
-    # What is drawn costs a compilation and is not looked at here.
+    # Building the inputs takes a compilation, and they are not used here.
     monkeypatch.setattr(live, "inputs_from", lambda *_, **__: {"a": np.zeros(1)})
     words = [w.replace("CHECKOUT", str(tmp_path)) for w in words]
     assert main(["parity", *small, *words]) == 2
@@ -195,17 +198,17 @@ def test_live_faults_are_one_line(tmp_path, capsys, monkeypatch, words, message)
     assert len(err.splitlines()) == 1
 
 
-def test_given_images_are_fed_to_both(tmp_path, monkeypatch):
+def test_given_images_are_used(tmp_path, monkeypatch):
     from PIL import Image
 
     path = tmp_path / "red.png"
     Image.new("RGB", (40, 40), (255, 0, 0)).save(path)
-    pictures = verb._read_images([path], 16)
+    images = parity_command._read_images([path], 16)
     red = (np.array([1, 0, 0]) - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
-    np.testing.assert_allclose(pictures[0, 3, 5], red, rtol=1e-5)
+    np.testing.assert_allclose(images[0, 3, 5], red, rtol=1e-5)
     from fof_jax.models import vit
 
-    # What is made of the views costs a compilation and is looked at elsewhere.
+    # The rest of the inputs takes a compilation and is tested elsewhere.
     monkeypatch.setattr(
         live, "inputs_from", lambda first, second, *_, **__: {"1": first, "2": second}
     )
@@ -215,9 +218,9 @@ def test_given_images_are_fed_to_both(tmp_path, monkeypatch):
         image=16,
         batch=2,
         steps=2,
-        pictures=pictures,
+        images=images,
     )
     first, second = views["1"], views["2"]
-    np.testing.assert_array_equal(first, np.broadcast_to(pictures[0], first.shape))
+    np.testing.assert_array_equal(first, np.broadcast_to(images[0], first.shape))
     assert first.shape == (2, 2, 16, 16, 3)
     assert np.abs(second - first).max() > 0.1

@@ -1,4 +1,4 @@
-"""The live run: its inputs, its messages, and the run itself where a checkout is."""
+"""Live comparison: inputs, error messages, and a run if a checkout is available."""
 
 import importlib.util
 import os
@@ -37,15 +37,15 @@ def fake_checkout(folder):
     return folder
 
 
-def test_faults_are_named(tmp_path):
-    with pytest.raises(ValueError, match=r"encoder.py is not there"):
+def test_errors_name_the_cause(tmp_path):
+    with pytest.raises(ValueError, match=r"encoder.py does not exist"):
         live.record(tmp_path, {})
     checkout = fake_checkout(tmp_path)
-    with pytest.raises(ValueError, match="no such interpreter"):
+    with pytest.raises(ValueError, match="Pass an interpreter"):
         live.record(checkout, {}, python=str(tmp_path / "python"))
 
 
-def test_missing_packages_are_named_in_one_line(tmp_path):
+def test_missing_packages_are_a_one_line_error(tmp_path):
     if importlib.util.find_spec("pytorch_grad_cam"):
         pytest.skip("grad-cam is installed here")
     with pytest.raises(ValueError, match="pip install .*grad-cam") as caught:
@@ -54,7 +54,7 @@ def test_missing_packages_are_named_in_one_line(tmp_path):
 
 
 @pytest.mark.slow
-def test_beside_the_authors_code():
+def test_live_comparison():
     checkout = os.environ.get("FOF_RELEASE")
     if not checkout:
         pytest.skip("set FOF_RELEASE to a checkout of peterlipan/FoF")

@@ -1,4 +1,4 @@
-"""Recordings of the authors' code against ours; tolerances in tolerances.py."""
+"""Replays recordings of the authors' code; tolerances in release_tolerances.py."""
 
 import os
 from pathlib import Path
@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from jax import lax
 
+from fof_jax.evaluation import metrics
 from fof_jax.methods.release import state_dict
 from fof_jax.parity import (
     comparison,
@@ -25,7 +26,7 @@ SHARED = Path(
 ).expanduser()
 
 
-def _must_hold(rows: list[comparison.Row], at_least: int) -> None:
+def _assert_within_tolerance(rows: list[comparison.Row], at_least: int) -> None:
     assert len(rows) >= at_least
     assert [r for r in rows if not r.ok] == []
 
@@ -34,34 +35,34 @@ def _must_hold(rows: list[comparison.Row], at_least: int) -> None:
     "case", ["a", *(pytest.param(c, marks=pytest.mark.slow) for c in "bd")]
 )
 def test_case(case):
-    _must_hold(release_replay.replay(GOLDEN / f"release_{case}.npz"), 34)
+    _assert_within_tolerance(release_replay.replay(GOLDEN / f"release_{case}.npz"), 34)
 
 
 @pytest.mark.slow
 def test_case_on_real_images():
-    # Its inputs are real images, which this repository does not hold.
+    # The recording has real images, which are not in this repository.
     path = SHARED / "golden" / "release_c.npz"
     if not path.is_file():
-        pytest.skip(f"{path} is not here; set FOF_SHARED")
-    _must_hold(release_replay.replay(path), 34)
+        pytest.skip(f"{path} does not exist; set FOF_SHARED")
+    _assert_within_tolerance(release_replay.replay(path), 34)
 
 
 def test_units():
     rows = release_replay.replay(GOLDEN / "release_units.npz")
-    _must_hold(rows, 17)
+    _assert_within_tolerance(rows, 17)
     assert {r.quantity.split()[1] for r in rows} == set(release_units._CHECKS)
 
 
 def test_units_metrics():
-    scores = pytest.importorskip("fof_jax.metrics").scores
+    scores = metrics.scores
     z = comparison.load(GOLDEN / "release_units.npz")
     only = {k: a for k, a in z.items() if k.startswith("metrics/")}
-    _must_hold(release_units.replay_units(only, scores=scores), 2)
+    _assert_within_tolerance(release_units.replay_units(only, scores=scores), 2)
 
 
 @pytest.mark.slow
 def test_two_processes():
-    _must_hold(release_replay.replay(GOLDEN / "release_ddp.npz"), 18)
+    _assert_within_tolerance(release_replay.replay(GOLDEN / "release_ddp.npz"), 18)
 
 
 def test_component_sign_is_aligned_with_the_recorded_one(monkeypatch):
@@ -75,12 +76,12 @@ def test_component_sign_is_aligned_with_the_recorded_one(monkeypatch):
         return values, -vectors
 
     monkeypatch.setattr(jnp.linalg, "eigh", negated)
-    _must_hold(release_units.replay_units(only), 4)
+    _assert_within_tolerance(release_units.replay_units(only), 4)
     assert calls
 
 
-def test_a_wrong_component_sign_is_seen():
-    # The opposite of the recorded sign keeps the other half of the image.
+def test_wrong_component_sign_is_detected():
+    # The opposite sign keeps the other half of the image.
     z = comparison.load(GOLDEN / "release_units.npz")
     only = {k: a for k, a in z.items() if k.startswith("campost/0")}
     only["campost/0/projection"] = -only["campost/0/projection"]
@@ -88,7 +89,7 @@ def test_a_wrong_component_sign_is_seen():
     assert bad == {"units campost final_eigen"}
 
 
-def test_a_wrong_number_is_seen():
+def test_wrong_values_are_detected():
     z = comparison.load(GOLDEN / "release_units.npz")
     only = {k: a for k, a in z.items() if k.startswith(("supcon/0", "cam2mask/0"))}
     only["supcon/0/loss"] = only["supcon/0/loss"] * np.float32(1.0001)
@@ -97,27 +98,27 @@ def test_a_wrong_number_is_seen():
     assert bad == {"units supcon loss", "units cam2mask"}
 
 
-def test_nan_is_not_ok():
+def test_nan_is_not_within_tolerance():
     nan = np.array([1.0, np.nan])
     assert not comparison.row("x", nan, np.ones(2), 1.0).ok
     rows = [comparison.row("x", a, np.ones(2), 1.0) for a in (np.ones(2), nan)]
     assert not comparison.worst(rows, "all").ok
 
 
-def test_other_files_are_refused(tmp_path):
+def test_other_files_are_errors(tmp_path):
     np.savez(tmp_path / "other.npz", a=np.zeros(2))
     with pytest.raises(ValueError, match="not a recording"):
         release_replay.replay(tmp_path / "other.npz")
 
 
 @pytest.mark.parametrize("devices", [pytest.param(1, marks=pytest.mark.slow), 2])
-def test_real_devices_do_not_matter(devices):
-    """Two emulated processes on one and on two devices give the recorded gradient."""
+def test_gradient_does_not_depend_on_the_devices(devices):
+    """Two emulated processes give the recorded gradient on one and on two devices."""
     z = comparison.load(GOLDEN / "release_ddp.npz")
     case = comparison.load(GOLDEN / "release_a.npz")
-    sized = z | {k: a for k, a in case.items() if k.startswith("cfg/")}
-    method = release_recording.method_of(sized, world_size_emulated=2)
-    variables = release_recording.variables_of(sized)
+    with_sizes = z | {k: a for k, a in case.items() if k.startswith("cfg/")}
+    method = release_recording.method_of(with_sizes, world_size_emulated=2)
+    variables = release_recording.variables_of(with_sizes)
 
     def gradient(variables, rows):
         batch, reference = jax.tree.unflatten(structure, rows)
@@ -134,8 +135,8 @@ def test_real_devices_do_not_matter(devices):
         value, gradient = jax.value_and_grad(loss)(variables.params)
         return value[None], lax.pmean(gradient, "device")
 
-    rows = release_recording.batch_of(sized, 0), jnp.asarray(case["t0/cam/v1"])
-    # Leaves alone: the records check their shapes, which a device axis would break.
+    rows = release_recording.batch_of(with_sizes, 0), jnp.asarray(case["t0/cam/v1"])
+    # Passed as leaves, because the dataclasses' shape checks reject a device axis.
     leaves, structure = jax.tree.flatten(rows)
     leaves = [a.reshape(devices, -1, *a.shape[1:]) for a in leaves]
     step = jax.pmap(
@@ -145,11 +146,13 @@ def test_real_devices_do_not_matter(devices):
         out_axes=(0, None),
         devices=jax.devices()[:devices],
     )
-    values, found = step(variables, leaves)
-    mean = z["loss_total/world2/full"].mean()  # ours has the global cross-entropy
+    values, gradients = step(variables, leaves)
+    mean = z[
+        "loss_total/world2/full"
+    ].mean()  # the loss here has the global cross-entropy
     np.testing.assert_allclose(values, mean, rtol=3e-5)
-    named = state_dict.to_state_dict(Variables(found, {}), patch=4)
-    _must_hold(
+    named = state_dict.to_state_dict(Variables(gradients, {}), patch=4)
+    _assert_within_tolerance(
         release_tolerances.tensors(
             z,
             "grad_full/world2/",
