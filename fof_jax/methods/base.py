@@ -1,7 +1,7 @@
 """What `train.py` knows of a method, and the table of methods.
 
 Adding one is a file with a `build` function, a line in `METHODS`, a config and a page
-in docs/methods.
+in docs/methods.md.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The pages tell the truth: links lead somewhere, commands parse, tables name code."""
+"""Documentation: links, paths, commands, equations and the source tree are valid."""
 
 import importlib
 import re
@@ -15,7 +15,7 @@ PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
 
 
 def commands():
-    """Every `python launch.py …` in a code block, continuation lines joined."""
+    """Every `python launch.py …` in a code block, with continuation lines joined."""
     for page in PAGES:
         for block in re.findall(r"```[a-z]*\n(.*?)```", page.read_text(), re.S):
             for line in block.replace("\\\n", " ").splitlines():
@@ -25,10 +25,47 @@ def commands():
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
-def test_links_lead_somewhere(page):
+def test_links_exist(page):
     for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
         if "://" not in target:
             assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_paths_exist(page):
+    if page.name == "CHANGELOG.md":
+        pytest.skip("old entries name old paths")
+    folders = "fof_jax|configs|tests|tools|benchmarks|examples|docs"
+    text = re.sub(r"\w+://\S+", "", page.read_text())
+    for path in re.findall(rf"(?<![\w/.])(?:{folders})/[\w/.-]*[\w/]", text):
+        assert (ROOT / path).exists(), path
+
+
+def test_every_test_file_exists():
+    names = {path.name for path in (ROOT / "tests").rglob("test_*.py")}
+    for page in PAGES:
+        if page.name != "CHANGELOG.md":
+            for name in re.findall(r"\btest_\w+\.py\b", page.read_text()):
+                assert name in names, f"{page.name}: {name}"
+
+
+def test_every_page_is_in_the_index():
+    index = (ROOT / "docs/README.md").read_text()
+    for page in ROOT.glob("docs/**/*.md"):
+        if page.name != "README.md":
+            assert f"]({page.relative_to(ROOT / 'docs')})" in index, page.name
+
+
+def test_source_tree_of_the_readme():
+    readme = (ROOT / "README.md").read_text()
+    tree = readme.partition("\nfof_jax/\n")[2].partition("```")[0]
+    listed = {line.split()[0].rstrip("/") for line in tree.splitlines() if line}
+    existing = {
+        path.name
+        for path in (ROOT / "fof_jax").iterdir()
+        if not path.name.startswith("__") and not path.is_symlink()
+    }
+    assert listed == existing
 
 
 @pytest.mark.parametrize("words", list(commands()))
@@ -59,7 +96,7 @@ def test_equations_name_functions_and_tests_that_exist():
         assert f"| P{number} |" in text
 
 
-def test_the_readme_has_the_two_commands_that_ci_runs():
+def test_readme_has_the_commands_of_ci():
     readme = (ROOT / "README.md").read_text()
     ci = (ROOT / ".ci/run").read_text()
     assert "pip install -e '.[test]' && pytest" in readme
