@@ -1,1 +1,1 @@
-"""Benchmarks; each file is a command of its own, see docs/performance.md."""
+"""Benchmarks; each file is a command, see docs/performance.md."""

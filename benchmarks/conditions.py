@@ -1,4 +1,4 @@
-"""What a figure depends on besides the code, and how one is taken."""
+"""Measurement conditions, timing and memory."""
 
 import contextlib
 import json
@@ -17,7 +17,7 @@ import jaxlib
 
 
 def conditions() -> dict[str, Any]:
-    """Device, versions and load of the machine, at this moment."""
+    """Device, versions and current load of the machine."""
     device = jax.local_devices()[0]
     return {
         "device": f"{device.platform}: {device.device_kind}",
@@ -31,7 +31,7 @@ def conditions() -> dict[str, Any]:
 
 
 def processor() -> str:
-    """The model of the CPU, or its architecture where nothing says more."""
+    """Model name of the CPU, or its architecture if unknown."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as lines:
             for line in lines:
@@ -43,8 +43,8 @@ def processor() -> str:
 
 
 def peak_gib() -> float:
-    """Largest resident memory of this process so far, compiling included, GiB."""
-    with contextlib.suppress(OSError):  # Linux: can be set back, unlike getrusage's
+    """Peak resident memory of this process in GiB, including compilation."""
+    with contextlib.suppress(OSError):  # Linux: can be reset, unlike getrusage's
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) / 2**20
@@ -52,10 +52,9 @@ def peak_gib() -> float:
 
 
 def product_gflops(side: int = 3072, reps: int = 5) -> float:
-    """Rate of one large float32 product, GFLOP/s: what this machine can do at best.
+    """Rate of one large float32 matrix product in GFLOP/s, the fastest of `reps`.
 
-    A step that is mostly products cannot run faster than its FLOPs over this rate.
-    The fastest of `reps`, because a limit is asked for.
+    It is an upper bound for a step that consists mostly of matrix products.
     """
     square = jnp.ones((side, side), jnp.float32)
     product = jax.jit(lambda a: a @ a)
@@ -64,11 +63,11 @@ def product_gflops(side: int = 3072, reps: int = 5) -> float:
 
 
 def timed(work: Callable[[], Any], reps: int, warmups: int = 1) -> dict[str, float]:
-    """Runs `work` and waits for its arrays; medians over `reps`.
+    """Times `work`, including the wait for its arrays; medians over `reps`.
 
     Returns:
-      wall_s and cpu_s (all threads of this process) of one run, and the fastest and
-      the slowest wall_s.
+      wall_s and cpu_s (all threads of this process) per call, and the minimum and
+      maximum of wall_s.
     """
     for _ in range(warmups):
         jax.block_until_ready(work())
@@ -87,7 +86,7 @@ def timed(work: Callable[[], Any], reps: int, warmups: int = 1) -> dict[str, flo
 
 
 def report(lines: dict[str, Any], result: dict[str, Any]) -> None:
-    """Prints what a reader wants to know, then the result as one line of JSON."""
+    """Prints lines of text, then the result as one line of JSON."""
     for name, value in lines.items():
         print(f"{name:20} {value}", flush=True)
     print(json.dumps(result), flush=True)

@@ -1,9 +1,9 @@
-"""Grades of images from an exported file: JAX, NumPy and Pillow, without fof_jax.
+"""Grades images with an exported model: JAX, NumPy and Pillow, without fof_jax.
 
 python examples/exported_model.py model.fof a.png b.png
 
-For images that are no larger than those of training. A model that cuts its images or
-normalises their stains first is refused: `launch.py predict` does that.
+For images that are not larger than the training images. Models with cropping or stain
+normalization are rejected: `launch.py predict` supports them.
 """
 
 import json
@@ -18,11 +18,11 @@ with zipfile.ZipFile(sys.argv[1]) as file:
     model = export.deserialize(bytearray(file.read("model.stablehlo")))
     about = json.loads(file.read("about.json"))
 
-wanted = about["preparation"]
-if (wanted["test_view"], wanted["stain"]) != ("resize", "none"):
+preparation = about["preparation"]
+if (preparation["test_view"], preparation["stain"]) != ("resize", "none"):
     sys.exit(
-        f"{sys.argv[1]}: wants images prepared by {wanted}; this example resizes "
-        "them alone. Use: python launch.py predict --checkpoint=FILE --images=…"
+        f"{sys.argv[1]}: expects images prepared by {preparation}; this example only "
+        "resizes. Use: python launch.py predict --checkpoint=FILE --images=…"
     )
 
 side = about["image_size"]
@@ -33,6 +33,6 @@ for path in sys.argv[2:]:
 
 prob, spread, _ = model.call(np.stack(images))
 for path, p, s in zip(sys.argv[2:], prob, spread, strict=True):
-    shown = zip(about["classes"], p, s, strict=True)
-    print(path, *(f"{name} {mean:.6f}±{std:.6f}" for name, mean, std in shown))
+    values = zip(about["classes"], p, s, strict=True)
+    print(path, *(f"{name} {mean:.6f}±{std:.6f}" for name, mean, std in values))
 print(about["use"])

@@ -1,9 +1,9 @@
-"""What colour alone achieves on a run's own folds: logistic regression, no texture.
+"""Color baseline on the folds of a run: logistic regression on color statistics.
 
-    python tools/colour_baseline.py --store=data/cohort --workdir=runs/cohort
+    python tools/color_baseline.py --store=data/cohort --workdir=runs/cohort
 
 Features are the mean and standard deviation of each RGB channel of a region. A network
-that is not well above this has not been shown to see more than stain.
+that is not clearly better may use color only.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from fof_jax.evaluation import metrics, tables
 
 
 def main(store_folder: Path, workdir: Path) -> None:
-    """Prints the table of the colour-only classifier."""
+    """Prints the table of the color baseline."""
     data = store.open_store(store_folder.parent, store_folder.name)
     folds = splits.read_splits(workdir / "splits.json", data)
     fields = json.loads((workdir / "config.json").read_text())["fields"]
@@ -26,13 +26,13 @@ def main(store_folder: Path, workdir: Path) -> None:
     features = np.array(
         [[*p.mean(axis=(0, 1)), *p.std(axis=(0, 1))] for p in pixels]
     )  # [n, 6]
-    tested = logistic.predict(features, data, folds)
+    result = logistic.predict(features, data, folds)
     print(
         tables.format_table(
-            metrics.summarize(tested),
+            metrics.summarize(result),
             unit="region",
             scheme=folds.scheme,
-            caption="Colour alone (mean and deviation of RGB, logistic regression)",
+            caption="Color only (mean and std of RGB, logistic regression)",
         )
     )
 

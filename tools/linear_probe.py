@@ -1,13 +1,12 @@
-"""What a linear classifier reads from a frozen encoder, and from a shuffled one.
+"""Linear probe of a frozen encoder, and of the same encoder with shuffled weights.
 
     python tools/linear_probe.py --checkpoint=weights/dinov2-s14 --image_size=112 \
         --store=data/cohort
 
-Features are the mean of the patches after the last LayerNorm, of greyscale images
-standardised one by one; logistic regression on standardised features, five folds drawn
-over patients (seed 42). Tables: the encoder as imported; where it has a class token,
-without it, as `init.class_token=drop` trains it; and with every tensor shuffled: the
-same numbers, the same network, nothing learned.
+Features are the mean of the patches after the final LayerNorm, of grayscale images
+standardized per image; logistic regression on standardized features, five folds by
+patient (seed 42). Tables: the encoder as imported; without its class token, if it has
+one, as with `init.class_token=drop`; and with every tensor shuffled.
 """
 
 import argparse
@@ -34,16 +33,16 @@ def main(checkpoint: Path, store_folder: Path, side: int) -> None:
     folds = splits.make_splits(data, scheme="patient", folds=5, seed=SEED)
     images = np.stack([data.read(i, side) for i in range(len(data))])
     encoder, params = components.imported(checkpoint, image_size=(side, side))
-    draw = np.random.default_rng(SEED)
+    rng = np.random.default_rng(SEED)
     shuffled = jax.tree.map(
-        lambda a: draw.permutation(a.ravel()).reshape(a.shape), params
+        lambda a: rng.permutation(a.ravel()).reshape(a.shape), params
     )
     rows = {"as imported": (encoder, params), "shuffled": (encoder, shuffled)}
     if encoder.class_token:
-        less = {**params, "ahead": params["ahead"][1:]}
+        patches_only = {**params, "ahead": params["ahead"][1:]}
         if not encoder.size.registers:
-            del less["ahead"]
-        rows["class token dropped"] = (encoder.clone(class_token=False), less)
+            del patches_only["ahead"]
+        rows["class token dropped"] = (encoder.clone(class_token=False), patches_only)
     for caption, one in rows.items():
         tested = logistic.predict(features(*one, images), data, folds)
         table = tables.format_table(
@@ -56,15 +55,15 @@ def main(checkpoint: Path, store_folder: Path, side: int) -> None:
 
 
 def features(encoder: vit.ViT, params: dict, images: np.ndarray) -> np.ndarray:
-    """[n, D] of uint8 images [n, H, W, 3]."""
+    """Features [n, D] of uint8 images [n, H, W, 3]."""
 
     @jax.jit
-    def one(batch):
+    def encode(batch):
         x = pipeline.normalise(batch, color=False)
         return encoder.apply({"params": params}, x, method=lambda m, x: m.pool(m(x)))
 
     starts = range(0, len(images), BATCH)
-    return np.concatenate([one(jnp.asarray(images[i : i + BATCH])) for i in starts])
+    return np.concatenate([encode(jnp.asarray(images[i : i + BATCH])) for i in starts])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Logistic regression on features, fold by fold; for the tools beside it."""
+"""Cross-validated logistic regression on features, for the other tools."""
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
@@ -12,12 +12,12 @@ from fof_jax.evaluation import predictions
 def predict(
     features: np.ndarray, data: store.Store, folds: splits.Splits
 ) -> predictions.Predictions:
-    """Of every image, by the fold that has not seen it.
+    """Predicts every image with the model of the fold in which it is tested.
 
     Args:
-      features: [n, D], standardised here by each training set.
+      features: [n, D], standardized by each training set.
       data: n images with their grades.
-      folds: of them.
+      folds: training and test rows.
     """
     tested = []
     for k, (train, test) in enumerate(folds.folds):

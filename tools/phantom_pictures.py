@@ -1,9 +1,9 @@
-"""Draws the pictures of docs/phantom.md.
+"""Renders the figures of docs/phantom.md.
 
     python tools/phantom_pictures.py --out=docs
 
 phantom_grades.png is `data phantom` at 256 pixels; phantom_structures.png shows one
-structure of each kind, 155 um wide, and below it what of it the mask shows.
+structure of each kind, 155 um wide, above the same with its mask applied.
 """
 
 import argparse
@@ -20,10 +20,10 @@ SEED, PATIENTS = 7, 60
 
 
 def structures() -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Pixels and mask around one structure of each kind, told apart by their size.
+    """Pixels and mask around one structure of each kind, identified by size and color.
 
-    A mitosis or a giant nucleus is small and in grade III; the giant is the darker one.
-    Grade IV has necrosis or tufts; necrosis is the larger, and pinker in its middle.
+    Mitoses and giant nuclei are in grade III; giant nuclei are darker. Grade IV has
+    necrosis or tufts; necrosis is larger, with a pink center.
     """
     found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     for index in range(PATIENTS):
@@ -54,7 +54,7 @@ def structures() -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 
 def main(out: Path) -> None:
-    """Writes both pictures, with few colours, so that they are small."""
+    """Writes both images, with few colors, so that the files are small."""
     sheet = cohort.contact_sheet(out / "phantom_grades.png", image_size=256, seed=SEED)
     with Image.open(sheet) as opened:
         small = opened.resize((opened.width * 2 // 3, opened.height * 2 // 3))

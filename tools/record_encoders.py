@@ -1,11 +1,11 @@
-"""Records what transformers and timm compute, for tests that have neither.
+"""Records residual streams of small encoders of transformers and timm, for the tests.
 
     pip install torch transformers timm
     python tools/record_encoders.py tests/golden/encoders.npz
 
-Small encoders with random weights in the programs' own names, an image, and the
-residual stream after every block and the last norm, in float32. timm pulls torchvision,
-which may replace torch: use an environment of its own.
+Encoders with random weights under the libraries' tensor names, an image, and the
+residual stream after every block and the final norm, in float32. timm installs
+torchvision, which may replace torch: use a separate environment.
 """
 
 import json
@@ -21,7 +21,7 @@ from safetensors.numpy import load_file
 from timm.layers import SwiGLUPacked
 from timm.models.vision_transformer import VisionTransformer
 
-# name: (model type, fields beyond the shared ones, image sizes to run at)
+# name: (model type, further fields, image sizes)
 HF = {
     "vit": ("vit", {"image_size": [16, 24], "intermediate_size": 40}, [(16, 24)]),
     "ijepa": ("ijepa", {"image_size": 16, "intermediate_size": 40}, [(16, 16)]),
@@ -67,9 +67,9 @@ def _hf():
     for name, (kind, fields, sizes) in HF.items():
         config = transformers.AutoConfig.for_model(kind, **SHARED, **fields)
         model = transformers.AutoModel.from_config(config, attn_implementation="eager")
-        _randomise(model)
+        _randomize(model)
         with tempfile.TemporaryDirectory() as folder:
-            model.save_pretrained(folder)  # names on disk are not those in memory
+            model.save_pretrained(folder)  # names on disk differ from those in memory
             saved = load_file(f"{folder}/model.safetensors")
             text = Path(folder, "config.json").read_text()
         yield f"{name}/config", np.array(json.dumps(json.loads(text)))
@@ -80,12 +80,12 @@ def _hf():
             other = {} if sizes[0] == (height, width) or kind.startswith("dino") else {
                 "interpolate_pos_encoding": True
             }  # fmt: skip
-            seen = model(image, output_hidden_states=True, **other)
-            at = f"{name}/{height}x{width}"
-            yield f"{at}/image", image.numpy()
-            for i, hidden in enumerate(seen.hidden_states):
-                yield f"{at}/block{i}", hidden.numpy()
-            yield f"{at}/out", seen.last_hidden_state.numpy()
+            outputs = model(image, output_hidden_states=True, **other)
+            prefix = f"{name}/{height}x{width}"
+            yield f"{prefix}/image", image.numpy()
+            for i, hidden in enumerate(outputs.hidden_states):
+                yield f"{prefix}/block{i}", hidden.numpy()
+            yield f"{prefix}/out", outputs.last_hidden_state.numpy()
 
 
 def _timm():
@@ -102,7 +102,7 @@ def _timm():
                 **fields,
             }  # fmt: skip
         ).eval()
-        _randomise(model)
+        _randomize(model)
         for key, tensor in model.state_dict().items():
             yield f"{name}/tensor/{key}", tensor.numpy()
         image = torch.randn(2, 3, 16, 16)
@@ -125,12 +125,12 @@ def _resizing():
             yield f"resize/{method}/{size[0]}x{size[1]}", to.numpy()
 
 
-def _randomise(model: torch.nn.Module) -> None:
-    """Every tensor far from 0 and 1, so that none can be forgotten unseen."""
+def _randomize(model: torch.nn.Module) -> None:
+    """Sets every tensor to values far from 0 and 1, so that each one matters."""
     model.eval()
     for name, tensor in model.named_parameters():
-        around = 1.0 if "norm" in name and name.endswith("weight") else 0.0
-        tensor.copy_(around + 0.3 * torch.randn_like(tensor))
+        center = 1.0 if "norm" in name and name.endswith("weight") else 0.0
+        tensor.copy_(center + 0.3 * torch.randn_like(tensor))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Writes a cohort table for loose TCGA glioma regions, from the labels.csv beside them.
+"""Writes a cohort table for TCGA glioma regions from their labels.csv.
 
     python tools/tcga_regions_table.py FOLDER/labels.csv regions.csv
 

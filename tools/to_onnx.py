@@ -1,12 +1,12 @@
-"""Writes a trained model as ONNX, and compares it with what JAX computes.
+"""Converts a trained model to ONNX and compares the result with JAX.
 
     python3 -m venv onnx
     onnx/bin/pip install -e . && onnx/bin/pip install jax2onnx onnxruntime
     onnx/bin/python tools/to_onnx.py runs/x model.onnx
 
-An environment of its own: jax2onnx brings an older Orbax than training wants. Input:
-uint8 [b, S, S, 3], RGB; outputs: mean [b, K] and deviation [b, K] over folds, and the
-folds' own [F, b, K]. Class names and the model card are in the metadata
+Use a separate environment, because jax2onnx requires an older Orbax than training.
+Input: uint8 [b, S, S, 3], RGB; outputs: mean [b, K] and std [b, K] over folds, and the
+probabilities of each fold [F, b, K]. Class names and the model card are in the metadata
 (docs/export.md).
 """
 
@@ -28,14 +28,14 @@ TOLERANCE = 1e-5  # of a probability
 
 
 def main(checkpoint: Path, out: Path) -> None:
-    """Converts, compares on noise at two batch sizes, then writes `out` whole."""
+    """Converts, compares on random images at two batch sizes, then writes `out`."""
     model = load.load_trained(checkpoint)
     side = model.image_size
     program, image = exported.ensemble(model)
     # jax2onnx replaces functions of jax.numpy and Flax while it traces, which breaks
-    # Flax's check of parameters: it gets primitives alone.
+    # Flax's check of parameters: pass primitives only.
     traced = jax.make_jaxpr(program)(image)
-    made = to_onnx(
+    converted = to_onnx(
         jax.extend.core.jaxpr_as_fun(traced),
         [image],
         model_name="fof",
@@ -47,26 +47,29 @@ def main(checkpoint: Path, out: Path) -> None:
         "classes": json.dumps(model.classes),
     }
     for name, text in metadata.items():
-        made.metadata_props.append(onnx.StringStringEntryProto(key=name, value=text))
-    session = _session(made.SerializeToString())
+        converted.metadata_props.append(
+            onnx.StringStringEntryProto(key=name, value=text)
+        )
+    session = _session(converted.SerializeToString())
     rng = np.random.default_rng(0)
     for rows in (1, 3):
         image = rng.integers(0, 256, (rows, side, side, 3), np.uint8)
         expected = jax.jit(program)(image)
-        found = session.run(None, {"image": image})
-        worst = max(np.abs(a - b).max() for a, b in zip(expected, found, strict=True))
+        outputs = session.run(None, {"image": image})
+        worst = max(np.abs(a - b).max() for a, b in zip(expected, outputs, strict=True))
         print(f"{rows} image(s): largest difference {worst:.1e}")
         if not worst < TOLERANCE:
-            raise ValueError(f"{out}: not written, more than {TOLERANCE} off")
+            raise ValueError(f"{out}: not written, the difference exceeds {TOLERANCE}")
     unfinished = out.with_name(f".{out.name}.tmp")
     onnx.save(made, unfinished)
     os.replace(unfinished, out)
-    print(f"{out}: {len(made.graph.node)} nodes, {out.stat().st_size / 2**20:.1f} MiB")
+    size = out.stat().st_size / 2**20
+    print(f"{out}: {len(converted.graph.node)} nodes, {size:.1f} MiB")
 
 
 def _session(model: bytes) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # its warnings are on constants that it drops
+    options.log_severity_level = 3  # hides warnings about unused constants
     return onnxruntime.InferenceSession(model, options)
 
 

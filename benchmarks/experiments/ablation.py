@@ -1,4 +1,4 @@
-"""The paper's ablation on the phantom, cell by cell; choices; reasons.
+"""Runs the paper's ablation on the phantom, and related studies, cell by cell.
 
     python benchmarks/experiments/ablation.py                     # all cells, in order
     python benchmarks/experiments/ablation.py --rows=FoF --seeds=42 --folds=0
@@ -6,15 +6,15 @@
     python benchmarks/experiments/ablation.py --set=reasons
     python benchmarks/experiments/ablation.py --table   # results so far, as Markdown
 
-A cell is one fold of one row under one seed of `configs/phantom.py:study`. It is
-trained where it was stopped, and written to benchmarks/results/SET/ROW-SEED-FOLD.json
-when it is whole; a cell that is there is not run again. All cells of a set have one
-cohort and one split: a seed alters parameters, order and augmentation.
-Several of these may run side by side on one --workdir, each with seeds, folds or rows
-of its own; a cell uses one device, so that one core each serves best (`taskset`), with
-the allocator's settings of docs/performance.md.
-`--set=choices` alters one choice of docs/equations.md at a time, on one fold;
-`--set=reasons` looks for reasons of the ablation's order on other regions.
+A cell is one fold of one row with one seed of `configs/phantom.py:study`. A cell that
+was interrupted is resumed; results of a finished cell are written to
+benchmarks/results/SET/ROW-SEED-FOLD.json, and it is not run again. All cells of a set
+have the same cohort and split: the seed changes initialization, data order and
+augmentation. Several processes may share one --workdir, with different seeds, folds or
+rows. A cell uses one device: run one process per core (`taskset`), with the allocator
+settings of docs/performance.md.
+`--set=choices` changes one choice of docs/equations.md at a time, on one fold;
+`--set=reasons` tests possible reasons for the ablation's result on other regions.
 """
 
 import argparse
@@ -44,12 +44,12 @@ SEEDS = (42, 43, 44)
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """What a row alters of `configs/phantom.py:study`.
+    """Changes of one row to `configs/phantom.py:study`.
 
     Attributes:
-      argument: of the configuration.
-      fields: that differ from it.
-      after: the row of the same set whose fold gives the weights to begin with.
+      argument: argument of the config file.
+      fields: config fields that differ.
+      after: row of the same set whose fold has the initial weights.
     """
 
     argument: str = ""
@@ -59,12 +59,12 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Set:
-    """Rows that are compared, and on what.
+    """Rows to compare, with their data.
 
     Attributes:
-      rows: by name.
-      reference: the row that differences are taken to.
-      folds, seeds: that are run unless others are asked for.
+      rows: rows by name.
+      reference: row to which differences are computed.
+      folds, seeds: defaults of the flags.
       cohort: seed of the regions and of their split.
     """
 
@@ -82,7 +82,7 @@ SETS = {
             "FoF w-o FRL": Row("wo_frl"),
             "FoF w-o MCA": Row("wo_mca"),
             "FoF": Row(),
-            # The patient split, so that its folds are those of the others.
+            # The patient split, to have the same folds as the other rows.
             "release": Row("release", {"data.scheme": "patient"}),
         },
         reference="FoF",
@@ -103,7 +103,7 @@ SETS = {
         reference="as in the study",
         folds=(0,),
     ),
-    # Where the order of the ablation comes from, on regions that it does not report.
+    # Possible reasons for the ablation's result, on regions that are not part of it.
     "reasons": Set(
         rows={
             "baseline": Row("baseline"),
@@ -139,11 +139,11 @@ SETS = {
 def cell_config(
     which: str, row: str, seed: int, fold: int, changes: dict[str, Any]
 ) -> ConfigDict:
-    """The configuration of one cell; `changes` are for all cells (a smaller run)."""
-    given = SETS[which].rows[row]
-    words = ("study", given.argument)
-    config = phantom_config.get_config("-".join(w for w in words if w))
-    config.update_from_flattened_dict(given.fields | changes)
+    """Config of one cell; `changes` apply to all cells (for a smaller run)."""
+    spec = SETS[which].rows[row]
+    argument = f"study-{spec.argument}" if spec.argument else "study"
+    config = phantom_config.get_config(argument)
+    config.update_from_flattened_dict(spec.fields | changes)
     config.seed, config.fold, config.log_every = seed, fold, 100
     return config
 
@@ -151,18 +151,18 @@ def cell_config(
 def run_cell(
     config: ConfigDict, data: store.Store, cohort: int, workdir: Path
 ) -> dict[str, Any]:
-    """Trains one fold and gathers what is known of it."""
+    """Trains one fold and collects its results."""
     fold = config.fold
-    given = splits.make_splits(
+    folds = splits.make_splits(
         data, scheme=config.data.scheme, folds=config.folds, seed=cohort
     )
     if not (workdir / "splits.json").exists():
         workdir.mkdir(parents=True, exist_ok=True)
-        splits.write_splits(workdir / "splits.json", given, data)
+        splits.write_splits(workdir / "splits.json", folds, data)
     crossval.run(config, data, workdir)
     folder = workdir / f"fold_{fold}"
     tested = predictions.read_predictions(folder / "predictions.csv")
-    pointed = {
+    located = {
         row["image"]: row for row in localization.read(folder / localization.FILE_NAME)
     }
     regions = {
@@ -171,7 +171,7 @@ def run_cell(
         "y": tested.y.tolist(),
         "prob": tested.prob.round(4).tolist(),
     } | {
-        name: [_rounded(pointed.get(image, {}).get(name)) for image in tested.image]
+        name: [_rounded(located.get(image, {}).get(name)) for image in tested.image]
         for name in localization.METRICS
     }
     made = json.loads((workdir / "config.json").read_text())["made_with"]
@@ -189,13 +189,13 @@ def _rounded(value: float | None) -> float | None:
 
 
 def _training(path: Path, points: int = 20) -> list[dict[str, float]]:
-    """The terms of L, the share of kept patches and the gradient's norm, thinned."""
+    """Loss terms, fraction of kept patches and gradient norm at `points` steps."""
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     steps = [line for line in lines if "total" in line]
-    at = np.unique(np.linspace(0, len(steps) - 1, points).astype(int))
+    selected = np.unique(np.linspace(0, len(steps) - 1, points).astype(int))
     return [
         {k: round(v, 5) if isinstance(v, float) else v for k, v in steps[i].items()}
-        for i in at
+        for i in selected
     ]
 
 
@@ -205,54 +205,54 @@ def name_of(row: str, seed: int, fold: int) -> str:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Runs the cells that are asked for and not there yet, or prints their table."""
+    """Runs the selected cells that have no results yet, or prints their table."""
     flags = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     flags.add_argument("--set", choices=tuple(SETS), default="ablation")
-    flags.add_argument("--rows", action="append", help="repeat for more; unset is all")
+    flags.add_argument("--rows", action="append", help="may be repeated; default: all")
     flags.add_argument("--seeds", type=int, action="append")
     flags.add_argument("--folds", type=int, action="append")
     flags.add_argument("--workdir", type=Path, default=Path("runs/ablation"))
     flags.add_argument("--results", type=Path, default=RESULTS)
-    flags.add_argument("--regions", type=int, help="of a smaller run")
-    flags.add_argument("--epochs", type=int, help="of a smaller run")
+    flags.add_argument("--regions", type=int, help="for a smaller run")
+    flags.add_argument("--epochs", type=int, help="for a smaller run")
     flags.add_argument("--table", action="store_true")
-    given = flags.parse_args(argv)
-    known = SETS[given.set]
-    rows = given.rows or list(known.rows)
+    args = flags.parse_args(argv)
+    selected = SETS[args.set]
+    rows = args.rows or list(selected.rows)
     for row in rows:
-        if row not in known.rows:
-            flags.error(f"--rows: {row!r} is none of {', '.join(known.rows)}")
-    folder = given.results / given.set
-    if given.table:
-        print(table(folder, list(known.rows), known.reference))
+        if row not in selected.rows:
+            flags.error(f"--rows: {row!r} is not one of {', '.join(selected.rows)}")
+    folder = args.results / args.set
+    if args.table:
+        print(table(folder, list(selected.rows), selected.reference))
         return
     changes = {
         field: value
-        for field, value in (("data.regions", given.regions), ("epochs", given.epochs))
+        for field, value in (("data.regions", args.regions), ("epochs", args.epochs))
         if value is not None
     }
-    compilation.use_cache(given.workdir / "compiled")  # one for all cells
-    for seed in given.seeds or known.seeds:
-        for fold in given.folds or known.folds:
+    compilation.use_cache(args.workdir / "compiled")  # shared by all cells
+    for seed in args.seeds or selected.seeds:
+        for fold in args.folds or selected.folds:
             for row in rows:
                 path = folder / name_of(row, seed, fold)
                 if path.exists():
-                    print(f"{path.name}: there already")
+                    print(f"{path.name}: exists already")
                     continue
-                config = cell_config(given.set, row, seed, fold, changes)
-                if (after := known.rows[row].after) is not None:
-                    begun = Path(name_of(after, seed, fold)).stem
-                    start = given.workdir / given.set / begun / f"fold_{fold}"
+                config = cell_config(args.set, row, seed, fold, changes)
+                if (after := selected.rows[row].after) is not None:
+                    initial = Path(name_of(after, seed, fold)).stem
+                    start = args.workdir / args.set / initial / f"fold_{fold}"
                     config.init.checkpoint = str(start)
-                config.data.dir = str(given.workdir / "data")
-                config.seed = known.cohort  # of the regions that are drawn
+                config.data.dir = str(args.workdir / "data")
+                config.seed = selected.cohort  # seed of the regions
                 data = prepare.prepare(config)
                 config.seed = seed
-                workdir = given.workdir / given.set / f"{path.stem}"
-                found = run_cell(config, data, known.cohort, workdir)
-                text = json.dumps({"row": row, "seed": seed, "fold": fold} | found)
+                workdir = args.workdir / args.set / f"{path.stem}"
+                result = run_cell(config, data, selected.cohort, workdir)
+                text = json.dumps({"row": row, "seed": seed, "fold": fold} | result)
                 files.write_text(path, text + "\n")
                 print(f"{path.name}: written")
 

@@ -1,13 +1,13 @@
-"""What the phantom's grade can be read from: the figures of docs/phantom.md.
+"""Measures how well the phantom's grade can be predicted, for docs/phantom.md.
 
     python benchmarks/experiments/difficulty.py --statistics
     python benchmarks/experiments/difficulty.py --network --workdir=runs/difficulty
 
-`--statistics` draws regions and asks cheap classifiers: means and deviations of RGB and
-of both stains, and the density of nuclei. `--network` trains a ViT on one fold of a
-large cohort (going on where it was stopped) and shows it fresh patients: as they are,
-with another's stain, without the structures, with another's density of nuclei. Both
-write into --out, one entry a part, and print it.
+`--statistics` fits simple classifiers to means and stds of RGB and of both stains, and
+to the density of nuclei. `--network` trains a ViT on one fold of a large cohort (an
+interrupted training is resumed) and tests it on new patients: unchanged, with another
+patient's stain, without the structures, with another patient's density of nuclei. Both
+write an entry into --out and print it.
 """
 
 import argparse
@@ -39,19 +39,19 @@ from fof_jax.data.stain import macenko
 from fof_jax.training import build, crossval, weights
 
 RESULTS = Path(__file__).parents[1] / "results" / "difficulty.json"
-FRESH = 1000  # added to the seed: patients that no cohort of the run has
+NEW_PATIENTS = 1000  # added to the seed, for patients that are in no cohort of the run
 
 
 def statistics(*, patients: int, image_size: int, seed: int) -> dict[str, Any]:
-    """Five-fold accuracies of classifiers on statistics of one region a patient."""
+    """Five-fold accuracies of classifiers on statistics of one region per patient."""
     drawn = [cohort.draw_patient(seed, i) for i in range(patients)]
     grade = np.array([p.grade for p in drawn])
     images = (cohort.draw_region(p, 0, image_size=image_size).image for p in drawn)
     rgb, stains = (
-        np.array(part) for part in zip(*map(colour_moments, images), strict=True)
+        np.array(part) for part in zip(*map(color_moments, images), strict=True)
     )
     density = np.array([[cohort.nuclei_density(p, 0)] for p in drawn])
-    found = {
+    result = {
         "majority": np.bincount(grade).max() / patients,
         "density alone, tree": _accuracy(
             DecisionTreeClassifier(max_depth=3), density, grade
@@ -67,12 +67,12 @@ def statistics(*, patients: int, image_size: int, seed: int) -> dict[str, Any]:
             ("SVM", SVC(C=3)),
             ("forest", RandomForestClassifier(300, random_state=0, min_samples_leaf=3)),
         ):
-            found[f"{name}, {kind}"] = _accuracy(model, x, grade)
-    return {k: round(float(v), 4) for k, v in found.items()}
+            result[f"{name}, {kind}"] = _accuracy(model, x, grade)
+    return {k: round(float(v), 4) for k, v in result.items()}
 
 
-def colour_moments(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Means and deviations of R, G, B [6], and of haematoxylin and eosin [4]."""
+def color_moments(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Means and stds of R, G, B [6], and of hematoxylin and eosin [4]."""
     rgb = image.reshape(-1, 3).astype(np.float64)
     stains = (-np.log10((rgb + 1) / 256) @ np.linalg.pinv(STAINS))[:, :2]
     return tuple(np.concatenate([v.mean(axis=0), v.std(axis=0)]) for v in (rgb, stains))
@@ -86,11 +86,11 @@ def _accuracy(model: Any, x: np.ndarray, y: np.ndarray) -> float:
 def network(
     *, workdir: Path, regions: int, epochs: int, patients: int, seed: int
 ) -> dict[str, Any]:
-    """Accuracies of a ViT of phantom.py:study on fresh patients and altered regions."""
+    """Accuracies of a ViT of phantom.py:study on new patients and altered regions."""
     config = phantom_config.get_config("study-baseline")
     config.seed, config.fold, config.epochs = seed, 0, epochs
     config.data.regions = regions
-    config.augment.stain = 0.1  # what Macenko's method leaves
+    config.augment.stain = 0.1  # variation that remains after Macenko normalization
     config.data.dir = str(workdir / "data")
     config.log_every = 200
     data = prepare.prepare(config)
@@ -103,11 +103,11 @@ def network(
         pixels = pipeline.normalise(image, color=config.data.color)
         return jax.nn.softmax(method.predict(variables, pixels))
 
-    drawn = [cohort.draw_patient(seed + FRESH, i) for i in range(patients)]
+    drawn = [cohort.draw_patient(seed + NEW_PATIENTS, i) for i in range(patients)]
     other = np.random.default_rng(seed).permutation(patients)
     grade = np.array([p.grade for p in drawn])
 
-    def shown(**changed: Any) -> np.ndarray:
+    def predictions(**changed: Any) -> np.ndarray:
         images = []
         for i, patient in enumerate(drawn):
             options = {k: of(drawn[other[i]]) for k, of in changed.items()}
@@ -120,27 +120,27 @@ def network(
         parts = np.array_split(np.stack(images), max(1, patients // 50))
         return np.concatenate([np.asarray(predict(trained, p)) for p in parts])
 
-    own = shown()
-    stained = shown(stain=lambda p: p.stain)
-    erased = shown(structures=lambda p: False)
-    crowded = shown(density=lambda p: cohort.nuclei_density(p, 0))
+    unchanged = predictions()
+    stained = predictions(stain=lambda p: p.stain)
+    erased = predictions(structures=lambda p: False)
+    crowded = predictions(density=lambda p: cohort.nuclei_density(p, 0))
     high = grade > 0
 
     def iii_iv(prob: np.ndarray) -> float:
         return np.mean(prob[high, 1:].argmax(axis=1) + 1 == grade[high])
 
-    found = {
-        "accuracy": np.mean(own.argmax(axis=1) == grade),
-        "III against IV": iii_iv(own),
+    result = {
+        "accuracy": np.mean(unchanged.argmax(axis=1) == grade),
+        "III against IV": iii_iv(unchanged),
         "changed by another's stain": np.mean(
-            own.argmax(axis=1) != stained.argmax(axis=1)
+            unchanged.argmax(axis=1) != stained.argmax(axis=1)
         ),
         "accuracy, another's stain": np.mean(stained.argmax(axis=1) == grade),
         "III against IV, structures erased": iii_iv(erased),
         "III against IV, another's density": iii_iv(crowded),
         "accuracy, another's density": np.mean(crowded.argmax(axis=1) == grade),
     }
-    return {k: round(float(v), 4) for k, v in found.items()} | {
+    return {k: round(float(v), 4) for k, v in result.items()} | {
         "encoder": config.encoder,
         "image_size": config.data.image_size,
         "stain": config.data.stain,
@@ -150,16 +150,16 @@ def network(
     }
 
 
-def record(path: Path, part: str, found: dict[str, Any]) -> None:
-    """Puts one part into the results file, beside the others, and prints it."""
-    before = json.loads(path.read_text()) if path.exists() else {}
-    before[part] = found | {"conditions": conditions()}
-    files.write_text(path, json.dumps(before, indent=1) + "\n")
-    print(json.dumps({part: before[part]}, indent=1))
+def record(path: Path, part: str, result: dict[str, Any]) -> None:
+    """Updates one entry of the results file and prints it."""
+    results = json.loads(path.read_text()) if path.exists() else {}
+    results[part] = result | {"conditions": conditions()}
+    files.write_text(path, json.dumps(results, indent=1) + "\n")
+    print(json.dumps({part: results[part]}, indent=1))
 
 
 def main() -> None:
-    """The parts that are asked for."""
+    """Runs the selected parts."""
     flags = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -177,19 +177,19 @@ def main() -> None:
         flags.error("pass --statistics, --network, or both")
     if given.statistics:
         for side in given.image_size or (64, 256):
-            found = statistics(
+            result = statistics(
                 patients=given.patients, image_size=side, seed=given.seed
             )
-            record(given.out, f"statistics at {side}", found)
+            record(given.out, f"statistics at {side}", result)
     if given.network:
-        found = network(
+        result = network(
             workdir=given.workdir,
             regions=given.regions,
             epochs=given.epochs,
             patients=given.patients,
             seed=given.seed,
         )
-        record(given.out, "network", found)
+        record(given.out, "network", result)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""The authors' loss curve beside ours: same weights, same batches of the phantom.
+"""Compares the loss curves of the authors' code and of this package on the phantom.
 
     python benchmarks/experiments/release_curves.py --checkout=FoF \
         --python=VENV/bin/python --figure=docs/release_curves.png
 
-`--python` is an interpreter with torch, transformers 4.46 and grad-cam; the figure
-needs matplotlib. Prints the largest difference and where a mask first differs.
+Both start from the same weights and use the same batches. `--python` is an interpreter
+with torch, transformers 4.46 and grad-cam; the plot needs matplotlib. Prints the
+largest difference and the steps at which masks differ.
 """
 
 import argparse
@@ -19,7 +20,7 @@ MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 
 
 def phantom_inputs(*, steps: int, batch: int, image: int, patch: int, seed: int):
-    """Regions of the phantom; the second view is brighter or darker by up to 20%."""
+    """Phantom regions; the second view is brighter or darker by up to 20%."""
     rng = np.random.default_rng(seed)
     regions = []
     for patient, index in cohort.cohort(regions=steps * batch, seed=seed):
@@ -45,7 +46,7 @@ def phantom_inputs(*, steps: int, batch: int, image: int, patch: int, seed: int)
 
 
 def main() -> None:
-    """Runs both, prints, and draws."""
+    """Runs both, prints the differences and plots the curves."""
     flags = argparse.ArgumentParser(description=__doc__)
     flags.add_argument("--checkout", required=True)
     flags.add_argument("--python", required=True)

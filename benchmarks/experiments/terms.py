@@ -1,13 +1,12 @@
-"""What the terms of the loss are, and how hard each pulls, over one training.
+"""Records the loss terms and the norms of their gradients during training.
 
     python benchmarks/experiments/terms.py --row=FoF --workdir=runs/terms
     python benchmarks/experiments/terms.py --row=release --workdir=runs/terms
 
-One fold of `configs/phantom.py:study`. Every 25 steps, on the batch that the step
-learns from: each term of Eq. (6), unweighted; the norm of its gradient times its
-weight, by the encoder's parameters alone; the share of kept patches. Written to
-benchmarks/results/terms-ROW.json, and drawn as terms-ROW.png beside it. The last line
-is JSON: the figures at the end.
+One fold of `configs/phantom.py:study`. Every 25 steps, on the training batch: each term
+of Eq. (6), unweighted; the norm of its weighted gradient with respect to the encoder;
+the fraction of kept patches. Written to benchmarks/results/terms-ROW.json and plotted
+to terms-ROW.png in the same folder. The last line is the last step as JSON.
 """
 
 import argparse
@@ -36,7 +35,7 @@ from fof_jax.types import Variables
 RESULTS = Path(__file__).parents[1] / "results"
 COHORT_SEED = SETS["ablation"].cohort
 EVERY = 25
-# Term -> the field of the configuration that is its weight; None for 1.
+# Term -> config field of its weight; None for 1.
 TERMS: dict[str, dict[str, str | None]] = {
     "fof": {
         "cls_glb": None,
@@ -56,7 +55,7 @@ TERMS: dict[str, dict[str, str | None]] = {
 
 
 def measure(config: ConfigDict, data: store.Store, fold: int) -> list[dict[str, float]]:
-    """Terms, weighted gradients and kept patches, every `EVERY` steps."""
+    """Terms, norms of weighted gradients and kept patches, every `EVERY` steps."""
     program = build_program(config, data)
     weight_of = _weights(config)
     folds = splits.make_splits(
@@ -105,11 +104,11 @@ def measure(config: ConfigDict, data: store.Store, fold: int) -> list[dict[str, 
             jax.random.fold_in(program.step_key, state.step),
         )[0]
 
-    found, batch = [], first
+    records, batch = [], first
     for t in range(total):
         if t % EVERY == 0 or t == total - 1:
-            figures = jax.device_get(pulls(state, batch, t))
-            found.append({"step": t} | {k: float(v) for k, v in figures.items()})
+            values = jax.device_get(pulls(state, batch, t))
+            records.append({"step": t} | {k: float(v) for k, v in values.items()})
             print(f"step {t} of {total}", file=sys.stderr)
         rate = optimizer.cosine(
             t,
@@ -119,7 +118,7 @@ def measure(config: ConfigDict, data: store.Store, fold: int) -> list[dict[str, 
         )
         state = update(state, batch, jnp.float32(rate))
         batch = next(batches, batch)
-    return found
+    return records
 
 
 def _weights(config: ConfigDict) -> dict[str, float]:
@@ -128,24 +127,24 @@ def _weights(config: ConfigDict) -> dict[str, float]:
 
 
 def _encoder(gradient: Any) -> Any:
-    """The part of a tree that every term reaches: no heads."""
+    """The encoder's part of a tree, which every term depends on."""
     return gradient.get("encoder") or gradient["model"]["encoder"]
 
 
-def draw(found: list[dict[str, float]], path: Path, title: str) -> None:
-    """Three panels over the steps: terms, gradients, kept patches."""
+def plot(rows: list[dict[str, float]], path: Path, title: str) -> None:
+    """Plots terms, gradient norms and kept patches over the steps."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    steps = [f["step"] for f in found]
-    names = [k.removeprefix("pull ") for k in found[0] if k.startswith("pull ")]
+    steps = [f["step"] for f in rows]
+    names = [k.removeprefix("pull ") for k in rows[0] if k.startswith("pull ")]
     fig, axes = plt.subplots(1, 3, figsize=(12, 3.4), layout="constrained")
     for name in names:
-        axes[0].plot(steps, [f[name] for f in found], label=name)
-        axes[1].plot(steps, [f[f"pull {name}"] for f in found], label=name)
-    axes[2].plot(steps, [100 * f["kept"] for f in found], color="0.3")
+        axes[0].plot(steps, [f[name] for f in rows], label=name)
+        axes[1].plot(steps, [f[f"pull {name}"] for f in rows], label=name)
+    axes[2].plot(steps, [100 * f["kept"] for f in rows], color="0.3")
     for ax, label in zip(
         axes,
         ("term, unweighted (nats)", "norm of gradient x weight", "kept patches (%)"),
@@ -161,7 +160,7 @@ def draw(found: list[dict[str, float]], path: Path, title: str) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Trains, measures, writes."""
+    """Trains, measures, writes and plots."""
     flags = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -170,8 +169,8 @@ def main(argv: list[str] | None = None) -> None:
     flags.add_argument("--fold", type=int, default=0)
     flags.add_argument("--workdir", type=Path, default=Path("runs/terms"))
     flags.add_argument("--results", type=Path, default=RESULTS)
-    flags.add_argument("--regions", type=int, help="of a smaller run")
-    flags.add_argument("--epochs", type=int, help="of a smaller run")
+    flags.add_argument("--regions", type=int, help="for a smaller run")
+    flags.add_argument("--epochs", type=int, help="for a smaller run")
     given = flags.parse_args(argv)
     changes = {
         field: value
@@ -182,14 +181,14 @@ def main(argv: list[str] | None = None) -> None:
     config.data.dir = str(given.workdir / "data")
     data = prepare.prepare(config)
     config.seed = given.seed
-    found = measure(config, data, given.fold)
+    rows = measure(config, data, given.fold)
     given.results.mkdir(parents=True, exist_ok=True)
     stem = f"terms-{given.row}"
-    rounded = [{k: round(v, 5) for k, v in f.items()} for f in found]
+    rounded = [{k: round(v, 5) for k, v in f.items()} for f in rows]
     whole = {"row": given.row, "steps": rounded, "conditions": conditions()}
     files.write_text(given.results / f"{stem}.json", json.dumps(whole) + "\n")
-    draw(found, given.results / f"{stem}.png", f"{given.row} on the phantom's study")
-    last = {k: float(np.round(v, 4)) for k, v in found[-1].items()}
+    plot(rows, given.results / f"{stem}.png", f"{given.row} on the phantom's study")
+    last = {k: float(np.round(v, 4)) for k, v in rows[-1].items()}
     print(json.dumps(last))
 
 

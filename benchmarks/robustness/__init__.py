@@ -1,1 +1,1 @@
-"""Killed processes and damaged files."""
+"""Robustness to killed processes and damaged files."""

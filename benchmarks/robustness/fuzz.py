@@ -1,11 +1,11 @@
-"""Damages files and words by one byte or a cut, and lists what comes of it.
+"""Damages input files and arguments, and counts the outcomes.
 
     python benchmarks/robustness/fuzz.py --each=500
 
-Kinds: checkpoint, store shard, cohort table, config overrides, golden file. Nothing
-may end in an error without a message of ours, and nothing that is damaged may give
-other numbers; for tables and overrides another value can be a legal one. Everything
-runs in this process. The last line is JSON.
+Inputs: checkpoint, store shard, cohort table, config overrides, recording. One byte is
+changed or the end is cut off. No case may end with an error without a message, or give
+wrong numbers; in tables and overrides the changed value can be valid. Everything runs
+in this process. The last line is JSON.
 """
 
 import argparse
@@ -24,29 +24,29 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-import jax  # noqa: E402
-import numpy as np  # noqa: E402
-from absl import flags, logging  # noqa: E402
+import jax
+import numpy as np
+from absl import flags, logging
 
-from benchmarks import conditions  # noqa: E402
-from fof_jax.cli import config as config_flag  # noqa: E402
+from benchmarks import conditions
+from fof_jax.cli import config as config_flag
 from fof_jax.data import (
     cohort,
-    prepare,  # noqa: E402
-    store,  # noqa: E402
+    prepare,
+    store,
 )
 from fof_jax.data.augment import options
 from fof_jax.parity import comparison
 from fof_jax.training import (
-    build,  # noqa: E402
+    build,
     checkpoint,
 )
 from fof_jax.training import state as training_state
 
 ROOT = Path(__file__).parents[2]
 PHANTOM = f"--config={ROOT}/configs/phantom.py"
-HANGS_AFTER = 120  # seconds in one case; then the stacks are printed and all ends
-REFUSED, UNHARMED, LEGAL = "refused with a message", "the same numbers", "legal"
+HANGS_AFTER = 120  # seconds per case; then the stacks are printed and the process exits
+REJECTED, UNHARMED, VALID = "rejected with a message", "the same numbers", "valid"
 WORDS = [
     "--config.batch_size=4", "--config.epochs=2", "--config.encoder=mu/16",
     "--config.optimizer.learning_rate=1e-4", "--config.data.image_size=64",
@@ -58,7 +58,7 @@ Case = Callable[[random.Random], str]
 
 
 def damaged(data: bytes, rng: random.Random) -> bytes:
-    """One byte of the data is another, or the end is missing."""
+    """Changes one byte, or cuts off the end."""
     at = rng.randrange(len(data))
     if rng.random() < 0.5:
         return data[:at]
@@ -66,32 +66,32 @@ def damaged(data: bytes, rng: random.Random) -> bytes:
 
 
 def damage(folder: Path, pattern: str, rng: random.Random) -> None:
-    """Damages one of the files that match and are not empty."""
+    """Damages one of the matching nonempty files."""
     files = [p for p in sorted(folder.rglob(pattern)) if p.is_file()]
     victim = rng.choice([p for p in files if p.stat().st_size])
     victim.write_bytes(damaged(victim.read_bytes(), rng))
 
 
 def checkpoints(scratch: Path) -> Case:
-    """Two steps, the newer one damaged: the older one is read, or the same numbers."""
+    """Two steps, the newer one damaged: the older one is restored, or equal numbers."""
     state = training_state.TrainState(
         step=np.int32(1),
         params={"a": np.arange(2000, dtype=np.float32), "b": np.ones((3, 4))},
         state={},
         opt_state=[np.linspace(0, 1, 500)],
     )
-    sound = scratch / "sound"
-    kept = checkpoint.Checkpoints(sound)
+    intact = scratch / "intact"
+    manager = checkpoint.Checkpoints(intact)
     states = {}
     for step in (1, 2):
         states[step] = jax.tree.map(lambda a, n=step: (a * n).astype(a.dtype), state)
-        kept.save(states[step])
-    kept.close()
+        manager.save(states[step])
+    manager.close()
 
     def case(rng: random.Random) -> str:
-        hurt, said = fresh(scratch / "hurt", sound), []
-        damage(hurt / "2", "*", rng)
-        opened = checkpoint.Checkpoints(hurt, say=said.append)
+        broken, messages = fresh(scratch / "broken", intact), []
+        damage(broken / "2", "*", rng)
+        opened = checkpoint.Checkpoints(broken, say=messages.append)
         try:
             got = opened.restore(state)
         finally:
@@ -100,80 +100,80 @@ def checkpoints(scratch: Path) -> Case:
         np.testing.assert_equal(got.opt_state, states[int(got.step)].opt_state)
         if int(got.step) == 2:
             return UNHARMED
-        if not said:
-            raise RuntimeError("fell back without a word")
-        return "the one before is used, with a message"
+        if not messages:
+            raise RuntimeError("used the older step without a message")
+        return "the previous one is used, with a message"
 
     return case
 
 
 def shards(scratch: Path) -> Case:
-    """Every image of a store, one of whose shards is damaged."""
-    size = ["--config.data.regions=12", "--config.data.stain=none"]  # the bytes alone
+    """A store with one damaged shard; all images are read."""
+    size = ["--config.data.regions=12", "--config.data.stain=none"]  # unprocessed bytes
     words = [PHANTOM, *size, f"--config.data.dir={scratch}/data"]
     made = prepare.prepare(config_flag.load(words), out=io.StringIO())
-    want = [made.read(i, 64) for i in range(len(made))]
+    expected = [made.read(i, 64) for i in range(len(made))]
 
     def case(rng: random.Random) -> str:
-        hurt = fresh(scratch / "hurt", scratch / "data")
-        damage(hurt, "*.array_record*", rng)
-        opened = store.open_store(hurt, "phantom")
+        broken = fresh(scratch / "broken", scratch / "data")
+        damage(broken, "*.array_record*", rng)
+        opened = store.open_store(broken, "phantom")
         got = [opened.read(i, 64) for i in range(len(opened))]
-        np.testing.assert_equal(got, want)
+        np.testing.assert_equal(got, expected)
         return UNHARMED
 
     return case
 
 
 def tables(scratch: Path) -> Case:
-    """A cohort's table."""
+    """A cohort table."""
     from PIL import Image
 
     lines = ["image,patient,grade,idh"]
     for i in range(6):
         Image.new("RGB", (8, 8), (i, 2 * i, 40)).save(scratch / f"{i}.png")
         lines.append(f"{i}.png,p{i // 2},{('II', 'III', 'IV')[i // 2]},{i // 2 % 2}")
-    whole = ("\n".join(lines) + "\n").encode()
+    content = ("\n".join(lines) + "\n").encode()
 
     def case(rng: random.Random) -> str:
-        (scratch / "table.csv").write_bytes(damaged(whole, rng))
+        (scratch / "table.csv").write_bytes(damaged(content, rng))
         read = cohort.read_cohort(
             scratch / "table.csv", classes=("II", "III", "IV"), biomarkers=("idh",)
         )
-        return f"{LEGAL}: {'all' if len(read.rows) == 6 else 'fewer'} rows"
+        return f"{VALID}: {'all' if len(read.rows) == 6 else 'fewer'} rows"
 
     return case
 
 
 def overrides(scratch: Path) -> Case:
-    """A word --config.FIELD=VALUE, up to the point where training would begin."""
+    """An argument --config.FIELD=VALUE, validated as before training."""
     del scratch
 
     def case(rng: random.Random) -> str:
         word = rng.choice(WORDS)
-        hurt = damaged(word.encode(), rng).decode("utf-8", "replace")
-        ours, rest = config_flag.separate([PHANTOM, hurt])
+        broken = damaged(word.encode(), rng).decode("utf-8", "replace")
+        ours, rest = config_flag.separate([PHANTOM, broken])
         if rest:
-            raise ValueError(f"words left over: {rest}")
+            raise ValueError(f"unexpected arguments: {rest}")
         config = config_flag.load(ours)
         build.check(config)
         options.Augmentation(**config.augment.to_dict())
-        return LEGAL
+        return VALID
 
     return case
 
 
 def golden(scratch: Path) -> Case:
-    """The arrays of a recording."""
-    whole = (ROOT / "tests/golden/paper_a.npz").read_bytes()
-    want = comparison.load(ROOT / "tests/golden/paper_a.npz")
+    """A recording for `parity`."""
+    content = (ROOT / "tests/golden/paper_a.npz").read_bytes()
+    expected = comparison.load(ROOT / "tests/golden/paper_a.npz")
 
     def case(rng: random.Random) -> str:
-        (scratch / "hurt.npz").write_bytes(damaged(whole, rng))
-        got = comparison.load(scratch / "hurt.npz")
-        # A name that is another is missed by whoever asks for it, with a message.
-        for name in set(got) & set(want):
-            np.testing.assert_equal(got[name], want[name])
+        (scratch / "broken.npz").write_bytes(damaged(content, rng))
+        got = comparison.load(scratch / "broken.npz")
+        # A changed name is an error where the array is read.
+        for name in set(got) & set(expected):
+            np.testing.assert_equal(got[name], expected[name])
         return UNHARMED if set(got) == set(want) else "a name is missing"
 
     return case
@@ -189,16 +189,16 @@ KINDS = {
 
 
 def fresh(folder: Path, like: Path) -> Path:
-    """A copy of a folder, in place of the one before."""
+    """Copies a folder, replacing the previous copy."""
     shutil.rmtree(folder, ignore_errors=True)
     return Path(shutil.copytree(like, folder))
 
 
 def outcomes(kind: str, each: int, seed: int, scratch: Path) -> dict[str, int]:
-    """How often what came of it.
+    """Number of cases by outcome.
 
     Raises:
-      Exception: anything but an error with a message of ours; it names the case.
+      RuntimeError: a case raised an unexpected exception, or one without a message.
     """
     case = KINDS[kind](scratch)
     counts: collections.Counter[str] = collections.Counter()
@@ -208,10 +208,13 @@ def outcomes(kind: str, each: int, seed: int, scratch: Path) -> dict[str, int]:
             with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
                 warnings.simplefilter("ignore")
                 counts[case(random.Random(f"{seed} {number}"))] += 1
-        except (ValueError, OSError) as error:  # what the command line tells in a line
+        except (
+            ValueError,
+            OSError,
+        ) as error:  # printed as one line by the command line
             if not str(error):
                 raise
-            counts[REFUSED] += 1
+            counts[REJECTED] += 1
         except Exception as error:
             raise RuntimeError(f"{kind}, case {number} of seed {seed}") from error
         finally:

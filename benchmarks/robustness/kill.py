@@ -1,15 +1,14 @@
-"""Kills runs at moments that are written down, and compares what they end as.
+"""Kills runs in known phases, resumes them, and compares the final results.
 
     python benchmarks/robustness/kill.py --kills=30 --terms=10 --pairs=5 --out=/tmp/kill
 
-A five-fold run of the phantom is left alone once; that is the reference. The same
-command is then started again and again: ended with SIGKILL, with SIGTERM, and as two
-processes of which either is killed. Each time it is left alone in the end. Parameters,
-results.json, predictions and metrics.jsonl have to be the reference's, byte for byte.
+The reference is an uninterrupted five-fold run of the phantom. The same command is then
+started repeatedly and ended with SIGKILL, with SIGTERM, and as two processes of which
+one is killed; finally it runs to the end. Parameters, results.json, predictions and
+metrics.jsonl have to equal the reference's byte for byte.
 
-The process itself notes what it is doing (kill_child.py, in this folder). It
-is stopped, its note is read, then it gets the signal: it was alive and in the middle of
-just that. The last line is JSON.
+The process records its current phase (kill_child.py). It is suspended, the phase is
+read, then it gets the signal, so that the phase is known. The last line is JSON.
 """
 
 import argparse
@@ -29,11 +28,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-import numpy as np  # noqa: E402
-from absl import logging  # noqa: E402
+import numpy as np
+from absl import logging
 
-from benchmarks import conditions  # noqa: E402
-from fof_jax.training import weights  # noqa: E402
+from benchmarks import conditions
+from fof_jax.training import weights
 
 ROOT = Path(__file__).parents[2]
 FOLDS = 5
@@ -49,28 +48,28 @@ WORDS = [
     "--config.save_every=2",
     "--config.log_every=1",
 ]
-PATIENCE = 300  # seconds for a run to come to a moment, or to its end
-GOODBYE = 60  # seconds for a process that has lost another, or got a SIGTERM
-# Seconds from the beginning of an activity within which the signal falls. "step" is
-# any moment of training, the others are hit nearly always.
+PHASE_TIMEOUT = 300  # seconds for a run to reach a phase, or its end
+EXIT_TIMEOUT = 60  # seconds to exit after a SIGTERM, or the loss of another process
+# Maximum delay of the signal after the start of a phase, in seconds. "step" is any
+# moment of training; the others are nearly always hit.
 WITHIN = {"step": 2.0, "save": 0.06, "evaluation": 0.03, "fold change": 0.6}
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """Processes of one run: their handles and the notes that they keep."""
+    """Processes of one run, and the files with their current phases."""
 
     processes: list[subprocess.Popen]
     notes: list[Path]
 
     def doing(self, k: int) -> str:
-        """The activity of process k, and how often there was one of the kind."""
+        """Current phase of process k, and its count."""
         return self.notes[k].read_text().strip() or "start 0"
 
 
 @dataclasses.dataclass(frozen=True)
 class Hit:
-    """One signal: what the process was doing, and how the processes ended."""
+    """One signal: phase of the process, and exit codes of all processes."""
 
     doing: str
     codes: tuple[int, ...]
@@ -79,7 +78,7 @@ class Hit:
 
 @contextlib.contextmanager
 def started(out: Path, workdir: Path, count: int = 1) -> Iterator[Run]:
-    """A run in `count` processes; what still lives at the end is killed."""
+    """Starts a run in `count` processes, which are killed on exit."""
     words = [*WORDS, f"--config.data.dir={out / 'data'}", f"--workdir={workdir}"]
     words.append(f"--config.cpu_devices={2 // count}")
     if count > 1:
@@ -116,23 +115,23 @@ def started(out: Path, workdir: Path, count: int = 1) -> Iterator[Run]:
             process.wait()
 
 
-def until(what: Callable[[], bool], run: Run) -> bool:
-    """Waits for something; False if the run ends before."""
-    deadline = time.monotonic() + PATIENCE
-    while not what():
+def until(condition: Callable[[], bool], run: Run) -> bool:
+    """Waits for a condition; False if the run ends before."""
+    deadline = time.monotonic() + PHASE_TIMEOUT
+    while not condition():
         if any(p.poll() is not None for p in run.processes):
             return False
         if time.monotonic() > deadline:
-            raise TimeoutError(f"nothing for {PATIENCE} s: {run.doing(0)}")
+            raise TimeoutError(f"no such phase for {PHASE_TIMEOUT} s: {run.doing(0)}")
         time.sleep(0.0005)
     return True
 
 
 def hit(run: Run, k: int, target: str, number: int, rng: random.Random) -> Hit | None:
-    """Sends SIGKILL or SIGTERM to process k in its `number`-th save, evaluation, …
+    """Suspends process k in its `number`-th phase of a kind.
 
     Returns:
-      What was hit, or None where the run was over before.
+      The phase, or None if the run ended before.
     """
 
     def there() -> bool:
@@ -152,18 +151,18 @@ def hit(run: Run, k: int, target: str, number: int, rng: random.Random) -> Hit |
 
 
 def send(run: Run, k: int, number: signal.Signals, found: Hit) -> Hit:
-    """Sends a signal to the process that `hit` stopped; waits for all to end."""
+    """Sends a signal to the suspended process, and waits for all to exit."""
     start = time.monotonic()
     run.processes[k].send_signal(number)
     run.processes[k].send_signal(signal.SIGCONT)
-    codes = tuple(process.wait(GOODBYE) for process in run.processes)
+    codes = tuple(process.wait(EXIT_TIMEOUT) for process in run.processes)
     return dataclasses.replace(found, codes=codes, seconds=time.monotonic() - start)
 
 
 def plan(count: int, rng: random.Random) -> list[tuple[str, int]]:
-    """What is hit, and in which occurrence after a start, one a signal.
+    """Phase and occurrence after a start, for each signal.
 
-    Every fold is hit in the middle several times, then at its end.
+    Every fold is interrupted several times, the last time at its end.
     """
     each = max(count // FOLDS, 4)
     targets = []
@@ -178,7 +177,7 @@ def plan(count: int, rng: random.Random) -> list[tuple[str, int]]:
 def series(
     out: Path, name: str, number: signal.Signals, count: int, processes: int, seed: int
 ) -> tuple[list[Hit], Path]:
-    """One run that gets `count` signals, and is then left alone."""
+    """One run that is interrupted `count` times and then finished."""
     rng = random.Random(seed)
     workdir, hits = out / name, []
     for target, occurrence in plan(count, rng):
@@ -194,22 +193,22 @@ def series(
             f"{one.codes}, {one.seconds:.1f} s",
             flush=True,
         )
-    leave_alone(out, workdir, processes)
+    run_to_end(out, workdir, processes)
     return hits, workdir
 
 
-def leave_alone(out: Path, workdir: Path, processes: int = 1) -> float:
-    """Runs to the end; seconds taken."""
+def run_to_end(out: Path, workdir: Path, processes: int = 1) -> float:
+    """Runs to the end; returns the seconds."""
     start = time.monotonic()
     with started(out, workdir, processes) as run:
-        codes = [process.wait(2 * PATIENCE) for process in run.processes]
+        codes = [process.wait(2 * PHASE_TIMEOUT) for process in run.processes]
     if any(codes):
         raise RuntimeError(f"{workdir} ended with {codes}; see {workdir}.0.log")
     return time.monotonic() - start
 
 
 def differences(one: Path, other: Path) -> list[str]:
-    """What is not the same, byte for byte; parameters number by number."""
+    """Files that differ byte for byte, and folds whose parameters differ."""
     names = ["results.json", "splits.json"]
     for k in range(FOLDS):
         names += [f"fold_{k}/{name}" for name in ("metrics.jsonl", "predictions.csv")]
@@ -232,19 +231,19 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True, help="an empty folder")
     flags = parser.parse_args(argv)
-    logging.set_verbosity(logging.ERROR)  # Orbax misses a file that no step has
+    logging.set_verbosity(logging.ERROR)  # Orbax warns about an optional file
     flags.out.mkdir(parents=True, exist_ok=True)
     reference = flags.out / "reference"
     result: dict[str, Any] = conditions.conditions()
-    result["uninterrupted_s"] = round(leave_alone(flags.out, reference), 1)
+    result["uninterrupted_s"] = round(run_to_end(flags.out, reference), 1)
     print(f"the reference took {result['uninterrupted_s']} s", flush=True)
-    wanted = (
+    plans = (
         ("kills", signal.SIGKILL, flags.kills, 1),
         ("terms", signal.SIGTERM, flags.terms, 1),
         ("pairs", signal.SIGKILL, flags.pairs, 2),
         ("pair_terms", signal.SIGTERM, flags.pair_terms, 2),
     )
-    for name, number, count, processes in wanted:
+    for name, number, count, processes in plans:
         if not count:
             continue
         hits, workdir = series(flags.out, name, number, count, processes, flags.seed)

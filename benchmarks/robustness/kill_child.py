@@ -1,8 +1,8 @@
-"""A run that notes in a file what it is doing: the process that `kill.py` kills.
+"""A run that writes its current phase to a file, for `kill.py`.
 
     python benchmarks/robustness/kill_child.py NOTE train --config=…
 
-The functions are the project's own; what is put around them only writes the note.
+The run is unchanged; wrappers of some of its functions write the phase.
 """
 
 import dataclasses
@@ -15,26 +15,26 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from fof_jax.cli.main import main  # noqa: E402
+from fof_jax.cli.main import main
 from fof_jax.training import (
     checkpoint,
     crossval,
-    train,  # noqa: E402
+    train,
 )
 
-WIDTH = 32  # bytes of a note: one write, never torn
+WIDTH = 32  # bytes, written at once, so that a reader never sees a part
 
 
-class Note:
-    """The activity at this moment, and how often there was one of its kind."""
+class PhaseFile:
+    """Writes the current phase and its count to a file."""
 
     def __init__(self, path: str):
         self._file = os.open(path, os.O_WRONLY)
         self._counts: Counter[str] = Counter()
         self._now = "start 0"
 
-    def begins(self, activity: str) -> str:
-        """Notes it; gives back what was noted before."""
+    def enter(self, activity: str) -> str:
+        """Writes a phase; returns the previous one."""
         before = self._now
         self._counts[activity] += 1
         self._write(f"{activity} {self._counts[activity]}")
@@ -45,44 +45,44 @@ class Note:
         os.pwrite(self._file, text.ljust(WIDTH).encode(), 0)
 
     def during(self, activity: str, work: Callable[..., Any]) -> Callable[..., Any]:
-        """The function, which is noted while it runs."""
+        """Wraps a function that is a phase while it runs."""
 
-        def noted(*arguments: Any, **named: Any) -> Any:
-            before = self.begins(activity)
+        def wrapped(*arguments: Any, **named: Any) -> Any:
+            before = self.enter(activity)
             try:
                 return work(*arguments, **named)
             finally:
                 self._write(before)
 
-        return noted
+        return wrapped
 
-    def from_then(self, activity: str, work: Callable[..., Any]) -> Callable[..., Any]:
-        """The function, from whose call on it is noted."""
+    def starting(self, activity: str, work: Callable[..., Any]) -> Callable[..., Any]:
+        """Wraps a function whose call starts a phase."""
 
-        def noted(*arguments: Any, **named: Any) -> Any:
-            self.begins(activity)
+        def wrapped(*arguments: Any, **named: Any) -> Any:
+            self.enter(activity)
             return work(*arguments, **named)
 
-        return noted
+        return wrapped
 
 
-def watch(note: Note) -> None:
-    """Puts the notes around what a run does."""
-    checkpoint.Checkpoints.save = note.during("save", checkpoint.Checkpoints.save)
-    train.predict = note.during("evaluation", train.predict)
-    # From a fold's last save to the next one's first step; its test is an evaluation.
-    checkpoint.Checkpoints.close = note.from_then(
+def watch(phase: PhaseFile) -> None:
+    """Wraps the functions of a run."""
+    checkpoint.Checkpoints.save = phase.during("save", checkpoint.Checkpoints.save)
+    train.predict = phase.during("evaluation", train.predict)
+    # From the last save of a fold to the first step of the next one.
+    checkpoint.Checkpoints.close = phase.starting(
         "fold change", checkpoint.Checkpoints.close
     )
     build = crossval.build_program
 
-    def build_noted(*arguments: Any) -> Any:
+    def build_wrapped(*arguments: Any) -> Any:
         made = build(*arguments)
-        return dataclasses.replace(made, train=note.from_then("step", made.train))
+        return dataclasses.replace(made, train=phase.starting("step", made.train))
 
-    crossval.build_program = build_noted
+    crossval.build_program = build_wrapped
 
 
 if __name__ == "__main__":
-    watch(Note(sys.argv[1]))
+    watch(PhaseFile(sys.argv[1]))
     sys.exit(main(sys.argv[2:]))

@@ -1,1 +1,1 @@
-"""Time and memory of the step, its parts, the input and prediction."""
+"""Time and memory of the step, its parts, the input pipeline and inference."""

@@ -1,9 +1,9 @@
-"""Times attention, forward and backward, beside the textbook form and PyTorch.
+"""Times attention, forward and backward, against PyTorch and the naive form.
 
     python benchmarks/speed/attention.py --tokens=4096 --heads=3 --width=64 --reps=5
 
-Implementations take turns, so that they share the machine's mood; figures are medians.
-PyTorch is left out where it is not installed. The last line is JSON.
+Implementations alternate, so that they run under the same load; results are medians.
+PyTorch is skipped if it is not installed. The last line is JSON.
 """
 
 import argparse
@@ -17,17 +17,17 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-import jax  # noqa: E402
-import jax.numpy as jnp  # noqa: E402
-import numpy as np  # noqa: E402
+import jax
+import jax.numpy as jnp
+import numpy as np
 
-from benchmarks import conditions  # noqa: E402
-from benchmarks.speed.race import Pair, race, ratios  # noqa: E402
+from benchmarks import conditions
+from benchmarks.speed.race import Pair, race, ratios
 from fof_jax.models import attention
-from fof_jax.training import compilation  # noqa: E402
+from fof_jax.training import compilation
 
 
-def ours(name: str, arrays: list[np.ndarray]) -> Pair:
+def fof_jax_pair(name: str, arrays: list[np.ndarray]) -> Pair:
     q, k, v, weight = (jnp.asarray(a) for a in arrays)
     apply = functools.partial(attention.attention, implementation=name)
     forward = jax.jit(apply)
@@ -38,7 +38,7 @@ def ours(name: str, arrays: list[np.ndarray]) -> Pair:
     )
 
 
-def torchs(arrays: list[np.ndarray]) -> Pair:
+def pytorch(arrays: list[np.ndarray]) -> Pair:
     import torch
 
     torch.set_num_threads(conditions.conditions()["cores"])
@@ -57,7 +57,7 @@ def torchs(arrays: list[np.ndarray]) -> Pair:
 
 
 def temporary(name: str, heads: int, tokens: int, width: int) -> int:
-    """Bytes that XLA sets aside for forward and backward beside arguments."""
+    """Temporary memory of forward and backward in bytes, reported by XLA."""
     apply = functools.partial(attention.attention, implementation=name)
     shape = jax.ShapeDtypeStruct((1, heads, tokens, width), jnp.float32)
     both = jax.jit(jax.grad(lambda *a: apply(*a).sum(), argnums=(0, 1, 2)))
@@ -66,7 +66,7 @@ def temporary(name: str, heads: int, tokens: int, width: int) -> int:
 
 
 def growth_mb(tokens: int, heads: int, width: int) -> float:
-    """Growth of the peak resident memory in forward and backward, a fresh process."""
+    """Growth of peak memory in forward and backward, measured in a new process."""
     flags = [f"--tokens={tokens}", f"--heads={heads}", f"--width={width}"]
     done = subprocess.run(
         [sys.executable, __file__, *flags, "--only-growth"],
@@ -78,10 +78,10 @@ def growth_mb(tokens: int, heads: int, width: int) -> float:
 
 
 def measure_growth(arrays: list[np.ndarray]) -> float:
-    """Megabytes by which forward and backward raise the peak of this process.
+    """Megabytes by which forward and backward raise the peak memory of this process.
 
-    Compiling has a peak of its own, so the kernel's high-water mark is set back after
-    it (Linux; elsewhere, and where that is forbidden, the figure is a lower bound).
+    The peak is reset after compilation (Linux; where that is not possible, the result
+    is a lower bound).
     """
     q, k, v, weight = (jnp.asarray(a) for a in arrays)
 
@@ -103,21 +103,23 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--heads", type=int, default=3)
     parser.add_argument("--width", type=int, default=64, help="of a head")
     parser.add_argument("--reps", type=int, default=5)
-    parser.add_argument("--naive", action="store_true", help="P x P too: 2 GB at 4096")
+    parser.add_argument(
+        "--naive", action="store_true", help="also the naive form: 2 GB at 4096"
+    )
     parser.add_argument("--only-growth", action="store_true", help=argparse.SUPPRESS)
     flags = parser.parse_args(argv)
     shape = (1, flags.heads, flags.tokens, flags.width)
-    draw = np.random.default_rng(0)
-    arrays = [draw.standard_normal(shape, np.float32) for _ in range(4)]
+    rng = np.random.default_rng(0)
+    arrays = [rng.standard_normal(shape, np.float32) for _ in range(4)]
     if flags.only_growth:
         print(measure_growth(arrays))
         return
     before = conditions.conditions()
-    runs: dict[str, Pair] = {"chunked": ours("chunked", arrays)}
+    runs: dict[str, Pair] = {"chunked": fof_jax_pair("chunked", arrays)}
     if flags.naive:
-        runs["naive"] = ours("naive", arrays)
+        runs["naive"] = fof_jax_pair("naive", arrays)
     try:
-        runs["torch"] = torchs(arrays)
+        runs["torch"] = pytorch(arrays)
     except ImportError:
         print("PyTorch is not installed: no ratio")
     results = race(runs, flags.reps)

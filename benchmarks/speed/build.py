@@ -1,10 +1,10 @@
-"""Time and memory of `data build`, and the rate of reading, at the true size.
+"""Time and memory of `data build` and of reading, at the size of TCGA GBM-LGG.
 
     python benchmarks/speed/build.py --images=1505 --side=1024
 
-Writes a cohort of synthetic regions into a temporary folder (3 GiB for 1,505 of
-1024 x 1024), builds it by the command line, and reads some of it back beside plain PIL
-decoding of the same files. The last line is JSON.
+Writes a cohort of synthetic regions into a temporary folder (3 GiB for 1,505 of 1024 x
+1024), builds it with the command, and compares reading from the store with PIL on the
+same files. The last line is JSON.
 """
 
 import argparse
@@ -25,10 +25,10 @@ from PIL import Image
 
 from fof_jax.data.store import open_store
 
-DISTINCT = 8  # pictures; each file of them differs by a remark
+DISTINCT = 8  # distinct images; their copies differ in a text chunk
 
 
-def picture(seed: int, side: int) -> bytes:
+def make_png(seed: int, side: int) -> bytes:
     rng = np.random.default_rng(seed)
     total = np.zeros((side, side, 3), np.float32)
     for cells in (8, 32, 128, side):
@@ -40,7 +40,7 @@ def picture(seed: int, side: int) -> bytes:
     return stream.getvalue()
 
 
-def with_remark(png: bytes, text: str) -> bytes:
+def with_text_chunk(png: bytes, text: str) -> bytes:
     body = b"tEXtnumber\0" + text.encode()
     chunk = (
         struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
@@ -49,19 +49,19 @@ def with_remark(png: bytes, text: str) -> bytes:
 
 
 def write(folder: Path, images: int, side: int) -> int:
-    pictures = [picture(k, side) for k in range(DISTINCT)]
+    pngs = [make_png(k, side) for k in range(DISTINCT)]
     (folder / "img").mkdir()
     with (folder / "table.csv").open("w", newline="") as file:
         table = csv.writer(file)
         table.writerow(["image", "patient", "grade", "idh"])
         for i in range(images):
             name = f"img/{i:05d}.png"
-            data = with_remark(pictures[i % DISTINCT], str(i))
+            data = with_text_chunk(pngs[i % DISTINCT], str(i))
             (folder / name).write_bytes(data)
             table.writerow(
                 [name, f"P{i // 2}", ("II", "III", "IV")[i // 2 % 3], i // 2 % 2]
             )
-    return sum(len(p) for p in pictures) // DISTINCT
+    return sum(len(p) for p in pngs) // DISTINCT
 
 
 def build(folder: Path, side: int) -> float:
@@ -77,7 +77,7 @@ def build(folder: Path, side: int) -> float:
 
 
 def rates(folder: Path, side: int, reads: int) -> tuple[float, float]:
-    """CPU seconds an image: the store's, and PIL's; interleaved, the best of each."""
+    """CPU seconds per image of the store and of PIL; alternating, minimum of each."""
     store = open_store(folder / "data", "cohort")
     ours, theirs = [], []
     for i in range(min(reads, len(store))):

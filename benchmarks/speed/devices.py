@@ -1,10 +1,10 @@
-"""One global batch on 1, 2, 4 and 8 devices: how far loss and gradient come apart.
+"""Compares loss and gradient of one global batch on 1, 2, 4 and 8 devices.
 
     python benchmarks/speed/devices.py --steps=20
 
-Fake CPU devices; the training step is the one that `train.py` calls, every run goes its
-own way from the same start. Differences from one device, relative to the largest value
-of the step. The last line is JSON.
+Simulated CPU devices and the training step of `train.py`; all runs start from the same
+parameters. Differences from one device, relative to the largest value of the step. The
+last line is JSON.
 """
 
 import argparse
@@ -14,33 +14,35 @@ from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-import jax  # noqa: E402
-import numpy as np  # noqa: E402
-import optax  # noqa: E402
+import jax
+import numpy as np
+import optax
 
-from benchmarks import conditions  # noqa: E402
-from benchmarks.speed import program  # noqa: E402
-from fof_jax.training import parallel  # noqa: E402
+from benchmarks import conditions
+from benchmarks.speed import program
+from fof_jax.training import parallel
 from fof_jax.training import state as training_state
-from fof_jax.training.build import build_program  # noqa: E402
+from fof_jax.training.build import build_program
 
 
-class Kept(NamedTuple):
-    """The optimizer's own state, and the gradient that it was given last."""
+class GradientState(NamedTuple):
+    """State of the wrapped optimizer, and the last gradient."""
 
     inner: Any
     gradient: Any
 
 
-def keeping(inner: optax.GradientTransformation) -> optax.GradientTransformation:
-    """The same optimizer, which remembers the gradient."""
+def keep_gradient(inner: optax.GradientTransformation) -> optax.GradientTransformation:
+    """Wraps an optimizer to keep the last gradient in its state."""
 
     def init(params):
-        return Kept(inner.init(params), jax.tree.map(jax.numpy.zeros_like, params))
+        return GradientState(
+            inner.init(params), jax.tree.map(jax.numpy.zeros_like, params)
+        )
 
     def update(gradient, state, params):
         direction, after = inner.update(gradient, state.inner, params)
-        return direction, Kept(after, gradient)
+        return direction, GradientState(after, gradient)
 
     return optax.GradientTransformation(init, update)
 
@@ -49,8 +51,8 @@ def run(devices: int, steps: int, **fields: Any) -> dict[str, list[np.ndarray]]:
     """Loss and gradient of every step, and the parameters after the last."""
     config = program.config(devices=devices, **fields)
     made = build_program(config, program.bare(config))
-    adamw = keeping(made.adamw)
-    # As build_program does it; only the optimizer remembers.
+    adamw = keep_gradient(made.adamw)
+    # As in build_program, but with the wrapped optimizer.
     step = parallel.train_step(
         made.method, adamw, made.draw, made.step_key, made.devices
     )
@@ -66,13 +68,13 @@ def run(devices: int, steps: int, **fields: Any) -> dict[str, list[np.ndarray]]:
 
 
 def flat(tree: Any) -> np.ndarray:
-    """All leaves in one vector."""
+    """Concatenates all leaves to one vector."""
     return np.concatenate([np.ravel(a) for a in jax.tree.leaves(tree)])
 
 
-def apart(got: list[np.ndarray], want: list[np.ndarray]) -> float:
+def max_difference(got: list[np.ndarray], expected: list[np.ndarray]) -> float:
     """Largest difference of any step, relative to that step's largest value."""
-    pairs = zip(got, want, strict=True)
+    pairs = zip(got, expected, strict=True)
     return max(float(np.abs(a - b).max() / np.abs(b).max()) for a, b in pairs)
 
 
@@ -89,7 +91,10 @@ def main(argv: list[str]) -> None:
     result: dict[str, Any] = conditions.conditions() | vars(flags)
     print(f"{'devices':>8} {'loss':>10} {'gradient':>10} {'parameters':>10}")
     for n, one in runs.items():
-        figures = {name: apart(one[name], runs[flags.devices[0]][name]) for name in one}
+        figures = {
+            name: max_difference(one[name], runs[flags.devices[0]][name])
+            for name in one
+        }
         print(f"{n:8} " + " ".join(f"{value:10.1e}" for value in figures.values()))
         result[f"devices_{n}"] = figures
     conditions.report({}, result)

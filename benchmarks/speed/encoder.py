@@ -1,11 +1,11 @@
-"""Times the encoder's blocks beside PyTorch's own layers of the same size.
+"""Times the encoder's blocks against PyTorch's layers of the same size.
 
     python benchmarks/speed/encoder.py --image=1024 --encoder=Ti/16 --reps=3
 
 Both run pre-LN blocks with exact GELU and fused attention on random tokens, forward,
-and forward with the gradient of every parameter; they take turns, figures are medians.
-Ours recomputes what the step's own policy recomputes (`--remat`), PyTorch keeps
-everything. The last line is JSON.
+and forward with the gradient of every parameter; they alternate, results are medians.
+JAX uses the remat policy `--remat`, PyTorch saves all activations. The last line is
+JSON.
 """
 
 import argparse
@@ -15,16 +15,16 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-import jax  # noqa: E402
-import jax.numpy as jnp  # noqa: E402
-import numpy as np  # noqa: E402
+import jax
+import jax.numpy as jnp
+import numpy as np
 
-from benchmarks import conditions  # noqa: E402
-from benchmarks.speed.race import Pair, race, ratios  # noqa: E402
-from fof_jax.models import vit  # noqa: E402
+from benchmarks import conditions
+from benchmarks.speed.race import Pair, race, ratios
+from fof_jax.models import vit
 
 
-def ours(model: vit.ViT, tokens: np.ndarray, weight: np.ndarray) -> Pair:
+def fof_jax_pair(model: vit.ViT, tokens: np.ndarray, weight: np.ndarray) -> Pair:
     image = jnp.zeros((1, *model.image_size, 3))
     params = jax.jit(model.init)(jax.random.key(0), image)
     x, scale = jnp.asarray(tokens), jnp.asarray(weight)
@@ -40,7 +40,7 @@ def ours(model: vit.ViT, tokens: np.ndarray, weight: np.ndarray) -> Pair:
     )
 
 
-def torchs(size: vit.Size, tokens: np.ndarray, weight: np.ndarray) -> Pair:
+def pytorch(size: vit.Size, tokens: np.ndarray, weight: np.ndarray) -> Pair:
     import torch
 
     torch.set_num_threads(conditions.conditions()["cores"])
@@ -56,7 +56,7 @@ def torchs(size: vit.Size, tokens: np.ndarray, weight: np.ndarray) -> Pair:
         )
         for _ in range(size.depth)
     ]
-    model = torch.nn.Sequential(*layers)  # in training mode: attention is the fused one
+    model = torch.nn.Sequential(*layers)  # training mode, so that attention is fused
     x, scale = torch.tensor(tokens), torch.tensor(weight)
 
     def forward() -> Any:
@@ -82,13 +82,13 @@ def main(argv: list[str]) -> None:
         size=size, patch=patch, image_size=(flags.image,) * 2, remat=flags.remat
     )
     h, w = model.grid
-    draw = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     shape = (flags.batch, h * w, size.width)
-    tokens, weight = (draw.standard_normal(shape, np.float32) for _ in range(2))
+    tokens, weight = (rng.standard_normal(shape, np.float32) for _ in range(2))
     before = conditions.conditions()
-    runs = {"fof_jax": ours(model, tokens, weight)}
+    runs = {"fof_jax": fof_jax_pair(model, tokens, weight)}
     try:
-        runs["torch"] = torchs(size, tokens, weight)
+        runs["torch"] = pytorch(size, tokens, weight)
     except ImportError:
         print("PyTorch is not installed: no ratio")
     results = race(runs, flags.reps)

@@ -1,7 +1,7 @@
-"""FLOPs of matrix products, counted in the program that XLA compiled.
+"""Counts FLOPs of matrix products in a compiled XLA program.
 
-XLA's own cost analysis counts a loop's body once. Here each product is counted as
-often as it runs: times `known_trip_count` of every loop around it.
+XLA's cost analysis counts a loop body once. Here each product is multiplied by the
+`known_trip_count` of every loop around it.
 """
 
 import math
@@ -18,22 +18,22 @@ _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 
 
 def count(text: str) -> float:
-    """FLOPs of all `dot`s that a run of an optimised HLO module executes.
+    """FLOPs of all `dot` instructions that one execution of an HLO module runs.
 
     Args:
-      text: `compiled.as_text()`.
+      text: optimized HLO, `compiled.as_text()`.
 
     Raises:
-      ValueError: a loop around a product has no known trip count, products hide in a
-        custom call, or there is no entry computation.
+      ValueError: a loop around a product has no known trip count, a custom call
+        contains products, or there is no entry computation.
     """
     bodies, entry = _computations(text)
-    known: dict[str, float] = {}
+    totals: dict[str, float] = {}
 
     def total(name: str) -> float:
-        if name not in known:
-            known[name] = sum(_one(line, shapes, total) for line in bodies[name])
-        return known[name]
+        if name not in totals:
+            totals[name] = sum(_one(line, shapes, total) for line in bodies[name])
+        return totals[name]
 
     shapes = {
         name: tuple(int(n) for n in match[1].split(",") if n)

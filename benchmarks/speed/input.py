@@ -1,10 +1,10 @@
-"""How fast images come: decoded, from the cache, and how long a step waits for them.
+"""Throughput of the input pipeline, and the time that a step waits for it.
 
     python benchmarks/speed/input.py --image=1024 --images=16 --step-ms=500
 
-Images are noise under a coarse pattern, stored as PNG in a folder that is removed
-afterwards. The step is a pause of a given length, so that the share of waiting can be
-told for any device. The last line is JSON.
+Images are a coarse pattern with noise, stored as PNG in a temporary folder. The step is
+simulated by a pause, so that the fraction of waiting can be estimated for any device.
+The last line is JSON.
 """
 
 import argparse
@@ -18,31 +18,31 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-import jax  # noqa: E402
-import numpy as np  # noqa: E402
-from PIL import Image  # noqa: E402
+import jax
+import numpy as np
+from PIL import Image
 
-from benchmarks import conditions  # noqa: E402
+from benchmarks import conditions
 from fof_jax.data import (
     cohort,
     loader,
-    store,  # noqa: E402
+    store,
 )
 from fof_jax.training import (
-    parallel,  # noqa: E402
+    parallel,
     prefetch,
 )
-from fof_jax.types import Batch  # noqa: E402
+from fof_jax.types import Batch
 
 
 def build(folder: Path, images: int, side: int) -> store.Store:
-    """A store of `images` pictures under `folder`."""
-    draw = np.random.default_rng(0)
+    """Builds a store of `images` synthetic images in `folder`."""
+    rng = np.random.default_rng(0)
     rows = []
     for i in range(images):
-        coarse = Image.fromarray(draw.integers(0, 256, (16, 16, 3), np.uint8))
+        coarse = Image.fromarray(rng.integers(0, 256, (16, 16, 3), np.uint8))
         smooth = np.asarray(coarse.resize((side, side), Image.Resampling.BICUBIC))
-        noise = draw.integers(-12, 13, smooth.shape)  # PNG of about 2 bytes a pixel
+        noise = rng.integers(-12, 13, smooth.shape)  # PNG of about 2 bytes per pixel
         pixels = np.clip(smooth.astype(np.int16) + noise, 0, 255).astype(np.uint8)
         Image.fromarray(pixels).save(folder / f"{i}.png")
         rows.append({"image": f"{i}.png", "patient": f"P{i}", "grade": "II"})
@@ -57,7 +57,7 @@ def build(folder: Path, images: int, side: int) -> store.Store:
 
 
 def rate(batches: Iterable[Batch]) -> float:
-    """Images a second."""
+    """Images per second."""
     start, count = time.perf_counter(), 0
     for batch in batches:
         count += len(batch.index)
@@ -71,7 +71,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--epochs", type=int, default=2)
-    parser.add_argument("--step-ms", type=float, default=500, help="a pretended step")
+    parser.add_argument("--step-ms", type=float, default=500, help="simulated step")
     flags = parser.parse_args(argv)
     before = conditions.conditions()
     device = jax.local_devices()[:1]
@@ -111,9 +111,9 @@ def main(argv: list[str]) -> None:
             for _, placed in ahead:
                 jax.block_until_ready(placed)
                 time.sleep(flags.step_ms / 1e3)
-            share = ahead.take_waited() / (time.perf_counter() - start)
+            fraction = ahead.take_waited() / (time.perf_counter() - start)
             key = name if name.startswith("input") else f"input_wait_share_{name}"
-            result[key] = round(share, 4)
+            result[key] = round(fraction, 4)
     result |= before | {"load_after": conditions.conditions()["load"]}
     conditions.report(result, result)
 

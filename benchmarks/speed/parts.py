@@ -1,11 +1,11 @@
-"""Where the time of one training step goes, by JAX's own profiler.
+"""Profiles one training step by part of the method, with JAX's profiler.
 
     python benchmarks/speed/parts.py --image=1024 --batch=1 --steps=2
 
-Every instruction of the compiled program is put under the part of the method that it
-came from (its name scope). `share` is of the time that the runtime's threads spent
-inside instructions; two of these may run at once, so `seconds` can add up to more than
-the step took. The last line is JSON.
+Every instruction of the compiled program is assigned to a part of the method by its
+name scope. `share` is the fraction of the instruction time of all threads; instructions
+can run in parallel, so that the sum of `seconds` can exceed the time of the step. The
+last line is JSON.
 """
 
 import argparse
@@ -19,13 +19,13 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-import jax  # noqa: E402
+import jax
 
-from benchmarks import conditions  # noqa: E402
-from benchmarks.speed import program  # noqa: E402
+from benchmarks import conditions
+from benchmarks.speed import program
 
 _NAMED = re.compile(r'^\s+(?:ROOT )?%?([\w.\-]+) = (.*?)op_name="([^"]*)"')
-# The first that fits is the part; scopes as in the code, module names as in vit.py.
+# The first match is the part; scopes as in the code, module names as in vit.py.
 PARTS = (
     ("augmentation", re.compile(r"[/(]augment[/)]")),
     ("optimizer", re.compile(r"[/(]optimizer[/)]")),
@@ -40,7 +40,7 @@ _PRODUCT = re.compile(r"dot_general|einsum|/transpose$")
 
 
 def part_of(scope: str) -> str:
-    """The part of the method that an instruction's scope names."""
+    """Part of the method of an instruction's scope."""
     for name, pattern in PARTS:
         if pattern.search(scope):
             return name
@@ -48,9 +48,9 @@ def part_of(scope: str) -> str:
 
 
 def scopes(text: str) -> dict[str, str]:
-    """Scope by instruction, of an optimised HLO module; loops and calls left out.
+    """Scope by instruction of an optimized HLO module, without loops and calls.
 
-    Their time is that of the instructions inside, which are counted themselves.
+    The instructions inside loops and calls are counted individually.
     """
     found = {}
     for line in text.splitlines():
@@ -61,14 +61,14 @@ def scopes(text: str) -> dict[str, str]:
     return found
 
 
-def spent(folder: str, known: dict[str, str]) -> Counter[str]:
-    """Seconds by instruction, of the only trace below a folder."""
+def spent(folder: str, scope_of: dict[str, str]) -> Counter[str]:
+    """Seconds by instruction of the single trace below a folder."""
     (trace,) = Path(folder).rglob("*.xplane.pb")
     seconds: Counter[str] = Counter()
     for plane in jax.profiler.ProfileData.from_file(str(trace)).planes:
         for line in plane.lines:
             for event in line.events:
-                if event.name in known:
+                if event.name in scope_of:
                     seconds[event.name] += event.duration_ns / 1e9
     return seconds
 
@@ -91,7 +91,7 @@ def main(argv: list[str]) -> None:
             remat=flags.remat,
         )
     )
-    known = scopes(step.compiled.as_text())
+    scope_of = scopes(step.compiled.as_text())
     jax.block_until_ready(step())
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
@@ -99,14 +99,14 @@ def main(argv: list[str]) -> None:
             for _ in range(flags.steps):
                 jax.block_until_ready(step())
         wall = (time.perf_counter() - start) / flags.steps
-        seconds = spent(folder, known)
+        seconds = spent(folder, scope_of)
     total = sum(seconds.values())
     parts: Counter[str] = Counter()
     for name, value in seconds.items():
-        parts[part_of(known[name])] += value
-    products = sum(v for k, v in seconds.items() if _PRODUCT.search(known[k]))
+        parts[part_of(scope_of[name])] += value
+    products = sum(v for k, v in seconds.items() if _PRODUCT.search(scope_of[k]))
     for name, value in seconds.most_common(flags.top):
-        print(f"{value / flags.steps:8.3f} s  {name:32} {known[name][-90:]}")
+        print(f"{value / flags.steps:8.3f} s  {name:32} {scope_of[name][-90:]}")
     result: dict[str, Any] = vars(flags) | {"wall_s": round(wall, 2)}
     result["products_share"] = round(products / total, 3)
     result["share"] = {k: round(v / total, 4) for k, v in parts.most_common()}

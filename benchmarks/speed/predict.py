@@ -1,11 +1,11 @@
-"""Grades a folder of many images, ten of them broken: rate, and peak memory.
+"""Throughput and peak memory of `predict` on many images, ten of them damaged.
 
 python benchmarks/speed/predict.py --checkpoint=runs/phantom/fold_0 --images=1000
 
-The folder is made in a temporary place: PNG, JPEG and TIFF in colour, grey and with
-transparency, 24 to 1024 pixels, most of them small, every hundredth large. The last
-line is JSON: images, rows with a reason, images per second, the peak of memory after
-the first 100 images and after all, in MiB.
+The images are generated: PNG, JPEG and TIFF in color, gray and with transparency, 24 to
+1024 pixels, most of them small, every hundredth large. The last line is JSON: images,
+rows with an error, images per second, peak memory after the first 100 images and after
+all, in MiB.
 """
 
 import argparse
@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from fof_jax.data.progress import progress_to
 from fof_jax.inference import batch, inputs, load
 
-EARLY = 100  # images after which memory should not grow
+EARLY = 100  # memory should not grow after this number of images
 KINDS = (("png", "RGB"), ("jpg", "RGB"), ("tif", "RGB"), ("png", "L"), ("png", "RGBA"))
 
 
@@ -31,19 +31,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--checkpoint", type=Path, required=True)
     parser.add_argument("--images", type=int, default=1000)
-    parser.add_argument("--pictures", action="store_true", help="draw each focus, too")
+    parser.add_argument("--pictures", action="store_true", help="also plot each map")
     flags = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         images, out = Path(folder) / "images", Path(folder) / "out"
         images.mkdir()
-        broken = make(images, flags.images)
+        damaged = make_images(images, flags.images)
         print(
-            json.dumps(measure(flags.checkpoint, images, out, flags.pictures, broken))
+            json.dumps(measure(flags.checkpoint, images, out, flags.pictures, damaged))
         )
 
 
 def measure(
-    checkpoint: Path, images: Path, out: Path, pictures: bool, broken: int
+    checkpoint: Path, images: Path, out: Path, pictures: bool, damaged: int
 ) -> dict[str, float]:
     listed = inputs.find(images)
     model = load.load(checkpoint)
@@ -65,7 +65,7 @@ def measure(
         "images": len(table),
         "folds": len(model.fold_names),
         "pictures": pictures,
-        "broken": broken,
+        "broken": damaged,
         "rows_with_a_reason": len(reasons),
         "images_per_s": round(len(table) / taken, 2),
         "peak_mib_early": round(peaks[min(EARLY, len(listed))], 1),
@@ -73,37 +73,37 @@ def measure(
     }
 
 
-def make(folder: Path, count: int) -> int:
-    """Writes the images; how many of them are broken: ten, or fewer of few."""
+def make_images(folder: Path, count: int) -> int:
+    """Writes the images; returns the number of damaged ones, at most ten."""
     rng = np.random.default_rng(0)
-    broken = max(1, min(10, count // 20))
-    step = count // broken
+    damaged = max(1, min(10, count // 20))
+    step = count // damaged
     for i in range(count):
         ending, mode = KINDS[i % len(KINDS)]
         sides = rng.integers(24, 160, 2) if i % 100 != 50 else (1024, 1000)
         noise = rng.integers(120, 256, (8, 8, 3), np.uint8)
-        picture = Image.fromarray(noise).resize(tuple(map(int, sides)), 3).convert(mode)
+        image = Image.fromarray(noise).resize(tuple(map(int, sides)), 3).convert(mode)
         path = folder / f"{i:06d}.{ending}"
-        picture.save(path)
-        if i % step == step // 3 + i // step:  # of every kind in turn
-            spoil(path, picture, i // step)
-    return broken
+        image.save(path)
+        if i % step == step // 3 + i // step:  # of each kind in turn
+            damage(path, image, i // step)
+    return damaged
 
 
-def spoil(path: Path, picture: Image.Image, way: int) -> None:
-    """Puts something in an image's place that is none, or that is not read."""
-    whole = path.read_bytes()
+def damage(path: Path, image: Image.Image, way: int) -> None:
+    """Replaces an image file by a damaged or an unsupported one."""
+    content = path.read_bytes()
     ways = (
-        lambda: path.write_bytes(whole[: len(whole) // 2]),
+        lambda: path.write_bytes(content[: len(content) // 2]),
         lambda: path.write_bytes(b""),
         lambda: path.write_text("no image"),
-        lambda: picture.convert("CMYK").save(path, "TIFF"),
-        lambda: picture.convert("P").save(path, "GIF"),
-        lambda: picture.convert("I;16").save(path, "PNG"),
-        lambda: picture.save(path, "TIFF", save_all=True, append_images=[picture]),
-        lambda: path.write_bytes(whole[:20] + bytes(40) + whole[60:]),
+        lambda: image.convert("CMYK").save(path, "TIFF"),
+        lambda: image.convert("P").save(path, "GIF"),
+        lambda: image.convert("I;16").save(path, "PNG"),
+        lambda: image.save(path, "TIFF", save_all=True, append_images=[image]),
+        lambda: path.write_bytes(content[:20] + bytes(40) + content[60:]),
         lambda: (path.unlink(), path.symlink_to("gone")),
-        lambda: path.write_bytes(whole[:-20]),
+        lambda: path.write_bytes(content[:-20]),
     )
     ways[way % len(ways)]()
 

@@ -1,4 +1,4 @@
-"""The step that `train.py` compiles, for images drawn at random; its FLOP account."""
+"""The training step on random images, and its analytic FLOP count."""
 
 import dataclasses
 import time
@@ -18,7 +18,7 @@ from fof_jax.types import Batch
 
 
 def config(**fields: Any) -> ConfigDict:
-    """The paper's configuration on one device, with some fields set.
+    """The paper's config on one device, with changed fields.
 
     Args:
       fields: values by field name, `data_image_size` for data.image_size.
@@ -42,14 +42,14 @@ def bare(config: ConfigDict) -> store.Store:
 
 
 def batch(config: ConfigDict, seed: int = 0) -> Batch:
-    """Images of noise with random labels, as the loader hands them over."""
-    draw = np.random.default_rng(seed)
+    """Random images and labels, in the loader's format."""
+    rng = np.random.default_rng(seed)
     rows, side = config.batch_size, config.data.image_size
     n = len(config.data.biomarkers)
     return Batch(
-        image=draw.integers(0, 256, (rows, side, side, 3), np.uint8),
-        grade=draw.integers(0, len(config.data.classes), rows).astype(np.int32),
-        biomarkers=draw.integers(0, 2, (rows, n)).astype(np.int32),
+        image=rng.integers(0, 256, (rows, side, side, 3), np.uint8),
+        grade=rng.integers(0, len(config.data.classes), rows).astype(np.int32),
+        biomarkers=rng.integers(0, 2, (rows, n)).astype(np.int32),
         known=np.ones((rows, n), bool),
         floats=np.zeros((rows, 0), np.float32),
         index=np.arange(rows, dtype=np.int32),
@@ -60,13 +60,13 @@ def batch(config: ConfigDict, seed: int = 0) -> Batch:
 
 @dataclasses.dataclass
 class Step:
-    """A compiled step with what it runs on.
+    """A compiled step with its state and batch.
 
     Attributes:
       compiled: the executable.
-      state: goes in and is replaced by what comes out.
-      batch: one batch, sharded.
-      compile_s: seconds from tracing to the executable.
+      state: training state, replaced by each call.
+      batch: one sharded batch.
+      compile_s: seconds for tracing and compilation.
     """
 
     compiled: Any
@@ -75,7 +75,7 @@ class Step:
     compile_s: float
 
     def __call__(self) -> dict[str, jax.Array]:
-        """One step; its metrics."""
+        """Runs one step and returns its metrics."""
         self.state, metrics = self.compiled(self.state, self.batch, np.float32(1e-4))
         return metrics
 
@@ -96,17 +96,17 @@ def compile_step(config: ConfigDict) -> Step:
 def account(
     size: vit.Size, patch: int, side: int, *, remat: str = "attention"
 ) -> dict[str, float]:
-    """FLOPs of matrix products by hand, for one image of `side` x `side` pixels.
+    """Analytic FLOPs of matrix products, for one image of `side` x `side` pixels.
 
     Args:
-      size: of the encoder.
-      patch: side of a patch, pixels.
-      side: of the image, pixels.
-      remat: the policy; chunked attention is assumed.
+      size: dimensions of the encoder.
+      patch: patch size in pixels.
+      side: image size in pixels.
+      remat: remat policy; chunked attention is assumed.
 
     Returns:
-      `forward`: of the encoder; `step`: of the paper's step without anything computed
-      again; `recomputed`: what the policy and the backward pass of attention add.
+      `forward`: encoder forward pass; `step`: the paper's step without recomputation;
+      `recomputed`: recomputation by the policy and by the backward pass of attention.
     """
     tokens = (side // patch) ** 2
     product = 2 * tokens**2 * size.width  # q k^T or p v, all heads
@@ -115,17 +115,17 @@ def account(
     block = 2 * product + 4 * square + 2 * wide
     embed = 2 * tokens * 3 * patch**2 * size.width
     forward = size.depth * block + embed
-    # Three views, each forward once and backward twice that; pixels get no gradient.
-    # The CAM goes back through one block, to its tokens alone: four products of
-    # attention, and each dense layer once.
+    # Three views, each forward and backward (twice forward); no gradient of pixels.
+    # The backward pass of the CAM is through one block, to its tokens only: four
+    # products of attention, and each dense layer once.
     step = 3 * (3 * forward - embed) + block + 2 * product
     again = {
         "none": 0.0,
         "attention": wide + square,  # x after attention, and the MLP's hidden layer
-        "output": wide + 4 * square,  # q, k and v besides
-        "block": 2 * product + 4 * square + wide,  # all but the MLP's second layer
+        "output": wide + 4 * square,  # and q, k, v
+        "block": 2 * product + 4 * square + wide,  # all but the second layer of the MLP
     }[remat]
-    scores = product  # softmax's p is never stored
+    scores = product  # the probabilities are never stored
     blocks = 3 * size.depth
     return {
         "forward": forward,

@@ -1,9 +1,10 @@
-"""Time and memory of a step against image size and batch, with fitted exponents.
+"""Scaling of a step's time and memory with image size and batch size.
 
     python benchmarks/speed/scaling.py --images=256,512,1024 --batches=1,2,4
 
-Every size runs in a process of its own, so that its peak is its own. Sizes vary at
-the smallest batch, batches at `--at`. The last line is JSON.
+Every size runs in a separate process, to measure its peak memory. Image sizes are run
+at the smallest batch, batch sizes at the image size `--at`. The last line is JSON, with
+fitted exponents.
 """
 
 import argparse
@@ -17,13 +18,13 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from benchmarks import conditions  # noqa: E402
+from benchmarks import conditions
 
 STEP = Path(__file__).with_name("step.py")
 
 
 def exponent(x: Sequence[float], y: Sequence[float]) -> float:
-    """Slope of the least-squares line through log y against log x."""
+    """Least-squares slope of log y against log x."""
     u, v = [math.log(a) for a in x], [math.log(a) for a in y]
     mean_u, mean_v = sum(u) / len(u), sum(v) / len(v)
     covariance = sum((a - mean_u) * (b - mean_v) for a, b in zip(u, v, strict=True))
@@ -31,7 +32,7 @@ def exponent(x: Sequence[float], y: Sequence[float]) -> float:
 
 
 def step(image: int, batch: int, reps: int, encoder: str) -> dict[str, Any]:
-    """The JSON of benchmarks/speed/step.py."""
+    """Runs benchmarks/speed/step.py; returns its JSON."""
     flags = [f"--image={image}", f"--batch={batch}", f"--reps={reps}"]
     done = subprocess.run(
         [sys.executable, str(STEP), *flags, f"--encoder={encoder}"],

@@ -1,12 +1,12 @@
-"""Times one training step, the very one that `train.py` compiles.
+"""Times the training step of `train.py`.
 
     python benchmarks/speed/step.py --image=1024 --batch=1 --reps=3
 
-Augmentation and AdamW are in it. `flops` counts matrix products in the compiled
-program, loops times their trips; `flops_account` is the count by hand, recomputation
-included; `product_gflops_per_s` is the rate of one large product just afterwards and
-`share_of_limit` the step's rate over it; `temp_bytes` is XLA's own figure. The last
-line is JSON.
+It includes augmentation and AdamW. `flops` counts matrix products in the compiled
+program, loop bodies times trip counts; `flops_account` is the analytic count, including
+recomputation; `product_gflops_per_s` is the rate of one large product measured
+afterwards and `share_of_limit` the ratio of the step's rate to it; `temp_bytes` is
+reported by XLA. The last line is JSON.
 """
 
 import argparse
@@ -15,12 +15,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from benchmarks import conditions  # noqa: E402
+from benchmarks import conditions
 from benchmarks.speed import (
-    flops,  # noqa: E402
-    program,  # noqa: E402
+    flops,
+    program,
 )
-from fof_jax.models import vit  # noqa: E402
+from fof_jax.models import vit
 
 
 def measure(flags: argparse.Namespace) -> dict:
@@ -64,7 +64,9 @@ def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--image", type=int, default=1024, help="side, pixels")
     parser.add_argument("--batch", type=int, default=1, help="images")
-    parser.add_argument("--reps", type=int, default=3, help="steps, after a warm-up")
+    parser.add_argument(
+        "--reps", type=int, default=3, help="steps, after a warmup step"
+    )
     parser.add_argument("--encoder", default="Ti/16")
     parser.add_argument("--remat", default="output")
     parser.add_argument("--attention", default="auto")

@@ -1,4 +1,4 @@
-"""The ablation's tables, on cells made by hand; and one small cell, end to end."""
+"""Tables of the ablation, on synthetic cells; and one small cell, end to end."""
 
 import json
 
@@ -11,7 +11,7 @@ IMAGES = 40
 
 
 def _cell(row, seed, fold, right, pointing):
-    """A cell in which the first `right` regions are right, two regions a patient."""
+    """A cell whose first `right` regions are correct, two regions per patient."""
     regions = []
     for i in range(IMAGES):
         y = i % 3
@@ -20,7 +20,7 @@ def _cell(row, seed, fold, right, pointing):
         prob[shown] = 0.8
         regions.append(
             {"image": f"{fold}/{i}", "patient": f"p{i // 2}", "y": y, "prob": prob}
-            | dict.fromkeys(ablation_table.POINTED, pointing if y else None)
+            | dict.fromkeys(ablation_table.LOCALIZATION, pointing if y else None)
             | {"area": 0.1 if y else None}
         )
     return {"row": row, "seed": seed, "fold": fold, "regions": regions}
@@ -31,8 +31,8 @@ def test_differences_are_paired_and_their_intervals_are_by_patient():
     others = [_cell("baseline", s, f, 24, 0.4) for f in (1, 0) for s in (1, 2)]
     middle, low, high = ablation_table.difference(ours, others, "accuracy")
     assert middle == pytest.approx(8 / IMAGES)
-    # 4 of 20 patients differ, wholly. A draw's mean over two folds has the standard
-    # deviation sqrt(0.2 * 0.8 / 20 / 2) = 0.063; 10% for 1000 draws.
+    # 4 of 20 patients differ in all regions. A replicate's mean over two folds has the
+    # std sqrt(0.2 * 0.8 / 20 / 2) = 0.063; tolerance 10% for 1000 replicates.
     assert high - low == pytest.approx(2 * 1.96 * 0.0632, rel=0.1)
     assert low < middle < high
     same = ablation_table.difference(ours, ours, "auc")
@@ -87,9 +87,9 @@ def test_a_cell_is_run_once(tmp_path, capsys):
     (cell,) = ablation_table.read(path.parent)
     assert (cell["row"], cell["seed"], cell["fold"]) == ("FoF", 43, 1)
     assert len({r["patient"] for r in cell["regions"]}) > 3
-    assert np.isfinite(list(ablation_table.figures(cell).values())).all()
+    assert np.isfinite(list(ablation_table.cell_metrics(cell).values())).all()
     assert {"total", "cls", "frl", "mca", "kept"} <= set(cell["training"][-1])
     before = path.stat().st_mtime_ns
     ablation.main(words)
     assert path.stat().st_mtime_ns == before
-    assert "there already" in capsys.readouterr().out
+    assert "exists already" in capsys.readouterr().out

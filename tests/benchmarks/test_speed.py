@@ -64,7 +64,7 @@ def test_a_loop_without_a_known_end_is_refused():
         flops.count(compiled(until, (4, 4)))
 
 
-def test_the_account_is_what_section_9_of_the_design_says():
+def test_analytic_flops_of_vit_ti():
     account = program.account(*vit.parse_variant("Ti/16"), 1024)
     assert account["forward"] == pytest.approx(0.20e12, rel=0.01)
     assert account["step"] / account["forward"] == pytest.approx(9.2, rel=0.01)
@@ -75,10 +75,10 @@ def test_exponents():
     assert scaling.exponent(x, [3 * a**2 for a in x]) == pytest.approx(2)
 
 
-def test_the_race_times_what_it_is_given():
+def test_race_returns_times():
     shape = (1, 2, 32, 8)
     arrays = [np.ones(shape, np.float32) for _ in range(4)]
-    figures = race.race({"chunked": attention.ours("chunked", arrays)}, 1)
+    figures = race.race({"chunked": attention.fof_jax_pair("chunked", arrays)}, 1)
     assert set(figures) == {"chunked"}
     assert all(value >= 0 for value in figures["chunked"].values())
 
@@ -87,14 +87,14 @@ def last_line(capsys):
     return json.loads(capsys.readouterr().out.splitlines()[-1])
 
 
-def test_a_step_is_measured(capsys):
+def test_step_is_measured(capsys):
     step.main(["--image=16", "--batch=2", "--reps=1", "--encoder=mu/8"])
     result = last_line(capsys)
     for name in ("wall_s", "cpu_s", "peak_gib", "compile_s", "flops", "temp_bytes"):
         assert result[name] > 0, name
 
 
-def test_the_time_of_a_step_is_put_under_its_parts(capsys):
+def test_step_time_is_split_by_part(capsys):
     parts.main(["--image=32", "--batch=2", "--steps=1", "--encoder=mu/8"])
     result = last_line(capsys)
     named = {name for name, _ in parts.PARTS} | {parts.OTHER}
