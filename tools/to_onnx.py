@@ -61,7 +61,7 @@ def main(checkpoint: Path, out: Path) -> None:
         if not worst < TOLERANCE:
             raise ValueError(f"{out}: not written, the difference exceeds {TOLERANCE}")
     unfinished = out.with_name(f".{out.name}.tmp")
-    onnx.save(made, unfinished)
+    onnx.save(converted, unfinished)
     os.replace(unfinished, out)
     size = out.stat().st_size / 2**20
     print(f"{out}: {len(converted.graph.node)} nodes, {size:.1f} MiB")

@@ -44,13 +44,13 @@ NEW_PATIENTS = 1000  # added to the seed, for patients that are in no cohort of 
 
 def statistics(*, patients: int, image_size: int, seed: int) -> dict[str, Any]:
     """Five-fold accuracies of classifiers on statistics of one region per patient."""
-    drawn = [cohort.draw_patient(seed, i) for i in range(patients)]
-    grade = np.array([p.grade for p in drawn])
-    images = (cohort.draw_region(p, 0, image_size=image_size).image for p in drawn)
+    sampled = [cohort.draw_patient(seed, i) for i in range(patients)]
+    grade = np.array([p.grade for p in sampled])
+    images = (cohort.draw_region(p, 0, image_size=image_size).image for p in sampled)
     rgb, stains = (
         np.array(part) for part in zip(*map(color_moments, images), strict=True)
     )
-    density = np.array([[cohort.nuclei_density(p, 0)] for p in drawn])
+    density = np.array([[cohort.nuclei_density(p, 0)] for p in sampled])
     result = {
         "majority": np.bincount(grade).max() / patients,
         "density alone, tree": _accuracy(
@@ -103,20 +103,20 @@ def network(
         pixels = pipeline.normalise(image, color=config.data.color)
         return jax.nn.softmax(method.predict(variables, pixels))
 
-    drawn = [cohort.draw_patient(seed + NEW_PATIENTS, i) for i in range(patients)]
+    sampled = [cohort.draw_patient(seed + NEW_PATIENTS, i) for i in range(patients)]
     other = np.random.default_rng(seed).permutation(patients)
-    grade = np.array([p.grade for p in drawn])
+    grade = np.array([p.grade for p in sampled])
 
     def predictions(**changed: Any) -> np.ndarray:
         images = []
-        for i, patient in enumerate(drawn):
-            options = {k: of(drawn[other[i]]) for k, of in changed.items()}
+        for i, patient in enumerate(sampled):
+            options = {k: of(sampled[other[i]]) for k, of in changed.items()}
             region = cohort.draw_region(
                 patient, 0, image_size=config.data.image_size, **options
             )
             # As the store decodes it.
-            normalise = config.data.stain == "macenko"
-            images.append(macenko(region.image) if normalise else region.image)
+            normalize = config.data.stain == "macenko"
+            images.append(macenko(region.image) if normalize else region.image)
         parts = np.array_split(np.stack(images), max(1, patients // 50))
         return np.concatenate([np.asarray(predict(trained, p)) for p in parts])
 

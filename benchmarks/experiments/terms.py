@@ -78,12 +78,12 @@ def measure(config: ConfigDict, data: store.Store, fold: int) -> list[dict[str, 
 
     @jax.jit
     def pulls(state: training_state.TrainState, batch: Any, t: Any) -> dict[str, Any]:
-        drawn = program.draw(batch)
-        draws = jax.random.fold_in(program.step_key, t)
+        augmented = program.draw(batch)
+        key = jax.random.fold_in(program.step_key, t)
 
         def terms(params: Any) -> tuple[dict[str, Any], dict[str, Any]]:
             variables = Variables(params=params, state=state.state)
-            _, aux = program.method.loss(variables, drawn, draws, gather=lambda a: a)
+            _, aux = program.method.loss(variables, augmented, key, gather=lambda a: a)
             return {name: aux.metrics[name] for name in weight_of}, aux.metrics
 
         gradients, metrics = jax.jacrev(terms, has_aux=True)(state.params)
@@ -185,8 +185,8 @@ def main(argv: list[str] | None = None) -> None:
     given.results.mkdir(parents=True, exist_ok=True)
     stem = f"terms-{given.row}"
     rounded = [{k: round(v, 5) for k, v in f.items()} for f in rows]
-    whole = {"row": given.row, "steps": rounded, "conditions": conditions()}
-    files.write_text(given.results / f"{stem}.json", json.dumps(whole) + "\n")
+    result = {"row": given.row, "steps": rounded, "conditions": conditions()}
+    files.write_text(given.results / f"{stem}.json", json.dumps(result) + "\n")
     plot(rows, given.results / f"{stem}.png", f"{given.row} on the phantom's study")
     last = {k: float(np.round(v, 4)) for k, v in rows[-1].items()}
     print(json.dumps(last))

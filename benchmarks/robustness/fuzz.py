@@ -174,7 +174,7 @@ def golden(scratch: Path) -> Case:
         # A changed name is an error where the array is read.
         for name in set(got) & set(expected):
             np.testing.assert_equal(got[name], expected[name])
-        return UNHARMED if set(got) == set(want) else "a name is missing"
+        return UNHARMED if set(got) == set(expected) else "a name is missing"
 
     return case
 

@@ -150,13 +150,13 @@ def hit(run: Run, k: int, target: str, number: int, rng: random.Random) -> Hit |
     return Hit(run.doing(k), (), 0.0)
 
 
-def send(run: Run, k: int, number: signal.Signals, found: Hit) -> Hit:
+def send(run: Run, k: int, number: signal.Signals, suspended: Hit) -> Hit:
     """Sends a signal to the suspended process, and waits for all to exit."""
     start = time.monotonic()
     run.processes[k].send_signal(number)
     run.processes[k].send_signal(signal.SIGCONT)
     codes = tuple(process.wait(EXIT_TIMEOUT) for process in run.processes)
-    return dataclasses.replace(found, codes=codes, seconds=time.monotonic() - start)
+    return dataclasses.replace(suspended, codes=codes, seconds=time.monotonic() - start)
 
 
 def plan(count: int, rng: random.Random) -> list[tuple[str, int]]:
@@ -183,10 +183,10 @@ def series(
     for target, occurrence in plan(count, rng):
         with started(out, workdir, processes) as run:
             k = rng.randrange(processes)
-            found = hit(run, k, target, occurrence, rng)
-            if found is None:
+            suspended = hit(run, k, target, occurrence, rng)
+            if suspended is None:
                 raise RuntimeError(f"{name} was over before {target} {occurrence}")
-            hits.append(send(run, k, number, found))
+            hits.append(send(run, k, number, suspended))
         one = hits[-1]
         print(
             f"{name} {len(hits)}: process {k}, {one.doing}, exit codes "
@@ -212,14 +212,14 @@ def differences(one: Path, other: Path) -> list[str]:
     names = ["results.json", "splits.json"]
     for k in range(FOLDS):
         names += [f"fold_{k}/{name}" for name in ("metrics.jsonl", "predictions.csv")]
-    found = [n for n in names if (one / n).read_bytes() != (other / n).read_bytes()]
+    differing = [n for n in names if (one / n).read_bytes() != (other / n).read_bytes()]
     for k in range(FOLDS):
         a, b = (weights.read(run / f"fold_{k}").params for run in (one, other))
         try:
             np.testing.assert_equal(a, b)
         except AssertionError:
-            found.append(f"parameters of fold {k}")
-    return found
+            differing.append(f"parameters of fold {k}")
+    return differing
 
 
 def main(argv: list[str]) -> None:

@@ -79,16 +79,16 @@ def build(folder: Path, side: int) -> float:
 def rates(folder: Path, side: int, reads: int) -> tuple[float, float]:
     """CPU seconds per image of the store and of PIL; alternating, minimum of each."""
     store = open_store(folder / "data", "cohort")
-    ours, theirs = [], []
+    store_s, pil_s = [], []
     for i in range(min(reads, len(store))):
         start = time.process_time()
         store.read(i, side)
         middle = time.process_time()
         with Image.open(folder / store.images[i]) as image:
             np.array(image)
-        ours.append(middle - start)
-        theirs.append(time.process_time() - middle)
-    return min(ours), min(theirs)
+        store_s.append(middle - start)
+        pil_s.append(time.process_time() - middle)
+    return min(store_s), min(pil_s)
 
 
 def main() -> None:
@@ -102,7 +102,7 @@ def main() -> None:
         size = write(folder, flags.images, flags.side)
         wall = build(folder, flags.side)
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
-        ours, theirs = rates(folder, flags.side, flags.reads)
+        store_s, pil_s = rates(folder, flags.side, flags.reads)
     figures = {
         "images": flags.images,
         "side": flags.side,
@@ -110,9 +110,9 @@ def main() -> None:
         "wall_s": round(wall, 1),
         "cpu_s": round(used.ru_utime + used.ru_stime, 1),
         "peak_gib": round(used.ru_maxrss / 2**20, 2),  # Linux counts in KiB
-        "read_ms": round(1000 * ours, 1),
-        "pil_ms": round(1000 * theirs, 1),
-        "read_by_pil": round(ours / theirs, 3),
+        "read_ms": round(1000 * store_s, 1),
+        "pil_ms": round(1000 * pil_s, 1),
+        "read_by_pil": round(store_s / pil_s, 3),
     }
     print(json.dumps(figures))
 

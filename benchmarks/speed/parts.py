@@ -52,13 +52,13 @@ def scopes(text: str) -> dict[str, str]:
 
     The instructions inside loops and calls are counted individually.
     """
-    found = {}
+    scope_of = {}
     for line in text.splitlines():
         if (match := _NAMED.match(line)) and not re.search(
             r" (while|call|conditional|get-tuple-element)\(", match[2]
         ):
-            found[match[1]] = match[3]
-    return found
+            scope_of[match[1]] = match[3]
+    return scope_of
 
 
 def spent(folder: str, scope_of: dict[str, str]) -> Counter[str]:

@@ -81,7 +81,7 @@ class Step:
 
 
 def compile_step(config: ConfigDict) -> Step:
-    """Compiles `program.build_program(config).train` and draws a state for it."""
+    """Compiles `program.build_program(config).train` and initializes a state."""
     program = build_program(config, bare(config))
     local = batch(config)
     state = training_state.initial_state(

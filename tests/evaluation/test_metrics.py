@@ -80,26 +80,26 @@ def table(y, prob, *, patient=None, fold=None, error=None, image=None):
 
 
 def test_micro_scores_match_reference_values():
-    ours = scores(REFERENCE_Y, REFERENCE_P, average="micro")
+    result = scores(REFERENCE_Y, REFERENCE_P, average="micro")
     for name, value in REFERENCE.items():
-        assert ours[name] == pytest.approx(value, abs=1e-12)
-    assert ours["f1"] == pytest.approx(0.8)
-    assert ours["confusion"] == [[1, 0, 0], [1, 1, 0], [0, 0, 2]]
-    assert ours["balanced_accuracy"] == pytest.approx((1 + 0.5 + 1) / 3)
-    assert ours["notes"] == []
+        assert result[name] == pytest.approx(value, abs=1e-12)
+    assert result["f1"] == pytest.approx(0.8)
+    assert result["confusion"] == [[1, 0, 0], [1, 1, 0], [0, 0, 2]]
+    assert result["balanced_accuracy"] == pytest.approx((1 + 0.5 + 1) / 3)
+    assert result["notes"] == []
 
 
 def test_macro_by_hand():
-    ours = scores(REFERENCE_Y, REFERENCE_P, average="macro")
+    result = scores(REFERENCE_Y, REFERENCE_P, average="macro")
     # Class 0: 0.7 over the four others. Class 1: 0.4 and 0.3 against 0.2 0.2 0.3:
     # 3 + 2.5 of 6 pairs. Class 2: both 0.6 over all.
-    assert ours["auc_per_class"] == pytest.approx([1.0, 5.5 / 6, 1.0])
-    assert ours["auc"] == pytest.approx((1 + 5.5 / 6 + 1) / 3)
+    assert result["auc_per_class"] == pytest.approx([1.0, 5.5 / 6, 1.0])
+    assert result["auc"] == pytest.approx((1 + 5.5 / 6 + 1) / 3)
     # Class 1: recall 1/2 at precision 1, then 2/2 at precision 2/3.
-    assert ours["ap"] == pytest.approx((1 + (0.5 + 0.5 * 2 / 3) + 1) / 3)
+    assert result["ap"] == pytest.approx((1 + (0.5 + 0.5 * 2 / 3) + 1) / 3)
     # F1: class 0 is 2/3 (one false), class 1 is 2/3 (one missed), class 2 is 1.
-    assert ours["f1"] == pytest.approx((2 / 3 + 2 / 3 + 1) / 3)
-    assert ours["accuracy"] == pytest.approx(0.8)
+    assert result["f1"] == pytest.approx((2 / 3 + 2 / 3 + 1) / 3)
+    assert result["accuracy"] == pytest.approx(0.8)
 
 
 @pytest.mark.parametrize("classes", [2, 3, 5])
@@ -137,12 +137,14 @@ def test_absent_class_keeps_its_column_and_is_noted():
 @pytest.mark.parametrize("average", ["micro", "macro"])
 def test_one_class_alone_has_no_auc(average):
     _, prob = random_rows(6, 3)
-    ours = scores(np.full(6, 2), prob, average=average)
-    assert ours["auc"] is None
-    assert ours["ap"] is None
-    assert ours["auc_per_class"] == [None] * 3
-    assert ours["accuracy"] == pytest.approx((prob.argmax(axis=1) == 2).mean())
-    assert "only class 2 occurs (6 rows): AUC and AP are undefined" in ours["notes"][0]
+    result = scores(np.full(6, 2), prob, average=average)
+    assert result["auc"] is None
+    assert result["ap"] is None
+    assert result["auc_per_class"] == [None] * 3
+    assert result["accuracy"] == pytest.approx((prob.argmax(axis=1) == 2).mean())
+    assert (
+        "only class 2 occurs (6 rows): AUC and AP are undefined" in result["notes"][0]
+    )
     same = scores(np.array([2]), np.array([[0.1, 0.2, 0.7]]), average=average)
     assert same["kappa"] is None
     assert same["accuracy"] == 1.0
@@ -194,11 +196,11 @@ def test_ambiguous_patients_unnamed_images_and_errors_are_left_out_and_noted():
         error=[""] * 5 + ["cannot be read"],
     )
     images = dataclasses.replace(images, y=np.array([0, 1, 0, 1, -1, 1]))
-    ours = by_patient(images)
-    assert ours.patient == ("b", "c")
-    assert ours.y.tolist() == [0, 1]  # c's grade is known from its unreadable image
-    assert any("1 patient(s) with two grades" in n and "q1" in n for n in ours.notes)
-    assert any("1 image(s) without a patient" in note for note in ours.notes)
+    result = by_patient(images)
+    assert result.patient == ("b", "c")
+    assert result.y.tolist() == [0, 1]  # c's grade is known from its unreadable image
+    assert any("1 patient(s) with two grades" in n and "q1" in n for n in result.notes)
+    assert any("1 image(s) without a patient" in note for note in result.notes)
 
 
 # --- summary ----------------------------------------------------------------------
@@ -214,8 +216,8 @@ def cross_validation(folds=5, n=24):
 
 def test_summary_is_mean_and_sample_std_over_folds():
     rows = cross_validation()
-    ours = summarize(rows)
-    assert ours["folds"] == ["0", "1", "2", "3", "4"]
+    result = summarize(rows)
+    assert result["folds"] == ["0", "1", "2", "3", "4"]
     patients = by_patient(rows)
     for unit, data in (("region", rows), ("patient", patients)):
         for average in ("micro", "macro"):
@@ -223,17 +225,17 @@ def test_summary_is_mean_and_sample_std_over_folds():
             for k in range(5):
                 at = data.fold == k
                 each.append(scores(data.y[at], data.prob[at], average=average))
-            got = ours["units"][unit][average]
+            got = result["units"][unit][average]
             for metric in ("auc", "ap", "accuracy", "kappa", "f1"):
                 values = np.array([one[metric] for one in each])
                 std = np.sqrt(((values - values.mean()) ** 2).sum() / 4)
                 assert got["mean"][metric] == pytest.approx(values.mean())
                 assert got["std"][metric] == pytest.approx(std)
                 assert got["folds"]["3"][metric] == values[3]
-    assert ours["units"]["patient"]["n"] == 60
-    assert np.sum(ours["units"]["region"]["confusion"]) == 120
-    assert ours["ddof"] == 1
-    json.dumps(ours, allow_nan=False)
+    assert result["units"]["patient"]["n"] == 60
+    assert np.sum(result["units"]["region"]["confusion"]) == 120
+    assert result["ddof"] == 1
+    json.dumps(result, allow_nan=False)
 
 
 def test_rows_with_errors_or_without_truth_are_left_out_and_counted():
@@ -241,23 +243,23 @@ def test_rows_with_errors_or_without_truth_are_left_out_and_counted():
     prob, y = rows.prob.copy(), rows.y.copy()
     prob[:3], y[3:5] = np.nan, -1
     error = ("gone",) * 3 + ("",) * 37
-    ours = summarize(dataclasses.replace(rows, prob=prob, y=y, error=error))
-    assert (ours["rows"], ours["failed"], ours["unlabelled"]) == (40, 3, 2)
-    assert ours["units"]["region"]["n"] == 35
-    assert ours["units"]["region"]["micro"]["std"]["auc"] is None  # one fold
+    result = summarize(dataclasses.replace(rows, prob=prob, y=y, error=error))
+    assert (result["rows"], result["failed"], result["unlabelled"]) == (40, 3, 2)
+    assert result["units"]["region"]["n"] == 35
+    assert result["units"]["region"]["micro"]["std"]["auc"] is None  # one fold
     expected = scores(y[5:], prob[5:], average="micro")["auc"]
-    assert ours["units"]["region"]["micro"]["mean"]["auc"] == pytest.approx(expected)
-    assert any("3 of 40 rows have an error" in note for note in ours["notes"])
-    assert any("2 rows have no known class" in note for note in ours["notes"])
+    assert result["units"]["region"]["micro"]["mean"]["auc"] == pytest.approx(expected)
+    assert any("3 of 40 rows have an error" in note for note in result["notes"])
+    assert any("2 rows have no known class" in note for note in result["notes"])
 
 
 def test_mean_skips_folds_with_one_class():
     rows = cross_validation(folds=3)
     y = np.where(rows.fold == 1, 2, rows.y)
-    ours = summarize(dataclasses.replace(rows, y=y))["units"]["region"]["micro"]
-    assert ours["folds"]["1"]["auc"] is None
-    others = [ours["folds"][k]["auc"] for k in "02"]
-    assert ours["mean"]["auc"] == pytest.approx(np.mean(others))
+    result = summarize(dataclasses.replace(rows, y=y))["units"]["region"]["micro"]
+    assert result["folds"]["1"]["auc"] is None
+    others = [result["folds"][k]["auc"] for k in "02"]
+    assert result["mean"]["auc"] == pytest.approx(np.mean(others))
     notes = summarize(dataclasses.replace(rows, y=y))["notes"]
     assert any(n.startswith("fold 1, per region: only class 2") for n in notes)
 
@@ -270,20 +272,20 @@ def test_table_without_scorable_rows_is_an_error():
 
 def test_images_without_patients_have_no_patient_metrics():
     rows = dataclasses.replace(cross_validation(), patient=("",) * 120)
-    ours = summarize(rows)
-    assert ours["units"]["patient"] is None
-    assert any("no metrics per patient" in note for note in ours["notes"])
+    result = summarize(rows)
+    assert result["units"]["patient"] is None
+    assert any("no metrics per patient" in note for note in result["notes"])
     with pytest.raises(ValueError, match="no metrics per patient"):
-        format_table(ours, unit="patient", scheme=None, caption="")
+        format_table(result, unit="patient", scheme=None, caption="")
 
 
 # --- table ------------------------------------------------------------------------
 
 
 def test_table_is_aligned_and_states_its_conditions():
-    ours = summarize(cross_validation())
+    result = summarize(cross_validation())
     text = format_table(
-        ours, unit="region", scheme="patient", caption="Five folds", paper_row="FoF"
+        result, unit="region", scheme="patient", caption="Five folds", paper_row="FoF"
     )
     caption, conditions, head, run, paper = text.split("\n")
     assert caption == "Five folds"
@@ -299,23 +301,23 @@ def test_table_is_aligned_and_states_its_conditions():
         "79.98 ± 2.17",
         "69.05 ± 2.24",
     ]
-    micro = ours["units"]["region"]["micro"]
+    micro = result["units"]["region"]["micro"]
     expected = f"{100 * micro['mean']['auc']:.2f} ± {100 * micro['std']['auc']:.2f}"
     assert run.split("|")[1].strip() == expected
 
 
 def test_table_states_what_is_undefined():
     rows = cross_validation(folds=1)
-    ours = summarize(dataclasses.replace(rows, y=np.zeros(24, int)))
+    result = summarize(dataclasses.replace(rows, y=np.zeros(24, int)))
     options = {"unit": "patient", "caption": "x", "average": "macro"}
-    text = format_table(ours, scheme="roi", **options)
+    text = format_table(result, scheme="roi", **options)
     assert "split by region: patients are in both training and test" in text
     assert "mean of probabilities over its images" in text
     assert "1 fold;" in text
     assert [c.strip() for c in text.split("\n")[3].split("|")[1:3]] == ["none", "none"]
-    assert "split unit unknown" in format_table(ours, scheme=None, **options)
+    assert "split unit unknown" in format_table(result, scheme=None, **options)
     with pytest.raises(ValueError, match="no row 'FOF'; expected one of 'Baseline'"):
-        format_table(ours, scheme="roi", paper_row="FOF", **options)
+        format_table(result, scheme="roi", paper_row="FOF", **options)
 
 
 def test_paper_rows_match_table_i():
@@ -433,9 +435,9 @@ def test_missing_or_binary_file_is_named(tmp_path):
 def test_join_concatenates_and_rejects_mismatches():
     rows = cross_validation(folds=2, n=6)
     parts = [rows.rows(rows.fold == k) for k in (0, 1)]
-    whole = join(parts)
-    assert whole.image == rows.image
-    np.testing.assert_array_equal(whole.prob, rows.prob)
+    joined = join(parts)
+    assert joined.image == rows.image
+    np.testing.assert_array_equal(joined.prob, rows.prob)
     with pytest.raises(ValueError, match="is in two of the predictions files"):
         join([parts[0], parts[0]])
     with pytest.raises(ValueError, match=r"have \[2, 3\] classes"):

@@ -24,9 +24,9 @@ def value_and_gradients(function, q, k, v, weight):
     return jax.jit(jax.value_and_grad(scalar, argnums=(0, 1, 2)))(q, k, v)
 
 
-def assert_close(got, want, tolerance):
-    got, want = np.asarray(got, np.float64), np.asarray(want, np.float64)
-    assert np.abs(got - want).max() <= tolerance * np.abs(want).max()
+def assert_close(got, expected, tolerance):
+    got, expected = np.asarray(got, np.float64), np.asarray(expected, np.float64)
+    assert np.abs(got - expected).max() <= tolerance * np.abs(expected).max()
 
 
 def small_tiles(monkeypatch, query, key, group=4):

@@ -1,6 +1,6 @@
 """Renders the figures of docs/phantom.md.
 
-    python tools/phantom_pictures.py --out=docs
+    python tools/phantom_figures.py --out=docs
 
 phantom_grades.png is `data phantom` at 256 pixels; phantom_structures.png shows one
 structure of each kind, 155 um wide, above the same with its mask applied.
@@ -25,7 +25,7 @@ def structures() -> dict[str, tuple[np.ndarray, np.ndarray]]:
     Mitoses and giant nuclei are in grade III; giant nuclei are darker. Grade IV has
     necrosis or tufts; necrosis is larger, with a pink center.
     """
-    found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    crops: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     for index in range(PATIENTS):
         patient = cohort.draw_patient(SEED, index)
         region = cohort.draw_region(patient, 0, image_size=SIDE, artefacts=False)
@@ -47,10 +47,10 @@ def structures() -> dict[str, tuple[np.ndarray, np.ndarray]]:
                 pink = middle[0] - middle[2] > 25
                 name = "necrosis and palisade" if pink else "microvascular tuft"
                 fits = area > 4000
-            if fits and name not in found:
+            if fits and name not in crops:
                 cut = np.s_[y - half : y + half, x - half : x + half]
-                found[name] = region.image[cut], region.mask[cut]
-    return found
+                crops[name] = region.image[cut], region.mask[cut]
+    return crops
 
 
 def main(out: Path) -> None:
@@ -63,8 +63,8 @@ def main(out: Path) -> None:
     names = ("mitosis", "giant nucleus", "microvascular tuft", "necrosis and palisade")
     shown, head = structures(), 22
     pitch = SHOWN + 8
-    picture = Image.new("RGB", (pitch * len(names), head + 2 * pitch), "white")
-    draw = ImageDraw.Draw(picture)
+    image = Image.new("RGB", (pitch * len(names), head + 2 * pitch), "white")
+    draw = ImageDraw.Draw(image)
     for column, name in enumerate(names):
         pixels, mask = shown[name]
         pale = ((pixels.astype(int) + 2 * 255) // 3).astype(np.uint8)
@@ -72,8 +72,8 @@ def main(out: Path) -> None:
         draw.text((column * pitch + 4, 4), name, fill="black")
         for row, tile in enumerate((pixels, marked)):
             large = Image.fromarray(tile).resize((SHOWN, SHOWN))
-            picture.paste(large, (column * pitch, head + row * pitch))
-    quantized = picture.quantize(96, dither=Image.Dither.NONE)
+            image.paste(large, (column * pitch, head + row * pitch))
+    quantized = image.quantize(96, dither=Image.Dither.NONE)
     quantized.save(out / "phantom_structures.png", optimize=True)
 
 
