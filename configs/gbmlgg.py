@@ -31,6 +31,9 @@ def get_config(arg: str = "") -> ConfigDict:
 
     # [n] Name in fof_jax/methods/registry.py: "fof" is the paper, "vit" its baseline.
     config.method = "vit" if arg == "baseline" else "fof"
+    # [n] Stages that a fold is trained in, e.g. ("teacher", "student"): fields of
+    # config.teacher replace those of the config in that stage. () is one training.
+    config.stages = ()
     # Row of Table I that results are printed beside; None for none.
     config.paper_row = {
         "": "FoF",
@@ -114,6 +117,11 @@ def get_config(arg: str = "") -> ConfigDict:
 
     # Sec. IV-A: AdamW, beta 0.9 and 0.999, weight decay 0.01, 1e-4 with cosine decay.
     config.optimizer = ConfigDict()
+    # [n] adamw, or adam_l2: Adam with the penalty in the gradient.
+    config.optimizer.name = "adamw"
+    # [n] cosine, per step; linear_epochs: constant for constant_epochs, then linear.
+    config.optimizer.schedule = "cosine"
+    config.optimizer.constant_epochs = 0  # [n]
     config.optimizer.learning_rate = 1e-4  # [n]
     config.optimizer.beta1 = 0.9  # [n]
     config.optimizer.beta2 = 0.999  # [n]

@@ -37,6 +37,7 @@ from fof_jax.data.augment.color import STAINS
 from fof_jax.data.datasets.phantom import cohort
 from fof_jax.data.stain import macenko
 from fof_jax.training import build, crossval, weights
+from fof_jax.types import Batch
 
 RESULTS = Path(__file__).parents[1] / "results" / "difficulty.json"
 NEW_PATIENTS = 1000  # added to the seed, for patients that are in no cohort of the run
@@ -95,13 +96,13 @@ def network(
     config.log_every = 200
     data = prepare.prepare(config)
     crossval.run(config, data, workdir / "run")
-    method = build.build_program(config, data).method
+    method = build.method_of(config)
     trained = weights.read(workdir / "run" / "fold_0")
 
     @jax.jit
     def predict(variables: Any, image: jax.Array) -> jax.Array:
         pixels = pipeline.normalise(image, color=config.data.color)
-        return jax.nn.softmax(method.predict(variables, pixels))
+        return jax.nn.softmax(method.apply(variables, Batch(image=pixels)).logits)
 
     sampled = [cohort.draw_patient(seed + NEW_PATIENTS, i) for i in range(patients)]
     other = np.random.default_rng(seed).permutation(patients)

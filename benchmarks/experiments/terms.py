@@ -26,11 +26,11 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from benchmarks.conditions import conditions
 from benchmarks.experiments.ablation import SETS, cell_config
 from fof_jax import files
-from fof_jax.data import loader, prepare, splits, store
+from fof_jax.data import loader, metadata, prepare, splits, store
 from fof_jax.training import optimizer
 from fof_jax.training import state as training_state
-from fof_jax.training.build import INIT, build_program
-from fof_jax.types import Variables
+from fof_jax.training.build import INIT, build
+from fof_jax.types import StepContext, Variables
 
 RESULTS = Path(__file__).parents[1] / "results"
 COHORT_SEED = SETS["ablation"].cohort
@@ -56,7 +56,7 @@ TERMS: dict[str, dict[str, str | None]] = {
 
 def measure(config: ConfigDict, data: store.Store, fold: int) -> list[dict[str, float]]:
     """Terms, norms of weighted gradients and kept patches, every `EVERY` steps."""
-    program = build_program(config, data)
+    setup = build(config, metadata.dataset_info(data))
     weight_of = _weights(config)
     folds = splits.make_splits(
         data, scheme=config.data.scheme, folds=config.folds, seed=COHORT_SEED
@@ -73,17 +73,17 @@ def measure(config: ConfigDict, data: store.Store, fold: int) -> list[dict[str, 
         image_size=config.data.image_size,
     )
     first = next(batches)
-    key = jax.random.fold_in(jax.random.fold_in(program.key, INIT), fold)
-    state = training_state.initial_state(program.method, program.adamw, key, first)
+    key = jax.random.fold_in(jax.random.fold_in(setup.key, INIT), fold)
+    state = training_state.initial_state(setup.method, setup.optimizer, key, first)
 
     @jax.jit
     def pulls(state: training_state.TrainState, batch: Any, t: Any) -> dict[str, Any]:
-        augmented = program.draw(batch)
-        key = jax.random.fold_in(program.step_key, t)
+        drawn = setup.augment(batch)
+        ctx = StepContext(key=jax.random.fold_in(setup.step_key, t), step=t)
 
         def terms(params: Any) -> tuple[dict[str, Any], dict[str, Any]]:
             variables = Variables(params=params, state=state.state)
-            _, aux = program.method.loss(variables, augmented, key, gather=lambda a: a)
+            _, aux = setup.method.loss(variables, drawn, ctx)
             return {name: aux.metrics[name] for name in weight_of}, aux.metrics
 
         gradients, metrics = jax.jacrev(terms, has_aux=True)(state.params)
@@ -96,12 +96,13 @@ def measure(config: ConfigDict, data: store.Store, fold: int) -> list[dict[str, 
     @jax.jit
     def update(state: training_state.TrainState, batch: Any, rate: Any) -> Any:
         return training_state.update(
-            program.method,
-            program.adamw,
+            setup.method,
+            setup.optimizer,
             state,
-            program.draw(batch),
-            rate,
-            jax.random.fold_in(program.step_key, state.step),
+            setup.augment(batch),
+            training_state.Schedule(learning_rate=rate),
+            {},
+            jax.random.fold_in(setup.step_key, state.step),
         )[0]
 
     records, batch = [], first
@@ -110,12 +111,7 @@ def measure(config: ConfigDict, data: store.Store, fold: int) -> list[dict[str, 
             values = jax.device_get(pulls(state, batch, t))
             records.append({"step": t} | {k: float(v) for k, v in values.items()})
             print(f"step {t} of {total}", file=sys.stderr)
-        rate = optimizer.cosine(
-            t,
-            learning_rate=config.optimizer.learning_rate,
-            total_steps=total,
-            warmup_steps=config.optimizer.warmup_epochs * per_epoch,
-        )
+        rate = optimizer.learning_rate(config, t, steps_per_epoch=per_epoch)
         state = update(state, batch, jnp.float32(rate))
         batch = next(batches, batch)
     return records

@@ -156,7 +156,7 @@ def overrides(scratch: Path) -> Case:
         if rest:
             raise ValueError(f"unexpected arguments: {rest}")
         config = config_flag.load(ours)
-        build.check(config)
+        build.validate(config)
         options.Augmentation(**config.augment.to_dict())
         return VALID
 

@@ -22,7 +22,7 @@ from benchmarks import conditions
 from benchmarks.speed import program
 from fof_jax.training import parallel
 from fof_jax.training import state as training_state
-from fof_jax.training.build import build_program
+from fof_jax.training.build import build
 
 
 class GradientState(NamedTuple):
@@ -50,18 +50,19 @@ def keep_gradient(inner: optax.GradientTransformation) -> optax.GradientTransfor
 def run(devices: int, steps: int, **fields: Any) -> dict[str, list[np.ndarray]]:
     """Loss and gradient of every step, and the parameters after the last."""
     config = program.config(devices=devices, **fields)
-    made = build_program(config, program.bare(config))
-    adamw = keep_gradient(made.adamw)
-    # As in build_program, but with the wrapped optimizer.
+    setup = build(config, program.info(config))
+    adamw = keep_gradient(setup.optimizer)
+    # As in `build`, but with the wrapped optimizer.
     step = parallel.train_step(
-        made.method, adamw, made.draw, made.step_key, made.devices
+        setup.method, adamw, setup.augment, setup.step_key, setup.devices
     )
     first = program.batch(config)
-    state = training_state.initial_state(made.method, adamw, jax.random.key(0), first)
+    state = training_state.initial_state(setup.method, adamw, jax.random.key(0), first)
+    schedule = training_state.Schedule(learning_rate=np.float32(1e-3))
     out: dict[str, list[np.ndarray]] = {"loss": [], "gradient": []}
     for t in range(steps):
         batch = parallel.to_devices(program.batch(config, seed=t), devices)
-        state, metrics = step(state, batch, np.float32(1e-3))
+        state, metrics = step(state, batch, schedule, {})
         out["loss"].append(np.asarray(metrics["total"]))
         out["gradient"].append(flat(state.opt_state.gradient))
     return out | {"parameters": [flat(state.params)]}

@@ -9,12 +9,11 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from fof_jax.configs import gbmlgg
-from fof_jax.data import store
 from fof_jax.models import vit
 from fof_jax.training import parallel
 from fof_jax.training import state as training_state
-from fof_jax.training.build import build_program
-from fof_jax.types import Batch
+from fof_jax.training.build import build
+from fof_jax.types import Batch, DatasetInfo
 
 
 def config(**fields: Any) -> ConfigDict:
@@ -34,10 +33,12 @@ def config(**fields: Any) -> ConfigDict:
     return made
 
 
-def bare(config: ConfigDict) -> store.Store:
-    """A store without images."""
-    return store.without_images(
-        classes=config.data.classes, biomarkers=config.data.biomarkers, float_markers=()
+def info(config: ConfigDict) -> DatasetInfo:
+    """Names of the data, without float markers."""
+    return DatasetInfo(
+        classes=tuple(config.data.classes),
+        biomarkers=tuple(config.data.biomarkers),
+        float_markers=(),
     )
 
 
@@ -76,20 +77,27 @@ class Step:
 
     def __call__(self) -> dict[str, jax.Array]:
         """Runs one step and returns its metrics."""
-        self.state, metrics = self.compiled(self.state, self.batch, np.float32(1e-4))
+        self.state, metrics = self.compiled(
+            self.state,
+            self.batch,
+            training_state.Schedule(learning_rate=np.float32(1e-4)),
+            {},
+        )
         return metrics
 
 
 def compile_step(config: ConfigDict) -> Step:
-    """Compiles `program.build_program(config).train` and initializes a state."""
-    program = build_program(config, bare(config))
+    """Compiles the training step of a config and initializes a state for it."""
+    setup = build(config, info(config))
     local = batch(config)
     state = training_state.initial_state(
-        program.method, program.adamw, jax.random.key(0), local
+        setup.method, setup.optimizer, jax.random.key(0), local
     )
-    sharded = parallel.to_devices(local, len(program.devices))
+    sharded = parallel.to_devices(local, len(setup.devices))
     start = time.perf_counter()
-    compiled = program.train.compiled(state, sharded, np.float32(0))
+    compiled = setup.train_step.compiled(
+        state, sharded, training_state.Schedule(learning_rate=np.float32(0)), {}
+    )
     return Step(compiled, state, sharded, time.perf_counter() - start)
 
 

@@ -60,7 +60,7 @@ def main(argv: Sequence[str], program: str = LAUNCH) -> int:
     code = _run(list(argv), program)
     # Only imported in commands that may run in several processes.
     if code and (multihost := sys.modules.get("fof_jax.training.multihost")):
-        multihost.leave(code)
+        multihost.exit_now(code)
     return code
 
 

@@ -63,16 +63,16 @@ def run(flags: argparse.Namespace) -> int:
         flags.num_processes,
         timeout=flags.heartbeat_timeout,
     )
-    log = _print if multihost.writes() else _discard
-    out = sys.stdout if multihost.writes() else io.StringIO()
-    with multihost.failing_together():
-        with multihost.all_or_none():
-            build.check(config)
+    log = _print if multihost.is_main_process() else _discard
+    out = sys.stdout if multihost.is_main_process() else io.StringIO()
+    with multihost.translate_lost_process():
+        with multihost.raise_on_all():
+            build.validate(config)
             store = prepare.prepare(config, out=out)
-            init_weights.check(config.init.checkpoint)
-        crossval.run(config, store, workdir, say=log)
+            init_weights.require_checkpoint(config.init.checkpoint)
+        crossval.run(config, store, workdir, log=log)
         log(f"results: {workdir / 'results.json'}")
-        multihost.wait("done")
+        multihost.barrier("done")
     return 0
 
 

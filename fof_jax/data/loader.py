@@ -57,6 +57,7 @@ class _Gather:
     reader: Reader
     mine: slice  # of a global batch: this process's rows
     seed: int | None = None  # of the places where training cuts
+    omics: bool = False  # whether the batch holds the molecular vector
 
     def _corners(self, rows: np.ndarray, epoch: np.ndarray) -> np.ndarray | None:
         store = self.reader.store
@@ -73,7 +74,8 @@ class _Gather:
     def __call__(self, drawn: tuple[Any, Any, Any]) -> dict[str, np.ndarray]:
         rows, epoch, valid = (np.asarray(part)[self.mine] for part in drawn)
         store = self.reader.store
-        return {
+        omics = {"omics": np.asarray(store.omics)[rows]} if self.omics else {}
+        return omics | {
             "image": self.reader.read(rows, self._corners(rows, epoch)),
             "grade": store.grades[rows],
             "biomarkers": store.biomarker_values[rows],
@@ -133,6 +135,7 @@ def train_batches(
     seed: int,
     image_size: int,
     start_step: int = 0,
+    omics: bool = False,
     cache: str | Reader = "ram",
     workers: int = 0,
     threads: int = 2,
@@ -155,6 +158,7 @@ def train_batches(
       seed: of the shuffle, at least 0.
       image_size: side of the images.
       start_step: steps that have been made already.
+      omics: whether batches hold the raw molecular vector, NaN where unknown.
       cache: `ram`, `none`, or a reader from `open_reader` to share.
       workers: processes that decode. With a cache in RAM images are decoded once, in
         this process, by `threads`; no worker is started then.
@@ -201,7 +205,7 @@ def train_batches(
     drawn = drawn.map_with_index(_Dated(steps * batch_size))
     drawn = drawn.batch(batch_size, drop_remainder=True)[start_step:]
     mine = slice(process_index * local, (process_index + 1) * local)
-    gathered = drawn.map(_Gather(reader, mine, seed))
+    gathered = drawn.map(_Gather(reader, mine, seed, omics))
     return _iterate(gathered, threads, workers)
 
 
@@ -211,6 +215,7 @@ def eval_batches(
     *,
     batch_size: int,
     image_size: int,
+    omics: bool = False,
     cache: str | Reader = "ram",
     threads: int = 2,
     process_index: int = 0,
@@ -226,6 +231,7 @@ def eval_batches(
       rows: positions in the store; at least one.
       batch_size: of the global batch.
       image_size: side of the images.
+      omics: whether batches hold the raw molecular vector.
       cache: `ram`, `none`, or a reader from `open_reader` to share.
       threads: that decode ahead; 0 decodes on demand.
       process_index: of this process.
@@ -247,5 +253,5 @@ def eval_batches(
     records = [(int(row), 0, bool(v)) for row, v in zip(padded, valid, strict=True)]
     drawn = grain.MapDataset.source(records).batch(batch_size)
     mine = slice(process_index * local, (process_index + 1) * local)
-    batches = drawn.map(_Gather(_reader(store, image_size, cache), mine))
+    batches = drawn.map(_Gather(_reader(store, image_size, cache), mine, omics=omics))
     return _iterate(batches, threads, workers=0)

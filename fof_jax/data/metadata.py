@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from fof_jax.data.cohort import Cohort
+from fof_jax.types import DatasetInfo
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -58,6 +59,17 @@ class Columns:
     def table_hash(self) -> str:
         """SHA-256 of all columns: splits and stores say which table they are of."""
         return hashlib.sha256(json.dumps(to_json(self)).encode()).hexdigest()
+
+
+def dataset_info(columns: Columns) -> DatasetInfo:
+    """Names and biomarker values, from which a method is built."""
+    return DatasetInfo(
+        classes=columns.classes,
+        biomarkers=columns.biomarkers,
+        float_markers=columns.float_markers,
+        omic_names=columns.omic_names,
+        biomarker_values=columns.biomarker_values,
+    )
 
 
 def from_cohort(cohort: Cohort) -> Columns:

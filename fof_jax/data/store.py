@@ -16,7 +16,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -223,36 +223,6 @@ def _build(
         os.rename(staging, folder)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-
-
-def without_images(
-    *,
-    classes: Sequence[str],
-    biomarkers: Sequence[str],
-    float_markers: Sequence[str],
-) -> Store:
-    """What building a method asks of a store: the names of its columns.
-
-    Biomarkers and floats stand there twice, once 0 and once 1, to have a deviation.
-    """
-    twice = np.array([[0], [1]])
-    return Store(
-        classes=tuple(classes),
-        biomarkers=tuple(biomarkers),
-        float_markers=tuple(float_markers),
-        images=("", ""),
-        patients=("", ""),
-        grades=np.zeros(2, np.int32),
-        biomarker_values=np.repeat(twice, len(biomarkers), 1).astype(np.int32),
-        known=np.ones((2, len(biomarkers)), bool),
-        floats=np.repeat(twice, len(float_markers), 1).astype(np.float32),
-        folds=None,
-        folder=Path(),
-        small="resize",
-        sizes=np.zeros((2, 2), np.int32),
-        has_mask=np.zeros(2, bool),
-        origin="",
-    )
 
 
 def open_store(directory: Path | str, name: str) -> Store:

@@ -28,7 +28,7 @@ from fof_jax.inference.model import TrainedModel
 from fof_jax.inference.outputs import CARD_FILE, USE
 from fof_jax.inference.predictor import Predictor, in_batches
 from fof_jax.training import build
-from fof_jax.types import Variables
+from fof_jax.types import Batch, Variables
 
 PROGRAM, ABOUT = "model.stablehlo", "about.json"
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -157,7 +157,7 @@ def ensemble(model: TrainedModel) -> tuple[Any, jax.ShapeDtypeStruct]:
         def fold(of_fold: Variables) -> Float[Array, "b K"]:
             # vmap over single images: tiled attention needs a static batch size.
             def one(x):
-                return method.predict(of_fold, x[None])[0]
+                return method.apply(of_fold, Batch(image=x[None])).logits[0]
 
             return jax.nn.softmax(jax.vmap(one)(normalised))
 

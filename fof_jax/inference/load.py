@@ -1,10 +1,12 @@
 """Loads a model from a run, a fold, a checkpoint step or an exported file."""
 
+import dataclasses
 import json
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from ml_collections import ConfigDict
 
 from fof_jax.inference import exported
@@ -12,6 +14,7 @@ from fof_jax.inference.model import TrainedModel
 from fof_jax.inference.predictor import Predictor
 from fof_jax.training import build, weights
 from fof_jax.training.workdir import MODEL_FILE
+from fof_jax.types import Variables
 
 _CONFIG = "config.json"
 
@@ -52,11 +55,22 @@ def load_trained(path: Path) -> TrainedModel:
     return TrainedModel(
         method=build.method_of(config),
         folds={
-            str(fold): jax.tree.map(jnp.asarray, weights.read(fold)) for fold in folds
+            str(fold): jax.tree.map(jnp.asarray, _variables(fold)) for fold in folds
         },
         config=config,
         sides=tuple(sides) if sides else None,
     )
+
+
+def _variables(fold: Path) -> Variables:
+    """Weights of a fold, with the statistics of omics that its model.json holds."""
+    about = find_upward(fold, MODEL_FILE, _CONFIG)
+    metadata = {} if about is None else json.loads(about.read_text(encoding="utf-8"))
+    frozen = {}
+    if "omics" in metadata:
+        names = ("mean", "std", "median")
+        frozen["omics"] = {n: np.float32(metadata["omics"][n]) for n in names}
+    return dataclasses.replace(weights.read(fold), frozen=frozen)
 
 
 def find_upward(place: Path, *names: str) -> Path | None:

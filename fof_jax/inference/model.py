@@ -25,9 +25,8 @@ from fof_jax.inference import tiling
 from fof_jax.inference.outputs import Explanation
 from fof_jax.inference.predictor import Predictor, in_batches
 from fof_jax.inference.preprocess import ImageLike
-from fof_jax.methods.base import Method
 from fof_jax.models import vit
-from fof_jax.types import Variables
+from fof_jax.types import Batch, Variables
 
 
 @dataclasses.dataclass(eq=False)
@@ -40,7 +39,7 @@ class TrainedModel(Predictor):
       config, sides: as in `Predictor`.
     """
 
-    method: Method
+    method: Any
     folds: dict[str, Variables]
     config: ConfigDict
     sides: tuple[int, int] | None
@@ -115,9 +114,10 @@ class TrainedModel(Predictor):
         rows, columns = (-(-length // side) for length in A.shape)
         full = np.zeros((rows * side, columns * side), np.float32)
         full[: A.shape[0], : A.shape[1]] = A
+        patch_mask = self.method.patch_mask
         return np.block(
             [
-                [np.asarray(self.method.keep(jnp.asarray(part)[None]))[0] for part in
+                [np.asarray(patch_mask(jnp.asarray(part)[None]))[0] for part in
                  np.split(row, columns, axis=1)]
                 for row in np.split(full, rows)
             ]
@@ -129,21 +129,25 @@ class TrainedModel(Predictor):
     @functools.cached_property
     def _probabilities(self) -> Any:
         def apply(variables: Variables, tiles: jax.Array) -> jax.Array:
-            return jax.nn.softmax(
-                self.method.predict(variables, self._normalised(tiles))
-            )
+            batch = Batch(image=self._normalised(tiles))
+            return jax.nn.softmax(self.method.apply(variables, batch).logits)
 
         return jax.jit(apply)
 
     @functools.cached_property
     def _feature(self) -> Any:
-        return jax.jit(lambda v, tiles: self.method.feature(v, self._normalised(tiles)))
+        def apply(variables: Variables, tiles: jax.Array) -> jax.Array:
+            batch = Batch(image=self._normalised(tiles))
+            return self.method.apply(variables, batch).features
+
+        return jax.jit(apply)
 
     @functools.cached_property
     def _explain(self) -> Any:
         def apply(variables: Variables, tiles: jax.Array, target: jax.Array):
             each = jnp.full(len(tiles), target, jnp.int32)
-            return self.method.explain(variables, self._normalised(tiles), each)
+            image = self._normalised(tiles)
+            return self.method.class_activation_map(variables, image, each)
 
         return jax.jit(apply)
 

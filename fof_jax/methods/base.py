@@ -1,81 +1,121 @@
-"""What `train.py` knows of a method, and the table of methods.
+"""Protocol of a method: what training and inference know of it.
 
-Adding one is a file with a `build` function, a line in `METHODS`, a config and a page
-in docs/methods.md.
+A row of the paper's tables is one file with a class that fits `Method` and a function
+`build(config, info) -> Method` that reads its config fields. `registry.py` finds it by
+name. Methods whose input is an image and that have a map also fit `Explainer`.
 """
 
-from collections.abc import Callable
-from typing import ClassVar, Protocol, runtime_checkable
+import dataclasses
+from typing import ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 import jax
-from jaxtyping import Array, Float, Int
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
 
-from fof_jax.types import Aux, Batch, Params, State, Variables
+from fof_jax.types import (
+    Batch,
+    LossOutput,
+    Output,
+    Params,
+    State,
+    StepContext,
+    Variables,
+)
 
-Gather = Callable[[jax.Array], jax.Array]
+Modality = Literal["image", "omics", "biomarkers", "floats", "graph"]
 
 
-# name -> module with `build(**options) -> Method`
-@runtime_checkable
-class Method(Protocol):
-    """One way to learn grades from images and, in training, biomarkers.
+class Inputs(NamedTuple):
+    """Fields of a batch that a method reads.
 
     Attributes:
-      test_inputs: what prediction needs; ("image",) for every image-only method.
-      colour_views: how many colour draws of a crop a batch holds, 1 or 2.
+      train: modalities that the loss reads.
+      test: modalities that `apply` reads; ("image",) for image-only methods.
+      second_view: how `Batch.second_view` differs from `Batch.image`: "color" is
+        another color jitter of the same crop, "crop" another crop; None for no second
+        view.
     """
 
-    test_inputs: ClassVar[tuple[str, ...]]
-    colour_views: ClassVar[int]
+    train: tuple[Modality, ...]
+    test: tuple[Modality, ...]
+    second_view: Literal["color", "crop"] | None = None
+
+
+@runtime_checkable
+class Method(Protocol):
+    """One way to learn grades.
+
+    Attributes:
+      inputs: fields of a batch that it reads.
+    """
+
+    inputs: ClassVar[Inputs]
 
     @property
     def num_classes(self) -> int:
         """K."""
         ...
 
-    def init(self, key: jax.Array, batch: Batch) -> Variables:
-        """Draws parameters for images like the batch's (only its shapes matter)."""
+    def init(self, key: jax.Array, batch: Batch, frozen: Params) -> Variables:
+        """Initializes the variables; only the shapes of the batch matter."""
 
     def loss(
-        self, variables: Variables, batch: Batch, key: jax.Array, *, gather: Gather
-    ) -> tuple[Float[Array, ""], Aux]:
-        """The loss of the global batch.
+        self, variables: Variables, batch: Batch, ctx: StepContext
+    ) -> tuple[Float[Array, ""], LossOutput]:
+        """Loss of the global batch.
 
         Args:
-          variables: parameters and state.
-          batch: this device's rows, normalised.
-          key: the same on every device; for methods that draw.
-          gather: local rows [B, …] to the rows of all devices, in order; the
-            identity on one device. Everything that enters the scalar goes through it,
-            so that every device computes the same number and the mean of the
-            devices' gradients is the gradient of one device on the global batch.
+          variables: parameters, state and constants.
+          batch: this device's rows, normalized.
+          ctx: key, step, progress and the gathering of rows over devices.
+
+        Returns:
+          The scalar, and metrics with the new state. The state has to be equal on all
+          devices: compute it from gathered rows.
         """
 
-    def after_update(self, variables: Variables, step: Int[Array, ""]) -> State:
-        """The state after optimizer step `step` (from 0), e.g. moving averages."""
+    def update_state(self, variables: Variables, step: Int[Array, ""]) -> State:
+        """State after optimizer step `step` (from 0), e.g. moving averages."""
 
-    def predict(
-        self, variables: Variables, image: Float[Array, "B H W C"]
-    ) -> Float[Array, "B K"]:
-        """Logits of the K grades; their softmax is the prediction."""
+    def apply(self, variables: Variables, batch: Batch) -> Output:
+        """Evaluation: features, and logits whose softmax is the prediction."""
 
-    def feature(
-        self, variables: Variables, image: Float[Array, "B H W C"]
-    ) -> Float[Array, "B D"]:
-        """v = g(x), from which the logits of `predict` are computed."""
 
-    def explain(
+@runtime_checkable
+class Explainer(Protocol):
+    """A method with a class activation map over the patches of an image."""
+
+    def class_activation_map(
         self,
         variables: Variables,
         image: Float[Array, "B H W C"],
         target: Int[Array, " B"],
     ) -> Float[Array, "B H W"]:
-        """The map A of the evidence for `target`, in [0, 1]."""
+        """Map A of the evidence for class `target`, in [0, 1]."""
 
-    def keep(self, A: Float[Array, "B H W"]) -> jax.Array:
-        """The mask M of patches, bool [B, h, w], that a map keeps."""
+    def patch_mask(self, cam: Float[Array, "B H W"]) -> Bool[Array, "B h w"]:
+        """Mask M of the patches that the positive view keeps for a map."""
 
 
 def parameter_count(params: Params) -> int:
     """Number of trained scalars."""
     return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def standardize_omics(batch: Batch, frozen: Params) -> Batch:
+    """Omics with mean 0 and standard deviation 1 on the training fold, 0 if unknown.
+
+    Args:
+      batch: `omics` raw, NaN where unknown; a batch without omics stays as it is.
+      frozen: "omics" with `mean` and `std` [M] of the fold's known training entries.
+
+    Returns:
+      The batch with `omics` and `omics_known` as a method reads them.
+    """
+    if batch.omics is None:
+        return batch
+    statistics = frozen["omics"]
+    known = jnp.isfinite(batch.omics)
+    scaled = (batch.omics - statistics["mean"]) / statistics["std"]
+    scaled = jnp.where(known, scaled, 0.0)
+    return dataclasses.replace(batch, omics=scaled, omics_known=known)

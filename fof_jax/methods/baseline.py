@@ -1,4 +1,4 @@
-"""The row "Baseline" of Table I: a ViT, cross-entropy on the whole image, no more."""
+"""Baseline of Table I: a ViT trained by cross-entropy on the whole image."""
 
 import dataclasses
 from typing import Any, ClassVar
@@ -7,22 +7,33 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
+from ml_collections import ConfigDict
 
-from fof_jax.methods.base import Gather
+from fof_jax.methods import encoder
+from fof_jax.methods.base import Inputs
 from fof_jax.methods.paper import cam, losses, views
 from fof_jax.models import vit
-from fof_jax.types import Aux, Batch, State, Variables
+from fof_jax.types import (
+    Batch,
+    DatasetInfo,
+    LossOutput,
+    Output,
+    Params,
+    State,
+    StepContext,
+    Variables,
+)
 
 
 class Model(nn.Module):
-    """Encoder and a linear classifier with K outputs on what the encoder pools."""
+    """Encoder and a linear classifier with K outputs on its pooled token."""
 
     encoder: vit.ViT
     num_classes: int
     cam_block: int
 
     def setup(self) -> None:
-        """Declares the classifier."""
+        """Creates the classifier."""
         depth = self.encoder.size.depth
         if not -depth <= self.cam_block < 0:
             raise ValueError(
@@ -38,25 +49,19 @@ class Model(nn.Module):
         self.classifier = nn.Dense(self.num_classes)
 
     def head(self, image: Float[Array, "B H W C"]) -> Float[Array, "B T D"]:
-        """Image to the tokens from which `explain` takes its map."""
+        """Image to the tokens that the class activation map is computed on."""
         tokens = self.encoder.add_position(self.encoder.embed(image))
         return self.encoder.run(tokens, 0, self._split)
 
-    def tail(self, tokens: Float[Array, "B T D"]) -> Float[Array, "B K"]:
-        """Those tokens to logits."""
-        return self.classifier(self._pool(tokens))
-
-    def feature(self, image: Float[Array, "B H W C"]) -> Float[Array, "B D"]:
-        """Image to the pooled token."""
-        return self._pool(self.head(image))
-
-    def __call__(self, image: Float[Array, "B H W C"]) -> Float[Array, "B K"]:
-        """Image to logits."""
-        return self.tail(self.head(image))
-
-    def _pool(self, tokens: Float[Array, "B T D"]) -> Float[Array, "B D"]:
+    def tail(self, tokens: Float[Array, "B T D"]) -> Output:
+        """Those tokens to the pooled token and its logits."""
         tokens = self.encoder.final_norm(self.encoder.run(tokens, self._split))
-        return self.encoder.pool(tokens)
+        features = self.encoder.pool(tokens)
+        return Output(features=features, logits=self.classifier(features))
+
+    def __call__(self, image: Float[Array, "B H W C"]) -> Output:
+        """Image to the pooled token and its logits."""
+        return self.tail(self.head(image))
 
     @property
     def _split(self) -> int:
@@ -65,57 +70,48 @@ class Model(nn.Module):
 
 @dataclasses.dataclass(frozen=True)
 class Baseline:
-    """Cross-entropy on the global view; maps by Eq. 1-2, for comparison with FoF.
+    """Cross-entropy on the global view; maps by Eq. (1) and (2), to compare with FoF.
 
     Attributes:
       network: encoder and classifier.
-      theta: threshold of the mask that `keep` shows; training never sees it.
+      theta: threshold of `patch_mask`; training does not use it.
     """
 
     network: Model
     theta: float
 
-    test_inputs: ClassVar[tuple[str, ...]] = ("image",)
-    colour_views: ClassVar[int] = 1
+    inputs: ClassVar[Inputs] = Inputs(train=("image",), test=("image",))
 
     @property
     def num_classes(self) -> int:
         """K."""
         return self.network.num_classes
 
-    def init(self, key: jax.Array, batch: Batch) -> Variables:
+    def init(self, key: jax.Array, batch: Batch, frozen: Params) -> Variables:
         """Random parameters, no state."""
         image = jnp.zeros((1, *batch.image.shape[1:]), jnp.float32)
-        return Variables(params=self.network.init(key, image)["params"], state={})
+        params = self.network.init(key, image)["params"]
+        return Variables(params=params, state={}, frozen=frozen)
 
     def loss(
-        self, variables: Variables, batch: Batch, key: jax.Array, *, gather: Gather
-    ) -> tuple[Float[Array, ""], Aux]:
+        self, variables: Variables, batch: Batch, ctx: StepContext
+    ) -> tuple[Float[Array, ""], LossOutput]:
         """Mean cross-entropy of the global batch."""
-        del key
-        logits = gather(self.predict(variables, batch.image))
-        grade, weight = jax.tree.map(gather, (batch.grade, batch.weight))
+        logits = ctx.gather(self.apply(variables, batch).logits)
+        grade, weight = jax.tree.map(ctx.gather, (batch.grade, batch.weight))
         value = losses.cross_entropy(logits, grade, weight)
-        return value, Aux(metrics={"total": value}, state=variables.state)
+        return value, LossOutput(metrics={"total": value}, state=variables.state)
 
-    def after_update(self, variables: Variables, step: Int[Array, ""]) -> State:
-        """Nothing to carry along."""
+    def update_state(self, variables: Variables, step: Int[Array, ""]) -> State:
+        """No state to update."""
         del step
         return variables.state
 
-    def predict(
-        self, variables: Variables, image: Float[Array, "B H W C"]
-    ) -> Float[Array, "B K"]:
-        """Logits of the K grades."""
-        return self._apply(variables, image, "__call__")
+    def apply(self, variables: Variables, batch: Batch) -> Output:
+        """Pooled token and logits of the K grades."""
+        return self._apply(variables, batch.image, "__call__")
 
-    def feature(
-        self, variables: Variables, image: Float[Array, "B H W C"]
-    ) -> Float[Array, "B D"]:
-        """The pooled token, which is classified."""
-        return self._apply(variables, image, "feature")
-
-    def explain(
+    def class_activation_map(
         self,
         variables: Variables,
         image: Float[Array, "B H W C"],
@@ -127,7 +123,7 @@ class Baseline:
 
         def logits_of(v: jax.Array) -> jax.Array:
             whole = jnp.concatenate([ahead, v], axis=1)  # [B, T, D]
-            return self._apply(variables, whole, "tail")
+            return self._apply(variables, whole, "tail").logits
 
         return cam.class_activation_map(
             logits_of=logits_of,
@@ -137,19 +133,19 @@ class Baseline:
             image_size=self.network.encoder.image_size,
         ).A
 
-    def keep(self, A: Float[Array, "B H W"]) -> Bool[Array, "B h w"]:
+    def patch_mask(self, cam: Float[Array, "B H W"]) -> Bool[Array, "B h w"]:
         """The paper's M for a map."""
-        return views.keep_mask(A, patch=self.network.encoder.patch, theta=self.theta)
+        return views.keep_mask(cam, patch=self.network.encoder.patch, theta=self.theta)
 
     def _apply(self, variables: Variables, argument: jax.Array, method: str) -> Any:
         return self.network.apply({"params": variables.params}, argument, method=method)
 
 
-def build(
-    *, encoder: vit.ViT, num_classes: int, cam_block: int, theta: float
-) -> Baseline:
-    """The method from plain numbers."""
-    return Baseline(
-        network=Model(encoder=encoder, num_classes=num_classes, cam_block=cam_block),
-        theta=theta,
+def build(config: ConfigDict, info: DatasetInfo) -> Baseline:
+    """The method that a config describes."""
+    network = Model(
+        encoder=encoder.build_vit(config),
+        num_classes=len(info.classes),
+        cam_block=config.cam.block,
     )
+    return Baseline(network=network, theta=config.theta)

@@ -1,56 +1,82 @@
-"""Methods by name."""
+"""Finds methods by the name in `config.method`.
+
+`distill.pkt` is the module `fof_jax.methods.distill.pkt`; three names are short forms.
+"""
 
 import importlib
-import inspect
-from collections.abc import Callable, Mapping
-from typing import Any
+import importlib.util
+import pkgutil
+from collections.abc import Callable
 
+from ml_collections import ConfigDict
+
+from fof_jax import methods
 from fof_jax.methods.base import Method
+from fof_jax.types import DatasetInfo
 
-# name -> module with `build(**options) -> Method`
+Build = Callable[[ConfigDict, DatasetInfo], Method]
 
-
-METHODS = {
-    "fof": "fof_jax.methods.paper.method",
-    "release": "fof_jax.methods.release.method",
-    "vit": "fof_jax.methods.baseline",
-}
+# Short name -> module below fof_jax.methods.
+ALIASES = {"fof": "paper.method", "release": "release.method", "vit": "baseline"}
 
 
-def find(name: str) -> Callable[..., Method]:
-    """The `build` of a method.
+def names() -> list[str]:
+    """Every name that `config.method` accepts: short forms first, then the modules."""
+    modules = {
+        found.name.removeprefix(f"{methods.__name__}.")
+        for found in pkgutil.walk_packages(methods.__path__, f"{methods.__name__}.")
+        if not found.ispkg
+    }
+    rows = (
+        name for name in sorted(modules - set(ALIASES.values())) if _has_build(name)
+    )
+    return [*ALIASES, *rows]
+
+
+def find(name: str) -> Build:
+    """The `build` function of a method.
 
     Raises:
-      ValueError: the name is not in the table.
+      ValueError: there is no such method.
     """
-    if name not in METHODS:
+    module = ALIASES.get(name, name)
+    if not all(part.isidentifier() for part in module.split(".")) or not _has_build(
+        module
+    ):
         raise ValueError(
-            f"method: {name!r} does not exist. Expected one of {', '.join(METHODS)}."
+            f"method: {name!r} does not exist. Expected one of {', '.join(names())}."
         )
-    return importlib.import_module(METHODS[name]).build
+    return importlib.import_module(f"{methods.__name__}.{module}").build
 
 
-def create(name: str, available: Mapping[str, Any]) -> Method:
-    """Builds a method by its name in the table.
+def create(config: ConfigDict, info: DatasetInfo) -> Method:
+    """Builds the method that a config names.
 
     Args:
-      name: a key of `METHODS`.
-      available: everything that the configuration and the data offer, by flat name
-        (`cam.block` is `cam_block`). The method's `build` takes what it names.
+      config: of the run; the method's `build` reads its own fields.
+      info: of the data, for the number of classes, biomarkers and markers.
 
     Raises:
-      ValueError: as `find`; or something that the method needs is not there.
+      ValueError: as `find`; or the config lacks a field that the method reads.
     """
-    build = find(name)
-    named = inspect.signature(build).parameters
-    missing = [
-        field
-        for field, parameter in named.items()
-        if field not in available and parameter.default is inspect.Parameter.empty
-    ]
-    if missing:
+    build = find(config.method)
+    try:
+        return build(config, info)
+    except AttributeError as error:  # how ml_collections reports a missing field
         raise ValueError(
-            f"method {name!r}: the configuration has no field for "
-            f"{', '.join(missing)}. Compare with a config in configs/ that uses it."
-        )
-    return build(**{f: value for f, value in available.items() if f in named})
+            f"method {config.method!r}: the configuration has no field {error}. "
+            "Compare with a config in configs/ that uses this method; a checkpoint of "
+            "an earlier version loads with that version."
+        ) from None
+
+
+def _has_build(module: str) -> bool:
+    """Whether a module below `methods` defines `build`; nothing is executed."""
+    try:
+        spec = importlib.util.find_spec(f"{methods.__name__}.{module}")
+    except ModuleNotFoundError:
+        return False
+    if spec is None or spec.origin is None:
+        return False
+    with open(spec.origin, encoding="utf-8") as file:
+        return "\ndef build(" in file.read()

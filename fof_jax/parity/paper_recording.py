@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fof_jax.methods.paper import method as paper_method
+from fof_jax.methods.paper import model
 from fof_jax.models import vit
 from fof_jax.models.pretrained import param_tree, tensor_names
 from fof_jax.parity import comparison
@@ -80,16 +81,20 @@ class Recording:
             layer_norm_eps=number("layer_norm_eps"),
             **encoder_options,
         )
-        return paper_method.build(
+        network = model.Model(
             encoder=encoder,
             num_classes=int(number("num_classes")),
             num_biomarkers=self["batch0/biomarkers"].shape[1],
             cam_block=CAM_BLOCK,
+            mask_token=False,
+        )
+        return paper_method.FocusOnFocus(
+            network=network,
             theta=number("theta"),
             tau=number("tau"),
             lambda_frl=number("lambda_frl"),
             lambda_mca=number("lambda_mca"),
-            mca_normalize_positives=False,
+            normalize_positives=False,
             frl=True,
         )
 

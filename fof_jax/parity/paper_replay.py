@@ -19,7 +19,7 @@ from fof_jax.parity.comparison import Row
 from fof_jax.parity.paper_recording import Recording, named
 from fof_jax.training import optimizer, parallel
 from fof_jax.training import state as training_state
-from fof_jax.types import Batch, Params, Variables
+from fof_jax.types import Batch, Params, StepContext, Variables
 
 # Largest deviation of a correct float32 replay of a float64 recording.
 TOLERANCES = {
@@ -118,8 +118,8 @@ def _first_step(
 
     def loss(params: Params, batch: Batch) -> jax.Array:
         variables = Variables(params=params, state={})
-        key = jax.random.key(0)  # the method is deterministic
-        return method.loss(variables, batch, key, gather=lambda a: a)[0]
+        ctx = StepContext(key=jax.random.key(0))  # the method is deterministic
+        return method.loss(variables, batch, ctx)[0]
 
     gradient = jax.jit(jax.grad(loss))(variables.params, batch)
     expected = recording.under("t0/grad")
@@ -158,7 +158,8 @@ def _all_steps(
     after: dict[int, dict[str, np.ndarray]] = {}
     for t in range(steps):
         batch = parallel.to_devices(recording.batch(t), 1)
-        state, metrics = step(state, batch, np.float32(rates[t]))
+        schedule = training_state.Schedule(learning_rate=np.float32(rates[t]))
+        state, metrics = step(state, batch, schedule, {})
         history.append(jax.device_get(metrics))
         if f"after{t + 1}/classifier.bias" in recording:
             after[t + 1] = named(jax.device_get(state.params), method)

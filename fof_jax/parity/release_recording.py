@@ -1,6 +1,6 @@
 """Reads recordings of the authors' code as method, variables and batches."""
 
-import inspect
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fof_jax.methods.release import method, state_dict
+from fof_jax.methods.release import method, model, state_dict
 from fof_jax.models import vit
 from fof_jax.types import Batch, Variables
 
@@ -34,7 +34,7 @@ def method_of(z: Recording, **changes: Any) -> method.Release:
 
     Args:
       z: a recording of optimizer steps.
-      changes: arguments of `method.build` that override the recording.
+      changes: fields of `Release` that override the recording.
     """
     c = constants(z)
     genes, floats = z["batch0/dis_gene"].shape[1], z["batch0/float_gene"].shape[1]
@@ -48,19 +48,28 @@ def method_of(z: Recording, **changes: Any) -> method.Release:
         image_size=(int(side[0]), int(side[1])),
         layer_norm_eps=c["layer_norm_eps"],
     )
-    numbers = [name for name in inspect.signature(method.build).parameters if name in c]
-    options = {
-        "encoder": encoder,
-        "num_classes": c["num_classes"],
-        "num_biomarkers": genes,
-        "num_floats": floats,
-        "world_size_emulated": 1,
-        "data_label_transform": "raw",
-        "data_label_means": (),
-        "data_label_stds": (),
-        **{name: c[name] for name in numbers},
-    }
-    return method.build(**(options | changes))
+    return dataclasses.replace(
+        method.Release(
+            network=model.Model(
+                encoder=encoder,
+                num_classes=c["num_classes"],
+                cam_block=c["cam_block"],
+            ),
+            projectors=model.Projectors(num_biomarkers=genes),
+            theta=c["theta"],
+            tau=c["tau"],
+            lambda_region=c["lambda_region"],
+            lambda_dis_gene=c["lambda_dis_gene"] if genes else 0.0,
+            lambda_float_gene=c["lambda_float_gene"] if floats else 0.0,
+            lambda_neg=c["lambda_neg"],
+            ema_decay=c["ema_decay"],
+            world_size_emulated=1,
+            label_transform="raw",
+            label_means=(),
+            label_stds=(),
+        ),
+        **changes,
+    )
 
 
 def constants(z: Recording) -> dict[str, Any]:

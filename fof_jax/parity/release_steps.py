@@ -16,7 +16,7 @@ from fof_jax.parity import release_optimizer, release_recording, release_toleran
 from fof_jax.parity.comparison import Row, row, worst
 from fof_jax.parity.release_recording import Recording
 from fof_jax.parity.release_tolerances import TOLERANCES
-from fof_jax.types import Batch, Variables
+from fof_jax.types import Batch, StepContext, Variables
 
 # metric of this package -> name in the recording
 LOSSES = {
@@ -41,8 +41,7 @@ def forward_backward(method: release_method.Release, variables, batch, reference
         return method.loss(
             variables.replace(params=params),
             batch,
-            jax.random.key(0),
-            gather=lambda a: a,
+            StepContext(key=jax.random.key(0)),
             reference=reference,
         )
 
@@ -78,7 +77,7 @@ def _run(z: Recording) -> tuple[list[Row], dict[str, list[Any]]]:
         change, opt_state = adamw.update(gradient, opt_state, variables.params)
         params = optax.apply_updates(variables.params, change)
         variables = variables.replace(params=params)
-        state = method.after_update(variables, step)
+        state = method.update_state(variables, step)
         return variables.replace(state=state), opt_state
 
     rows: list[Row] = []

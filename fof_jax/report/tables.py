@@ -10,7 +10,7 @@ from fof_jax.evaluation.metrics import Average
 from fof_jax.evaluation.predictions import Predictions
 from fof_jax.evaluation.tables import COLUMNS, PAPER_ROWS, describe_split, percent
 from fof_jax.report.run import Run
-from fof_jax.training.build import flat
+from fof_jax.training.build import flatten_fields
 
 NAMES = {
     "auc": "AUC",
@@ -176,7 +176,8 @@ def counts(run: Run) -> Table | None:
 
 def configuration(run: Run) -> Table:
     """All config fields by their flat names."""
-    rows = tuple((name, _text(value)) for name, value in flat(run.config).items())
+    fields = flatten_fields(run.config)
+    rows = tuple((name, _text(value)) for name, value in fields.items())
     return Table("Configuration of the run.", ("field", "value"), rows)
 
 

@@ -73,10 +73,10 @@ class Checkpoints:
             self._room_for(host)
             with _quiet():
                 self._manager.save(step, args=ocp.args.StandardSave(_plain(host)))
-            if multihost.writes():
+            if multihost.is_main_process():
                 seal(self.directory / str(step))
         except (ValueError, OSError) as error:
-            if multihost.lost(error):
+            if multihost.is_lost_process(error):
                 raise
             why = (
                 "no space left"
@@ -87,9 +87,9 @@ class Checkpoints:
                 f"checkpoint {step} cannot be written to {self.directory} ({why}). See "
                 "to the disk; the same command goes on from the checkpoint before."
             ) from error
-        if multihost.writes():
+        if multihost.is_main_process():
             shutil.rmtree(self.directory / _TO_DELETE, ignore_errors=True)
-        multihost.wait("sealed")
+        multihost.barrier("sealed")
 
     def restore(self, like: TrainState) -> TrainState | None:
         """The newest whole checkpoint, or None if there is none.
@@ -101,9 +101,9 @@ class Checkpoints:
           ValueError: steps exist and every one of them is damaged, or their tree is
             not that of `like`.
         """
-        with multihost.all_or_none():
-            whole = self._newest_whole() if multihost.writes() else _NONE
-        step = multihost.first_says(whole)
+        with multihost.raise_on_all():
+            whole = self._newest_whole() if multihost.is_main_process() else _NONE
+        step = multihost.broadcast(whole)
         self._manager.reload()  # what was put aside is gone for every process
         return None if step == _NONE else self._read(step, like)
 
@@ -111,7 +111,7 @@ class Checkpoints:
         """Looks first: a write that fails inside Orbax leaves threads that complain."""
         needed = sum(np.asarray(a).nbytes for a in jax.tree.leaves(host))
         free = shutil.disk_usage(self.directory).free
-        if multihost.writes() and free < needed:
+        if multihost.is_main_process() and free < needed:
             raise OSError(f"no space left: {needed} bytes wanted, {free} free")
 
     def close(self) -> None:
@@ -200,7 +200,7 @@ def _plain(state: TrainState) -> dict:
     return tree | ({"state": state.state} if jax.tree.leaves(state.state) else {})
 
 
-class Clock:
+class SaveTimer:
     """Says when it is time for a checkpoint again, whatever the steps are worth."""
 
     def __init__(self, minutes: float):

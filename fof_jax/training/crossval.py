@@ -1,6 +1,7 @@
-"""All folds of a configuration, and the table of their results."""
+"""Cross-validation: all folds of a config, and the table of their results."""
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,101 +10,150 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from fof_jax.data import loader, splits, store
+from fof_jax.data import cache, loader, metadata, splits, store
 from fof_jax.evaluation import localization, metrics, predictions, tables
 from fof_jax.methods.base import Method
-from fof_jax.training import compilation, multihost, preemption, train
-from fof_jax.training import workdir as training_workdir
-from fof_jax.training.build import build_program
-from fof_jax.types import Batch
+from fof_jax.training import (
+    build,
+    compilation,
+    multihost,
+    omics,
+    preemption,
+    train,
+    weights,
+)
+from fof_jax.training import workdir as run_folder
+from fof_jax.types import Batch, Params
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One training of a fold: the teacher of a student, or the only one.
+
+    Attributes:
+      name: key of its trained variables in `frozen` of later stages; "" for the last,
+        whose files are those of the fold itself.
+      config: of the stage.
+      setup: what the folds of this stage share.
+    """
+
+    name: str
+    config: ConfigDict
+    setup: build.Setup
 
 
 def run(
     config: ConfigDict,
     data: store.Store,
     workdir: Path,
-    say: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Trains and tests every fold (or `config.fold`), then writes results.json.
 
-    A finished fold is not run again; an unfinished one goes on from its checkpoint.
+    A finished fold is not run again; an unfinished one resumes from its checkpoint.
     Several calls may train different folds of one workdir at the same time; each of
     them writes the results of what is finished by then.
 
     Args:
       config: resolved.
       data: the store to train on.
-      workdir: the run's folder.
-      say: prints a line.
+      workdir: directory of the run.
+      log: prints a line.
 
     Returns:
-      The results of `metrics.summarize`, over the folds that are finished; {} in
-      processes that do not write.
+      The results of `metrics.summarize` over the finished folds; {} in processes that
+      do not write.
 
     Raises:
       ValueError: the workdir belongs to another configuration or table, or another
-        process works in it; or the configuration does not fit the data.
+        process uses it; or the configuration does not fit the data.
       train.NonFiniteError: training diverged.
-      stopping.Stopped: a signal asked for it; the same call goes on from there.
+      preemption.Stopped: by a signal; the same call resumes from there.
     """
-    # --- Everything that can be refused, before anything is written ---
+    # --- Validate before anything is written ---
     jax.config.update("jax_debug_nans", config.debug.nans)
-    with multihost.all_or_none():
-        training_workdir.refuse_another(config, data, workdir)
+    with multihost.raise_on_all():
+        run_folder.require_same_run(config, data, workdir)
         folds = _splits(config, data, workdir)
-        wanted = _wanted(config.fold, len(folds.folds), workdir)
+        selected = _selected_folds(config.fold, len(folds.folds), workdir)
         smallest = min(len(rows) for rows, _ in folds.folds)
         if smallest < config.batch_size:
             raise ValueError(
                 f"batch_size: {config.batch_size} is more than the {smallest} training "
                 "regions of the smallest fold. Pass a smaller --config.batch_size."
             )
-        program = build_program(config, data)
-        try_out(program.method, config.data.image_size)
-        reader = loader.open_reader(data, config.data.image_size, config.data.cache)
-    fields = training_workdir.identity(config, data)
-    multihost.agree(fields | {"workdir": str(workdir.resolve())})
+        stages = _stages(config, data)
+        images = loader.open_reader(data, config.data.image_size, config.data.cache)
+    fields = run_folder.identity(config, data)
+    multihost.require_equal(fields | {"workdir": str(workdir.resolve())})
 
     with contextlib.ExitStack() as held:
-        # --- The workdir: its files, and nobody else in these folds ---
-        with multihost.all_or_none():
-            if multihost.writes():
-                training_workdir.begin(config, data, folds, workdir, say)
-                held.enter_context(training_workdir.holding(workdir, wanted, say))
+        # --- Create the workdir and lock the folds ---
+        with multihost.raise_on_all():
+            if multihost.is_main_process():
+                run_folder.create(config, data, folds, workdir, log)
+                held.enter_context(run_folder.fold_locks(workdir, selected, log))
         compilation.use_cache(workdir / "compiled")
-        processes = jax.process_count()
-        say(
-            f"{len(data)} regions, {len(folds.folds)} folds "
-            f"({config.data.scheme} split), "
-            f"method {config.method}, encoder {config.encoder}, "
-            f"{len(program.devices)} of {jax.device_count()} "
-            f"{jax.default_backend()} devices"
-            + (f" in {processes} processes" if processes > 1 else "")
-            + f", batch {config.batch_size}"
-        )
+        log(_description(config, len(data), len(folds.folds), stages[-1].setup))
 
         # --- Folds ---
-        stop = held.enter_context(preemption.listening())
-        for fold in wanted:
-            if code := multihost.all_say(stop.code):
+        stop = held.enter_context(preemption.signal_handlers())
+        for number in selected:
+            if code := multihost.all_max(stop.code):
                 raise preemption.Stopped(code)
-            done = workdir / f"fold_{fold}" / "predictions.csv"
-            if multihost.first_says(done.exists()):
-                say(f"fold {fold}: finished before")
+            folder = workdir / f"fold_{number}"
+            if multihost.broadcast((folder / "predictions.csv").exists()):
+                log(f"fold {number}: already finished")
                 continue
-            train.train_fold(config, program, reader, folds, fold, workdir, say, stop)
+            train_stages(stages, images, folds.folds[number], number, folder, log, stop)
 
         # --- Results ---
-        if not multihost.writes():
+        if not multihost.is_main_process():
             return {}
-        with training_workdir.alone(workdir):  # the last of several jobs sees all folds
-            return conclude(config, workdir, len(folds.folds), say)
+        with run_folder.shared_files_lock(workdir):  # the last job sees all folds
+            return conclude(config, workdir, len(folds.folds), log)
+
+
+def train_stages(
+    stages: Sequence[Stage],
+    images: cache.Reader,
+    rows: tuple[np.ndarray, np.ndarray],
+    number: int,
+    folder: Path,
+    log: Callable[[str], None],
+    stop: preemption.StopRequest,
+) -> None:
+    """Trains the stages of one fold in order; each sees those before it as constants.
+
+    Args:
+      rows: training and test rows of the fold.
+      number: of the fold.
+      folder: of the fold; a stage but the last writes into a folder of its name in it.
+    """
+    frozen: Params = {}
+    for stage in stages:
+        constants = omics.fold_constants(stage.setup.method, images.store, rows[0])
+        fold = train.Fold(
+            config=stage.config,
+            setup=stage.setup,
+            cache=images,
+            train_rows=rows[0],
+            test_rows=rows[1],
+            number=number,
+            folder=folder / stage.name,
+            frozen=frozen | constants,
+            log=log,
+        )
+        if not multihost.broadcast((fold.folder / "predictions.csv").exists()):
+            train.train_fold(fold, stop)
+        if stage is not stages[-1]:
+            frozen = frozen | {stage.name: weights.read(fold.folder)}
 
 
 def conclude(
-    config: ConfigDict, workdir: Path, folds: int, say: Callable[[str], None]
+    config: ConfigDict, workdir: Path, folds: int, log: Callable[[str], None]
 ) -> dict[str, Any]:
-    """results.json and the printed tables, from the folds that are finished."""
+    """Writes results.json and prints the tables of the finished folds."""
     paths = [workdir / f"fold_{k}" / "predictions.csv" for k in range(folds)]
     finished = [path for path in paths if path.exists()]
     joined = predictions.join([predictions.read_predictions(p) for p in finished])
@@ -115,48 +165,82 @@ def conclude(
         "finished": f"{len(finished)} of {folds} folds",
         "focus": localization.summarize(localization.read_next_to(finished)),
     }
-    training_workdir.write_json(workdir / "results.json", results)
-    begun = config.init.checkpoint
-    begun = f"begun with {Path(begun).name}" if begun else "from scratch"
-    caption = f"{config.data.name}, {config.method} {begun}"
+    run_folder.write_json(workdir / "results.json", results)
+    start = config.init.checkpoint
+    start = f"initialized from {Path(start).name}" if start else "from scratch"
+    caption = f"{config.data.name}, {config.method} {start}"
     if len(finished) < folds:
         caption += f", {len(finished)} of {folds} folds finished"
     for unit in ("region", "patient"):
         for average in metrics.AVERAGES:
             if results["units"][unit] is None:
                 continue
-            # The paper's figures are per region and micro-averaged.
-            like_the_papers = (unit, average) == ("region", "micro")
-            say(
+            # The paper's metrics are per region and micro-averaged.
+            as_in_the_paper = (unit, average) == ("region", "micro")
+            log(
                 tables.format_table(
                     results,
                     unit=unit,
                     scheme=config.data.scheme,
                     caption=caption,
                     average=average,
-                    paper_row=config.paper_row if like_the_papers else None,
+                    paper_row=config.paper_row if as_in_the_paper else None,
                 )
             )
-            say("")
+            log("")
     if results["focus"] is not None:
-        say(tables.format_localization(results["focus"], config.data.scheme) + "\n")
+        log(tables.format_localization(results["focus"], config.data.scheme) + "\n")
     for note in results["notes"]:
-        say(f"note: {note}")
+        log(f"note: {note}")
     return results
 
 
-def try_out(made: Method, image_size: int) -> None:
-    """Traces the method's initialisation without computing it.
+def trace_init(method: Method, image_size: int) -> None:
+    """Traces the method's initialization without computing it.
 
     Raises:
-      ValueError: what the method or its encoder refuse.
+      ValueError: the method or its encoder refuses its options.
     """
-    shape = (1, image_size, image_size, 3)
-    image = jax.ShapeDtypeStruct(shape, np.uint8)
-    nothing = dict.fromkeys(
-        ("grade", "biomarkers", "known", "floats", "index", "epoch", "valid")
+    image = jax.ShapeDtypeStruct((1, image_size, image_size, 3), np.uint8)
+    jax.eval_shape(method.init, jax.random.key(0), Batch(image=image), {})
+
+
+def _stages(config: ConfigDict, data: store.Store) -> list[Stage]:
+    """The stages of a config, in the order in which they are trained.
+
+    Fields of `config.<stage>` replace those of the config in that stage.
+
+    Raises:
+      ValueError: a stage without fields, or one that does not fit the data.
+    """
+    names = tuple(config.stages) or ("",)
+    stages = []
+    for name in names:
+        own = ConfigDict(config.to_dict())
+        if name:
+            if name not in config:
+                raise ValueError(
+                    f"stages: {name!r} has no fields: the config lacks config.{name}."
+                )
+            own.update(config[name])
+        setup = build.build(own, metadata.dataset_info(data))
+        omics.require_inputs(setup.method, data, own.method)
+        trace_init(setup.method, own.data.image_size)
+        stages.append(Stage("" if name == names[-1] else name, own, setup))
+    return stages
+
+
+def _description(
+    config: ConfigDict, regions: int, folds: int, setup: build.Setup
+) -> str:
+    processes = jax.process_count()
+    return (
+        f"{regions} regions, {folds} folds ({config.data.scheme} split), "
+        f"method {config.method}, encoder {config.encoder}, "
+        f"{len(setup.devices)} of {jax.device_count()} {jax.default_backend()} devices"
+        + (f" in {processes} processes" if processes > 1 else "")
+        + f", batch {config.batch_size}"
     )
-    jax.eval_shape(made.init, jax.random.key(0), Batch(image=image, **nothing))
 
 
 def _splits(config: ConfigDict, data: store.Store, workdir: Path) -> splits.Splits:
@@ -168,7 +252,7 @@ def _splits(config: ConfigDict, data: store.Store, workdir: Path) -> splits.Spli
     )
 
 
-def _wanted(fold: int | None, folds: int, workdir: Path) -> Sequence[int]:
+def _selected_folds(fold: int | None, folds: int, workdir: Path) -> Sequence[int]:
     if fold is None:
         return range(folds)
     if not 0 <= fold < folds:

@@ -18,10 +18,10 @@ from ml_collections import ConfigDict
 from packaging.requirements import Requirement
 
 from fof_jax.data import cache, prepare
-from fof_jax.data.store import open_store, without_images
+from fof_jax.data.store import open_store
 from fof_jax.training import init_weights, parallel, weights
 from fof_jax.training import state as training_state
-from fof_jax.training.build import build_program, check
+from fof_jax.training.build import build, config_info, validate
 from fof_jax.types import Batch
 
 PASS, WARN, FAIL = "PASS", "WARN", "FAIL"
@@ -111,7 +111,7 @@ def versions() -> Iterator[Finding]:
 
 def configuration(config: ConfigDict) -> Finding:
     """Whether the configuration can be run by any data."""
-    check(config)
+    validate(config)
     side = config.data.image_size
     return Finding(PASS, "config", f"{config.method}, {config.encoder}, {side} px")
 
@@ -130,10 +130,10 @@ def data(config: ConfigDict) -> Finding:
 
 def initial_weights(config: ConfigDict) -> Finding:
     """Whether the weights to begin with can be read whole."""
-    folder = init_weights.asked(config.init.checkpoint)
+    folder = init_weights.checkpoint_path(config.init.checkpoint)
     if folder is None:
         return Finding(PASS, "weights", "drawn at random, none asked for")
-    init_weights.check(config.init.checkpoint)
+    init_weights.require_checkpoint(config.init.checkpoint)
     given = weights.read(folder)
     return Finding(PASS, "weights", f"{', '.join(sorted(given.params))} read")
 
@@ -230,23 +230,18 @@ def _run(config: ConfigDict) -> dict[str, float]:
 
 def _compiled(config: ConfigDict) -> tuple[Any, tuple]:
     """The executable of a training step, and noise to run it on."""
-    options = config.data
-    bare = without_images(
-        classes=options.classes,
-        biomarkers=options.biomarkers,
-        float_markers=options.float_markers,
-    )
-    program = build_program(config, bare)
+    setup = build(config, config_info(config))
     batch = _noise(config)
     state = training_state.initial_state(
-        program.method, program.adamw, jax.random.key(0), batch
+        setup.method, setup.optimizer, jax.random.key(0), batch
     )
-    arguments = (
+    arguments: tuple[Any, ...] = (
         state,
-        parallel.to_devices(batch, len(program.devices)),
-        np.float32(1e-4),
+        parallel.to_devices(batch, len(setup.devices)),
+        training_state.Schedule(learning_rate=np.float32(1e-4)),
+        {},
     )
-    return program.train.compiled(*arguments), arguments  # type: ignore[attr-defined]
+    return setup.train_step.compiled(*arguments), arguments  # type: ignore[attr-defined]
 
 
 def _noise(config: ConfigDict) -> Batch:
@@ -267,7 +262,7 @@ def _noise(config: ConfigDict) -> Batch:
 
 def _requirements() -> list[str]:
     """The dependencies of this version: of the checkout, or else as installed."""
-    project = Path(__file__).resolve().parent.parent / "pyproject.toml"
+    project = Path(__file__).resolve().parents[2] / "pyproject.toml"
     if project.exists():
         return tomllib.loads(project.read_text())["project"]["dependencies"]
     listed = importlib.metadata.requires("fof-jax") or []

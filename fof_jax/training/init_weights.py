@@ -27,18 +27,18 @@ SOURCES = {
 }
 
 
-def asked(checkpoint: str | None) -> Path | None:
+def checkpoint_path(checkpoint: str | None) -> Path | None:
     """`init.checkpoint` as a path; None and "" are from scratch."""
     return Path(checkpoint) if checkpoint else None
 
 
-def check(checkpoint: str | None) -> None:
+def require_checkpoint(checkpoint: str | None) -> None:
     """Refuses a folder that is not there, before anything is compiled.
 
     Raises:
       ValueError: with the file to get and the command to import it.
     """
-    folder = asked(checkpoint)
+    folder = checkpoint_path(checkpoint)
     if folder is None or folder.exists():
         return
     source = SOURCES.get(folder.name)
@@ -51,7 +51,7 @@ def check(checkpoint: str | None) -> None:
     )
 
 
-def begin(
+def initial_variables(
     fresh: Variables,
     *,
     checkpoint: str | None,
@@ -85,11 +85,11 @@ def begin(
                 f"init.{field}: {value!r} is not known. Expected one of "
                 f"{', '.join(known)}."
             )
-    folder = asked(checkpoint)
+    folder = checkpoint_path(checkpoint)
     if folder is None:
         say("init.checkpoint: none; everything is drawn at random (from scratch)")
         return fresh
-    check(checkpoint)
+    require_checkpoint(checkpoint)
     given, about = weights.read(folder), weights.about(folder)
     said = about.get("encoder", {})
     name = said.get("variant")
@@ -116,7 +116,7 @@ def begin(
     hint = (
         f"The encoder there is {name}: pass --config.encoder={name}. " if name else ""
     )
-    begun = start_from(
+    begun = insert_weights(
         fresh, Variables(params=params, state=given.state), say=say, hint=hint
     )
     heads, eps = said.get("heads"), said.get("layer_norm_eps")
@@ -190,7 +190,7 @@ def _position(
     return out
 
 
-def start_from(
+def insert_weights(
     fresh: Variables, given: Variables, *, say: Callable[[str], None], hint: str = ""
 ) -> Variables:
     """Fresh variables with the given weights in their place.

@@ -1,6 +1,7 @@
 """Localization metrics of one fold: the maps of a model against the store's masks."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,11 +12,11 @@ from fof_jax.data import loader
 from fof_jax.data.augment import pipeline
 from fof_jax.evaluation import localization
 from fof_jax.methods.base import Method
-from fof_jax.types import Variables
+from fof_jax.types import Batch, Variables
 
 
 def measure(
-    method: Method,
+    method: Any,
     variables: Variables,
     reader: loader.Reader,
     rows: Sequence[int] | np.ndarray,
@@ -28,7 +29,7 @@ def measure(
     """Every figure of the regions of `rows` that have a mask with something in it.
 
     Args:
-      method, variables: the trained network; `explain`, `keep` and `predict` are used.
+      method, variables: the trained network.
       reader: decoded regions and their store.
       rows: positions in the store.
       image_size: side of the images.
@@ -46,7 +47,7 @@ def measure(
     if not masks:
         return []
     variables = jax.device_get(variables)
-    explain = jax.jit(method.explain)
+    activation_map = jax.jit(method.class_activation_map)
     probability = jax.jit(lambda *a: _probability(method, *a))
     found: list[localization.Row] = []
     for batch in loader.eval_batches(
@@ -54,8 +55,8 @@ def measure(
     ):
         image = pipeline.normalise(jnp.asarray(batch.image), color=color)
         target = jnp.asarray(batch.grade)
-        A = explain(variables, image, target)
-        keep = np.asarray(method.keep(A))
+        A = activation_map(variables, image, target)
+        keep = np.asarray(method.patch_mask(A))
         A = np.asarray(A, np.float32)
         mask = np.stack([masks[int(i)] for i in batch.index])
 
@@ -94,6 +95,6 @@ def _probability(
     """Probability of `target` when only the patches of `keep` are shown."""
     p, q = (image.shape[k] // keep.shape[k] for k in (1, 2))
     pixels = jnp.repeat(jnp.repeat(keep, p, axis=1), q, axis=2)[..., None]
-    logits = method.predict(variables, jnp.where(pixels, image, 0))
+    logits = method.apply(variables, Batch(image=jnp.where(pixels, image, 0))).logits
     shares = jax.nn.softmax(logits.astype(jnp.float32))
     return jnp.take_along_axis(shares, target[:, None], axis=1)[:, 0]

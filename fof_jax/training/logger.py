@@ -16,7 +16,7 @@ from fof_jax.evaluation import predictions
 _TESTED = "test_accuracy"
 
 
-class RunLog:
+class MetricsLogger:
     """metrics.jsonl, TensorBoard events and lines on the terminal.
 
     metrics.jsonl holds nothing that a clock gives: equal runs write equal files.
@@ -135,7 +135,7 @@ class _Events:
         self._writer.write_event(event)
 
 
-class NoLog:
+class NullLogger:
     """Takes what `RunLog` takes, for the processes that do not write."""
 
     def __init__(self, folder: Path, **_):

@@ -19,6 +19,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from fof_jax.training import parallel
+from fof_jax.training.preemption import Action
 
 DISCOVER = "auto"  # SLURM, Open MPI, Cloud TPU: jax.distributed finds out by itself
 TIMEOUT = 60  # seconds without a sign of life
@@ -118,7 +119,7 @@ def _by_hand(
 
 
 @contextlib.contextmanager
-def failing_together() -> Iterator[None]:
+def translate_lost_process() -> Iterator[None]:
     """Turns what a collective says when a process is gone into `LostProcessError`.
 
     Raises:
@@ -128,7 +129,7 @@ def failing_together() -> Iterator[None]:
         yield
     except (jax.errors.JaxRuntimeError, ValueError) as error:
         # JAX raises either, by where the failing program was when it was noticed.
-        if not lost(error):
+        if not is_lost_process(error):
             raise
         raise LostProcessError(
             f"process {jax.process_index()} of {jax.process_count()} has lost another "
@@ -137,40 +138,42 @@ def failing_together() -> Iterator[None]:
         ) from error
 
 
-def lost(error: Exception) -> bool:
+def is_lost_process(error: Exception) -> bool:
     """Whether a collective failed because another process is gone."""
     return jax.process_count() > 1 and bool(_STATUS.match(str(error)))
 
 
-def leave(code: int) -> None:
+def exit_now(code: int) -> None:
     """Ends a process that has failed alone, at once, if there are others.
 
     Python would stay to say goodbye to processes that wait for a step of ours.
     """
     if jax.distributed.is_initialized() and jax.process_count() > 1:
-        if writes():  # the others' connection ends with us: let them fail first
+        if (
+            is_main_process()
+        ):  # the others' connection ends with us: let them fail first
             time.sleep(_LAST)
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
 
 
-def writes() -> bool:
+def is_main_process() -> bool:
     """True in the one process that writes tables and logs and talks."""
     return jax.process_index() == 0
 
 
-def share() -> tuple[int, int]:
+def process_index_and_count() -> tuple[int, int]:
     """(index, count) of this process."""
     return jax.process_index(), jax.process_count()
 
 
-def wait(name: str) -> None:
+def barrier(name: str) -> None:
     """Returns when every process is here."""
     multihost_utils.sync_global_devices(name)
 
 
-def first_says(number: int) -> int:
+def broadcast(number: int) -> int:
     """The number of the process that writes, in all of them."""
     return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
 
@@ -182,36 +185,36 @@ def gather(rows: np.ndarray) -> np.ndarray:
     return np.asarray(multihost_utils.process_allgather(rows, tiled=True))
 
 
-class Votes:
-    """What any process asks for, done by all of them at the same step.
+class StopConsensus:
+    """Combines stop and save requests across processes at a common step.
 
-    Of several processes each learns the outcome at its next vote: the device has
-    counted by then, and nobody waits.
+    With several processes each learns the outcome at its next call: the device has
+    reduced the values by then, so that no process waits.
     """
 
     def __init__(self) -> None:
-        """Nothing is asked for."""
-        self._cast: jax.Array | None = None
+        """Nothing is requested."""
+        self._sent: jax.Array | None = None
 
-    def __call__(self, mine: int) -> int:
-        """Casts a number of 0 or more.
+    def __call__(self, mine: Action) -> Action:
+        """Contributes this process's request.
 
         Returns:
-          The largest that any process gave: now if there is one process, else in the
-          vote before this one (0 in the first).
+          The largest request of all processes: of this call with one process, else of
+          the call before (NONE in the first).
         """
         if jax.process_count() == 1:
-            return mine
-        before, self._cast = self._cast, parallel.largest(mine)
-        return 0 if before is None else int(before)
+            return Action(mine)
+        before, self._sent = self._sent, parallel.largest(int(mine))
+        return Action.NONE if before is None else Action(int(before))
 
 
-def all_say(number: int) -> int:
+def all_max(number: int) -> int:
     """The largest number of all processes; waits for them."""
     return int(gather(np.array([number], np.int32)).max())
 
 
-def texts(text: str) -> list[str]:
+def gather_texts(text: str) -> list[str]:
     """The text of every process, in all of them."""
     if jax.process_count() == 1:
         return [text]
@@ -226,7 +229,7 @@ def texts(text: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def all_or_none() -> Iterator[None]:
+def raise_on_all() -> Iterator[None]:
     """A block that all processes have to get through: one refusal is everybody's.
 
     Raises:
@@ -237,7 +240,7 @@ def all_or_none() -> Iterator[None]:
         yield
     except (ValueError, OSError) as error:
         fault = error
-    said = texts("" if fault is None else str(fault) or type(fault).__name__)
+    said = gather_texts("" if fault is None else str(fault) or type(fault).__name__)
     if fault is not None:
         raise fault
     for process, text in enumerate(said):
@@ -245,7 +248,7 @@ def all_or_none() -> Iterator[None]:
             raise ValueError(f"process {process} refused: {text}")
 
 
-def agree(fields: Mapping[str, Any]) -> None:
+def require_equal(fields: Mapping[str, Any]) -> None:
     """Refuses to start where the processes were given different values.
 
     Args:
@@ -254,7 +257,7 @@ def agree(fields: Mapping[str, Any]) -> None:
     Raises:
       ValueError: which fields differ, and in which processes.
     """
-    known = [json.loads(text) for text in texts(json.dumps(dict(fields)))]
+    known = [json.loads(text) for text in gather_texts(json.dumps(dict(fields)))]
     differing = [
         f"  {name}: {known[0].get(name)!r} in process 0, {other.get(name)!r} in {k}"
         for k, other in enumerate(known)

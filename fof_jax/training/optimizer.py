@@ -1,26 +1,90 @@
-"""AdamW with a cosine schedule, per optimizer step.
+"""Optimizers and learning-rate schedules, chosen by the config.
 
-The rate is an input of the compiled step and not a part of it: folds of different
-lengths then share one program.
+The rate is an input of the compiled step and not a part of it, so that folds of
+different lengths share one program. The optimizers here give the direction of a step;
+`apply` multiplies it by the rate.
 """
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
+from ml_collections import ConfigDict
 
 from fof_jax.types import Params
+
+OPTIMIZERS = ("adamw", "adam_l2")
+SCHEDULES = ("cosine", "linear_epochs")
+
+
+def from_config(config: ConfigDict) -> optax.GradientTransformation:
+    """The optimizer of `config.optimizer`, without the rate.
+
+    Raises:
+      ValueError: an optimizer that does not exist, or a number out of its range.
+    """
+    options = config.optimizer
+    name = options.name
+    if name not in OPTIMIZERS:
+        raise ValueError(
+            f"optimizer.name: got {name!r}, expected one of {', '.join(OPTIMIZERS)}. "
+            "Pass another --config.optimizer.name."
+        )
+    adam = adamw if name == "adamw" else adam_l2
+    return optax.chain(
+        adam(
+            beta1=options.beta1,
+            beta2=options.beta2,
+            eps=options.eps,
+            weight_decay=options.weight_decay,
+        ),
+        scale_by_layer(
+            layer_decay=options.layer_decay,
+            freeze_blocks=options.freeze_blocks,
+            head_factor=options.head_factor,
+        ),
+    )
+
+
+def learning_rate(config: ConfigDict, step: int, *, steps_per_epoch: int) -> float:
+    """Rate of optimizer step 0, 1, … of a run by `config.optimizer.schedule`.
+
+    Raises:
+      ValueError: a schedule that does not exist.
+    """
+    options = config.optimizer
+    name = options.schedule
+    if name == "cosine":
+        return cosine(
+            step,
+            learning_rate=options.learning_rate,
+            total_steps=config.epochs * steps_per_epoch,
+            warmup_steps=options.warmup_epochs * steps_per_epoch,
+        )
+    if name == "linear_epochs":
+        return linear_epochs(
+            step // steps_per_epoch,
+            learning_rate=options.learning_rate,
+            epochs=config.epochs,
+            constant_epochs=options.constant_epochs,
+        )
+    raise ValueError(
+        f"optimizer.schedule: got {name!r}, expected one of {', '.join(SCHEDULES)}. "
+        "Pass another --config.optimizer.schedule."
+    )
 
 
 def cosine(
     step: int, *, learning_rate: float, total_steps: int, warmup_steps: int = 0
 ) -> float:
-    """Learning rate of optimizer step 0, 1, …
+    """Half a cosine from the full rate to 0, after a linear warm-up.
 
-    Rises linearly from 0 over `warmup_steps`, then falls along half a cosine to 0 at
-    `total_steps`. Without warm-up step 0 has the full rate, as in the paper.
+    The rate rises linearly from 0 over `warmup_steps`, then falls to 0 at
+    `total_steps`. Without warm-up step 0 has the full rate, as in the paper. Computed
+    in double precision: optax's schedules are float32.
 
     Source: Sec. IV-A (1e-4, "follows a cosine decay schedule down to 0").
     """
@@ -30,12 +94,26 @@ def cosine(
     return learning_rate * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
 
 
+def linear_epochs(
+    epoch: int, *, learning_rate: float, epochs: int, constant_epochs: int
+) -> float:
+    """Constant rate for some epochs, then a linear decay toward 0, epoch by epoch.
+
+    learning_rate (1 - max(0, epoch - constant_epochs) / (decay_epochs + 1)), where
+    decay_epochs = epochs - constant_epochs.
+
+    Source: METHODS.md, the schedule of Pathomic Fusion.
+    """
+    decay = epochs - constant_epochs
+    return learning_rate * (1 - max(0, epoch - constant_epochs) / (decay + 1))
+
+
 def adamw(
     *, beta1: float, beta2: float, eps: float, weight_decay: float
 ) -> optax.GradientTransformation:
-    """Adam's direction plus decoupled weight decay, before the rate.
+    """Adam's direction plus decoupled weight decay.
 
-    Decay acts on every tensor, biases and norms too, as PyTorch's AdamW does.
+    Decay acts on every tensor, biases and norms too, as in PyTorch's AdamW.
 
     Source: Sec. IV-A (betas 0.9 and 0.999, weight decay 0.01).
     """
@@ -45,20 +123,33 @@ def adamw(
     )
 
 
-def by_layer(
+def adam_l2(
+    *, beta1: float, beta2: float, eps: float, weight_decay: float
+) -> optax.GradientTransformation:
+    """Adam on the gradient of the loss plus weight_decay / 2 times the squared norm.
+
+    Source: PyTorch's Adam with `weight_decay`, the optimizer of Pathomic Fusion.
+    """
+    return optax.chain(
+        optax.add_decayed_weights(weight_decay),
+        optax.scale_by_adam(b1=beta1, b2=beta2, eps=eps),
+    )
+
+
+def scale_by_layer(
     *, layer_decay: float, freeze_blocks: int, head_factor: float
 ) -> optax.GradientTransformation:
-    """Rates that differ by layer, as factors of what AdamW proposes.
+    """Learning rates that differ by layer, as factors of the optimizer's direction.
 
     The last LayerNorm has the full rate, block l of L (from 0) the rate times
-    layer_decay^(L - l), the embeddings times layer_decay^(L + 1). What is outside the
-    encoder is a head.
+    layer_decay^(L - l), the embeddings times layer_decay^(L + 1). Parameters outside
+    the encoder are heads.
 
     Args:
       layer_decay: 1 is the same rate everywhere.
-      freeze_blocks: blocks that stay as they are, from the first on, and with them the
+      freeze_blocks: number of first blocks that stay fixed, and with them the
         embeddings: no step, no weight decay. 0 is none.
-      head_factor: of classifier and projection heads.
+      head_factor: factor of classifier and projection heads.
 
     Raises:
       ValueError: a number out of its range.
@@ -84,7 +175,7 @@ def by_layer(
         depth = next(
             leaf.shape[0]
             for path, leaf in jax.tree_util.tree_leaves_with_path(updates)
-            if "blocks" in _names(path)
+            if "blocks" in _key_names(path)
         )
         exponents = jnp.arange(depth, 0, -1.0)
         of_block = jnp.where(
@@ -92,23 +183,23 @@ def by_layer(
         )
         of_embedding = 0.0 if freeze_blocks else layer_decay ** (depth + 1)
 
-        def one(path: tuple, update: jax.Array) -> jax.Array:
-            names = _names(path)
+        def scale_leaf(path: tuple[Any, ...], update: jax.Array) -> jax.Array:
+            names = _key_names(path)
             if "encoder" not in names:
                 return update * head_factor
             if "blocks" in names:
                 return update * of_block.reshape(-1, *[1] * (update.ndim - 1))
             return update if "norm" in names else update * of_embedding
 
-        return jax.tree_util.tree_map_with_path(one, updates)
+        return jax.tree_util.tree_map_with_path(scale_leaf, updates)
 
     return optax.stateless(scale)
-
-
-def _names(path: tuple) -> tuple[str, ...]:
-    return tuple(str(getattr(key, "key", key)) for key in path)
 
 
 def apply(params: Params, direction: Params, learning_rate: Float[Array, ""]) -> Params:
     """params - learning_rate * direction."""
     return jax.tree.map(lambda p, d: p - learning_rate * d, params, direction)
+
+
+def _key_names(path: tuple[Any, ...]) -> tuple[str, ...]:
+    return tuple(str(getattr(key, "key", key)) for key in path)

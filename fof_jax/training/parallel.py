@@ -4,6 +4,7 @@ State is broadcast (`in_axes=None`, `out_axes=None`), batches carry a leading de
 axis. `jax.pmap` is jit + shard_map underneath; should it ever go, this file changes.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,10 +16,10 @@ import optax
 from jax import lax
 from jaxtyping import Array, Float
 
-from fof_jax.methods.base import Method
+from fof_jax.methods.base import Method, standardize_omics
 from fof_jax.training.compilation import Ahead
-from fof_jax.training.state import Step, TrainState, update
-from fof_jax.types import Batch, Variables
+from fof_jax.training.state import Schedule, Step, TrainState, update
+from fof_jax.types import Batch, Params, Variables
 
 AXIS = "batch"
 
@@ -135,37 +136,36 @@ def train_step(
     """Compiles one optimizer step over `devices`.
 
     Args:
-      method: its loss sees the rows of all devices through all_gather.
+      method: its loss receives the rows of all devices through all_gather.
       optimizer: of the parameters.
-      prepare: uint8 batch to normalised batch, on the device: augmentation.
+      prepare: uint8 batch to normalized batch, on the device: augmentation.
       key: of the run; step t uses fold_in(key, t).
-      devices: as `choose_devices` gives them.
+      devices: of `choose_devices`.
 
     Returns:
-      (state, batch [devices, B / devices, …], learning rate) to (state, metrics). The
-      state that goes in is donated. Metrics are scalars: the loss's, and `grad_norm`.
+      (state, batch [devices, B / devices, …], schedule, frozen) to (state, metrics).
+      The state passed in is donated. Metrics are scalars: the loss's and `grad_norm`.
     """
 
     def step(
-        state: TrainState, batch: Batch, learning_rate: jax.Array
+        state: TrainState, batch: Batch, schedule: Schedule, frozen: Params
     ) -> tuple[TrainState, dict[str, Any]]:
-        gather = functools.partial(lax.all_gather, axis_name=AXIS, tiled=True)
-        state, metrics = update(
+        return update(
             method,
             optimizer,
             state,
-            prepare(batch),
-            learning_rate,
+            standardize_omics(prepare(batch), frozen),
+            schedule,
+            frozen,
             jax.random.fold_in(key, state.step),
-            gather=gather,
+            gather=functools.partial(lax.all_gather, axis_name=AXIS, tiled=True),
             mean=functools.partial(lax.pmean, axis_name=AXIS),
         )
-        return state, metrics
 
     mapped = jax.pmap(
         step,
         axis_name=AXIS,
-        in_axes=(None, 0, None),
+        in_axes=(None, 0, None, None),
         out_axes=(None, None),
         donate_argnums=0,
         devices=list(devices),
@@ -180,11 +180,13 @@ def predict_step(
 ) -> Callable[[Variables, Batch], Float[Array, "B K"]]:
     """Compiles (variables, batch [devices, b, …]) to logits of the K grades.
 
-    Every process gets the rows of all of them, in order.
+    Every process gets the rows of all processes, in order.
     """
 
     def step(variables: Variables, batch: Batch) -> jax.Array:
-        logits = method.predict(variables, prepare(batch.image))
+        prepared = dataclasses.replace(batch, image=prepare(batch.image))
+        prepared = standardize_omics(prepared, variables.frozen)
+        logits = method.apply(variables, prepared).logits
         return lax.all_gather(logits, AXIS, tiled=True)
 
     return jax.pmap(

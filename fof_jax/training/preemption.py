@@ -1,10 +1,11 @@
-"""SIGTERM and SIGINT: the step in hand is finished and saved, then the process leaves.
+"""Graceful stop on SIGTERM and SIGINT: finish the step, save, exit.
 
-Signals are watched by a thread, because a long step keeps the interpreter from looking:
-what is asked for a second time is done at once, in the middle of a step too.
+A thread watches for signals, because the interpreter does not handle them during a
+long step; a second signal ends the process at once.
 """
 
 import contextlib
+import enum
 import os
 import signal
 import socket
@@ -20,7 +21,7 @@ T = TypeVar("T")
 
 
 class Stopped(Exception):
-    """A run that was asked to stop and has saved what it had.
+    """Training was stopped by a signal after saving its state.
 
     Attributes:
       code: to exit with, 143 (SIGTERM) or 130 (SIGINT).
@@ -31,8 +32,16 @@ class Stopped(Exception):
         self.code = code
 
 
-class Request:
-    """What has been asked of this process.
+class Action(enum.IntEnum):
+    """What a process does after a step; of several processes the largest counts."""
+
+    NONE = 0
+    SAVE = 1  # write a checkpoint and continue
+    STOP = 2  # write a checkpoint and end
+
+
+class StopRequest:
+    """Pending stop signal of this process.
 
     Attributes:
       code: exit code of the first signal, 0 while there was none.
@@ -40,17 +49,22 @@ class Request:
 
     code = 0
 
-    def until(self, batches: Iterable[T], *, alone: bool) -> Iterator[T]:
-        """The batches, to their end or to where a stop keeps more from coming.
+    @property
+    def action(self) -> Action:
+        """STOP once a signal has come."""
+        return Action.STOP if self.code else Action.NONE
 
-        A signal to the whole group of processes ends the loader's workers too.
+    def until(self, batches: Iterable[T], *, alone: bool) -> Iterator[T]:
+        """Yields batches until they end or a stop signal has ended the loader.
+
+        A signal to the process group also ends the loader's worker processes.
 
         Args:
           batches: of the loader.
-          alone: whether this process may end its run and save by itself.
+          alone: whether this is the only process of the run.
 
         Raises:
-          Stopped: no more can come, and it is not alone.
+          Stopped: the loader has ended, and other processes expect a collective.
         """
         try:
             yield from batches
@@ -62,14 +76,14 @@ class Request:
 
 
 @contextlib.contextmanager
-def listening() -> Iterator[Request]:
-    """A block in which signals are requests; a second one leaves at once.
+def signal_handlers() -> Iterator[StopRequest]:
+    """Turns SIGTERM and SIGINT into a stop request; a second one exits at once.
 
     Yields:
-      What has been asked for. Outside the main thread nothing ever is: Python lets
-      only that one take signals.
+      The pending request. No-op outside the main thread, where Python does not allow
+      signal handlers.
     """
-    request = Request()
+    request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
@@ -90,7 +104,7 @@ def listening() -> Iterator[Request]:
         ours.close()
 
 
-def _watch(ours: socket.socket, request: Request) -> None:
+def _watch(ours: socket.socket, request: StopRequest) -> None:
     """Reads the number of each signal as it comes."""
     while number := ours.recv(1):
         if number[0] not in SIGNALS:

@@ -1,4 +1,4 @@
-"""Training state and the optimizer update, independent of how devices are arranged."""
+"""Training state and the update of one step, independent of the device layout."""
 
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -8,21 +8,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float
 
-from fof_jax.methods.base import Gather, Method
+from fof_jax.methods.base import Method
 from fof_jax.training import optimizer as optim
-from fof_jax.types import Batch, Params, State, Variables
+from fof_jax.types import Batch, Params, State, StepContext, Variables
 
 
 @flax.struct.dataclass
 class TrainState:
-    """All that a checkpoint holds.
+    """Everything that a checkpoint holds.
 
     Attributes:
-      step: optimizer steps taken; it alone fixes data order, draws and rate.
+      step: optimizer steps taken; it alone determines data order, random draws and
+        learning rate.
       params, state: of the method.
-      opt_state: Adam's moments.
+      opt_state: moments of the optimizer.
     """
 
     step: Annotated[Any, "int32 scalar"]
@@ -30,50 +30,28 @@ class TrainState:
     state: State
     opt_state: Any
 
-    @property
-    def variables(self) -> Variables:
-        """The part that the method knows."""
-        return Variables(params=self.params, state=self.state)
+    def variables(self, frozen: Params) -> Variables:
+        """Variables of the method, with the constants of the fold."""
+        return Variables(params=self.params, state=self.state, frozen=frozen)
 
 
-Step = Callable[
-    [TrainState, Batch, np.float32], tuple[TrainState, dict[str, jax.Array]]
-]
+@flax.struct.dataclass
+class Schedule:
+    """Inputs of a step that depend on its number and on the length of the run.
 
-
-def update(
-    method: Method,
-    optimizer: optax.GradientTransformation,
-    state: TrainState,
-    batch: Batch,
-    learning_rate: Float[Array, ""],
-    key: jax.Array,
-    *,
-    gather: Gather = lambda a: a,
-    mean: Callable[[Params], Params] = lambda a: a,
-) -> tuple[TrainState, dict[str, jax.Array]]:
-    """The step itself: gradient of the global loss, optimizer, carried state.
-
-    Args:
-      gather: see `Method.loss`.
-      mean: average of a tree over devices; the identity on one.
+    Attributes:
+      learning_rate: rate of the step.
+      progress: fraction of the steps already taken, 0 … 1.
     """
 
-    def loss(params: Params) -> tuple[jax.Array, Any]:
-        variables = Variables(params=params, state=state.state)
-        return method.loss(variables, batch, key, gather=gather)
+    learning_rate: Annotated[Any, "float32 scalar"]
+    progress: Annotated[Any, "float32 scalar"] = np.float32(0)
 
-    gradient, aux = jax.grad(loss, has_aux=True)(state.params)
-    gradient = mean(gradient)
-    with jax.named_scope("optimizer"):
-        direction, opt_state = optimizer.update(gradient, state.opt_state, state.params)
-        params = optim.apply(state.params, direction, learning_rate)
-    carried = method.after_update(Variables(params=params, state=aux.state), state.step)
-    metrics = aux.metrics | {"grad_norm": optax.tree.norm(gradient)}
-    new = TrainState(
-        step=state.step + 1, params=params, state=carried, opt_state=opt_state
-    )
-    return new, metrics
+
+# (state, batch [devices, B / devices, …], schedule, frozen) -> (state, metrics)
+Step = Callable[
+    [TrainState, Batch, Schedule, Params], tuple[TrainState, dict[str, jax.Array]]
+]
 
 
 def initial_state(
@@ -81,12 +59,65 @@ def initial_state(
     optimizer: optax.GradientTransformation,
     key: jax.Array,
     batch: Batch,
+    frozen: Params | None = None,
 ) -> TrainState:
-    """Parameters drawn from `key`, moments at 0, step 0."""
-    variables = jax.jit(method.init)(key, batch)
+    """Parameters initialized from `key`, moments 0, step 0.
+
+    Args:
+      batch: its shapes decide those of the parameters.
+      frozen: constants of the fold; None for none.
+    """
+    variables = jax.jit(method.init)(key, batch, {} if frozen is None else frozen)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=variables.params,
         state=variables.state,
         opt_state=optimizer.init(variables.params),
     )
+
+
+def update(
+    method: Method,
+    optimizer: optax.GradientTransformation,
+    state: TrainState,
+    batch: Batch,
+    schedule: Schedule,
+    frozen: Params,
+    key: jax.Array,
+    *,
+    gather: Callable[[jax.Array], jax.Array] = lambda a: a,
+    mean: Callable[[Params], Params] = lambda a: a,
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """One step: gradient of the global loss, optimizer, new state.
+
+    Args:
+      frozen: constants of the fold; no gradient is taken of them.
+      key: of this step.
+      gather: see `StepContext`.
+      mean: average of a tree over devices; the identity on one.
+
+    Returns:
+      The new state, and scalar metrics: the loss's and `grad_norm`.
+    """
+    ctx = StepContext(
+        key=key, step=state.step, progress=schedule.progress, gather=gather
+    )
+
+    def loss(params: Params) -> tuple[jax.Array, Any]:
+        variables = Variables(params=params, state=state.state, frozen=frozen)
+        return method.loss(variables, batch, ctx)
+
+    gradient, output = jax.grad(loss, has_aux=True)(state.params)
+    gradient = mean(gradient)
+    with jax.named_scope("optimizer"):
+        direction, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+        params = optim.apply(state.params, direction, schedule.learning_rate)
+    updated = Variables(params=params, state=output.state, frozen=frozen)
+    metrics = output.metrics | {"grad_norm": optax.tree.norm(gradient)}
+    new = TrainState(
+        step=state.step + 1,
+        params=params,
+        state=method.update_state(updated, state.step),
+        opt_state=opt_state,
+    )
+    return new, metrics

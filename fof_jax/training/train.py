@@ -1,16 +1,19 @@
-"""One fold, from fresh parameters to predictions."""
+"""Training of one fold: initialize or restore, steps, evaluation, localization."""
 
 import dataclasses
-import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from fof_jax.data import loader, sampling, splits, store
+from fof_jax.data import cache as image_cache
+from fof_jax.data import loader, sampling
 from fof_jax.evaluation import localization, predictions
+from fof_jax.methods import encoder
+from fof_jax.methods.base import Explainer
 from fof_jax.training import (
     checkpoint,
     init_weights,
@@ -21,261 +24,336 @@ from fof_jax.training import (
     parallel,
     preemption,
     prefetch,
+    workdir,
 )
-from fof_jax.training import state as training_state
-from fof_jax.training import workdir as training_workdir
-from fof_jax.training.build import INIT, Program, encoder
-from fof_jax.types import Batch, Variables
+from fof_jax.training.build import INIT, Setup
+from fof_jax.training.preemption import Action
+from fof_jax.training.state import Schedule, TrainState, initial_state
+from fof_jax.types import Batch, Params, Variables
 
 
 class NonFiniteError(FloatingPointError):
-    """A loss or gradient that is not a number; training cannot go on."""
+    """A loss or gradient is not finite; training cannot go on."""
 
 
-def train_fold(
-    config: ConfigDict,
-    program: Program,
-    reader: loader.Reader,
-    folds: splits.Splits,
-    fold: int,
-    workdir: Path,
-    say: Callable[[str], None],
-    stop: preemption.Request,
-) -> predictions.Predictions:
-    """Trains one fold, or goes on from its newest checkpoint, and tests it.
+@dataclasses.dataclass(frozen=True)
+class Fold:
+    """One fold of a run, or one stage of it.
+
+    Attributes:
+      config: of the stage, resolved.
+      setup: what all folds share.
+      cache: decoded images and their store.
+      train_rows, test_rows: positions in the store.
+      number: of the fold, 0 … folds - 1.
+      folder: what this fold writes goes below it.
+      frozen: constants, see `Variables.frozen`.
+      log: prints a line.
+    """
+
+    config: ConfigDict
+    setup: Setup
+    cache: image_cache.Reader
+    train_rows: np.ndarray
+    test_rows: np.ndarray
+    number: int
+    folder: Path
+    frozen: Params
+    log: Callable[[str], None]
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole batches in the training rows."""
+        return loader.steps_per_epoch(len(self.train_rows), self.config.batch_size)
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole training."""
+        return self.config.epochs * self.steps_per_epoch
+
+    def is_evaluated_after(self, steps: int) -> bool:
+        """Whether the test rows are evaluated after `steps` steps, for the curves."""
+        every = self.config.eval_every * self.steps_per_epoch
+        return bool(every and steps) and steps % every == 0
+
+    def is_saved_after(self, steps: int) -> bool:
+        """Whether a checkpoint is due after `steps` steps, whatever the time."""
+        return (
+            steps % self.config.save_every == 0
+            or steps == self.total_steps
+            or self.is_evaluated_after(steps)  # a kill repeats only the evaluation
+        )
+
+
+def train_fold(fold: Fold, stop: preemption.StopRequest) -> predictions.Predictions:
+    """Trains one fold, or resumes it from its newest checkpoint, and tests it.
 
     Args:
-      config: resolved.
-      program: of `build_program`.
-      reader: decoded regions.
-      folds: who trains and who tests.
-      fold: which one.
-      workdir: the run's folder; this fold writes under fold_K/.
-      say: prints a line.
-      stop: whether a signal has asked for an end.
+      fold: what to train.
+      stop: pending stop signal.
 
     Returns:
-      Predictions of the test regions, also written to fold_K/predictions.csv.
+      Predictions of the test rows, also written to predictions.csv in its folder.
 
     Raises:
       NonFiniteError: a loss or gradient is not finite; the last checkpoint is from
         before.
       ValueError: fewer regions than a batch, or a checkpoint of another model.
-      stopping.Stopped: `stop` was asked for, and the last step is saved.
+      preemption.Stopped: a stop was requested, and the last step is saved.
     """
-    folder = workdir / f"fold_{fold}"
-    train_rows, test_rows = folds.folds[fold]
-    per_epoch = loader.steps_per_epoch(len(train_rows), config.batch_size)
-    total = config.epochs * per_epoch
+    config, setup = fold.config, fold.setup
+    total = fold.total_steps
 
-    # --- State: fresh, or the newest whole checkpoint ---
-    process, processes = multihost.share()
-    of_class = None
-    if config.data.class_weights:
-        data = reader.store
-        of_class = sampling.class_weights(data.grades[train_rows], len(data.classes))
-    batches = functools.partial(
-        loader.train_batches,
-        reader.store,
-        train_rows,
+    # --- State: the newest valid checkpoint, or initialized ---
+    checkpoints = checkpoint.Checkpoints(fold.folder / "checkpoints", say=fold.log)
+    state = restore_or_initialize(fold, checkpoints)
+    first = int(state.step)
+    state = parallel.replicate(state, setup.devices)
+    if multihost.is_main_process():
+        workdir.write_model_file(fold.folder, config, fold.cache.store, fold.frozen)
+    consensus = multihost.StopConsensus()
+    timer = checkpoint.SaveTimer(config.save_minutes)
+    action = Action.NONE
+
+    with open_logger(fold, first) as log:
+        metrics = DelayedMetrics(log, fold)
+
+        def save() -> None:
+            metrics.settle()  # nothing that is not finite is ever saved
+            checkpoints.save(state)
+            timer.restart()
+
+        def test() -> predictions.Predictions:
+            return predict(fold, state.variables(fold.frozen), stop, consensus)
+
+        if fold.is_evaluated_after(first) and not multihost.broadcast(
+            log.evaluated(first)
+        ):
+            log.evaluation(first, test())  # the run before was killed during it
+
+        # --- Steps ---
+        ahead = prefetch.Prefetch(
+            train_batches(fold, start_step=first),
+            lambda batch: parallel.place(batch, setup.devices),
+        )
+        alone = jax.process_count() == 1
+        steps = zip(range(first, total), stop.until(ahead, alone=alone), strict=False)
+        for t, (batch, placed) in steps:
+            schedule = schedule_of(fold, t)
+            state, step_metrics = setup.train_step(state, placed, schedule, fold.frozen)
+            log.waited(ahead.take_waited())
+            metrics.push(t, step_metrics, batch)
+            requested = Action.SAVE if timer.due() else Action.NONE
+            action = consensus(max(stop.action, requested))
+            if action or fold.is_saved_after(t + 1):
+                save()
+            if action is Action.STOP:
+                break
+            if fold.is_evaluated_after(t + 1):
+                log.evaluation(t + 1, test())
+        if metrics.pending:  # a signal stopped the loader first
+            save()
+    checkpoints.close()
+    if action is Action.STOP or int(state.step) < total:
+        fold.log(f"{label(fold)}: saved at step {int(state.step)} of {total}")
+        raise preemption.Stopped(multihost.all_max(stop.code))
+
+    # --- Test: the last epoch, once ---
+    tested = test()
+    tested = dataclasses.replace(tested, fold=np.full(len(tested), fold.number))
+    if multihost.is_main_process():
+        write_results(fold, state.variables(fold.frozen), tested)
+    return tested
+
+
+def restore_or_initialize(
+    fold: Fold, checkpoints: checkpoint.Checkpoints
+) -> TrainState:
+    """The newest valid checkpoint, or new parameters with the config's weights."""
+    config, setup = fold.config, fold.setup
+    key = jax.random.fold_in(jax.random.fold_in(setup.key, INIT), fold.number)
+    example = next(train_batches(fold))
+    state = initial_state(setup.method, setup.optimizer, key, example, fold.frozen)
+    restored = checkpoints.restore(state)
+    if restored is not None:
+        step = int(restored.step)
+        fold.log(f"{label(fold)}: resumes from step {step} of {fold.total_steps}")
+        return restored
+    variables = init_weights.initial_variables(
+        state.variables(fold.frozen),
+        checkpoint=config.init.checkpoint,
+        encoder=encoder.build_vit(config),
+        class_token=config.init.class_token,
+        pos_embed=config.init.pos_embed,
+        pos_resize=config.init.pos_resize,
+        say=fold.log,
+    )
+    return dataclasses.replace(state, params=variables.params, state=variables.state)
+
+
+def train_batches(fold: Fold, start_step: int = 0) -> Iterator[Batch]:
+    """Batches of the training rows from a step on; classes weighted if asked."""
+    config, data = fold.config, fold.cache.store
+    process, processes = multihost.process_index_and_count()
+    batches = loader.train_batches(
+        data,
+        fold.train_rows,
         batch_size=config.batch_size,
         epochs=config.epochs,
         seed=config.seed,
         image_size=config.data.image_size,
-        cache=reader,
+        start_step=start_step,
+        omics="omics" in fold.setup.method.inputs.train,
+        cache=fold.cache,
         workers=config.data.workers,
         threads=config.data.threads,
         process_index=process,
         process_count=processes,
     )
-    example = _weighted(next(batches()), of_class)
-    state = training_state.initial_state(
-        program.method,
-        program.adamw,
-        jax.random.fold_in(jax.random.fold_in(program.key, INIT), fold),
-        example,
+    if not config.data.class_weights:
+        return batches
+    grades = data.grades[fold.train_rows]
+    weights = sampling.class_weights(grades, len(data.classes))
+    return (dataclasses.replace(b, weight=weights[b.grade]) for b in batches)
+
+
+def schedule_of(fold: Fold, step: int) -> Schedule:
+    """Learning rate and progress of a step."""
+    rate = optimizer.learning_rate(
+        fold.config, step, steps_per_epoch=fold.steps_per_epoch
     )
-    kept = checkpoint.Checkpoints(folder / "checkpoints", say=say)
-    restored = kept.restore(state)
-    if restored is not None:
-        state = restored
-        say(f"fold {fold}: goes on from step {int(state.step)} of {total}")
-    else:
-        begun = init_weights.begin(
-            state.variables, encoder=encoder(config), say=say, **config.init
-        )
-        state = dataclasses.replace(state, params=begun.params, state=begun.state)
-    first = int(state.step)
-    state = parallel.replicate(state, program.devices)
-    if multihost.writes():
-        training_workdir.describe(folder, config, reader.store)
-    open_log = logger.RunLog if multihost.writes() else logger.NoLog
-    log = open_log(
-        folder,
-        label=f"fold {fold}",
-        first=first,
-        total=total,
-        per_epoch=per_epoch,
-        every=config.log_every,
-        say=say,
-    )
-
-    votes, clock = multihost.Votes(), checkpoint.Clock(config.save_minutes)
-    pending: list[tuple[int, dict, Batch, float]] = []
-
-    def save() -> None:
-        while pending:  # nothing that is not finite is ever saved
-            _settle(pending.pop(0), log, reader.store)
-        kept.save(state)
-        clock.restart()
-
-    def test() -> predictions.Predictions:
-        return predict(
-            config,
-            program,
-            state.variables,
-            reader,
-            test_rows,
-            asked=lambda: votes(stop.code),
-        )
-
-    # --- Steps ---
-    with log:
-        if _evaluates(config, first, per_epoch) and not multihost.first_says(
-            log.evaluated(first)
-        ):
-            log.evaluation(first, test())  # the run before was cut off in it
-        asked = 0
-        ahead = prefetch.Prefetch(
-            (_weighted(batch, of_class) for batch in batches(start_step=first)),
-            lambda batch: parallel.place(batch, program.devices),
-        )
-        steps = zip(
-            range(first, total), stop.until(ahead, alone=processes == 1), strict=False
-        )
-        for t, (batch, placed) in steps:
-            rate = optimizer.cosine(
-                t,
-                learning_rate=config.optimizer.learning_rate,
-                total_steps=total,
-                warmup_steps=config.optimizer.warmup_epochs * per_epoch,
-            )
-            state, metrics = program.train(state, placed, np.float32(rate))
-            log.waited(ahead.take_waited())
-            # The step before this one is read now: the device never waits for us.
-            pending.append((t, metrics, batch, rate))
-            if len(pending) > 1:
-                _settle(pending.pop(0), log, reader.store)
-            done = t + 1
-            asked = votes(stop.code or clock.due())
-            evaluates = _evaluates(config, done, per_epoch)
-            # Before an evaluation too: what is cut off is done again, and no more.
-            if asked or evaluates or done % config.save_every == 0 or done == total:
-                save()
-            if asked >= preemption.FIRST_CODE:
-                break
-            if evaluates:
-                log.evaluation(done, test())
-        if pending:  # the signal has ended the loader before us
-            save()
-    kept.close()
-    if asked >= preemption.FIRST_CODE or int(state.step) < total:
-        say(f"fold {fold}: saved at step {int(state.step)} of {total}")
-        raise preemption.Stopped(max(asked, stop.code))
-
-    # --- Test: the last epoch, once ---
-    tested = test()
-    tested = dataclasses.replace(tested, fold=np.full(len(tested), fold))
-    if multihost.writes():
-        pointed = localize.measure(
-            program.method,
-            state.variables,
-            reader,
-            test_rows,
-            image_size=config.data.image_size,
-            batch_size=config.eval_batch_size,
-            color=config.data.color,
-            fold=fold,
-        )
-        localization.write(folder / localization.FILE_NAME, pointed)
-        predictions.write_predictions(folder / "predictions.csv", tested)
-    return tested
+    progress = step / fold.total_steps
+    return Schedule(learning_rate=np.float32(rate), progress=np.float32(progress))
 
 
 def predict(
-    config: ConfigDict,
-    program: Program,
+    fold: Fold,
     variables: Variables,
-    reader: loader.Reader,
-    rows: np.ndarray,
-    *,
-    asked: Callable[[], int] = lambda: 0,
+    stop: preemption.StopRequest,
+    consensus: multihost.StopConsensus,
 ) -> predictions.Predictions:
-    """Softmax probabilities of some regions of a store.
+    """Softmax probabilities of the test rows.
 
     Raises:
-      stopping.Stopped: `asked`, called before each batch, gave the code of a signal.
+      preemption.Stopped: a stop was requested, which is looked at before each batch.
     """
-    process, processes = multihost.share()
-    count = len(program.devices)
-    size = -(-config.eval_batch_size // count) * count
+    config, data, rows = fold.config, fold.cache.store, fold.test_rows
+    process, processes = multihost.process_index_and_count()
+    count = len(fold.setup.devices)
     parts = []
     for batch in loader.eval_batches(
-        reader.store,
+        data,
         rows,
-        batch_size=size,
+        batch_size=-(-config.eval_batch_size // count) * count,
         image_size=config.data.image_size,
-        cache=reader,
+        omics="omics" in fold.setup.method.inputs.test,
+        cache=fold.cache,
         threads=config.data.threads,
         process_index=process,
         process_count=processes,
     ):
-        if (code := asked()) >= preemption.FIRST_CODE:
-            raise preemption.Stopped(code)
+        if consensus(stop.action) is Action.STOP:
+            raise preemption.Stopped(multihost.all_max(stop.code))
         placed = parallel.to_devices(batch, count // processes)
-        logits = np.asarray(program.predict(variables, placed), np.float64)
+        logits = np.asarray(fold.setup.predict_step(variables, placed), np.float64)
         parts.append(np.exp(logits - logits.max(axis=1, keepdims=True)))
-    odds = np.concatenate(parts)[: len(rows)]  # the last batch was filled up
-    data = reader.store
+    scores = np.concatenate(parts)[: len(rows)]  # the last batch is padded
     return predictions.Predictions(
         patient=tuple(data.patients[i] for i in rows),
         image=tuple(data.images[i] for i in rows),
         fold=np.full(len(rows), predictions.UNKNOWN),
         y=np.asarray(data.grades)[rows],
-        prob=odds / odds.sum(axis=1, keepdims=True),
+        prob=scores / scores.sum(axis=1, keepdims=True),
         error=("",) * len(rows),
     )
 
 
-def _evaluates(config: ConfigDict, done: int, per_epoch: int) -> bool:
-    """Whether the test fold is looked at after `done` steps."""
-    return bool(config.eval_every and done) and (
-        done % (config.eval_every * per_epoch) == 0
+def write_results(
+    fold: Fold, variables: Variables, tested: predictions.Predictions
+) -> None:
+    """Writes focus.csv, if the method has a map, and then predictions.csv."""
+    if isinstance(fold.setup.method, Explainer):
+        rows = localize.measure(
+            fold.setup.method,
+            variables,
+            fold.cache,
+            fold.test_rows,
+            image_size=fold.config.data.image_size,
+            batch_size=fold.config.eval_batch_size,
+            color=fold.config.data.color,
+            fold=fold.number,
+        )
+        localization.write(fold.folder / localization.FILE_NAME, rows)
+    predictions.write_predictions(fold.folder / "predictions.csv", tested)
+
+
+class DelayedMetrics:
+    """Reads the metrics of a step one step late, so that dispatch stays asynchronous.
+
+    Attributes:
+      pending: the step whose metrics have not been read; None if there is none.
+    """
+
+    def __init__(self, log: "logger.MetricsLogger | logger.NullLogger", fold: Fold):
+        """Nothing is pending."""
+        self._log, self._fold = log, fold
+        self.pending: tuple[int, dict[str, Any], Batch] | None = None
+
+    def push(self, step: int, metrics: dict[str, Any], batch: Batch) -> None:
+        """Keeps the metrics of step `step` (from 0), and reads those of the one before.
+
+        Raises:
+          NonFiniteError: the earlier step has a metric that is not finite.
+        """
+        before, self.pending = self.pending, (step, metrics, batch)
+        self._read(before)
+
+    def settle(self) -> None:
+        """Reads what is pending.
+
+        Raises:
+          NonFiniteError: it is not finite.
+        """
+        pending, self.pending = self.pending, None
+        self._read(pending)
+
+    def _read(self, pending: tuple[int, dict[str, Any], Batch] | None) -> None:
+        if pending is None:
+            return
+        step, metrics, batch = pending
+        values = {k: float(v) for k, v in jax.device_get(metrics).items()}
+        rate = optimizer.learning_rate(
+            self._fold.config, step, steps_per_epoch=self._fold.steps_per_epoch
+        )
+        bad = [name for name, value in values.items() if not np.isfinite(value)]
+        if bad:
+            data = self._fold.cache.store
+            names = ", ".join(data.images[i] for i in multihost.gather(batch.index))
+            raise NonFiniteError(
+                f"step {step}: {', '.join(bad)} not finite (learning rate {rate:.3g}). "
+                f"Images of the batch: {names}. The last checkpoint is from before. "
+                "Try a lower --config.optimizer.learning_rate, or "
+                "--config.debug.nans=True to see the first operation that fails."
+            )
+        self._log.step(step, values | {"learning_rate": rate})
+
+
+def open_logger(fold: Fold, first: int) -> "logger.MetricsLogger | logger.NullLogger":
+    """The logger of a fold; processes that do not write get one that does nothing."""
+    kind = logger.MetricsLogger if multihost.is_main_process() else logger.NullLogger
+    return kind(
+        fold.folder,
+        label=label(fold),
+        first=first,
+        total=fold.total_steps,
+        per_epoch=fold.steps_per_epoch,
+        every=fold.config.log_every,
+        say=fold.log,
     )
 
 
-def _weighted(batch: Batch, of_class: np.ndarray | None) -> Batch:
-    """Gives each row the weight of its class, if classes are weighted."""
-    if of_class is None:
-        return batch
-    return dataclasses.replace(batch, weight=of_class[batch.grade])
-
-
-def _settle(
-    one: tuple[int, dict, Batch, float],
-    log: logger.RunLog | logger.NoLog,
-    data: store.Store,
-) -> None:
-    """Reads a finished step's figures, logs them, stops on what is not finite."""
-    step, metrics, batch, rate = one
-    figures = {k: float(v) for k, v in jax.device_get(metrics).items()}
-    bad = [name for name, value in figures.items() if not np.isfinite(value)]
-    if bad:
-        images = ", ".join(data.images[i] for i in multihost.gather(batch.index))
-        raise NonFiniteError(
-            f"step {step}: {', '.join(bad)} not finite (learning rate {rate:.3g}). "
-            f"Images of the batch: {images}. The last checkpoint is from before. Try "
-            "a lower --config.optimizer.learning_rate, or --config.debug.nans=True to "
-            "see the first operation that fails."
-        )
-    log.step(step, figures | {"learning_rate": rate})
+def label(fold: Fold) -> str:
+    """How lines of a fold begin: "fold 3", or "fold 3 teacher" for a stage."""
+    parts = fold.folder.name.split("_")
+    stage = "" if parts[0] == "fold" else f" {fold.folder.name}"
+    return f"fold {fold.number}{stage}"

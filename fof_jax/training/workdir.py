@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
 from fof_jax import files
 from fof_jax.data import splits, store
-from fof_jax.training.build import flat
+from fof_jax.training.build import flatten_fields
+from fof_jax.types import Params
 
 # Fields that may change between two runs on one workdir: they do not alter numbers.
 FREE_FIELDS = (
@@ -45,9 +47,17 @@ FREE_FIELDS = (
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 _CONFIG, _SPLITS, _LOCKS = "config.json", "splits.json", ".locks"
 _OURS = (_SPLITS, "results.json")
+MODEL_FILE = "model.json"  # in a fold's folder: metadata to rebuild the model
+# Fields that later versions added, with the value that earlier runs had.
+ADDED_FIELDS = {
+    "optimizer_constant_epochs": 0,
+    "optimizer_name": "adamw",
+    "optimizer_schedule": "cosine",
+    "stages": [],
+}
 
 
-def refuse_another(config: ConfigDict, data: store.Store, workdir: Path) -> None:
+def require_same_run(config: ConfigDict, data: store.Store, workdir: Path) -> None:
     """Refuses a workdir that is not of this configuration and these data.
 
     Raises:
@@ -63,7 +73,7 @@ def refuse_another(config: ConfigDict, data: store.Store, workdir: Path) -> None
                 f"but {', '.join(strange[:5])}. Pass a new or empty --workdir."
             )
         return
-    before = read_config(workdir)["fields"]
+    before = ADDED_FIELDS | read_config(workdir)["fields"]
     fields = identity(config, data)
     changed = [
         f"  {name}: {before.get(name)!r} there, {fields.get(name)!r} now"
@@ -78,7 +88,7 @@ def refuse_another(config: ConfigDict, data: store.Store, workdir: Path) -> None
         )
 
 
-def begin(
+def create(
     config: ConfigDict,
     data: store.Store,
     folds: splits.Splits,
@@ -92,9 +102,9 @@ def begin(
     Raises:
       ValueError: as `refuse_another`, if another job has just begun something else.
     """
-    with alone(workdir):
-        refuse_another(config, data, workdir)
-        made_with = origin(data)
+    with shared_files_lock(workdir):
+        require_same_run(config, data, workdir)
+        made_with = provenance(data)
         if (workdir / _CONFIG).exists():
             for line in _other_versions(read_config(workdir)["made_with"], made_with):
                 say(f"warning: {line}")
@@ -126,14 +136,14 @@ def read_config(workdir: Path) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def alone(workdir: Path) -> Iterator[None]:
+def shared_files_lock(workdir: Path) -> Iterator[None]:
     """Holds the files that all folds share, for a moment; others wait."""
     with files.locked(workdir / _LOCKS / "shared"):
         yield
 
 
 @contextlib.contextmanager
-def holding(
+def fold_locks(
     workdir: Path, folds: Sequence[int], say: Callable[[str], None]
 ) -> Iterator[None]:
     """Holds folds: no other process may train them meanwhile.
@@ -155,7 +165,7 @@ def identity(config: ConfigDict, data: store.Store) -> dict[str, Any]:
 
     `table_hash` is of the table's columns, `data_hash` of the images' bytes too.
     """
-    flattened = json.loads(json.dumps(flat(config.to_dict())))
+    flattened = json.loads(json.dumps(flatten_fields(config.to_dict())))
     hashes = {"table_hash": data.table_hash, "data_hash": data.folder.name}
     return flattened | hashes
 
@@ -202,9 +212,9 @@ def _other_versions(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str
         )
 
 
-def origin(data: store.Store) -> dict[str, Any]:
+def provenance(data: store.Store) -> dict[str, Any]:
     """Versions, commit and machine, for whoever asks later where numbers come from."""
-    here = Path(__file__).resolve().parent.parent
+    here = Path(__file__).resolve().parents[2]
     commit, changes = (
         _git(here, *words) for words in (("rev-parse", "HEAD"), ("status", "--short"))
     )
@@ -233,19 +243,22 @@ def _git(folder: Path, *words: str) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-MODEL_FILE = "model.json"  # in a fold's folder: what reading its weights needs
-
-
-def describe(folder: Path, config: ConfigDict, data: store.Store) -> None:
-    """Writes into a fold's folder what reading it wants, so that it can travel alone.
+def write_model_file(
+    folder: Path, config: ConfigDict, data: store.Store, frozen: Params
+) -> None:
+    """Writes model.json, which makes a fold's folder self-contained.
 
     Args:
       folder: of the fold.
       config: of the run.
       data: what it is trained on.
+      frozen: constants of the fold, of which the statistics of omics are kept.
     """
-    about = {
+    document: dict[str, Any] = {
         "config": config.to_dict(),
         "sides": [int(data.sizes.min()), int(data.sizes.max())],
     }
-    files.write_text(folder / MODEL_FILE, json.dumps(about, indent=2) + "\n")
+    if "omics" in frozen:
+        statistics = {k: np.asarray(v).tolist() for k, v in frozen["omics"].items()}
+        document["omics"] = {"names": list(data.omic_names), **statistics}
+    files.write_text(folder / MODEL_FILE, json.dumps(document, indent=2) + "\n")

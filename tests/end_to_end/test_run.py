@@ -10,7 +10,7 @@ import pytest
 
 from fof_jax.cli.main import main
 from fof_jax.training import checkpoint
-from fof_jax.training.build import flat
+from fof_jax.training.build import flatten_fields
 
 ROOT = Path(__file__).parents[2]
 SMALL = [
@@ -235,4 +235,4 @@ def test_bad_values_leave_one_message(data, tmp_path, capsys, words, message):
 
 
 def test_flat_names():
-    assert flat({"a": 1, "b": {"c": {"d": 2}}}) == {"a": 1, "b_c_d": 2}
+    assert flatten_fields({"a": 1, "b": {"c": {"d": 2}}}) == {"a": 1, "b_c_d": 2}

@@ -105,9 +105,9 @@ def test_explain_computes_the_map_of_the_method(workdir, images):
     result = model.explain(pixels, "IV")
     (variables,) = model.folds.values()
     image = pipeline.normalise(jnp.asarray(macenko(pixels))[None])
-    A = jax.jit(model.method.explain)(variables, image, jnp.array([2]))
+    A = jax.jit(model.method.class_activation_map)(variables, image, jnp.array([2]))
     np.testing.assert_allclose(result.A, A[0], atol=1e-5)
-    np.testing.assert_array_equal(result.keep, model.method.keep(A)[0])
+    np.testing.assert_array_equal(result.keep, model.method.patch_mask(A)[0])
     assert result.target == "IV"
     assert model.explain(pixels).target == model.predict([pixels]).pred[0]
 

@@ -15,28 +15,11 @@ from fof_jax.methods import base, registry
 from fof_jax.models import vit
 from fof_jax.training import optimizer, parallel
 from fof_jax.training import state as training_state
-from fof_jax.types import Batch, Variables
+from fof_jax.types import Batch, DatasetInfo, Variables
+from tests.support import methods
 
 SIZE = vit.Size(width=16, depth=2, heads=2, mlp=32)
 PATCH, SIDE, B, FLOATS = 4, (16, 12), 4, 4
-OPTIONS = {
-    "cam_block": -2,
-    "theta": 0.5,
-    "tau": 0.07,
-    "lambda_frl": 0.2,
-    "lambda_mca": 0.2,
-    "mca_normalize_positives": False,
-    "frl": True,
-    "lambda_region": 0.2,
-    "lambda_dis_gene": 0.2,
-    "lambda_float_gene": 5.0,
-    "lambda_neg": 1.0,
-    "ema_decay": 0.999,
-    "world_size_emulated": 2,
-    "data_label_transform": "raw",
-    "data_label_means": (),
-    "data_label_stds": (),
-}
 ENCODER = 3 * PATCH**2 * 16 + 16 + 12 * 16 + 2 * 16  # embedding, position, last norm
 BLOCK = 4 * 16 * 16 + 4 * 16 + 2 * 16 * 32 + 32 + 16 + 4 * 16
 # Exact, by hand: encoder, classifier (K + 1 or K outputs), N projections of 16 x 64.
@@ -54,14 +37,15 @@ COUNTS = {
 ORDERED = {"release": "its rows are cut anew and glued by position (items 18, 30)"}
 
 
-def make(name, *, classes=3, biomarkers=2, **options):
+def make(name, *, classes=3, biomarkers=2, **fields):
     encoder = vit.ViT(size=SIZE, patch=PATCH, image_size=SIDE)
-    # The release refuses a weight on a term that has no columns.
-    without = {} if biomarkers else {"lambda_dis_gene": 0.0}
-    available = OPTIONS | without | options
-    available |= {"encoder": encoder, "num_classes": classes}
-    available |= {"num_biomarkers": biomarkers, "num_floats": FLOATS}
-    return registry.create(name, available)
+    if name == "release":
+        fields = {"world_size_emulated": 2, "data_label_transform": "raw"} | fields
+        # It refuses a weight on a term that has no columns.
+        fields |= {} if biomarkers else {"lambda_dis_gene": 0.0}
+    return methods.make(
+        name, encoder, classes=classes, biomarkers=biomarkers, floats=FLOATS, **fields
+    )
 
 
 def make_batch(*, classes=3, biomarkers=2, rows=B, seed=0):
@@ -82,14 +66,14 @@ def make_batch(*, classes=3, biomarkers=2, rows=B, seed=0):
 
 
 def variables_of(m, batch):
-    return jax.jit(m.init)(jax.random.key(0), batch)
+    return jax.jit(m.init)(jax.random.key(0), batch, {})
 
 
 @functools.partial(jax.jit, static_argnums=0)  # one program a method
 def loss_and_gradient(m, variables, batch):
     def loss(params):
         given = Variables(params=params, state=variables.state)
-        return m.loss(given, batch, jax.random.key(1), gather=lambda a: a)
+        return m.loss(given, batch, methods.CTX)
 
     return jax.value_and_grad(loss, has_aux=True)(variables.params)
 
@@ -99,7 +83,7 @@ def assert_finite(tree):
         assert np.isfinite(leaf).all()
 
 
-@pytest.fixture(scope="module", params=sorted(registry.METHODS))
+@pytest.fixture(scope="module", params=sorted(COUNTS))
 def name(request):
     return request.param
 
@@ -128,7 +112,7 @@ def test_parameter_count(name, case):
 def test_without_jit_it_is_the_same(case):
     m, variables, batch, ((value, _), _) = case
     with jax.disable_jit():
-        got, _ = m.loss(variables, batch, jax.random.key(1), gather=lambda a: a)
+        got, _ = m.loss(variables, batch, methods.CTX)
     np.testing.assert_allclose(got, value, rtol=1e-5)
 
 
@@ -157,7 +141,8 @@ def test_two_devices_are_one(case):
     step = parallel.train_step(
         m, descent, lambda b: b, jax.random.key(1), jax.local_devices()[:2]
     )
-    after, metrics = step(state, parallel.to_devices(batch, 2), np.float32(1))
+    schedule = training_state.Schedule(learning_rate=np.float32(1))
+    after, metrics = step(state, parallel.to_devices(batch, 2), schedule, {})
     np.testing.assert_allclose(metrics["total"], value, rtol=1e-5)
     largest = max(float(jnp.abs(g).max()) for g in jax.tree.leaves(gradient))
     moved = jax.tree.map(lambda a, b: a - b, variables.params, after.params)
@@ -175,17 +160,18 @@ def optimizer_that_returns_the_gradient():
 
 def test_prediction_needs_the_image_alone(case):
     m, variables, batch, _ = case
-    assert m.test_inputs == ("image",)
-    logits = jax.jit(m.predict)(variables, batch.image)
+    assert m.inputs.test == ("image",)
+    logits = jax.jit(m.apply)(variables, Batch(image=batch.image)).logits
     assert logits.shape == (B, m.num_classes)
     assert_finite(logits)
 
 
 def test_the_feature_is_what_the_logits_come_from(case):
     m, variables, batch, _ = case
-    v = np.asarray(jax.jit(m.feature)(variables, batch.image))
+    output = jax.jit(m.apply)(variables, batch)
+    v = np.asarray(output.features)
     assert v.shape == (B, m.network.encoder.size.width)
-    logits = np.asarray(jax.jit(m.predict)(variables, batch.image))
+    logits = np.asarray(output.logits)
     tree = variables.params.get("model", variables.params)
     head = tree.get("global_classifier", tree.get("classifier"))
     again = v @ np.asarray(head["kernel"]) + np.asarray(head["bias"])
@@ -194,11 +180,11 @@ def test_the_feature_is_what_the_logits_come_from(case):
 
 def test_explanation_is_a_map_of_the_image(case):
     m, variables, batch, _ = case
-    A = jax.jit(m.explain)(variables, batch.image, batch.grade)
+    A = jax.jit(m.class_activation_map)(variables, batch.image, batch.grade)
     assert A.shape == (B, *SIDE)
     assert float(A.min()) >= 0
     assert float(A.max()) <= 1
-    keep = m.keep(A)
+    keep = m.patch_mask(A)
     assert keep.shape == (B, SIDE[0] // PATCH, SIDE[1] // PATCH)
     assert keep.dtype == bool
 
@@ -241,8 +227,8 @@ def test_an_image_with_an_all_zero_map(case):
     flat = jax.tree_util.tree_map_with_path(at_zero, variables.params)
     batch = batch.replace(image=jnp.ones_like(batch.image))
     given = Variables(params=flat, state=variables.state)
-    A = jax.jit(m.explain)(given, batch.image, batch.grade)
-    assert not np.asarray(m.keep(A)).any()
+    A = jax.jit(m.class_activation_map)(given, batch.image, batch.grade)
+    assert not np.asarray(m.patch_mask(A)).any()
     (_, aux), gradient = loss_and_gradient(m, given, batch)
     assert_finite((aux.metrics, gradient))
 
@@ -271,7 +257,8 @@ def test_moments_and_step_count_move():
     adamw = optimizer.adamw(beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.01)
     state = training_state.initial_state(m, adamw, jax.random.key(0), batch)
     step = jax.jit(functools.partial(training_state.update, m, adamw))
-    after, metrics = step(state, batch, jnp.float32(1e-3), jax.random.key(0))
+    schedule = training_state.Schedule(learning_rate=jnp.float32(1e-3))
+    after, metrics = step(state, batch, schedule, {}, jax.random.key(0))
     assert after.step == 1
     assert float(metrics["grad_norm"]) > 0
     moved = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), state, after)
@@ -280,15 +267,25 @@ def test_moments_and_step_count_move():
 
 def test_an_unknown_method_and_a_missing_field():
     with pytest.raises(ValueError, match="'fofo' does not exist. Expected one of fof"):
-        registry.create("fofo", {})
-    with pytest.raises(ValueError, match="no field for .*tau"):
-        registry.create("fof", {k: 1 for k in OPTIONS if k != "tau"})
+        registry.find("fofo")
+    with pytest.raises(ValueError, match="'paper.losses' does not exist"):
+        registry.find("paper.losses")
+    config = methods.settings("fof")
+    with config.unlocked():
+        del config.tau
+    with pytest.raises(ValueError, match="'fof'.* no field .*tau"):
+        registry.create(config, DatasetInfo((), (), ()))
+
+
+def test_every_method_is_in_the_battery():
+    of_alias = {registry.ALIASES.get(name, name) for name in registry.names()}
+    assert of_alias == {registry.ALIASES.get(name, name) for name in COUNTS}
 
 
 def test_cam_block_outside_the_encoder():
     m, batch = make("fof", cam_block=-3), make_batch()
     with pytest.raises(ValueError, match="cam.block: got -3, expected -2 … -1"):
-        m.init(jax.random.key(0), batch)
+        m.init(jax.random.key(0), batch, {})
 
 
 @pytest.mark.parametrize("field", ["cam_scale", "views_fill", "cam_target"])
@@ -329,7 +326,7 @@ def test_masks_may_follow_the_prediction_in_place_of_the_grade():
     batch = make_batch(rows=8)
     usual, other = make("fof"), make("fof", cam_target="predicted")
     variables = variables_of(usual, batch)
-    predicted = usual.predict(variables, batch.image).argmax(axis=1)
+    predicted = usual.apply(variables, batch).logits.argmax(axis=1)
     assert (predicted != batch.grade).any()
 
     def masks(m, grade):

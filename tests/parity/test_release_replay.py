@@ -18,7 +18,7 @@ from fof_jax.parity import (
     release_tolerances,
     release_units,
 )
-from fof_jax.types import Variables
+from fof_jax.types import StepContext, Variables
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SHARED = Path(
@@ -127,8 +127,10 @@ def test_gradient_does_not_depend_on_the_devices(devices):
             return method.loss(
                 variables.replace(params=params),
                 batch,
-                jax.random.key(0),
-                gather=lambda a: lax.all_gather(a, "device", tiled=True),
+                StepContext(
+                    key=jax.random.key(0),
+                    gather=lambda a: lax.all_gather(a, "device", tiled=True),
+                ),
                 reference=reference,
             )[0]
 

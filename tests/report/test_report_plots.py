@@ -18,6 +18,7 @@ from fof_jax.inference import visualization
 from fof_jax.report import embedding, gallery, style
 from fof_jax.report.fold_model import open_fold
 from fof_jax.report.run import read_run
+from fof_jax.types import Batch
 from tests.support.run_files import write_run
 
 ROOT = Path(__file__).parents[2]
@@ -140,14 +141,14 @@ def test_the_model_reproduces_the_predictions_of_the_fold(trained):
     scaled = (pixels / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
     scaled = jnp.asarray(scaled, jnp.float32)
     (variables,) = opened.model.folds.values()
-    logits = opened.model.method.predict(variables, scaled)
+    logits = opened.model.method.apply(variables, Batch(image=scaled)).logits
     exp = np.exp(np.asarray(logits, float))
     # The file has nine digits; another batch size changes the last ones.
     np.testing.assert_allclose(
         exp / exp.sum(axis=1, keepdims=True), tested.prob, atol=1e-5
     )
     # Features of the same model.
-    v = opened.model.method.feature(variables, scaled)
+    v = opened.model.method.apply(variables, Batch(image=scaled)).features
     np.testing.assert_allclose(opened.features(), v, atol=1e-4)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from fof_jax.cli import config as config_flag
 from fof_jax.evaluation.predictions import Predictions, write_predictions
-from fof_jax.training.build import flat
+from fof_jax.training.build import flatten_fields
 
 ROOT = Path(__file__).parents[2]
 
@@ -40,7 +40,7 @@ def write_run(
     }
     document = {
         "config": config,
-        "fields": flat(config) | {"table_hash": "0" * 64},
+        "fields": flatten_fields(config) | {"table_hash": "0" * 64},
         "made_with": {
             "packages": {"jax": "0.10.2"},
             "python": "3.11.7",

@@ -11,8 +11,6 @@ import pytest
 from fof_jax.cli import config
 from fof_jax.cli.main import main
 from fof_jax.data.augment.pipeline import IMAGENET_MEAN, IMAGENET_STD
-from fof_jax.methods import baseline
-from fof_jax.methods.paper import method as paper_method
 from fof_jax.models import vit
 from fof_jax.models.pretrained import (
     encoder_import,
@@ -24,13 +22,9 @@ from fof_jax.models.pretrained import (
 from fof_jax.training import init_weights, optimizer, weights
 from fof_jax.training import state as training_state
 from fof_jax.types import Batch, Variables
-from tests.support import encoder_files
+from tests.support import encoder_files, methods
 
 SIZE = vit.Size(width=24, depth=2, heads=3, mlp=48)
-PLAIN = {
-    "num_classes": 3, "num_biomarkers": 2, "cam_block": -2, "theta": 0.5, "tau": 0.07,
-    "lambda_frl": 0.2, "lambda_mca": 0.2, "mca_normalize_positives": False, "frl": True,
-}  # fmt: skip
 
 
 def encoder(side=16, size=SIZE, **options):
@@ -55,12 +49,12 @@ def batch(side=16):
 
 
 def fof(g):
-    return paper_method.build(encoder=g, **PLAIN)
+    return methods.make("fof", g)
 
 
 def fresh(method, seed=0):
     side = method.network.encoder.image_size[0]
-    return jax.jit(method.init)(jax.random.key(seed), batch(side))
+    return jax.jit(method.init)(jax.random.key(seed), batch(side), {})
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +82,7 @@ def begin(drawn, folder, g, **options):
     defaults = {
         "class_token": "drop", "pos_embed": "interpolate", "pos_resize": "bicubic",
     }  # fmt: skip
-    begun = init_weights.begin(
+    begun = init_weights.initial_variables(
         drawn,
         checkpoint=None if folder is None else str(folder),
         encoder=g,
@@ -103,7 +97,7 @@ def begin(drawn, folder, g, **options):
 
 @pytest.mark.parametrize("nothing", [None, ""])
 def test_from_scratch_is_said(nothing):
-    assert init_weights.asked(nothing) is None
+    assert init_weights.checkpoint_path(nothing) is None
     drawn = fresh(fof(encoder()))
     begun, said = begin(drawn, nothing, encoder())
     assert begun is drawn
@@ -126,11 +120,12 @@ def test_the_class_token_is_dropped_or_kept(imported):
     assert streams[0].shape[1] == 17
     method = fof(kept)
     # P7: the class token takes part in attention and is no part of the mean.
-    feature = method.feature(begun, image)
+    feature = method.apply(begun, Batch(image=image)).features
     np.testing.assert_allclose(feature, finished[:, 1:].mean(axis=1), atol=1e-5)
     pooled = fof(encoder(class_token=True, pooling="class_token"))
-    np.testing.assert_allclose(pooled.feature(begun, image), finished[:, 0], atol=1e-5)
-    A = method.explain(begun, image, jnp.array([0, 1, 2, 1]))
+    feature = pooled.apply(begun, Batch(image=image)).features
+    np.testing.assert_allclose(feature, finished[:, 0], atol=1e-5)
+    A = method.class_activation_map(begun, image, jnp.array([0, 1, 2, 1]))
     assert A.shape == (4, 16, 16)
     assert float(A.max()) == 1
 
@@ -144,7 +139,7 @@ def test_registers_stay_whatever_happens_to_the_class_token(imported):
         word = "keep" if options else "drop"
         begun, _ = begin(fresh(fof(g)), folder, g, class_token=word)
         assert begun.params["encoder"]["ahead"].shape == (rows, 24)
-        value, _ = fof(g).loss(begun, batch(), jax.random.key(0), gather=lambda a: a)
+        value, _ = fof(g).loss(begun, batch(), methods.CTX)
         assert np.isfinite(value)
 
 
@@ -172,17 +167,12 @@ def test_positions_are_resized_or_drawn_anew_and_the_numbers_said(imported):
 
 
 def test_the_authors_method_takes_an_encoder_too(imported):
-    from fof_jax.methods.release import method as release
-
     got, folder = imported("timm_plain")
 
     def method(g):
-        return release.build(
-            encoder=g, num_classes=3, num_biomarkers=2, num_floats=0, cam_block=-2,
-            theta=0.5, tau=0.07, lambda_region=0.2, lambda_dis_gene=0.2,
-            lambda_float_gene=0.0, lambda_neg=1.0, ema_decay=0.999,
-            world_size_emulated=1, data_label_transform="raw", data_label_means=(),
-            data_label_stds=(),
+        return methods.make(
+            "release", g, lambda_float_gene=0.0, world_size_emulated=1,
+            data_label_transform="raw",
         )  # fmt: skip
 
     drawn = fresh(method(encoder()))
@@ -228,21 +218,23 @@ def test_another_eps_is_said(imported):
     )
 
 
-@pytest.mark.parametrize("build", [fof, lambda g: baseline.build(
-    encoder=g, num_classes=3, cam_block=-2, theta=0.5)])  # fmt: skip
+@pytest.mark.parametrize("build", ["fof", "vit"])
 def test_fields_that_contradict_each_other(build):
+    def build_on(g):
+        return methods.make(build, g)
+
     with pytest.raises(ValueError, match="has no class token"):
-        fresh(build(encoder(pooling="class_token")))
+        fresh(build_on(encoder(pooling="class_token")))
     with pytest.raises(ValueError, match="pooling: unknown value 'max'"):
-        fresh(build(encoder(pooling="max")))
+        fresh(build_on(encoder(pooling="max")))
     with pytest.raises(ValueError, match="freeze_blocks: got 3, expected 0 … 2"):
-        fresh(build(encoder(frozen_blocks=3)))
+        fresh(build_on(encoder(frozen_blocks=3)))
 
 
 def test_a_map_needs_patches_that_are_read():
     g = encoder(class_token=True, pooling="class_token")
     with pytest.raises(ValueError, match="cam.block: after the last block"):
-        fresh(paper_method.build(encoder=g, **(PLAIN | {"cam_block": -1})))
+        fresh(methods.make("fof", g, cam_block=-1))
 
 
 # ---- rates by layer ------------------------------------------------------------------
@@ -260,8 +252,9 @@ def moved(g, **options):
             step=jnp.zeros((), jnp.int32), params=variables.params, state={},
             opt_state=adamw.init(variables.params),
         )  # fmt: skip
+        rate = training_state.Schedule(learning_rate=jnp.float32(1e-3))
         one = jax.jit(lambda s: training_state.update(
-            m, adamw, s, batch(), jnp.float32(1e-3), jax.random.key(0))[0])  # fmt: skip
+            m, adamw, s, batch(), rate, {}, jax.random.key(0))[0])  # fmt: skip
         after = one(state).params
         return jax.tree.map(lambda a, b: np.asarray(b - a), variables.params, after)
 
@@ -269,7 +262,7 @@ def moved(g, **options):
 
     base = optimizer.adamw(**shared)
     defaults = {"layer_decay": 1.0, "freeze_blocks": 0, "head_factor": 1.0}
-    by_layer = optimizer.by_layer(**(defaults | options))
+    by_layer = optimizer.scale_by_layer(**(defaults | options))
     return (
         step(fof(encoder()), plain, base),
         step(method, begun, optax.chain(base, by_layer)),
@@ -311,12 +304,13 @@ def test_frozen_blocks_do_not_move_and_the_others_do_as_before():
 
 def test_frozen_blocks_cost_no_backward_pass():
     def flops(frozen):
-        size = vit.Size(24, 4, 3, 48)
-        g = encoder(frozen_blocks=frozen, remat="none", unroll=2, size=size)
-        method = baseline.build(encoder=g, num_classes=3, cam_block=-2, theta=0.5)
+        g = encoder(
+            frozen_blocks=frozen, remat="none", unroll=2, size=vit.Size(24, 4, 3, 48)
+        )
+        method = methods.make("vit", g)
         variables = fresh(method)
         loss = lambda p: method.loss(  # noqa: E731
-            Variables(p, {}), batch(), jax.random.key(0), gather=lambda a: a
+            Variables(p, {}), batch(), methods.CTX
         )[0]
         return jax.jit(jax.grad(loss)).lower(variables.params).cost_analysis()["flops"]
 
@@ -335,7 +329,7 @@ def test_frozen_blocks_cost_no_backward_pass():
 def test_rates_out_of_range(field, value, message):
     defaults = {"layer_decay": 1.0, "freeze_blocks": 0, "head_factor": 1.0}
     with pytest.raises(ValueError, match=message):
-        optimizer.by_layer(**(defaults | {field: value}))
+        optimizer.scale_by_layer(**(defaults | {field: value}))
 
 
 # ---- export --------------------------------------------------------------------------
@@ -394,7 +388,7 @@ def test_an_exported_model_reads_back(tmp_path, case):
     feature = both[kind] if kind in both else np.hstack([ahead[:, 0], mean])
     logits = feature @ found.tensors["classifier.weight"].T
     logits += found.tensors["classifier.bias"]
-    want = np.asarray(method.predict(variables, jnp.asarray(image)))
+    want = np.asarray(method.apply(variables, Batch(image=jnp.asarray(image))).logits)
     np.testing.assert_allclose(logits, want, atol=1e-5 * np.abs(want).max())
 
 
@@ -409,7 +403,7 @@ def test_transformers_predicts_what_we_do(tmp_path, case):
     with torch.no_grad():
         pixels = torch.tensor(np.asarray(image).transpose(0, 3, 1, 2))
         theirs = model(pixels).logits.numpy()
-    want = np.asarray(method.predict(variables, image))
+    want = np.asarray(method.apply(variables, Batch(image=image)).logits)
     np.testing.assert_allclose(theirs, want, atol=1e-5 * np.abs(want).max())
     assert model.config.id2label == {0: "a", 1: "b", 2: "c"}
 
@@ -529,15 +523,15 @@ def test_a_run_begins_with_an_imported_encoder_and_is_exported(tmp_path, capsys)
 def test_the_papers_weights_where_they_are_missing(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match="WinKawaks/vit-tiny-patch16-224") as error:
-        init_weights.check("weights/vit-tiny-patch16-224")
+        init_weights.require_checkpoint("weights/vit-tiny-patch16-224")
     text = str(error.value)
     command = "python launch.py import --from=hf vit-tiny/model.safetensors --out=weights/vit-tiny-patch16-224"  # noqa: E501
     for piece in ("model.safetensors and config.json", command,
                   "--config.init.checkpoint=None"):  # fmt: skip
         assert piece in text
     with pytest.raises(ValueError, match="Pass a folder that `python launch.py import"):
-        init_weights.check("elsewhere")
-    init_weights.check(None)
+        init_weights.require_checkpoint("elsewhere")
+    init_weights.require_checkpoint(None)
     none = config.load(["--config=gbmlgg", "--config.init.checkpoint=None"])
     assert none.init.checkpoint is None
     phantom = config.load(["--config=phantom", "--config.init.checkpoint=w"])

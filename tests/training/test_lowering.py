@@ -12,7 +12,7 @@ from benchmarks.speed import program as bench
 from fof_jax.models import attention
 from fof_jax.training import parallel
 from fof_jax.training import state as training_state
-from fof_jax.training.build import build_program
+from fof_jax.training.build import build
 
 ALL = [(p, d) for p in ("cuda", "tpu") for d in ("float32", "bfloat16")]
 
@@ -28,19 +28,22 @@ def modules(platform, dtype, side, encoder):
         compute_dtype=dtype,
         attention="chunked" if path == "cudnn" else path,
     )
-    made = build_program(config, bench.bare(config))
+    made = build(config, bench.info(config))
     batch = bench.batch(config)
     state = jax.eval_shape(
         lambda: training_state.initial_state(
-            made.method, made.adamw, jax.random.key(0), batch
+            made.method, made.optimizer, jax.random.key(0), batch
         )
     )
     cut = parallel.to_devices(batch, 2)
-    train = jax.export.export(jax.jit(made.train._mapped), platforms=[platform])
-    test = jax.export.export(jax.jit(made.predict), platforms=[platform])
+    train = jax.export.export(jax.jit(made.train_step._mapped), platforms=[platform])
+    test = jax.export.export(jax.jit(made.predict_step), platforms=[platform])
+    schedule = training_state.Schedule(
+        learning_rate=np.float32(1e-4), progress=np.float32(0)
+    )
     return (
-        train(state, cut, np.float32(1e-4)).mlir_module(),
-        test(state.variables, cut).mlir_module(),
+        train(state, cut, schedule, {}).mlir_module(),
+        test(state.variables({}), cut).mlir_module(),
     )
 
 

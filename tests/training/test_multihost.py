@@ -145,8 +145,8 @@ def test_flags_that_do_not_fit(tmp_path, capsys, words, message):
 def test_alone_everything_is_what_it_was():
     rows = np.arange(6).reshape(3, 2)
     np.testing.assert_array_equal(multihost.gather(rows), rows)
-    assert multihost.texts("α") == ["α"]
-    assert multihost.first_says(7) == 7
-    multihost.agree({"a": 1})
-    with pytest.raises(ValueError, match="mine"), multihost.all_or_none():
+    assert multihost.gather_texts("α") == ["α"]
+    assert multihost.broadcast(7) == 7
+    multihost.require_equal({"a": 1})
+    with pytest.raises(ValueError, match="mine"), multihost.raise_on_all():
         raise ValueError("mine")

@@ -18,6 +18,7 @@ from fof_jax.parity import paper_replay
 from fof_jax.parity.paper_recording import Recording
 from fof_jax.training import compilation, parallel, prefetch
 from fof_jax.types import Variables
+from tests.support import methods
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -42,8 +43,8 @@ def test_recordings_replay_on_every_path_and_policy(monkeypatch, path, remat):
 def first_loss(recording, **options):
     method = recording.method(**options)
     variables = Variables(params=recording.params(method), state={})
-    loss = functools.partial(method.loss, gather=lambda a: a)
-    return float(jax.jit(loss)(variables, recording.batch(0), jax.random.key(0))[0])
+    loss = functools.partial(method.loss, ctx=methods.CTX)
+    return float(jax.jit(loss)(variables, recording.batch(0))[0])
 
 
 @pytest.mark.parametrize("name", ["paper_a.npz", "paper_b.npz"])

@@ -172,7 +172,7 @@ def test_a_signal_saves_and_the_same_command_ends_alike(
 def test_a_second_signal_leaves_at_once():
     script = (
         "import os, signal, time; from fof_jax.training import preemption\n"
-        "with preemption.listening() as request:\n"
+        "with preemption.signal_handlers() as request:\n"
         "    os.kill(os.getpid(), signal.SIGTERM)\n"
         "    time.sleep(0.5); assert request.code == 143\n"
         "    os.kill(os.getpid(), signal.SIGINT)\n"
@@ -190,7 +190,7 @@ def test_outside_the_main_thread_nothing_is_asked():
     codes = []
 
     def work():
-        with preemption.listening() as request:
+        with preemption.signal_handlers() as request:
             codes.append(request.code)
 
     thread = threading.Thread(target=work)
@@ -204,7 +204,7 @@ def test_workers_that_a_signal_ended_are_no_fault():
         yield 1
         raise RuntimeError("Worker process was terminated unexpectedly")
 
-    request = preemption.Request()
+    request = preemption.StopRequest()
     with pytest.raises(RuntimeError):
         list(request.until(batches(), alone=True))
     request.code = 143
@@ -216,7 +216,7 @@ def test_workers_that_a_signal_ended_are_no_fault():
 def test_a_checkpoint_by_the_clock(monkeypatch):
     now = [0.0]
     monkeypatch.setattr(checkpoint.time, "monotonic", lambda: now[0])
-    clock, never = checkpoint.Clock(2.0), checkpoint.Clock(0.0)
+    clock, never = checkpoint.SaveTimer(2.0), checkpoint.SaveTimer(0.0)
     now[0] = 119.0
     assert not clock.due()
     now[0] = 120.0

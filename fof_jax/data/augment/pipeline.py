@@ -39,6 +39,7 @@ Triple = tuple[Number, Number, Number]
 # Mean and deviation of the RGB channels of ImageNet, in units of full scale.
 IMAGENET_MEAN: Triple = (0.485, 0.456, 0.406)
 IMAGENET_STD: Triple = (0.229, 0.224, 0.225)
+SECOND_VIEWS = (None, "color", "crop")
 
 
 @jax.named_scope("augment")
@@ -50,7 +51,7 @@ def augment(
     mean: Triple = IMAGENET_MEAN,
     std: Triple = IMAGENET_STD,
     color: bool = True,
-    colour_views: int = 1,
+    second_view: str | None = None,
 ) -> Batch:
     """Draw, crop, bend, colour and normalise the images of a batch.
 
@@ -65,51 +66,61 @@ def augment(
       std: likewise.
       color: False for greyscale, as in `normalise`; jitter comes before it. Saturation
         and hue then do nothing, and of brightness and contrast only clipping is left.
-      colour_views: 2 fills `second_view` with another colour draw of the same crop.
+      second_view: fills `Batch.second_view`: "color" with another color jitter of the
+        same crop, "crop" with another crop; None leaves it empty.
 
     Returns:
       The batch with `image` (and `second_view`) float32 [B, H, W, 3], normalised.
 
     Raises:
-      ValueError: images that are not uint8 RGB; colour_views other than 1 or 2.
+      ValueError: images that are not uint8 RGB; a second view that does not exist.
     """
     _check(batch.image)
-    if colour_views not in (1, 2):
+    if second_view not in SECOND_VIEWS:
         raise ValueError(
-            f"colour_views is {colour_views}; expected 1 or 2: Batch has one image "
-            "and one second_view."
+            f"second_view is {second_view!r}; expected one of {SECOND_VIEWS}."
         )
 
     draw = partial(
-        _views, spec=spec, mean=mean, std=std, color=color, count=colour_views
+        _views, spec=spec, mean=mean, std=std, color=color, second_view=second_view
     )
     views = jax.vmap(draw, in_axes=(0, 0, 0, None))(
         batch.image, batch.index, batch.epoch, seed_key
     )
-    second = views[1] if colour_views == 2 else None
+    second = None if second_view is None else views[1]
     return dataclasses.replace(batch, image=views[0], second_view=second)
 
 
-def _views(image, index, epoch, seed_key, *, spec, mean, std, color, count):
-    """`augment` for one record: a list of `count` images."""
+def _views(image, index, epoch, seed_key, *, spec, mean, std, color, second_view):
+    """`augment` for one record: one image, or two with a second view."""
     amounts = vars(spec)
     colours = {name: amounts[name] for name in COLOURS}
     moves = {name: amounts[name] for name in MOVES}
     geometry = {n: amounts[n] for n in amounts if n not in (*COLOURS, *MOVES)}
     key = jax.random.fold_in(jax.random.fold_in(seed_key, index), epoch)
-    k_space, *k_colours = jax.random.split(key, 3)
+    k_space, k_first, k_second = jax.random.split(key, 3)
     height, width, _ = image.shape
-    where = coordinates(k_space, height=height, width=width, **geometry)
-    if any(moves.values()):
-        sides = (height, width)
-        k_move = jax.random.fold_in(k_space, 1)
-        inside = mirrored(where, sides)
-        where = rearrange(k_move, inside, height=height, width=width, **moves)
-    pixels = warp(image if color else luma(image), where)  # [H, W, 3 | 1]
-    return [
-        _finish(recolour(pixels, k, **colours), mean=mean, std=std, color=color)
-        for k in k_colours[:count]
-    ]
+
+    def crop(k_space: jax.Array) -> jax.Array:
+        where = coordinates(k_space, height=height, width=width, **geometry)
+        if any(moves.values()):
+            k_move = jax.random.fold_in(k_space, 1)
+            inside = mirrored(where, (height, width))
+            where = rearrange(k_move, inside, height=height, width=width, **moves)
+        return warp(image if color else luma(image), where)  # [H, W, 3 | 1]
+
+    def finish(pixels: jax.Array, key: jax.Array) -> jax.Array:
+        return _finish(
+            recolour(pixels, key, **colours), mean=mean, std=std, color=color
+        )
+
+    pixels = crop(k_space)
+    views = [finish(pixels, k_first)]
+    if second_view == "crop":
+        pixels = crop(jax.random.fold_in(k_space, 2))
+    if second_view is not None:
+        views.append(finish(pixels, k_second))
+    return views
 
 
 def normalise(
@@ -210,7 +221,9 @@ def contact_sheet(
 def _shown(image, index, epoch, key, *, spec, color):
     """One draw as 0-255, for the eye."""
     plain = {"mean": (0.0,) * 3, "std": (1.0,) * 3}  # leaves [0, 1] as it is
-    draw = _views(image, index, epoch, key, spec=spec, color=color, count=1, **plain)
+    draw = _views(
+        image, index, epoch, key, spec=spec, color=color, second_view=None, **plain
+    )
     view = draw[0] if color else draw[0] / 6 + 0.5
     return jnp.round(jnp.clip(view, 0, 1) * 255).astype(jnp.uint8)
 

@@ -8,11 +8,21 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
+from ml_collections import ConfigDict
 
-from fof_jax.methods.base import Gather
+from fof_jax.methods import encoder
+from fof_jax.methods.base import Inputs
 from fof_jax.methods.paper import cam, losses, model, views
-from fof_jax.models import vit
-from fof_jax.types import Aux, Batch, State, Variables
+from fof_jax.types import (
+    Batch,
+    DatasetInfo,
+    LossOutput,
+    Output,
+    Params,
+    State,
+    StepContext,
+    Variables,
+)
 
 TARGETS = ("grade", "predicted")
 
@@ -69,19 +79,18 @@ class FocusOnFocus:
     lambda_pos: float = 1.0
     lambda_neg: float = 1.0
 
-    test_inputs: ClassVar[tuple[str, ...]] = ("image",)
-    colour_views: ClassVar[int] = 1
+    inputs: ClassVar[Inputs] = Inputs(train=("image", "biomarkers"), test=("image",))
 
     @property
     def num_classes(self) -> int:
         """K."""
         return self.network.num_classes
 
-    def init(self, key: jax.Array, batch: Batch) -> Variables:
+    def init(self, key: jax.Array, batch: Batch, frozen: Params) -> Variables:
         """Random parameters; the paper's method has no state."""
         image = jnp.zeros((1, *batch.image.shape[1:]), jnp.float32)
         params = self.network.init(key, image, method="initialise")["params"]
-        return Variables(params=params, state={})
+        return Variables(params=params, state={}, frozen=frozen)
 
     def views(self, variables: Variables, batch: Batch) -> Views:
         """Global forward, Eq. (1), Eq. (2), and one forward of both masked views."""
@@ -91,7 +100,7 @@ class FocusOnFocus:
         if self.target == "predicted":
             sought = glb.logits[:, : self.num_classes].argmax(axis=1)
         activation = self._activation(variables, tokens, sought)
-        keep = self.keep(activation.A)
+        keep = self.patch_mask(activation.A)
         both = self._masked(variables, batch.image, keep)
         b = batch.image.shape[0]
         return Views(
@@ -115,25 +124,24 @@ class FocusOnFocus:
         return self._apply(variables, jnp.concatenate([pos, neg]), method="__call__")
 
     def loss(
-        self, variables: Variables, batch: Batch, key: jax.Array, *, gather: Gather
-    ) -> tuple[Float[Array, ""], Aux]:
+        self, variables: Variables, batch: Batch, ctx: StepContext
+    ) -> tuple[Float[Array, ""], LossOutput]:
         """Eq. (3)-(6) on the global batch; see `Method.loss`."""
-        del key  # nothing is drawn
         labels = jax.tree.map(
-            gather, (batch.grade, batch.biomarkers, batch.known, batch.weight)
+            ctx.gather, (batch.grade, batch.biomarkers, batch.known, batch.weight)
         )
         if self.frl:
             seen = self.views(variables, batch)
             glb, pos, neg, keep = jax.tree.map(
-                gather, (seen.glb, seen.pos, seen.neg, seen.keep)
+                ctx.gather, (seen.glb, seen.pos, seen.neg, seen.keep)
             )
             value, terms = self.terms(variables, glb, pos, neg, *labels)
             terms["kept"] = keep.mean(dtype=jnp.float32)
         else:
             glb = self._apply(variables, batch.image, method="__call__")
-            glb = jax.tree.map(gather, glb)
+            glb = jax.tree.map(ctx.gather, glb)
             value, terms = self.terms_without_frl(variables, glb, *labels)
-        return value, Aux(metrics=terms, state=variables.state)
+        return value, LossOutput(metrics=terms, state=variables.state)
 
     def terms(
         self,
@@ -198,26 +206,17 @@ class FocusOnFocus:
         )
         return projections, each
 
-    def after_update(self, variables: Variables, step: Int[Array, ""]) -> State:
-        """Nothing to carry along."""
+    def update_state(self, variables: Variables, step: Int[Array, ""]) -> State:
+        """No state to update."""
         del step
         return variables.state
 
-    def predict(
-        self, variables: Variables, image: Float[Array, "B H W C"]
-    ) -> Float[Array, "B K"]:
-        """f(g(x_glb)), the background class left out (P5)."""
-        return self._apply(variables, image, method="__call__").logits[
-            :, : self.num_classes
-        ]
+    def apply(self, variables: Variables, batch: Batch) -> Output:
+        """v = g(x_glb) (P7) and f(v) without the background class (P5)."""
+        glb = self._apply(variables, batch.image, method="__call__")
+        return Output(features=glb.feature, logits=glb.logits[:, : self.num_classes])
 
-    def feature(
-        self, variables: Variables, image: Float[Array, "B H W C"]
-    ) -> Float[Array, "B D"]:
-        """v = g(x_glb), the mean of the tokens (P7)."""
-        return self._apply(variables, image, method="__call__").feature
-
-    def explain(
+    def class_activation_map(
         self,
         variables: Variables,
         image: Float[Array, "B H W C"],
@@ -227,9 +226,9 @@ class FocusOnFocus:
         tokens = self._apply(variables, image, method="head")
         return self._activation(variables, tokens, target).A
 
-    def keep(self, A: Float[Array, "B H W"]) -> Bool[Array, "B h w"]:
+    def patch_mask(self, cam: Float[Array, "B H W"]) -> Bool[Array, "B h w"]:
         """M of Eq. (2)."""
-        return views.keep_mask(A, patch=self.network.encoder.patch, theta=self.theta)
+        return views.keep_mask(cam, patch=self.network.encoder.patch, theta=self.theta)
 
     def _apply(self, variables: Variables, *arguments: jax.Array, method: str) -> Any:
         params = {"params": variables.params}
@@ -267,57 +266,40 @@ class FocusOnFocus:
         return terms["total"], terms
 
 
-def build(
-    *,
-    encoder: vit.ViT,
-    num_classes: int,
-    num_biomarkers: int,
-    cam_block: int,
-    theta: float,
-    tau: float,
-    lambda_frl: float,
-    lambda_mca: float,
-    mca_normalize_positives: bool,
-    frl: bool,
-    cam_scale: str = "minmax",
-    views_fill: str = "zero",
-    cam_target: str = "grade",
-    lambda_pos: float = 1.0,
-    lambda_neg: float = 1.0,
-) -> FocusOnFocus:
-    """The method from plain numbers; see `FocusOnFocus` and `model.Model`.
+def build(config: ConfigDict, info: DatasetInfo) -> FocusOnFocus:
+    """The method that a config describes.
 
     Raises:
       ValueError: a scale, fill or target that does not exist.
     """
-    _among("cam.scale", cam_scale, cam.SCALES)
-    _among("views.fill", views_fill, views.FILLS)
-    _among("cam.target", cam_target, TARGETS)
+    _check_choice("cam.scale", config.cam.scale, cam.SCALES)
+    _check_choice("views.fill", config.views.fill, views.FILLS)
+    _check_choice("cam.target", config.cam.target, TARGETS)
     return FocusOnFocus(
         network=model.Model(
-            encoder=encoder,
-            num_classes=num_classes,
-            num_biomarkers=num_biomarkers,
-            cam_block=cam_block,
-            mask_token=frl and views_fill == "token",
+            encoder=encoder.build_vit(config),
+            num_classes=len(info.classes),
+            num_biomarkers=len(info.biomarkers),
+            cam_block=config.cam.block,
+            mask_token=config.frl and config.views.fill == "token",
         ),
-        theta=theta,
-        tau=tau,
-        lambda_frl=lambda_frl,
-        lambda_mca=lambda_mca,
-        normalize_positives=mca_normalize_positives,
-        frl=frl,
-        scale=cam_scale,
-        fill=views_fill,
-        target=cam_target,
-        lambda_pos=lambda_pos,
-        lambda_neg=lambda_neg,
+        theta=config.theta,
+        tau=config.tau,
+        lambda_frl=config.lambda_frl,
+        lambda_mca=config.lambda_mca,
+        normalize_positives=config.mca.normalize_positives,
+        frl=config.frl,
+        scale=config.cam.scale,
+        fill=config.views.fill,
+        target=config.cam.target,
+        lambda_pos=config.lambda_pos,
+        lambda_neg=config.lambda_neg,
     )
 
 
-def _among(field: str, value: str, names: tuple[str, ...]) -> None:
-    if value not in names:
+def _check_choice(field: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
         raise ValueError(
-            f"{field}: got {value!r}, expected one of {', '.join(names)}. Pass another "
-            f"--config.{field}."
+            f"{field}: got {value!r}, expected one of {', '.join(choices)}. Pass "
+            f"another --config.{field}."
         )

@@ -1,20 +1,30 @@
 """The authors' step as a Method: map, mask, three views, four losses, EMA heads."""
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
+from ml_collections import ConfigDict
 
-from fof_jax.methods.base import Gather
-from fof_jax.methods.release import cam, labels, losses, model
+from fof_jax.methods import encoder
+from fof_jax.methods.base import Inputs
+from fof_jax.methods.release import labels, losses, model
+from fof_jax.methods.release.cam import hide_mask
 from fof_jax.methods.release.views import Reference, Views, apply, focus_map
 from fof_jax.methods.release.views import make as make_views
-from fof_jax.models import vit
-from fof_jax.types import Aux, Batch, Params, State, Variables
+from fof_jax.types import (
+    Batch,
+    DatasetInfo,
+    LossOutput,
+    Output,
+    Params,
+    State,
+    StepContext,
+    Variables,
+)
 
 Weight = float | Float[Array, ""]  # traced: one program serves several weights
 
@@ -50,15 +60,16 @@ class Release:
     label_means: tuple[float, ...]
     label_stds: tuple[float, ...]
 
-    test_inputs = ("image",)
-    colour_views = 2
+    inputs: ClassVar[Inputs] = Inputs(
+        train=("image", "biomarkers", "floats"), test=("image",), second_view="color"
+    )
 
     @property
     def num_classes(self) -> int:
         """K."""
         return self.network.num_classes
 
-    def init(self, key: jax.Array, batch: Batch) -> Variables:
+    def init(self, key: jax.Array, batch: Batch, frozen: Params) -> Variables:
         """Random parameters; the averaged heads are a draw of their own (Q22)."""
         keys = jax.random.split(key, 3)
         image = jnp.zeros((1, *batch.image.shape[1:]), jnp.float32)
@@ -71,6 +82,7 @@ class Release:
                 "local_projectors": local,
             },
             state={"global_projectors": average},
+            frozen=frozen,
         )
 
     def views(
@@ -84,33 +96,31 @@ class Release:
         self,
         variables: Variables,
         batch: Batch,
-        key: jax.Array,
+        ctx: StepContext,
         *,
-        gather: Gather,
         reference: Reference = None,
-    ) -> tuple[Float[Array, ""], Aux]:
+    ) -> tuple[Float[Array, ""], LossOutput]:
         """The weighted sum of all terms on the global batch; see `Method.loss`.
 
         `batch.known` is not read: the authors' data have no gaps, markers being
         imputed upstream (item 28). An unknown marker counts with the value stored.
         """
-        del key  # nothing is drawn
         seen = self.views(variables, batch, reference)
         glb, pos, neg, hide = jax.tree.map(
-            gather, (seen.glb, seen.pos, seen.neg, seen.hide)
+            ctx.gather, (seen.glb, seen.pos, seen.neg, seen.hide)
         )
         value, terms = self.terms(
             variables,
             glb,
             pos,
             neg,
-            gather(batch.grade),
-            gather(batch.biomarkers),
-            gather(batch.floats),
+            ctx.gather(batch.grade),
+            ctx.gather(batch.biomarkers),
+            ctx.gather(batch.floats),
         )
         # Item 40: their "pos_ratio" is the share of hidden patches; this is not.
         terms["kept"] = (~hide).mean(dtype=jnp.float32)
-        return value, Aux(metrics=terms, state=variables.state)
+        return value, LossOutput(metrics=terms, state=variables.state)
 
     def terms(
         self,
@@ -171,24 +181,16 @@ class Release:
         # Q21 Q26: two sets of heads, whose outputs are compared.
         return by(average, glb), by(local, pos), by(local, neg)
 
-    def after_update(self, variables: Variables, step: Int[Array, ""]) -> State:
-        """The averaged heads after optimizer step `step`; see `training.averaged`."""
+    def update_state(self, variables: Variables, step: Int[Array, ""]) -> State:
+        """The averaged heads after optimizer step `step`; see `averaged`."""
         return averaged(variables, step, decay=self.ema_decay)
 
-    def predict(
-        self, variables: Variables, image: Float[Array, "B H W C"]
-    ) -> Float[Array, "B K"]:
-        """Logits of the global head (Q14)."""
-        params = variables.params["model"]
-        return apply(self.network, params, image).global_logits
+    def apply(self, variables: Variables, batch: Batch) -> Output:
+        """Mean of the tokens (Q15) and logits of the global head (Q14)."""
+        whole = apply(self.network, variables.params["model"], batch.image)
+        return Output(features=whole.feature, logits=whole.global_logits)
 
-    def feature(
-        self, variables: Variables, image: Float[Array, "B H W C"]
-    ) -> Float[Array, "B D"]:
-        """The mean of the tokens of the whole image (Q15)."""
-        return apply(self.network, variables.params["model"], image).feature
-
-    def explain(
+    def class_activation_map(
         self,
         variables: Variables,
         image: Float[Array, "B H W C"],
@@ -200,9 +202,10 @@ class Release:
         tokens = apply(self.network, params, tokens, method="head")
         return focus_map(self.network, params, tokens, target).A
 
-    def keep(self, A: Float[Array, "B H W"]) -> Bool[Array, "B h w"]:
+    def patch_mask(self, cam: Float[Array, "B H W"]) -> Bool[Array, "B h w"]:
         """The patches that the positive view shows."""
-        return ~cam.hide_mask(A, patch=self.network.encoder.patch, theta=self.theta)
+        hidden = hide_mask(cam, patch=self.network.encoder.patch, theta=self.theta)
+        return ~hidden
 
     def _guided(
         self, variables, glb, pos, neg, biomarkers, floats
@@ -239,80 +242,68 @@ class Release:
         return out
 
 
-def build(
-    *,
-    encoder: vit.ViT,
-    num_classes: int,
-    num_biomarkers: int,
-    num_floats: int,
-    cam_block: int,
-    theta: float,
-    tau: float,
-    lambda_region: float,
-    lambda_dis_gene: float,
-    lambda_float_gene: float,
-    lambda_neg: float,
-    ema_decay: float,
-    world_size_emulated: int,
-    data_label_transform: str,
-    data_label_means: tuple[float, ...],
-    data_label_stds: tuple[float, ...],
-    data_class_weights: bool = False,
-    biomarker_table: Int[np.ndarray, "n N"] | None = None,
-) -> Release:
-    """The method from plain numbers; see `Release` and `model.Model`.
-
-    `biomarker_table` holds the status of all records of the cohort: `zscore_trunc`
-    takes means and deviations from it where none are given.
+def build(config: ConfigDict, info: DatasetInfo) -> Release:
+    """The method that a config describes.
 
     Raises:
       ValueError: no process, a term without the columns it needs, or a label transform
-        without its figures.
+        without its statistics.
     """
-    if world_size_emulated < 1:
+    if config.world_size_emulated < 1:
         raise ValueError(
-            f"world_size_emulated: got {world_size_emulated}, expected 1 or more "
-            "processes."
+            f"world_size_emulated: got {config.world_size_emulated}, expected 1 "
+            "or more processes."
         )
-    for field, weight, what, count in (
-        ("lambda_dis_gene", lambda_dis_gene, "biomarkers", num_biomarkers),
-        ("lambda_float_gene", lambda_float_gene, "float_markers", num_floats),
+    for field, weight, columns, names in (
+        ("lambda_dis_gene", config.lambda_dis_gene, "biomarkers", info.biomarkers),
+        (
+            "lambda_float_gene",
+            config.lambda_float_gene,
+            "float_markers",
+            info.float_markers,
+        ),
     ):
-        if weight and not count:
+        if weight and not names:
             raise ValueError(
-                f"{field}: got {weight}, but data.{what} names no column. Name some, "
-                f"or pass --config.{field}=0."
+                f"{field}: got {weight}, but data.{columns} names no column. Name "
+                f"some, or pass --config.{field}=0."
             )
-    if data_class_weights:
+    if config.data.class_weights:
         raise ValueError(
             "data.class_weights: the authors' code has none. Leave it False for "
             "method 'release'."
         )
-    if data_label_transform == "zscore_trunc" and not data_label_means:
-        if biomarker_table is not None:
-            data_label_means, data_label_stds = labels.fit(biomarker_table)
+    transform = config.data.label_transform
+    means, stds = config.data.label_means, config.data.label_stds
+    if transform == "zscore_trunc" and not means:
+        if info.biomarker_values is None:  # a trained model: its loss is not computed
+            transform = "raw"
+        else:
+            means, stds = labels.fit(info.biomarker_values)
     labels.check(
-        name=data_label_transform,
-        means=tuple(data_label_means),
-        stds=tuple(data_label_stds),
-        num_biomarkers=num_biomarkers,
+        name=transform,
+        means=tuple(means),
+        stds=tuple(stds),
+        num_biomarkers=len(info.biomarkers),
     )
     return Release(
         network=model.Model(
-            encoder=encoder, num_classes=num_classes, cam_block=cam_block
+            encoder=encoder.build_vit(config),
+            num_classes=len(info.classes),
+            cam_block=config.cam.block,
         ),
-        projectors=model.Projectors(num_biomarkers=num_biomarkers),
-        theta=theta,
-        tau=tau,
-        lambda_region=lambda_region,
-        lambda_dis_gene=lambda_dis_gene,
-        lambda_float_gene=lambda_float_gene,
-        lambda_neg=lambda_neg,
-        ema_decay=ema_decay,
-        world_size_emulated=world_size_emulated,
-        label_transform=data_label_transform,
-        label_means=tuple(data_label_means),
-        label_stds=tuple(data_label_stds),
+        projectors=model.Projectors(num_biomarkers=len(info.biomarkers)),
+        theta=config.theta,
+        tau=config.tau,
+        lambda_region=config.lambda_region,
+        lambda_dis_gene=config.lambda_dis_gene,
+        lambda_float_gene=config.lambda_float_gene,
+        lambda_neg=config.lambda_neg,
+        ema_decay=config.ema_decay,
+        world_size_emulated=config.world_size_emulated,
+        label_transform=transform,
+        label_means=tuple(means),
+        label_stds=tuple(stds),
     )
 
 

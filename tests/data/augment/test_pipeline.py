@@ -333,7 +333,7 @@ def test_every_amount_does_something(names):
 def test_the_second_view_has_the_same_crop_under_other_colours():
     images = noise(4, 32, 32, 3)
     spec = dataclasses.replace(OFF, crop_area=(0.5, 0.5), brightness=0.2)
-    both = jax.jit(lambda b: augment(b, key(), spec=spec, colour_views=2))(
+    both = jax.jit(lambda b: augment(b, key(), spec=spec, second_view="color"))(
         batch_of(images // 2)  # dark: nothing is clipped
     )
     single = augment(batch_of(images // 2), key(), spec=spec)
@@ -388,8 +388,8 @@ def test_images_are_augmented_once():
         normalise(done.image)
     with pytest.raises(ValueError, match="1 channels; expected"):
         augment(batch_of(noise(1, 8, 8, 1)), key(), spec=OFF)
-    with pytest.raises(ValueError, match="colour_views is 3"):
-        augment(batch, key(), spec=OFF, colour_views=3)
+    with pytest.raises(ValueError, match="second_view is .third."):
+        augment(batch, key(), spec=OFF, second_view="third")
 
 
 # --- contact sheet ----------------------------------------------------------------

@@ -215,7 +215,7 @@ def test_the_releases_second_view_shares_places_and_not_colours():
     )  # fmt: skip
     image = noise(4, 33, 33, 3) // 2 + 60  # nothing is clipped
     plain = {"mean": (0.0,) * 3, "std": (1 / 255,) * 3}
-    both = jax.jit(lambda b: augment(b, key(), spec=spec, colour_views=2, **plain))
+    both = jax.jit(lambda b: augment(b, key(), spec=spec, second_view="color", **plain))
     batch = both(batch_of(image))
     shift = np.asarray(batch.second_view) - np.asarray(batch.image)
     same = np.broadcast_to(shift[:, :1, :1], shift.shape)

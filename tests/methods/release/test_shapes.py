@@ -8,9 +8,16 @@ import numpy as np
 import pytest
 
 from fof_jax.methods.release import labels, losses
-from fof_jax.methods.release import method as release_method
 from fof_jax.models import vit
 from fof_jax.types import Batch
+from tests.support import methods
+
+COUNTS = {
+    "classes": "num_classes",
+    "biomarkers": "num_biomarkers",
+    "floats": "num_floats",
+    "values": "biomarker_table",
+}
 
 
 def make(size=(12, 16), *, patch=4, depth=2, encoder=None, **changes):
@@ -21,25 +28,12 @@ def make(size=(12, 16), *, patch=4, depth=2, encoder=None, **changes):
         implementation="naive",
         remat="none",
     )
-    options = {
-        "encoder": encoder,
-        "num_classes": 3,
-        "num_biomarkers": 6,
-        "num_floats": 4,
-        "cam_block": -2,
-        "theta": 0.5,
-        "tau": 0.07,
-        "lambda_region": 0.2,
-        "lambda_dis_gene": 0.2,
-        "lambda_float_gene": 5.0,
-        "lambda_neg": 1.0,
-        "ema_decay": 0.999,
-        "world_size_emulated": 1,
-        "data_label_transform": "raw",
-        "data_label_means": (),
-        "data_label_stds": (),
-    }
-    return release_method.build(**(options | changes))
+    fields = {"data_label_transform": "raw", "world_size_emulated": 1} | changes
+    counts = {"biomarkers": 6, "floats": 4}
+    for name, field in COUNTS.items():
+        if field in fields:
+            counts[name] = fields.pop(field)
+    return methods.make("release", encoder, **counts, **fields)
 
 
 def draw(method, rows, *, genes=6, floats=4, seed=0):
@@ -68,7 +62,7 @@ def draw(method, rows, *, genes=6, floats=4, seed=0):
 def gradient_of(method, variables, batch):
     def loss(params):
         own = variables.replace(params=params)
-        return method.loss(own, batch, jax.random.key(0), gather=lambda a: a)
+        return method.loss(own, batch, methods.CTX)
 
     (value, aux), gradient = jax.value_and_grad(loss, has_aux=True)(variables.params)
     return value, aux, gradient
@@ -79,7 +73,7 @@ def five_classes():
     """K = 5, N = 9, three emulated processes; shared, for it takes long to compile."""
     method = make(num_classes=5, num_biomarkers=9, world_size_emulated=3)
     batch = draw(method, 6, genes=9)
-    return method, batch, jax.jit(method.init)(jax.random.key(0), batch)
+    return method, batch, jax.jit(method.init)(jax.random.key(0), batch, {})
 
 
 def all_finite(tree):
@@ -99,12 +93,12 @@ def test_five_classes_nine_biomarkers(five_classes):
 def test_odd_patches_more_blocks_two_classes_not_square():
     method = make((21, 35), patch=7, depth=5, num_classes=2, num_biomarkers=1)
     batch = draw(method, 5, genes=1)
-    variables = jax.jit(method.init)(jax.random.key(0), batch)
+    variables = jax.jit(method.init)(jax.random.key(0), batch, {})
     assert all_finite(gradient_of(method, variables, batch))
-    A = jax.jit(method.explain)(variables, batch.image, batch.grade)
+    A = jax.jit(method.class_activation_map)(variables, batch.image, batch.grade)
     assert A.shape == (5, 21, 35)
     assert 0 <= float(A.min()) <= float(A.max()) <= 1
-    assert method.keep(A).shape == (5, 3, 5)
+    assert method.patch_mask(A).shape == (5, 3, 5)
 
 
 @pytest.mark.slow
@@ -113,7 +107,7 @@ def test_terms_without_columns_are_0():
         num_biomarkers=0, lambda_dis_gene=0.0, num_floats=0, lambda_float_gene=0.0
     )
     batch = draw(method, 1, genes=0, floats=0)
-    variables = jax.jit(method.init)(jax.random.key(0), batch)
+    variables = jax.jit(method.init)(jax.random.key(0), batch, {})
     value, aux, gradient = gradient_of(method, variables, batch)
     assert all_finite((value, aux, gradient))
     assert float(aux.metrics["dis_gene"]) == float(aux.metrics["float_gene"]) == 0
@@ -169,10 +163,10 @@ def _same(a):
 def test_bad_input_is_named():
     method = make(world_size_emulated=2)
     batch = draw(method, 3)
-    variables = jax.eval_shape(method.init, jax.random.key(0), batch)
+    variables = jax.eval_shape(method.init, jax.random.key(0), batch, {})
 
     def run(variables, batch):
-        return method.loss(variables, batch, jax.random.key(0), gather=_same)
+        return method.loss(variables, batch, methods.CTX)
 
     with pytest.raises(ValueError, match="2 processes cannot share a batch of 3"):
         jax.eval_shape(run, variables, batch)
@@ -185,11 +179,11 @@ def test_bad_input_is_named():
     with pytest.raises(ValueError, match="world_size_emulated: got 0"):
         make(world_size_emulated=0)
     with pytest.raises(ValueError, match=r"cam.block: got -3, expected -2 … -1"):
-        jax.eval_shape(make(cam_block=-3).init, jax.random.key(0), batch)
+        jax.eval_shape(make(cam_block=-3).init, jax.random.key(0), batch, {})
     with pytest.raises(ValueError, match="label_transform: 'z' does not exist"):
         make(data_label_transform="z")
     with pytest.raises(ValueError, match="needs a mean and a positive standard"):
-        make(data_label_transform="zscore_trunc")
+        labels.check(name="zscore_trunc", means=(), stds=(), num_biomarkers=6)
     with pytest.raises(ValueError, match="needs a mean"):
         labels.transform(
             jnp.zeros((2, 1), jnp.int32), name="zscore_trunc", means=(0.0,), stds=(0.0,)

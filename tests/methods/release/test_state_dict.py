@@ -8,6 +8,7 @@ import pytest
 
 from fof_jax.methods.release import state_dict
 from fof_jax.parity import comparison, release_recording
+from fof_jax.types import Batch
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "release_b.npz"
 
@@ -35,7 +36,7 @@ def test_there_and_back_is_exact(theirs):
 def test_tree_is_the_one_that_init_draws(z, theirs):
     ours = state_dict.from_state_dict(theirs)
     method, batch = release_recording.method_of(z), release_recording.batch_of(z, 0)
-    drawn = jax.eval_shape(method.init, jax.random.key(0), batch)
+    drawn = jax.eval_shape(method.init, jax.random.key(0), batch, {})
     shape = lambda tree: jax.tree.map(lambda a: (a.shape, a.dtype), tree)  # noqa: E731
     assert shape(ours) == shape(drawn)
 
@@ -60,7 +61,7 @@ def test_model_alone_predicts(z, theirs):
     alone = state_dict.from_state_dict(
         state_dict.to_state_dict(whole, patch=4, model_only=True)
     )
-    predict = jax.jit(method.predict)
+    predict = jax.jit(lambda v, x: method.apply(v, Batch(image=x)).logits)
     np.testing.assert_array_equal(predict(whole, image), predict(alone, image))
     np.testing.assert_allclose(
         predict(whole, image), z["t0/logits_global/glb"], atol=1e-6
