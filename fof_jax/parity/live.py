@@ -155,7 +155,7 @@ def inputs_from(
         z[f"batch{n}/float_gene"] = floats[n].astype(np.float32)
     method: release_method.Release = release_recording.method_of(z)
     batch = release_recording.batch_of(z, 0)
-    variables = jax.jit(method.init)(jax.random.key(seed), batch)
+    variables = jax.jit(method.init)(jax.random.key(seed), batch, {})
     named = state_dict.to_state_dict(variables, patch=patch)
     return z | {f"init/{name}": np.ascontiguousarray(a) for name, a in named.items()}
 

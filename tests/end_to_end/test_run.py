@@ -105,8 +105,8 @@ def test_a_run_goes_on_from_its_newest_checkpoint(finished, data, tmp_path, caps
     (fold / "predictions.csv").unlink()
     assert launch(data, tmp_path / "run") == 0
     out = capsys.readouterr().out
-    assert "fold 0: finished before" in out
-    assert "fold 1: goes on from step 4 of 6" in out
+    assert "fold 0: already finished" in out
+    assert "fold 1: resumes from step 4 of 6" in out
     for name in ("fold_1/metrics.jsonl", "fold_1/predictions.csv", "results.json"):
         assert (tmp_path / "run" / name).read_bytes() == (finished / name).read_bytes()
 
@@ -125,7 +125,7 @@ def test_a_flipped_bit_in_a_checkpoint_is_noticed(finished, data, tmp_path, caps
     assert launch(data, tmp_path / "run") == 0
     out = capsys.readouterr().out
     assert "is damaged or missing; step 4, the one before it, is used" in out
-    assert "goes on from step 4" in out
+    assert "resumes from step 4" in out
     got = (tmp_path / "run/results.json").read_bytes()
     assert got == (finished / "results.json").read_bytes()
 
@@ -140,7 +140,7 @@ def test_another_configuration_is_refused_by_name(finished, data, capsys):
 def test_fields_that_do_not_alter_numbers_may_change(finished, data, capsys):
     more = ("--config.data.threads=1", "--config.save_every=50")
     assert launch(data, finished, *more) == 0
-    assert "finished before" in capsys.readouterr().out
+    assert "already finished" in capsys.readouterr().out
 
 
 def test_a_fold_that_does_not_exist(finished, data, capsys):

@@ -69,10 +69,7 @@ def models(tmp_path_factory):
     settings = config.load(["--config=phantom", "--config.encoder=mu/16"])
     method = build.method_of(settings)
     image = np.zeros((1, 64, 64, 3), np.uint8)
-    nothing = dict.fromkeys(
-        ("grade", "biomarkers", "known", "floats", "index", "epoch", "valid")
-    )
-    init = jax.jit(lambda key: method.init(key, Batch(image=image, **nothing)))
+    init = jax.jit(lambda key: method.init(key, Batch(image=image), {}))
     folds = {f"fold_{k}": init(jax.random.key(k)) for k in range(2)}
     return model.TrainedModel(method, folds, settings, (64, 64))
 

@@ -132,16 +132,16 @@ def test_folds_as_jobs_of_their_own_end_as_one_run(finished, data, tmp_path):
 
 
 def when_step(number, action, monkeypatch):
-    """Does something after the step of this number has been dispatched."""
-    settle, count = train._settle, [0]
+    """Does something when the metrics of this step, from 1, are read."""
+    read, count = train.DelayedMetrics._read, [0]
 
-    def counted(*arguments):
-        count[0] += 1
-        if count[0] == number:
+    def counted(metrics, pending):
+        count[0] += pending is not None
+        if pending is not None and count[0] == number:
             action()
-        return settle(*arguments)
+        return read(metrics, pending)
 
-    monkeypatch.setattr(train, "_settle", counted)
+    monkeypatch.setattr(train.DelayedMetrics, "_read", counted)
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_a_signal_saves_and_the_same_command_ends_alike(
     assert "Traceback" not in told.err
     assert "fold 0: saved at step 3 of 6" in told.out  # off the rhythm of save_every
     assert launch(data, tmp_path) == 0
-    assert "goes on from step 3 of 6" in capsys.readouterr().out
+    assert "resumes from step 3 of 6" in capsys.readouterr().out
     same_run(tmp_path, finished)
 
 
@@ -289,7 +289,7 @@ def test_a_checkpoint_of_two_devices_goes_on_with_one(finished, data, tmp_path, 
     run = resumed(finished, tmp_path)
     shutil.rmtree(run / "fold_1/checkpoints/6")
     assert launch(data, run, "--config.devices=1") == 0
-    assert "goes on from step 4" in capsys.readouterr().out
+    assert "resumes from step 4" in capsys.readouterr().out
     got, want = (
         [json.loads(x) for x in (r / "fold_1/metrics.jsonl").read_text().splitlines()]
         for r in (run, finished)
