@@ -219,7 +219,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(data, tmp_path, capsys):
         (["--config.method=fofo"], "'fofo' does not exist"),
         (["--config.compute_dtype=half"], "'half' is not known"),
         (["--config.cam.block=-9"], "cam.block: got -9"),
-        (["--config.attention=fast"], "'fast' is not known"),
+        (["--config.attention=fast"], "unknown implementation 'fast'"),
         (["--config.folds=50"], "folds"),
         (["--config.log_every=0"], "log_every: got 0, expected 1 or more"),
         (["--config.eval_batch_size=0"], "eval_batch_size: got 0"),
