@@ -1,4 +1,4 @@
-"""Files that survive crashes: atomic writes, file locks, SHA-256 manifests."""
+"""Atomic file writes, file locks and SHA-256 manifests."""
 
 import contextlib
 import datetime
@@ -21,28 +21,28 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes UTF-8 text, see `write_with`."""
+    """Writes UTF-8 text atomically, see `write_with`."""
     write_bytes(path, text.encode())
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Writes bytes, see `write_with`."""
+    """Writes bytes atomically, see `write_with`."""
     write_with(path, lambda file: file.write(data))
 
 
 def write_with(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Writes to a temporary name in the same folder, then renames.
+    """Writes a file atomically: to a temporary file in the same folder, then renames.
 
     Args:
-      path: where the file goes; its folder is made if it is missing.
-      write: puts the whole content into an open file.
+      path: destination; missing parent folders are created.
+      write: writes the whole content to an open binary file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
     try:
         with os.fdopen(handle, "wb") as file:
             write(file)
-        # mkstemp makes files that only their owner can read.
+        # mkstemp creates files with mode 0600.
         umask = os.umask(0)
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)
@@ -53,14 +53,14 @@ def write_with(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Holds an exclusive lock on a file; waits, and says so, if another has it.
+def file_lock(path: Path) -> Iterator[None]:
+    """Holds an exclusive lock on a file; waits, with a warning, while it is taken.
 
-    The system drops the lock when its process ends, however it ends, so what a
-    holder finds half-made was left by a process that is gone.
+    The kernel releases the lock when its process ends, even if it is killed, so
+    partial results found under the lock are left over from a dead process.
 
     Args:
-      path: the lock file; it stays behind, empty.
+      path: the lock file; it is not removed afterwards.
 
     Yields:
       None, while the lock is held.
@@ -70,26 +70,29 @@ def locked(path: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            _log.warning("Waiting for another process that works in %s", path.parent)
+            _log.warning(
+                "Waiting for another process to release the lock on %s", path.parent
+            )
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 @contextlib.contextmanager
-def only_one(path: Path, what: str, say: Callable[[str], None]) -> Iterator[None]:
-    """Holds a lock, or says who does.
+def exclusive_lock(path: Path, what: str, log: Callable[[str], None]) -> Iterator[None]:
+    """Holds an exclusive lock on a file; raises if another process holds it.
 
     Args:
-      path: the lock file; it stays behind, its content means something only while
-        somebody holds it.
-      what: is locked, for the message.
-      say: prints a line.
+      path: the lock file; it is not removed afterwards, and names the holder only
+        while the lock is held.
+      what: the locked resource, for the error message.
+      log: prints a line; gets a warning where the file system has no locks.
 
     Yields:
       None, while the lock is held.
 
     Raises:
-      ValueError: another process holds it: its number, host and since when.
+      ValueError: another process holds the lock; the message has its PID, host and
+        start time.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a+", encoding="utf-8") as file:
@@ -103,9 +106,9 @@ def only_one(path: Path, what: str, say: Callable[[str], None]) -> Iterator[None
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 raise
-            say(
-                f"warning: {path.parent} is on a file system without locks; see to it "
-                "that no other process works there"
+            log(
+                f"warning: {path.parent} is on a file system without locks; make sure "
+                "that no other process writes to it"
             )
         file.truncate(0)
         since = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
@@ -120,22 +123,22 @@ def _holder(path: Path) -> str:
         holder = json.loads(path.read_text(encoding="utf-8"))
         return "process {pid} on {host}, since {since}".format(**holder)
     except (OSError, ValueError, KeyError, TypeError):
-        return "another process"  # which has not written its name yet
+        return "another process"  # which has not written its PID yet
 
 
-def seal(folder: Path) -> None:
-    """Writes the manifest of a folder that is whole; the last thing to be done."""
+def write_manifest(folder: Path) -> None:
+    """Writes the manifest of a folder; call it last, its presence marks completion."""
     write_text(folder / MANIFEST, json.dumps(_digests(folder), indent=1))
 
 
-def sealed(folder: Path) -> bool:
-    """Whether the folder was finished; `verify` says whether it still is whole."""
+def has_manifest(folder: Path) -> bool:
+    """Whether the folder was completed; `verify_manifest` checks its files."""
     return (folder / MANIFEST).exists()
 
 
-def verify(folder: Path) -> str | None:
-    """What is wrong with a sealed folder, or None."""
-    if not sealed(folder):
+def verify_manifest(folder: Path) -> str | None:
+    """Checks a folder against its manifest: the first mismatch, or None if intact."""
+    if not has_manifest(folder):
         return "it was not finished"
     try:
         expected = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
@@ -143,9 +146,9 @@ def verify(folder: Path) -> str | None:
         expected = None
     if not isinstance(expected, dict):
         return f"{MANIFEST} cannot be read"
-    found = _digests(folder)
+    actual = _digests(folder)
     names = sorted(
-        name for name in {*found, *expected} if found.get(name) != expected.get(name)
+        name for name in {*actual, *expected} if actual.get(name) != expected.get(name)
     )
     return f"file {names[0]} is damaged or missing" if names else None
 
@@ -153,9 +156,9 @@ def verify(folder: Path) -> str | None:
 def _digests(folder: Path) -> dict[str, str]:
     digests = {}
     for path in sorted(folder.rglob("*")):
-        # Itself, and what a write of it that was cut off has left.
-        ours = path.name == MANIFEST or path.name.startswith(f".{MANIFEST}-")
-        if ours or not path.is_file():
+        # Skips the manifest and temporary files of interrupted manifest writes.
+        skipped = path.name == MANIFEST or path.name.startswith(f".{MANIFEST}-")
+        if skipped or not path.is_file():
             continue
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()

@@ -59,7 +59,7 @@ def features(encoder: vit.ViT, params: dict, images: np.ndarray) -> np.ndarray:
 
     @jax.jit
     def encode(batch):
-        x = pipeline.normalise(batch, color=False)
+        x = pipeline.normalize(batch, color=False)
         return encoder.apply({"params": params}, x, method=lambda m, x: m.pool(m(x)))
 
     starts = range(0, len(images), BATCH)

@@ -101,7 +101,7 @@ def network(
 
     @jax.jit
     def predict(variables: Any, image: jax.Array) -> jax.Array:
-        pixels = pipeline.normalise(image, color=config.data.color)
+        pixels = pipeline.normalize(image, color=config.data.color)
         return jax.nn.softmax(method.apply(variables, Batch(image=pixels)).logits)
 
     sampled = [cohort.draw_patient(seed + NEW_PATIENTS, i) for i in range(patients)]

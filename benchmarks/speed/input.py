@@ -79,7 +79,7 @@ def main(argv: list[str]) -> None:
         data = build(Path(folder), flags.images, flags.image)
         encoded = sum(len(data.encoded(i)) for i in range(len(data))) / len(data)
 
-        def batches(cache: str | loader.Reader) -> Iterable[Batch]:
+        def batches(cache: str | loader.ImageCache) -> Iterable[Batch]:
             return loader.train_batches(
                 data,
                 np.arange(len(data)),
@@ -92,7 +92,7 @@ def main(argv: list[str]) -> None:
             )
 
         decoded = rate(batches("none"))
-        reader = loader.open_reader(data, flags.image, "ram")
+        reader = loader.open_cache(data, flags.image, "ram")
         rate(batches(reader))  # fills the cache
         cached = rate(batches(reader))
         result: dict[str, Any] = {

@@ -28,7 +28,7 @@ from fof_jax.data.prepare import (
     write_store,
 )
 from fof_jax.data.progress import Out, warnings_to
-from fof_jax.data.quality import warn_of_oddities
+from fof_jax.data.quality import warn_about_quality
 from fof_jax.data.splits import leak_share, make_splits, write_splits
 from fof_jax.data.store import open_store
 
@@ -107,7 +107,7 @@ def _check(config: ConfigDict, out: Out) -> None:
     files = [row.image for row in cohort.rows]
     thumbs = near_duplicates.thumbnails(files, threads=max(config.data.threads, 1))
     alike = near_duplicates.near_duplicates(thumbs, table.patients)
-    warn_of_oddities(table, folds=config.folds, alike=alike)
+    warn_about_quality(table, folds=config.folds, duplicates=alike)
     _print_summary(table, out)
     print("no errors", file=out)
 
@@ -157,7 +157,7 @@ def _phantom(config: ConfigDict, out: Out, plot: Path) -> None:
     print(f"plot: {plot}", file=out)
 
 
-def _print_summary(table: metadata.Columns, out: Out) -> None:
+def _print_summary(table: metadata.Metadata, out: Out) -> None:
     counts = np.bincount(table.grades, minlength=len(table.classes)).tolist()
     graded = ", ".join(f"{c} {n}" for c, n in zip(table.classes, counts, strict=True))
     print(

@@ -122,4 +122,4 @@ def _read_images(paths: list[Path], image_size: int):
         )
         for path in paths
     ]
-    return np.asarray(pipeline.normalise(jnp.asarray(np.stack(pixels))))
+    return np.asarray(pipeline.normalize(jnp.asarray(np.stack(pixels))))

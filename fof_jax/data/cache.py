@@ -34,8 +34,8 @@ def available_memory() -> int:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Reader:
-    """Decoded images of a store at one size; `open_reader` makes it.
+class ImageCache:
+    """Decoded images of a store at one size; `open_cache` makes it.
 
     Attributes:
       store: what it reads.
@@ -93,7 +93,7 @@ class Reader:
         return pixels
 
 
-def open_reader(store: Store, image_size: int, cache: str = "ram") -> Reader:
+def open_cache(store: Store, image_size: int, cache: str = "ram") -> ImageCache:
     """A reader that folds, training and evaluation can share.
 
     Args:
@@ -112,7 +112,7 @@ def open_reader(store: Store, image_size: int, cache: str = "ram") -> Reader:
     if cache not in CACHES:
         raise ValueError(f"data.cache={cache!r}: expected one of {', '.join(CACHES)}")
     if cache == "none":
-        return Reader(store, image_size)
+        return ImageCache(store, image_size)
     cut = "crop" in (store.train_view, store.test_view)
     loose = cut and bool((store.sizes != image_size).any())
     shape = (len(store), image_size, image_size, 3)
@@ -128,7 +128,7 @@ def open_reader(store: Store, image_size: int, cache: str = "ram") -> Reader:
             "and at most half is taken. Set --config.data.cache=none."
         )
     if loose:
-        return Reader(store, image_size, natives=[None] * len(store))
-    return Reader(
+        return ImageCache(store, image_size, natives=[None] * len(store))
+    return ImageCache(
         store, image_size, np.empty(shape, np.uint8), np.zeros(shape[0], bool)
     )

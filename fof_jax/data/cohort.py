@@ -16,7 +16,7 @@ from pathlib import Path
 from fof_jax import files
 from fof_jax.data import images
 from fof_jax.data.csv_reader import TableReader, unknown
-from fof_jax.data.errors import CohortError, Fault, raise_faults
+from fof_jax.data.errors import CohortError, RowError, raise_errors
 
 __all__ = [
     "Cohort",
@@ -87,10 +87,10 @@ class Cohort:
 
 
 def _row(reader: TableReader, number: int, cells: dict[str, str], empty: Cohort) -> Row:
-    """One row; its faults go to the reader. `empty` has the names and the root."""
+    """One row; its errors go to the reader. `empty` has the names and the root."""
     for name in ("image", "patient"):
         if name in cells and not cells[name]:
-            reader.fault("empty cell", number, f"no {name}")
+            reader.add_error("empty cell", number, f"no {name}")
     root, mask = Path(empty.root or ""), cells.get("mask", "")
     grade = 0
     if "grade" in cells:
@@ -112,16 +112,16 @@ def _row(reader: TableReader, number: int, cells: dict[str, str], empty: Cohort)
     )
 
 
-def _contradictions(cohort: Cohort) -> list[Fault]:
+def _contradictions(cohort: Cohort) -> list[RowError]:
     """The same image twice; a patient with two sets of biomarkers."""
-    faults: list[Fault] = []
+    errors: list[RowError] = []
     seen: dict[str, int] = {}
     sets: dict[str, tuple[int, Row]] = {}
     for number, row in zip(cohort.lines, cohort.rows, strict=True):
         path = os.path.realpath(row.image)
         if path in seen:
             text = f"{cohort.name_of(row)} is already in row {seen[path]}"
-            faults.append(Fault("same image twice", number, text))
+            errors.append(RowError("same image twice", number, text))
         seen.setdefault(path, number)
         earlier, first = sets.setdefault(row.patient, (number, row))
         pairs = zip(cohort.biomarkers, first.biomarkers, row.biomarkers, strict=True)
@@ -130,8 +130,8 @@ def _contradictions(cohort: Cohort) -> list[Fault]:
         ]
         if differ and row.patient:
             text = f"{row.patient}: {', '.join(differ)} (first in row {earlier})"
-            faults.append(Fault("patient with two sets of biomarkers", number, text))
-    return faults
+            errors.append(RowError("patient with two sets of biomarkers", number, text))
+    return errors
 
 
 def _shown(value: int | None) -> str:
@@ -140,7 +140,7 @@ def _shown(value: int | None) -> str:
 
 def check_images(
     cohort: Cohort, *, threads: int = 2, progress: Progress | None = None
-) -> list[Fault]:
+) -> list[RowError]:
     """Opens every image and mask once and decodes it whole.
 
     Args:
@@ -149,7 +149,7 @@ def check_images(
       progress: called with (done, of) after each image.
 
     Returns:
-      The faults: files that are missing, unreadable, truncated or of a kind that
+      The errors: files that are missing, unreadable, truncated or of a kind that
       `fof_jax.data.images` does not take, and masks that do not fit their image.
     """
 
@@ -159,8 +159,8 @@ def check_images(
             if row.mask is None:
                 return None
             mask = images.check_mask(row.mask)
-        except images.ImageFault as fault:
-            return fault.kind, str(fault)
+        except images.ImageError as error:
+            return error.kind, str(error)
         if (mask.height, mask.width) == (region.height, region.width):
             return None
         return "mask of another size", (
@@ -168,16 +168,16 @@ def check_images(
             f"its image {region.width}x{region.height}"
         )
 
-    faults = []
+    errors = []
     lines = cohort.lines or range(2, len(cohort.rows) + 2)
     with images.quiet_decoding(), ThreadPoolExecutor(threads) as pool:
         results = zip(lines, pool.map(check, cohort.rows), strict=True)
         for done, (number, result) in enumerate(results, 1):
             if result is not None:
-                faults.append(Fault(result[0], number, result[1]))
+                errors.append(RowError(result[0], number, result[1]))
             if progress is not None:
                 progress(done, len(cohort.rows))
-    return faults
+    return errors
 
 
 def read_cohort(
@@ -208,7 +208,7 @@ def read_cohort(
       The rows in the table's order.
 
     Raises:
-      CohortError: anything is wrong; all faults at once, by kind and row.
+      CohortError: anything is wrong; all errors at once, by kind and row.
     """
     table = Path(table)
     root = table.parent if root is None else Path(root)
@@ -216,7 +216,7 @@ def read_cohort(
         raise CohortError(f"data.classes must be distinct labels; got {classes}")
     reader = TableReader(table)
     reader.load()
-    reader.need(("image", "patient", "grade", *biomarkers, *float_markers))
+    reader.require(("image", "patient", "grade", *biomarkers, *float_markers))
     empty = Cohort((), classes, biomarkers, float_markers, root)
     cohort = dataclasses.replace(
         empty,
@@ -225,7 +225,7 @@ def read_cohort(
         ),
         lines=tuple(number for number, _ in reader.lines),
     )
-    faults = reader.faults
+    errors = reader.errors
     if "image" in reader.header:
         named = [k for k, (_, cells) in enumerate(reader.lines) if cells["image"]]
         with_image = dataclasses.replace(
@@ -233,10 +233,10 @@ def read_cohort(
             rows=tuple(cohort.rows[k] for k in named),
             lines=tuple(cohort.lines[k] for k in named),
         )
-        faults += _contradictions(with_image)
+        errors += _contradictions(with_image)
         if decode:
-            faults += check_images(with_image, threads=threads, progress=progress)
-    raise_faults(table, faults)
+            errors += check_images(with_image, threads=threads, progress=progress)
+    raise_errors(table, errors)
     return cohort
 
 

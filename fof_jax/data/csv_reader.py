@@ -1,4 +1,4 @@
-"""Reading a CSV cell by cell, with every fault noted instead of the first raised."""
+"""CSV reader that collects all cell errors instead of raising the first."""
 
 import csv
 import difflib
@@ -8,83 +8,83 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from fof_jax.data.errors import Fault
+from fof_jax.data.errors import RowError
 
 _UNKNOWN = {"", "na", "n/a", "nan"}
 _INTEGER = re.compile(r"[+-]?\d{1,9}(\.0*)?")  # tables from pandas write 1 as 1.0
 
 
 def unknown(cell: str) -> bool:
-    """True for an empty cell, NA, N/A and NaN, in any case."""
+    """True for an empty cell, NA, N/A and NaN, ignoring case."""
     return cell.lower() in _UNKNOWN
 
 
-def _close(word: str, known: Sequence[str]) -> str:
+def _suggestion(word: str, known: Sequence[str]) -> str:
     folded = {k.casefold(): k for k in known}
     found = difflib.get_close_matches(word.casefold(), list(folded), n=1)
     return f" (close: '{folded[found[0]]}')" if found else ""
 
 
 class TableReader:
-    """Cells of one table, and the faults met while reading them."""
+    """Cells of one table, and the errors found while parsing them."""
 
     def __init__(self, table: Path):
         self.table = table
-        self.faults: list[Fault] = []
+        self.errors: list[RowError] = []
         self.header: list[str] = []
         self.lines: list[tuple[int, dict[str, str]]] = []
 
-    def fault(self, kind: str, row: int | None, text: str) -> None:
-        """Notes a fault."""
-        self.faults.append(Fault(kind, row, text))
+    def add_error(self, kind: str, row: int | None, text: str) -> None:
+        """Records an error."""
+        self.errors.append(RowError(kind, row, text))
 
     def load(self) -> None:
         """Reads the file; fills `header` and `lines` (row number, column -> cell)."""
         try:
             text = self.table.read_bytes().decode("utf-8-sig")
         except OSError as error:
-            return self.fault("table", None, f"cannot be read: {error.strerror}")
+            return self.add_error("table", None, f"cannot be read: {error.strerror}")
         except UnicodeDecodeError as error:
-            return self.fault("table", None, f"is not UTF-8 ({error}): save it as such")
+            return self.add_error("table", None, f"is not UTF-8 ({error})")
         first = text.lstrip().splitlines()[0] if text.strip() else ""
         semicolon = first.count(";") > first.count(",")
         stream = io.StringIO(text, newline=None)  # CR, LF and CRLF alike
         rows = enumerate(csv.reader(stream, delimiter=";" if semicolon else ","), 1)
         filled = [(n, [c.strip() for c in row]) for n, row in rows if any(row)]
         if len(filled) < 2:
-            return self.fault("table", None, "has no rows below a header")
+            return self.add_error("table", None, "has no rows below a header")
         self.header = filled[0][1]
         for name in sorted({h for h in self.header if h and self.header.count(h) > 1}):
-            self.fault("column", 1, f"'{name}' is there twice")
+            self.add_error("column", 1, f"'{name}' occurs twice")
         for number, cells in filled[1:]:
             if len(cells) != len(self.header):
                 text = f"{len(cells)} cells, the header has {len(self.header)}"
-                self.fault("number of cells", number, text)
+                self.add_error("number of cells", number, text)
                 continue
             self.lines.append((number, dict(zip(self.header, cells, strict=True))))
 
-    def need(self, columns: Sequence[str]) -> None:
-        """Notes the columns that are missing."""
+    def require(self, columns: Sequence[str]) -> None:
+        """Records an error for each missing column."""
         if not self.header:
-            return  # the table's own fault is already told
+            return  # `load` has recorded why
         for name in columns:
             if name not in self.header:
-                hint = _close(name, self.header)
+                hint = _suggestion(name, self.header)
                 text = f"'{name}' is missing; there are {', '.join(self.header)}{hint}"
-                self.fault("column", 1, text)
+                self.add_error("column", 1, text)
 
     def integer(self, number: int, name: str, cell: str) -> int | None:
-        """A biomarker's status; None where unknown or not an integer."""
+        """Parses a biomarker; None where unknown or not an integer."""
         if unknown(cell):
             return None
         if not _INTEGER.fullmatch(cell):
             text = f"{name} is '{cell}'; expected an integer, or empty for unknown"
-            self.fault("biomarker not an integer", number, text)
+            self.add_error("biomarker not an integer", number, text)
             return None
         return int(cell.split(".")[0])
 
     def real(self, number: int, name: str, cell: str) -> float | None:
-        """A float marker; None where unknown or not a finite number."""
+        """Parses a float marker; None where unknown or not a finite number."""
         if unknown(cell):
             return None
         try:
@@ -93,23 +93,23 @@ class TableReader:
             value = math.nan
         if not math.isfinite(value):
             text = f"{name} is '{cell}'; expected a number, or empty for unknown"
-            self.fault("float marker not a number", number, text)
+            self.add_error("float marker not a number", number, text)
             return None
         return value
 
     def grade(self, number: int, cell: str, classes: tuple[str, ...]) -> int:
-        """A grade's class index; 0 where the label is unknown."""
+        """Maps a grade label to its class index; 0 for an unknown label."""
         if cell in classes:
             return classes.index(cell)
-        hint = _close(cell, classes)
+        hint = _suggestion(cell, classes)
         text = f"'{cell}'; the classes are {', '.join(classes)}{hint}"
-        self.fault("unknown grade", number, text)
+        self.add_error("unknown grade", number, text)
         return 0
 
     def fold(self, number: int, cell: str) -> int | None:
-        """A fold number; None where it is not one."""
+        """Parses a fold number; None where invalid."""
         if cell.isascii() and cell.isdigit() and len(cell) < 6:
             return int(cell)
         text = f"'{cell}'; expected 0, 1, … on every row, or no column 'fold'"
-        self.fault("bad fold", number, text)
+        self.add_error("bad fold", number, text)
         return None

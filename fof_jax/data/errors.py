@@ -1,64 +1,64 @@
-"""Faults of a table, collected and told all at once."""
+"""Table errors, collected and raised together."""
 
 import dataclasses
 from pathlib import Path
 
-SHOWN = 10  # faults of one kind that a message spells out
+SHOWN = 10  # errors of one kind that a message lists
 
 
 class DataWarning(UserWarning):
-    """Legal, but the user should know: images resized, counts that differ."""
+    """Valid but noteworthy data: resized images, differing counts."""
 
 
 class CohortError(ValueError):
-    """Everything that is wrong with a cohort; `faults` has each of them."""
+    """A cohort that fails validation; `errors` lists every error found."""
 
-    def __init__(self, message: str, faults: "tuple[Fault, ...]" = ()):
+    def __init__(self, message: str, errors: "tuple[RowError, ...]" = ()):
         super().__init__(message)
-        self.faults = faults
+        self.errors = errors
 
 
 class MissingDataError(ValueError):
-    """Files that the user has to fetch or build first."""
+    """Files that the user has to download or build first."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Fault:
-    """One fault. `row` counts as a spreadsheet does: the header is row 1."""
+class RowError:
+    """One error of a table. `row` counts from the header, row 1; None for no row."""
 
     kind: str
     row: int | None
     text: str
 
 
-def raise_faults(table: Path | str, faults: list[Fault]) -> None:
-    """Raises if there are faults: grouped by kind, the first ten of each, the count.
+def raise_errors(table: Path | str, errors: list[RowError]) -> None:
+    """Raises if there are errors, grouped by kind, with the first ten of each.
 
     Args:
-      table: what was checked, for the headline.
-      faults: in any order; a kind is listed where it occurs first.
+      table: file or folder that was checked, named in the first line.
+      errors: in any order; kinds are listed in order of first occurrence.
 
     Raises:
-      CohortError: there is at least one fault.
+      CohortError: there is at least one error.
     """
-    if not faults:
+    if not errors:
         return
-    kinds: dict[str, list[Fault]] = {}
-    for fault in faults:
-        kinds.setdefault(fault.kind, []).append(fault)
-    lines = [f"{table}: {len(faults)} fault(s). Nothing was written."]
+    kinds: dict[str, list[RowError]] = {}
+    for error in errors:
+        kinds.setdefault(error.kind, []).append(error)
+    lines = [f"{table}: {len(errors)} error(s). Nothing was written."]
     for kind, members in kinds.items():
         lines.append(f"{kind} ({len(members)}):")
-        for fault in members[:SHOWN]:
-            where = "" if fault.row is None else f"row {fault.row}: "
-            lines.append(f"  {where}{fault.text}")
+        for error in members[:SHOWN]:
+            where = "" if error.row is None else f"row {error.row}: "
+            lines.append(f"  {where}{error.text}")
         if len(members) > SHOWN:
             lines.append(f"  … and {len(members) - SHOWN} more")
     lines.append("Rows count from the header, which is row 1.")
-    raise CohortError("\n".join(lines), tuple(faults))
+    raise CohortError("\n".join(lines), tuple(errors))
 
 
 def shortened(items: list[str] | tuple[str, ...]) -> str:
-    """The first ten of a list, and how many more there are."""
+    """Joins the first ten items of a list and counts the rest."""
     rest = len(items) - SHOWN
     return ", ".join(items[:SHOWN]) + (f" and {rest} more" if rest > 0 else "")

@@ -11,19 +11,18 @@ import numpy as np
 
 from fof_jax.data.errors import (
     DataWarning,
-    Fault,
     MissingDataError,
-    raise_faults,
+    RowError,
+    raise_errors,
     shortened,
 )
-from fof_jax.data.metadata import Columns
+from fof_jax.data.metadata import Folds, Metadata
 from fof_jax.data.safe_pickle import PickleError, read_pickle
 
 PNAS_FILE = "pnas_splits.csv"
 # Of the columns that vary. Raw, 43 of 80 hold whole numbers; standardised, none but
 # one that happens to have mean 0 and deviation 1.
 _WHOLE = 0.2
-Folds = tuple[tuple[np.ndarray, np.ndarray], ...]
 
 
 def read_pnas(path: Path | str) -> dict[str, tuple[bool, ...]]:
@@ -54,32 +53,32 @@ def read_pnas(path: Path | str) -> dict[str, tuple[bool, ...]]:
     rows = list(csv.reader(io.StringIO(text, newline=None)))  # CR, LF and CRLF alike
     width = len(rows[0]) if rows else 0
     table: dict[str, tuple[bool, ...]] = {}
-    faults = []
+    errors = []
     if len(rows) < 2 or width < 2:
-        faults.append(Fault("table", None, "has no rows of Train and Test"))
+        errors.append(RowError("table", None, "has no rows of Train and Test"))
     for number, row in enumerate(rows[1:], 2):
         cells = [cell.strip() for cell in row]
         if not any(cells):
             continue
         if len(cells) != width:
             text = f"{len(cells)} cells, the header has {width}"
-            faults.append(Fault("number of cells", number, text))
+            errors.append(RowError("number of cells", number, text))
         elif cells[0] in table:
-            faults.append(Fault("same patient twice", number, cells[0]))
+            errors.append(RowError("same patient twice", number, cells[0]))
         elif strange := sorted({*cells[1:]} - {"Train", "Test"}):
             text = f"{cells[0]}: {shortened(strange)}"
-            faults.append(Fault("neither Train nor Test", number, text))
+            errors.append(RowError("neither Train nor Test", number, text))
         else:
             table[cells[0]] = tuple(cell == "Test" for cell in cells[1:])
-    raise_faults(path, faults)
+    raise_errors(path, errors)
     return table
 
 
-def pnas_folds(columns: Columns, path: Path | str) -> Folds:
+def pnas_folds(metadata: Metadata, path: Path | str) -> Folds:
     """The randomisations of `read_pnas` as folds of a table, by patient.
 
     Args:
-      columns: regions of TCGA patients.
+      metadata: regions of TCGA patients.
       path: the table of the randomisations.
 
     Returns:
@@ -89,22 +88,22 @@ def pnas_folds(columns: Columns, path: Path | str) -> Folds:
       CohortError: patients of the table are not in the file.
     """
     table = read_pnas(path)
-    absent = sorted(set(columns.patients) - table.keys())
+    absent = sorted(set(metadata.patients) - table.keys())
     if absent:
         text = f"{len(absent)} of this cohort's patients: {shortened(absent)}"
-        raise_faults(path, [Fault("not in the file", None, text)])
-    tested = np.array([table[patient] for patient in columns.patients])
+        raise_errors(path, [RowError("not in the file", None, text)])
+    tested = np.array([table[patient] for patient in metadata.patients])
     return tuple((np.flatnonzero(~t), np.flatnonzero(t)) for t in tested.T)
 
 
-def pickle_folds(columns: Columns, path: Path | str) -> Folds:
+def pickle_folds(metadata: Metadata, path: Path | str) -> Folds:
     """The folds of a split pickle: Pathomic Fusion's, or the FoF release's.
 
     Images are found by file name; where a pickle has none of this table's, but has
     patients (512-pixel crops, extracted features), by patient.
 
     Args:
-      columns: regions of TCGA patients.
+      metadata: regions of TCGA patients.
       path: a pickle with `cv_splits` or `splits`; read by `read_pickle`.
 
     Returns:
@@ -132,7 +131,7 @@ def pickle_folds(columns: Columns, path: Path | str) -> Folds:
             "(Pathomic Fusion) or 'splits' (the FoF release), and in each fold "
             "'train' and 'test' with 'x_path' or 'x_patname'."
         )
-    owners = {"images": columns.images, "patients": columns.patients}
+    owners = {"images": metadata.images, "patients": metadata.patients}
     for unit, ours in owners.items():
         folds = tuple(
             (_positions(ours, train[unit]), _positions(ours, test[unit]))
@@ -145,7 +144,7 @@ def pickle_folds(columns: Columns, path: Path | str) -> Folds:
             f"{path} has folds without any of this table's images or patients. Is it "
             "of another cohort? Set --config.data.splits_file."
         )
-    _report(path, columns, folds, ours, [p[unit] for pair in named for p in pair])
+    _report(path, metadata, folds, ours, [p[unit] for pair in named for p in pair])
     if told := zscored([side.get("x_omic") for side, _ in sides]):
         warnings.warn(f"{path}: {told}", DataWarning, stacklevel=2)
     return folds
@@ -199,12 +198,12 @@ def _positions(ours: tuple[str, ...], wanted: list[str]) -> np.ndarray:
     return np.array(found, int)
 
 
-def _report(path, columns: Columns, folds: Folds, ours, wanted) -> None:
+def _report(path, metadata: Metadata, folds: Folds, ours, wanted) -> None:
     used = set(np.concatenate([side for pair in folds for side in pair]).tolist())
-    left = [name for i, name in enumerate(columns.images) if i not in used]
+    left = [name for i, name in enumerate(metadata.images) if i not in used]
     if left:
         warnings.warn(
-            f"{path}: {len(left)} of {len(columns)} regions are in no fold of it and "
+            f"{path}: {len(left)} of {len(metadata)} regions are in no fold of it and "
             f"are left out: {shortened(left)}",
             DataWarning,
             stacklevel=3,

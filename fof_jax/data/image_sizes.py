@@ -1,4 +1,4 @@
-"""Images that do not have the size at which they will be read, told before they are."""
+"""Reports images whose size differs from the target size."""
 
 import warnings
 
@@ -11,10 +11,10 @@ from fof_jax.data.errors import DataWarning, shortened
 
 
 def measure(cohort: Cohort) -> Int[np.ndarray, "n 2"]:
-    """Height and width of each image, from the heads of the files.
+    """Reads height and width of each image from the file headers.
 
     Raises:
-      ImageFault: a file is not an image that is accepted.
+      ImageError: a file is not a supported image.
     """
     with images.quiet_decoding():
         headers = [images.read_header(row.image) for row in cohort.rows]
@@ -29,17 +29,17 @@ def check_sizes(
     image_size: int,
     views: tuple[str, str] = ("resize", "resize"),
 ) -> None:
-    """Tells which images do not have the size at which they will be read.
+    """Warns about images that will be resized, padded or squeezed when read.
 
     Args:
-      sizes: height and width of each.
-      names: said in the message.
+      sizes: height and width of each image.
+      names: of the images, for the message.
       small: `resize`, `pad` or `error`.
-      image_size: side of the square that they will become.
-      views: how training and testing bring them to it, `resize` or `crop`.
+      image_size: side of the square target.
+      views: how training and testing reach it, `resize` or `crop`.
 
     Warns:
-      DataWarning: images that are smaller, or not square, and which.
+      DataWarning: lists images that are smaller than the target or not square.
 
     Raises:
       ValueError: smaller images under `error`; a bad `small`.
@@ -49,14 +49,14 @@ def check_sizes(
             f"data.small={small!r}: expected one of {', '.join(images.SMALL_RULES)}"
         )
 
-    def told(where: np.ndarray) -> str:
+    def listing(where: np.ndarray) -> str:
         return shortened([f"{names[i]} ({sizes[i, 1]}x{sizes[i, 0]})" for i in where])
 
     under = np.flatnonzero(sizes.min(axis=1) < image_size)
     if len(under):
         text = (
             f"{len(under)} of {len(names)} images are smaller than "
-            f"image_size={image_size}: {told(under)}"
+            f"image_size={image_size}: {listing(under)}"
         )
         if small == "error":
             raise ValueError(
@@ -70,9 +70,9 @@ def check_sizes(
             stacklevel=3,
         )
     oblong = np.flatnonzero(sizes[:, 0] != sizes[:, 1])
-    if len(oblong) and "resize" in views:  # a cut squeezes nothing
+    if len(oblong) and "resize" in views:  # crops keep proportions
         warnings.warn(
-            f"{len(oblong)} of {len(names)} images are not square: {told(oblong)}. "
+            f"{len(oblong)} of {len(names)} images are not square: {listing(oblong)}. "
             "They are squeezed into a square when read.",
             DataWarning,
             stacklevel=3,

@@ -24,8 +24,8 @@ _MASK_MODES = ("L", "1")
 _TIFF_BITS = 258  # the tag BitsPerSample
 
 
-class ImageFault(ValueError):
-    """A file that cannot be used as a region; `kind` groups faults in a report."""
+class ImageError(ValueError):
+    """A file that cannot be used as a region; `kind` groups errors in a report."""
 
     def __init__(self, kind: str, message: str):
         super().__init__(message)
@@ -53,19 +53,19 @@ def _bits(image: Image.Image, head: bytes) -> tuple[int, ...]:
 
 def _header(path: Path, image: Image.Image, head: bytes, modes: tuple[str, ...]):
     if image.format not in _FORMATS:
-        raise ImageFault(
+        raise ImageError(
             "unsupported image format",
             f"{path.name} is {image.format}; PNG, JPEG and TIFF are read",
         )
     if getattr(image, "n_frames", 1) != 1:
-        raise ImageFault(
+        raise ImageError(
             "several pages",
             f"{path.name} has {image.n_frames} pages or levels; "  # type: ignore[attr-defined]
             "save the one that is meant as a file of its own",
         )
     bits = _bits(image, head)
     if image.mode not in modes or (image.mode != "1" and set(bits) != {8}):
-        raise ImageFault(
+        raise ImageError(
             "unsupported channels",
             f"{path.name} has mode {image.mode} with {max(bits)} bits; "
             f"expected 8 bits in {' or '.join(modes)}: convert the file",
@@ -85,17 +85,17 @@ def _open(path: Path, modes: tuple[str, ...], *, whole: bool) -> Header:
             with Image.open(path) as image:
                 image.load()
         return header
-    except ImageFault:
+    except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageFault(
+        raise ImageError(
             "image too large", f"{path.name}: {error}; cut regions out of it first"
         ) from None
     except FileNotFoundError:
-        raise ImageFault("missing file", f"{path} does not exist") from None
+        raise ImageError("missing file", f"{path} does not exist") from None
     # PIL's plug-ins raise these and struct.error, IndexError … on broken bytes.
     except Exception as error:
-        raise ImageFault(
+        raise ImageError(
             "unreadable image", f"{path.name}: {error or type(error).__name__}"
         ) from None
 
@@ -110,7 +110,7 @@ def read_header(path: Path) -> Header:
       Its header.
 
     Raises:
-      ImageFault: the file is not an image that is accepted.
+      ImageError: the file is not an image that is accepted.
     """
     return _open(path, _MODES, whole=False)
 
@@ -138,7 +138,7 @@ def encode_region(path: Path) -> bytes:
       PNG or JPEG bytes that decode to RGB.
 
     Raises:
-      ImageFault: the file is not an image that is accepted.
+      ImageError: the file is not an image that is accepted.
     """
     header = read_header(path)
     if header.mode == "RGB" and header.format in ("PNG", "JPEG"):
@@ -175,7 +175,7 @@ def _fit(image, side: int, small: str, name: str, resample, fill) -> Image.Image
         return image
     if min(image.size) < side:
         if small == "error":
-            raise ImageFault(
+            raise ImageError(
                 "small image",
                 f"{name} is {image.width}x{image.height}, smaller than "
                 f"image_size={side}, and data.small='error'. Lower image_size or "
@@ -239,7 +239,7 @@ def fit_region(
       Pixels, 0-255.
 
     Raises:
-      ImageFault: the region is smaller than `side` and `small` is `error`.
+      ImageError: the region is smaller than `side` and `small` is `error`.
     """
     if pixels.shape[:2] == (side, side):
         return pixels

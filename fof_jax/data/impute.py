@@ -1,4 +1,4 @@
-"""Float markers that were not measured: filled, and said."""
+"""Median imputation of missing float markers."""
 
 import dataclasses
 import warnings
@@ -10,12 +10,12 @@ from fof_jax.data.store import Store
 
 
 def fill_floats(store: Store) -> Store:
-    """The store with each gap of a float marker filled by the marker's median.
+    """Replaces missing float markers by the marker's median over patients.
 
-    A loss that compares float markers has no use for a gap, and dropping the region
-    would take its grade and biomarkers too. The median over patients, of whom each
-    counts once, is what the data of the authors' code hold (docs/parity.md, 28).
-    Float markers are read in training only, so no prediction depends on it.
+    A loss that compares float markers cannot use missing values, and dropping the
+    region would lose its grade and biomarkers too. The median counts each patient
+    once, as in the data of the authors' code (docs/parity.md, 28). Float markers are
+    used in training only, so no prediction depends on the imputation.
 
     Args:
       store: `floats` NaN where unknown.
@@ -24,34 +24,38 @@ def fill_floats(store: Store) -> Store:
       A store with the same table hash and finite `floats`.
 
     Warns:
-      DataWarning: how many gaps a marker has, and what stands in them.
+      DataWarning: number of missing values per marker, and the imputed value.
 
     Raises:
-      CohortError: a marker that is unknown in every region.
+      CohortError: a marker is unknown in every region.
     """
     floats = store.floats.copy()
-    told = []
+    imputed = []
     for column, name in zip(floats.T, store.float_markers, strict=True):
-        gaps = np.isnan(column)
-        if gaps.all():
+        missing = np.isnan(column)
+        if missing.all():
             raise CohortError(
                 f"data.float_markers: {name} is unknown in all {len(store)} regions; "
                 "expected a value in some. Leave it out of --config.data.float_markers."
             )
-        if not gaps.any():
+        if not missing.any():
             continue
-        patients = np.array(store.patients)[~gaps]
+        patients = np.array(store.patients)[~missing]
         _, first = np.unique(patients, return_index=True)
-        median = np.median(column[~gaps][first])
-        column[gaps] = median  # a view of `floats`
-        told.append(f"{name} in {gaps.sum()} of {len(store)} regions ({median:.4g})")
-    if not told:
+        median = np.median(column[~missing][first])
+        column[missing] = median  # a view of `floats`
+        imputed.append(
+            f"{name} in {missing.sum()} of {len(store)} regions ({median:.4g})"
+        )
+    if not imputed:
         return store
     warnings.warn(
-        "unknown float markers take the median over patients: " + ", ".join(told),
+        "missing float markers are set to the median over patients: "
+        + ", ".join(imputed),
         DataWarning,
         stacklevel=2,
     )
     filled = dataclasses.replace(store, floats=floats)
-    filled.__dict__["table_hash"] = store.table_hash  # it is still that table
+    # Imputation does not change the table's identity.
+    filled.__dict__["table_hash"] = store.table_hash
     return filled

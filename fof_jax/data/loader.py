@@ -8,15 +8,15 @@ from typing import Any
 import grain
 import numpy as np
 
-from fof_jax.data.cache import Reader, open_reader
+from fof_jax.data.cache import ImageCache, open_cache
 from fof_jax.data.sampling import BalancedRows
 from fof_jax.data.store import Store
 from fof_jax.types import Batch
 
 __all__ = [
-    "Reader",
+    "ImageCache",
     "eval_batches",
-    "open_reader",
+    "open_cache",
     "steps_per_epoch",
     "train_batches",
 ]
@@ -29,9 +29,9 @@ def steps_per_epoch(n: int, batch_size: int) -> int:
     return n // batch_size
 
 
-def _reader(store: Store, image_size: int, cache: str | Reader) -> Reader:
+def _reader(store: Store, image_size: int, cache: str | ImageCache) -> ImageCache:
     if isinstance(cache, str):
-        return open_reader(store, image_size, cache)
+        return open_cache(store, image_size, cache)
     if cache.store is not store or cache.image_size != image_size:
         raise ValueError(
             f"The reader was opened on {cache.store.folder} at {cache.image_size}; "
@@ -54,7 +54,7 @@ class _Dated:
 class _Gather:
     """Positions -> the arrays of a batch. One call a batch: Grain costs per call."""
 
-    reader: Reader
+    reader: ImageCache
     mine: slice  # of a global batch: this process's rows
     seed: int | None = None  # of the places where training cuts
     omics: bool = False  # whether the batch holds the molecular vector
@@ -136,7 +136,7 @@ def train_batches(
     image_size: int,
     start_step: int = 0,
     omics: bool = False,
-    cache: str | Reader = "ram",
+    cache: str | ImageCache = "ram",
     workers: int = 0,
     threads: int = 2,
     process_index: int = 0,
@@ -159,7 +159,7 @@ def train_batches(
       image_size: side of the images.
       start_step: steps that have been made already.
       omics: whether batches hold the raw molecular vector, NaN where unknown.
-      cache: `ram`, `none`, or a reader from `open_reader` to share.
+      cache: `ram`, `none`, or a reader from `open_cache` to share.
       workers: processes that decode. With a cache in RAM images are decoded once, in
         this process, by `threads`; no worker is started then.
       threads: that decode ahead in each process; 0 decodes on demand.
@@ -216,7 +216,7 @@ def eval_batches(
     batch_size: int,
     image_size: int,
     omics: bool = False,
-    cache: str | Reader = "ram",
+    cache: str | ImageCache = "ram",
     threads: int = 2,
     process_index: int = 0,
     process_count: int = 1,
@@ -232,7 +232,7 @@ def eval_batches(
       batch_size: of the global batch.
       image_size: side of the images.
       omics: whether batches hold the raw molecular vector.
-      cache: `ram`, `none`, or a reader from `open_reader` to share.
+      cache: `ram`, `none`, or a reader from `open_cache` to share.
       threads: that decode ahead; 0 decodes on demand.
       process_index: of this process.
       process_count: their number.

@@ -1,4 +1,4 @@
-"""The columns of a cohort as arrays, without its pixels."""
+"""Cohort metadata as arrays: names, patients, grades, markers, folds."""
 
 import dataclasses
 import functools
@@ -13,25 +13,27 @@ from jaxtyping import Bool, Float, Int
 from fof_jax.data.cohort import Cohort
 from fof_jax.types import DatasetInfo
 
+Folds = tuple[tuple[np.ndarray, np.ndarray], ...]  # (train, test) row positions
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Columns:
-    """What a table says about its n images, in the table's order.
+class Metadata:
+    """Metadata of the n images of a cohort, in table order.
 
     Attributes:
       classes: the K grade labels.
-      biomarkers: the N names.
-      float_markers: the F names.
-      images: a name an image: its path as the table has it.
-      patients: a patient an image.
+      biomarkers: names of the N biomarkers.
+      float_markers: names of the F float markers.
+      images: one name per image, its path in the table.
+      patients: patient ID of each image.
       grades: class index, 0 … K-1.
       biomarker_values: integer status, 0 where unknown.
       known: True where the biomarker was measured.
       floats: float markers, NaN where unknown.
-      folds: the table's own fold numbers, or None.
-      omic_names: the O columns of the molecular vector, or none.
-      omics: that vector, raw, NaN where unknown: for methods that take it as input.
-      given: folds that others drew for it, (train, test) positions, or None.
+      folds: fold numbers of the table's column `fold`, or None.
+      omic_names: names of the O molecular features; may be empty.
+      omics: raw molecular features, input of some methods; NaN where unknown.
+      external_folds: externally defined splits, or None.
     """
 
     classes: tuple[str, ...]
@@ -48,32 +50,30 @@ class Columns:
     omics: Float[np.ndarray, "n O"] | None = dataclasses.field(
         default=None, kw_only=True
     )
-    given: tuple[tuple[np.ndarray, np.ndarray], ...] | None = dataclasses.field(
-        default=None, kw_only=True
-    )
+    external_folds: Folds | None = dataclasses.field(default=None, kw_only=True)
 
     def __len__(self) -> int:
         return len(self.images)
 
     @functools.cached_property
     def table_hash(self) -> str:
-        """SHA-256 of all columns: splits and stores say which table they are of."""
+        """SHA-256 of all columns; identifies the table of a store and its splits."""
         return hashlib.sha256(json.dumps(to_json(self)).encode()).hexdigest()
 
 
-def dataset_info(columns: Columns) -> DatasetInfo:
-    """Names and biomarker values, from which a method is built."""
+def dataset_info(metadata: Metadata) -> DatasetInfo:
+    """Names and biomarker values, as methods need them to be built."""
     return DatasetInfo(
-        classes=columns.classes,
-        biomarkers=columns.biomarkers,
-        float_markers=columns.float_markers,
-        omic_names=columns.omic_names,
-        biomarker_values=columns.biomarker_values,
+        classes=metadata.classes,
+        biomarkers=metadata.biomarkers,
+        float_markers=metadata.float_markers,
+        omic_names=metadata.omic_names,
+        biomarker_values=metadata.biomarker_values,
     )
 
 
-def from_cohort(cohort: Cohort) -> Columns:
-    """Arranges a cohort's rows as columns.
+def from_cohort(cohort: Cohort) -> Metadata:
+    """Converts the rows of a cohort to arrays.
 
     Args:
       cohort: rows with names relative to its root.
@@ -87,7 +87,7 @@ def from_cohort(cohort: Cohort) -> Columns:
     known = [[v is not None for v in row.biomarkers] for row in rows]
     floats = [[np.nan if v is None else v for v in row.floats] for row in rows]
     with_fold = bool(rows) and all(row.fold is not None for row in rows)
-    return Columns(
+    return Metadata(
         classes=cohort.classes,
         biomarkers=cohort.biomarkers,
         float_markers=cohort.float_markers,
@@ -112,39 +112,40 @@ def _reals(rows: Sequence[Sequence[float | None]], width: int) -> np.ndarray | N
     return np.array(filled, np.float32).reshape(len(rows), width)
 
 
-def to_json(columns: Columns) -> dict[str, Any]:
-    """The columns as JSON values; unknown becomes null."""
-    values, known = columns.biomarker_values.tolist(), columns.known.tolist()
-    vector = {}
-    if columns.omics is not None:  # a table without it keeps its hash
-        vector = {
-            "omic_names": list(columns.omic_names),
+def to_json(metadata: Metadata) -> dict[str, Any]:
+    """Converts metadata to JSON values; unknown values become null."""
+    values, known = metadata.biomarker_values.tolist(), metadata.known.tolist()
+    omics = {}
+    if metadata.omics is not None:  # absent otherwise, so that older hashes stay valid
+        omics = {
+            "omic_names": list(metadata.omic_names),
             "omics": [
                 [None if np.isnan(v) else v for v in row]
-                for row in columns.omics.tolist()
+                for row in metadata.omics.tolist()
             ],
         }
     return {
-        "classes": list(columns.classes),
-        "biomarkers": list(columns.biomarkers),
-        "float_markers": list(columns.float_markers),
-        "images": list(columns.images),
-        "patients": list(columns.patients),
-        "grades": columns.grades.tolist(),
+        "classes": list(metadata.classes),
+        "biomarkers": list(metadata.biomarkers),
+        "float_markers": list(metadata.float_markers),
+        "images": list(metadata.images),
+        "patients": list(metadata.patients),
+        "grades": metadata.grades.tolist(),
         "biomarker_values": [
             [v if k else None for v, k in zip(vs, ks, strict=True)]
             for vs, ks in zip(values, known, strict=True)
         ],
         "floats": [
-            [None if np.isnan(v) else v for v in row] for row in columns.floats.tolist()
+            [None if np.isnan(v) else v for v in row]
+            for row in metadata.floats.tolist()
         ],
-        "folds": None if columns.folds is None else columns.folds.tolist(),
-        **vector,
+        "folds": None if metadata.folds is None else metadata.folds.tolist(),
+        **omics,
     }
 
 
 def fields_from_json(data: dict[str, Any]) -> dict[str, Any]:
-    """The inverse of `to_json`: keyword arguments for `Columns`."""
+    """The inverse of `to_json`: keyword arguments for `Metadata`."""
     n = len(data["images"])
     values, floats = data["biomarker_values"], data["floats"]
     return {

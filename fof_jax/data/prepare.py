@@ -16,12 +16,13 @@ from fof_jax import files
 from fof_jax.data import external_splits
 from fof_jax.data.cohort import Cohort, check_images, read_cohort
 from fof_jax.data.datasets import gbmlgg
-from fof_jax.data.errors import MissingDataError, raise_faults
+from fof_jax.data.errors import MissingDataError, raise_errors
 from fof_jax.data.image_sizes import check_sizes
 from fof_jax.data.impute import fill_floats
+from fof_jax.data.metadata import Folds
 from fof_jax.data.progress import Out, progress_to, warnings_to
-from fof_jax.data.read_options import as_asked
-from fof_jax.data.splits import GIVEN
+from fof_jax.data.read_options import apply_read_options
+from fof_jax.data.splits import EXTERNAL_SCHEMES
 from fof_jax.data.store import Store, build_store, open_store
 
 NAMES = ("gbmlgg", "cohort", "phantom")
@@ -70,9 +71,11 @@ def prepare(config: ConfigDict, *, out: Out | None = None, draw: bool = True) ->
         check_sizes(
             store.sizes, store.images, small=small, image_size=side, views=views
         )
-        if config.data.scheme in GIVEN:
-            store = dataclasses.replace(store, given=_given_folds(config, store))
-        asked = as_asked(
+        if config.data.scheme in EXTERNAL_SCHEMES:
+            store = dataclasses.replace(
+                store, external_folds=_external_folds(config, store)
+            )
+        asked = apply_read_options(
             store,
             small=small,
             float_markers=_labels(config, "float_markers"),
@@ -84,7 +87,7 @@ def prepare(config: ConfigDict, *, out: Out | None = None, draw: bool = True) ->
         return fill_floats(asked)
 
 
-def _given_folds(config: ConfigDict, store: Store) -> external_splits.Folds | None:
+def _external_folds(config: ConfigDict, store: Store) -> Folds | None:
     """Folds from `data.splits_file`; None where no file is named and none is there.
 
     A run that has its splits.json does not need the file any more.
@@ -123,7 +126,7 @@ def read_raw(config: ConfigDict, out: Out) -> Cohort:
     if source(config) == "gbmlgg":
         subset = config.data.subset
         cohort = gbmlgg.make_cohort(_raw(config), subset=subset)
-        raise_faults(
+        raise_errors(
             _raw(config), check_images(cohort, threads=threads, progress=progress)
         )
         return cohort
@@ -185,7 +188,7 @@ def phantom_store(config: ConfigDict, out: Out, *, draw: bool = True) -> Store:
             "Draw it: python launch.py data build --config=configs/phantom.py, with "
             "the fields of the run; or say where it is."
         )
-    with files.locked(home / ".drawing.lock"):
+    with files.file_lock(home / ".drawing.lock"):
         if (store := _drawn(config, origin)) is not None:
             return store  # by the process that held the lock
         for stale in home.glob(f"{_DRAWING}*"):

@@ -1,24 +1,24 @@
-"""What is legal in a cohort, and odd enough to say."""
+"""Data-quality warnings for a cohort."""
 
 import warnings
 
 import numpy as np
 
 from fof_jax.data.errors import DataWarning, shortened
-from fof_jax.data.metadata import Columns
+from fof_jax.data.metadata import Metadata
 
-_RARE = 0.1  # a biomarker known for less than this share of the images is told
+_MIN_KNOWN = 0.1  # warns about biomarkers known for a smaller fraction of the images
 
 
-def warn_of_oddities(
-    columns: Columns, *, folds: int, alike: list[tuple[int, int]]
+def warn_about_quality(
+    metadata: Metadata, *, folds: int, duplicates: list[tuple[int, int]]
 ) -> None:
-    """Tells what is legal but odd in a table, a line a kind, ten of each at most.
+    """Warns about suspicious but valid data, one warning per kind.
 
     Args:
-      columns: of a cohort without faults.
-      folds: that it will be divided into.
-      alike: pairs of images of two patients that look the same.
+      metadata: of a cohort that passed validation.
+      folds: number of folds that the cohort will be split into.
+      duplicates: pairs of near-duplicate images of different patients.
 
     Warns:
       DataWarning: patients with two grades; a class with fewer patients than folds;
@@ -26,72 +26,72 @@ def warn_of_oddities(
         images, or have one value only; near-duplicate images.
     """
     for text in [
-        *_patients(columns, folds),
-        *_biomarkers(columns),
-        *_alike(columns, alike),
+        *_patients(metadata, folds),
+        *_biomarkers(metadata),
+        *_duplicates(metadata, duplicates),
     ]:
         warnings.warn(text, DataWarning, stacklevel=2)
 
 
-def _patients(columns: Columns, folds: int) -> list[str]:
+def _patients(metadata: Metadata, folds: int) -> list[str]:
     grades: dict[str, set[int]] = {}
-    for patient, grade in zip(columns.patients, columns.grades.tolist(), strict=True):
+    for patient, grade in zip(metadata.patients, metadata.grades.tolist(), strict=True):
         grades.setdefault(patient, set()).add(grade)
-    told = []
+    messages = []
     several = [
-        f"{patient} ({', '.join(columns.classes[g] for g in sorted(held))})"
+        f"{patient} ({', '.join(metadata.classes[g] for g in sorted(held))})"
         for patient, held in grades.items()
         if len(held) > 1
     ]
     if several:
-        told.append(
+        messages.append(
             f"{len(several)} patients have images of more than one grade: "
-            f"{shortened(several)}. Figures by patient leave them out."
+            f"{shortened(several)}. Metrics by patient leave them out."
         )
     counts = {
         label: sum(k in held for held in grades.values())
-        for k, label in enumerate(columns.classes)
+        for k, label in enumerate(metadata.classes)
     }
     if empty := [label for label, count in counts.items() if not count]:
-        told.append(f"No image has the grade {shortened(empty)}.")
+        messages.append(f"No image has the grade {shortened(empty)}.")
     few = [f"{label}: {count}" for label, count in counts.items() if 0 < count < folds]
     if few:
-        told.append(
+        messages.append(
             f"Fewer patients than the {folds} folds in class {shortened(few)}: some "
             "folds test or train without it."
         )
-    return told
+    return messages
 
 
-def _biomarkers(columns: Columns) -> list[str]:
-    if not columns.biomarkers:
+def _biomarkers(metadata: Metadata) -> list[str]:
+    if not metadata.biomarkers:
         return []
-    told, shares = [], columns.known.mean(axis=0)
+    messages, fractions = [], metadata.known.mean(axis=0)
     rare = [
-        f"{name} ({100 * share:.1f}%)"
-        for name, share in zip(columns.biomarkers, shares, strict=True)
-        if share < _RARE
+        f"{name} ({100 * fraction:.1f}%)"
+        for name, fraction in zip(metadata.biomarkers, fractions, strict=True)
+        if fraction < _MIN_KNOWN
     ]
     if rare:
-        told.append(
-            f"Known for under {100 * _RARE:.0f}% of the images: {shortened(rare)}."
+        messages.append(
+            f"Known for under {100 * _MIN_KNOWN:.0f}% of the images: {shortened(rare)}."
         )
-    held = zip(
-        columns.biomarkers, columns.biomarker_values.T, columns.known.T, strict=True
+    columns = zip(
+        metadata.biomarkers, metadata.biomarker_values.T, metadata.known.T, strict=True
     )
-    single = [name for name, v, known in held if len(np.unique(v[known])) == 1]
+    single = [name for name, v, known in columns if len(np.unique(v[known])) == 1]
     if single:
-        told.append(f"One value only wherever known: {shortened(single)}.")
-    return told
+        messages.append(f"One value only wherever known: {shortened(single)}.")
+    return messages
 
 
-def _alike(columns: Columns, alike: list[tuple[int, int]]) -> list[str]:
-    if not alike:
+def _duplicates(metadata: Metadata, duplicates: list[tuple[int, int]]) -> list[str]:
+    if not duplicates:
         return []
     pairs = [
-        f"{columns.images[i]} ({columns.patients[i]}) and {columns.images[j]} "
-        f"({columns.patients[j]})"
-        for i, j in alike
+        f"{metadata.images[i]} ({metadata.patients[i]}) and {metadata.images[j]} "
+        f"({metadata.patients[j]})"
+        for i, j in duplicates
     ]
     return [
         f"{len(pairs)} pairs of images of different patients look the same: "

@@ -1,4 +1,4 @@
-"""A store as a configuration asks for it: rules of reading, float markers, balance."""
+"""Applies read options to a store: resizing, stain, crops, float markers, balance."""
 
 import dataclasses
 
@@ -7,7 +7,7 @@ from fof_jax.data.stain import STAIN_RULES
 from fof_jax.data.store import Store
 
 
-def as_asked(
+def apply_read_options(
     store: Store,
     *,
     small: str,
@@ -17,36 +17,36 @@ def as_asked(
     test_view: str = "resize",
     balanced: bool = False,
 ) -> Store:
-    """The same store, read by other rules, with some of its float markers.
+    """Returns the store with other read options and a selection of float markers.
 
     Args:
-      store: what was built.
+      store: as built.
       small: `resize`, `pad` or `error`.
-      float_markers: names that the store has, in the order that is wanted.
+      float_markers: names to select, in this order.
       stain: `none` or `macenko`.
       train_view: `resize` or `crop`.
       test_view: `resize` or `crop`.
-      balanced: whether training draws the classes equally often.
+      balanced: whether training samples the classes equally often.
 
     Returns:
-      A store with the same table hash: it is still that table.
+      A store with the same table hash.
 
     Raises:
-      ValueError: a rule that does not exist.
+      ValueError: an unknown option.
     """
-    rules = {
+    options = {
         "stain": (stain, STAIN_RULES),
         "train_view": (train_view, images.VIEW_RULES),
         "test_view": (test_view, images.VIEW_RULES),
     }
-    for name, (value, known) in rules.items():
-        if value not in known:
+    for name, (value, allowed) in options.items():
+        if value not in allowed:
             raise ValueError(
-                f"data.{name}={value!r}: expected one of {', '.join(known)}"
+                f"data.{name}={value!r}: expected one of {', '.join(allowed)}"
             )
     order = [store.float_markers.index(name) for name in float_markers]
     floats = store.floats[:, order]
-    asked = dataclasses.replace(
+    selected = dataclasses.replace(
         store,
         small=small,
         float_markers=float_markers,
@@ -56,5 +56,6 @@ def as_asked(
         test_view=test_view,
         balanced=balanced,
     )
-    asked.__dict__["table_hash"] = store.table_hash  # fills the cached property
-    return asked
+    # Read options do not change the table's identity: fills the cached property.
+    selected.__dict__["table_hash"] = store.table_hash
+    return selected

@@ -11,10 +11,10 @@ from sklearn.model_selection import KFold, StratifiedGroupKFold
 
 from fof_jax import files
 from fof_jax.data.errors import DataWarning, shortened
-from fof_jax.data.metadata import Columns
+from fof_jax.data.metadata import Folds, Metadata
 
 SCHEMES = ("patient", "roi", "fold", "pnas15", "pickle")
-GIVEN = ("pnas15", "pickle")  # drawn by others: `data.given` reads their files
+EXTERNAL_SCHEMES = ("pnas15", "pickle")  # of `data.external_splits`
 
 
 class SplitError(ValueError):
@@ -36,22 +36,22 @@ class Splits:
     scheme: str
     seed: int
     table_hash: str
-    folds: tuple[tuple[np.ndarray, np.ndarray], ...]
+    folds: Folds
     images: tuple[str, ...]
 
 
 def make_splits(
-    columns: Columns, *, scheme: str = "patient", folds: int = 5, seed: int = 42
+    metadata: Metadata, *, scheme: str = "patient", folds: int = 5, seed: int = 42
 ) -> Splits:
     """Divides a table into folds.
 
     `patient` is stratified by grade and keeps a patient's regions together. `roi` is
     the release's rule, KFold over regions in the table's order: regions of one
     patient train and test. `fold` follows the table's own column. `pnas15` and
-    `pickle` are folds that others drew, as many as there are in `columns.given`.
+    `pickle` take the externally defined `metadata.external_folds`, all of them.
 
     Args:
-      columns: a store, or a cohort's columns.
+      metadata: a store, or a cohort's metadata.
       scheme: one of `SCHEMES`.
       folds: their number; not looked at where the folds are given.
       seed: of the shuffle.
@@ -69,12 +69,16 @@ def make_splits(
         raise SplitError(
             f"data.scheme={scheme!r}: expected one of {', '.join(SCHEMES)}"
         )
-    n, patients = len(columns), np.array(columns.patients)
-    if scheme in GIVEN:
+    n, patients = len(metadata), np.array(metadata.patients)
+    if scheme in EXTERNAL_SCHEMES:
         return Splits(
-            scheme, seed, columns.table_hash, _given(columns, scheme), columns.images
+            scheme,
+            seed,
+            metadata.table_hash,
+            _external(metadata, scheme),
+            metadata.images,
         )
-    units = len(set(columns.patients)) if scheme == "patient" else n
+    units = len(set(metadata.patients)) if scheme == "patient" else n
     if scheme != "fold" and not 2 <= folds <= units:
         unit = "patients" if scheme == "patient" else "regions"
         raise SplitError(
@@ -82,17 +86,17 @@ def make_splits(
             "Set --config.folds."
         )
     if scheme == "fold":
-        tests = _own_folds(columns, folds)
+        tests = _own_folds(metadata, folds)
     elif scheme == "roi":
         rule = KFold(folds, shuffle=True, random_state=seed)
         tests = [test for _, test in rule.split(np.arange(n))]
     else:
-        _check_strata(columns, folds)
+        _check_strata(metadata, folds)
         grouped = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
         with warnings.catch_warnings():
             # sklearn counts regions where patients matter; _check_strata has said it.
             warnings.filterwarnings("ignore", "The least populated class")
-            pairs = grouped.split(np.zeros(n), columns.grades, patients)
+            pairs = grouped.split(np.zeros(n), metadata.grades, patients)
             tests = [test for _, test in pairs]
     for k, test in enumerate(tests):
         if not 0 < len(test) < n:
@@ -102,53 +106,54 @@ def make_splits(
             )
     every = np.arange(n)
     pairs_of = tuple((np.setdiff1d(every, test), np.sort(test)) for test in tests)
-    return Splits(scheme, seed, columns.table_hash, pairs_of, columns.images)
+    return Splits(scheme, seed, metadata.table_hash, pairs_of, metadata.images)
 
 
-def _given(columns: Columns, scheme: str) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
-    if columns.given is None:
-        wanted = {
+def _external(metadata: Metadata, scheme: str) -> Folds:
+    if metadata.external_folds is None:
+        required = {
             "pnas15": "pnas_splits.csv in data.raw_dir, or --config.data.splits_file",
             "pickle": "a split pickle in --config.data.splits_file",
         }
-        raise SplitError(f"data.scheme={scheme!r} wants {wanted[scheme]}.")
-    for k, (train, test) in enumerate(columns.given):
+        raise SplitError(f"data.scheme={scheme!r} requires {required[scheme]}.")
+    for k, (train, test) in enumerate(metadata.external_folds):
         if not (len(train) and len(test)):
             raise SplitError(
-                f"Fold {k} of the given {len(columns.given)} trains {len(train)} and "
-                f"tests {len(test)} of this table's regions; expected some of each. "
+                f"Fold {k} of the {len(metadata.external_folds)} external folds has "
+                f"{len(train)} training and {len(test)} test regions of this table; "
+                "expected at least one of each. "
                 "Set another --config.data.scheme."
             )
-    return columns.given
+    return metadata.external_folds
 
 
-def _own_folds(columns: Columns, folds: int) -> list[np.ndarray]:
-    if columns.folds is None:
+def _own_folds(metadata: Metadata, folds: int) -> list[np.ndarray]:
+    if metadata.folds is None:
         raise SplitError(
-            "data.scheme='fold' wants a column 'fold' in the table; it has none. Add "
-            "it and build again, or set --config.data.scheme=patient."
+            "data.scheme='fold' requires a column 'fold' in the table; it has none. "
+            "Add it and build again, or set --config.data.scheme=patient."
         )
-    present = sorted(set(columns.folds.tolist()))
+    present = sorted(set(metadata.folds.tolist()))
     if present != list(range(folds)):
         raise SplitError(
             f"The column 'fold' holds {shortened([str(f) for f in present])}; "
             f"expected 0 … {folds - 1}, because folds={folds}. Set --config.folds."
         )
-    return [np.flatnonzero(columns.folds == k) for k in present]
+    return [np.flatnonzero(metadata.folds == k) for k in present]
 
 
-def _check_strata(columns: Columns, folds: int) -> None:
+def _check_strata(metadata: Metadata, folds: int) -> None:
     patients = {
-        label: len({p for p, g in zip(columns.patients, columns.grades, strict=True)
+        label: len({p for p, g in zip(metadata.patients, metadata.grades, strict=True)
                     if g == k})
-        for k, label in enumerate(columns.classes)
+        for k, label in enumerate(metadata.classes)
     }  # fmt: skip
     few = [f"{label}: {count}" for label, count in patients.items() if count < folds]
-    regions = np.bincount(columns.grades, minlength=len(columns.classes))
+    regions = np.bincount(metadata.grades, minlength=len(metadata.classes))
     if regions.max() < folds:
         raise SplitError(
             f"folds={folds}, and no class has as many regions ({regions.tolist()} of "
-            f"{', '.join(columns.classes)}). Set --config.folds lower."
+            f"{', '.join(metadata.classes)}). Set --config.folds lower."
         )
     if few:
         warnings.warn(
@@ -174,56 +179,56 @@ def leak_share(splits: Splits, patients: tuple[str, ...]) -> float:
     return float(np.concatenate(leaked).mean())
 
 
-def _side(columns: Columns, rows: np.ndarray) -> dict[str, Any]:
-    counts = np.bincount(columns.grades[rows], minlength=len(columns.classes))
+def _side(metadata: Metadata, rows: np.ndarray) -> dict[str, Any]:
+    counts = np.bincount(metadata.grades[rows], minlength=len(metadata.classes))
     return {
         "regions": len(rows),
-        "patients": len({columns.patients[i] for i in rows}),
-        "classes": dict(zip(columns.classes, counts.tolist(), strict=True)),
-        "images": [columns.images[i] for i in rows],
+        "patients": len({metadata.patients[i] for i in rows}),
+        "classes": dict(zip(metadata.classes, counts.tolist(), strict=True)),
+        "images": [metadata.images[i] for i in rows],
     }
 
 
-def write_splits(path: Path | str, splits: Splits, columns: Columns) -> None:
+def write_splits(path: Path | str, splits: Splits, metadata: Metadata) -> None:
     """Writes folds as JSON: ids and counts a class and fold, scheme, seed, hash.
 
     Args:
       path: where to.
-      splits: folds of `columns`.
-      columns: the table, for patients and grades.
+      splits: folds of `metadata`.
+      metadata: the table, for patients and grades.
 
     Raises:
       SplitError: `splits` is of another table.
     """
-    _same_table(str(path), splits.table_hash, columns)
+    _same_table(str(path), splits.table_hash, metadata)
     document = {
         "scheme": splits.scheme,
         "seed": splits.seed,
         "table_hash": splits.table_hash,
-        "leak_share": leak_share(splits, columns.patients),
+        "leak_share": leak_share(splits, metadata.patients),
         "folds": [
-            {"fold": k, "train": _side(columns, train), "test": _side(columns, test)}
+            {"fold": k, "train": _side(metadata, train), "test": _side(metadata, test)}
             for k, (train, test) in enumerate(splits.folds)
         ],
     }
     files.write_text(Path(path), json.dumps(document, indent=1) + "\n")
 
 
-def _same_table(path: str, table_hash: object, columns: Columns) -> None:
-    if table_hash != columns.table_hash:
+def _same_table(path: str, table_hash: object, metadata: Metadata) -> None:
+    if table_hash != metadata.table_hash:
         raise SplitError(
             f"{path} belongs to another table (hash {str(table_hash)[:12]}, the "
-            f"store has {columns.table_hash[:12]}): images, patients, grades, markers "
+            f"store has {metadata.table_hash[:12]}): images, patients, grades, markers "
             "or folds have changed. Use a new workdir, or go back to the old table."
         )
 
 
-def read_splits(path: Path | str, columns: Columns) -> Splits:
+def read_splits(path: Path | str, metadata: Metadata) -> Splits:
     """Reads folds and checks that they are this table's and do not leak.
 
     Args:
       path: a file of `write_splits`.
-      columns: the table, usually a store.
+      metadata: the table, usually a store.
 
     Returns:
       The folds.
@@ -247,8 +252,8 @@ def read_splits(path: Path | str, columns: Columns) -> Splits:
             f"{path} is not a file of splits ({type(error).__name__}: {error}). "
             "Remove it to have it made again."
         ) from None
-    _same_table(str(path), table_hash, columns)
-    position = {name: i for i, name in enumerate(columns.images)}
+    _same_table(str(path), table_hash, metadata)
+    position = {name: i for i, name in enumerate(metadata.images)}
     strangers = [n for pair in listed for side in pair for n in side
                  if n not in position]  # fmt: skip
     if strangers:
@@ -258,17 +263,17 @@ def read_splits(path: Path | str, columns: Columns) -> Splits:
          np.array([position[n] for n in test], int))
         for train, test in listed
     )  # fmt: skip
-    splits = Splits(scheme, seed, table_hash, folds, columns.images)
-    _refuse_leaks(str(path), splits, columns)
+    splits = Splits(scheme, seed, table_hash, folds, metadata.images)
+    _refuse_leaks(str(path), splits, metadata)
     return splits
 
 
-def _refuse_leaks(path: str, splits: Splits, columns: Columns) -> None:
+def _refuse_leaks(path: str, splits: Splits, metadata: Metadata) -> None:
     for k, (train, test) in enumerate(splits.folds):
-        both = [columns.images[i] for i in np.intersect1d(train, test)]
+        both = [metadata.images[i] for i in np.intersect1d(train, test)]
         what = "images"
         if not both and splits.scheme in ("patient", "pnas15"):
-            sides = [{columns.patients[i] for i in side} for side in (train, test)]
+            sides = [{metadata.patients[i] for i in side} for side in (train, test)]
             both, what = sorted(sides[0] & sides[1]), "patients"
         if both:
             raise SplitError(

@@ -37,7 +37,7 @@ _STAGING = ".building-"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Store(metadata.Columns):
+class Store(metadata.Metadata):
     """A built cohort: its columns, and its images by position.
 
     Attributes:
@@ -46,7 +46,7 @@ class Store(metadata.Columns):
       sizes: height and width as stored.
       has_mask: True where there is a truth mask.
       origin: what the builder was told about where the cohort is from.
-      stain: `none`, or `macenko` to normalise each image as it is decoded.
+      stain: `none`, or `macenko` to normalize each image as it is decoded.
       train_view: `resize` reads the whole image, `crop` a square of it at its own
         scale, elsewhere in every epoch.
       test_view: likewise, the square in the centre.
@@ -95,7 +95,7 @@ class Store(metadata.Columns):
         return (0.5, 0.5) if self.test_view == "crop" else None
 
     def native(self, i: int) -> UInt8[np.ndarray, "H W 3"]:
-        """Image i at its own size, its stain normalised if that is asked for."""
+        """Image i at its own size, its stain normalized if that is asked for."""
         pixels = images.decode(self.encoded(i))
         return macenko(pixels) if self.stain == "macenko" else pixels
 
@@ -185,7 +185,7 @@ def build_store(
 
     Raises:
       ValueError: small images under `error`; a bad `small`; an empty cohort.
-      ImageFault: a file is not an image that is accepted.
+      ImageError: a file is not an image that is accepted.
     """
     if not cohort.rows:
         raise ValueError(f"The cohort for store '{name}' has no rows.")
@@ -193,7 +193,7 @@ def build_store(
     table = metadata.from_cohort(cohort)
     check_sizes(sizes, table.images, small=small, image_size=image_size, views=views)
     home = _home(directory, name)
-    with files.locked(home / ".lock"):
+    with files.file_lock(home / ".lock"):
         for stale in home.glob(f"{_STAGING}*"):
             shutil.rmtree(stale)
         folder = home / _digest(cohort)

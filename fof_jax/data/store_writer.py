@@ -34,7 +34,7 @@ def write_dataset(
       progress: called with (done, of) after each image.
 
     Raises:
-      ImageFault: a file is not an image that is accepted.
+      ImageError: a file is not an image that is accepted.
     """
     folder.mkdir(parents=True, exist_ok=True)
     features, table = _features(cohort), metadata.from_cohort(cohort)
@@ -97,7 +97,7 @@ def _features(cohort: Cohort) -> tfds.features.FeaturesDict:
     )
 
 
-def _record(cohort: Cohort, table: metadata.Columns, i: int) -> dict[str, object]:
+def _record(cohort: Cohort, table: metadata.Metadata, i: int) -> dict[str, object]:
     row = cohort.rows[i]
     return {
         # Bytes: an array would have TFDS encode it with TensorFlow.

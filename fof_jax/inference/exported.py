@@ -152,14 +152,14 @@ def ensemble(model: TrainedModel) -> tuple[Any, jax.ShapeDtypeStruct]:
     def program(
         image: UInt8[Array, "b S S 3"],
     ) -> tuple[Float[Array, "b K"], Float[Array, "b K"], Float[Array, "F b K"]]:
-        normalised = pipeline.normalise(image, color=color)
+        normalized = pipeline.normalize(image, color=color)
 
         def fold(of_fold: Variables) -> Float[Array, "b K"]:
             # vmap over single images: tiled attention needs a static batch size.
             def one(x):
                 return method.apply(of_fold, Batch(image=x[None])).logits[0]
 
-            return jax.nn.softmax(jax.vmap(one)(normalised))
+            return jax.nn.softmax(jax.vmap(one)(normalized))
 
         folds = jax.lax.map(fold, stacked)  # compiled once for any F
         return folds.mean(axis=0), folds.std(axis=0), folds

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fof_jax.data.csv_reader import TableReader, unknown
-from fof_jax.data.errors import raise_faults
+from fof_jax.data.errors import raise_errors
 
 # Whole-slide formats; pyramidal TIFFs are recognized by their pages.
 SLIDES = (".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide")
@@ -89,16 +89,16 @@ def _walk(folder: Path, exclude: Path | None) -> Iterator[Path]:
 def _read_table(table: Path) -> list[ImageInput]:
     reader = TableReader(table)
     reader.load()
-    reader.need(("image",))
+    reader.require(("image",))
     images = []
     first_row: dict[str, int] = {}
     for number, cells in reader.lines if "image" in reader.header else ():
         name, grade = cells["image"], cells.get("grade", "")
         if not name:
-            reader.fault("empty cell", number, "no image")
+            reader.add_error("empty cell", number, "no image")
         elif name in first_row:
             text = f"{name} is already in row {first_row[name]}: twice"
-            reader.fault("same image twice", number, text)
+            reader.add_error("same image twice", number, text)
         first_row.setdefault(name, number)
         images.append(
             ImageInput(
@@ -108,5 +108,5 @@ def _read_table(table: Path) -> list[ImageInput]:
                 grade="" if unknown(grade) else grade,
             )
         )
-    raise_faults(table, reader.faults)
+    raise_errors(table, reader.errors)
     return images

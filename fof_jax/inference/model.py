@@ -123,13 +123,13 @@ class TrainedModel(Predictor):
             ]
         )  # fmt: skip
 
-    def _normalised(self, tiles: jax.Array) -> jax.Array:
-        return pipeline.normalise(tiles, color=self.config.data.color)
+    def _normalized(self, tiles: jax.Array) -> jax.Array:
+        return pipeline.normalize(tiles, color=self.config.data.color)
 
     @functools.cached_property
     def _probabilities(self) -> Any:
         def apply(variables: Variables, tiles: jax.Array) -> jax.Array:
-            batch = Batch(image=self._normalised(tiles))
+            batch = Batch(image=self._normalized(tiles))
             return jax.nn.softmax(self.method.apply(variables, batch).logits)
 
         return jax.jit(apply)
@@ -137,7 +137,7 @@ class TrainedModel(Predictor):
     @functools.cached_property
     def _feature(self) -> Any:
         def apply(variables: Variables, tiles: jax.Array) -> jax.Array:
-            batch = Batch(image=self._normalised(tiles))
+            batch = Batch(image=self._normalized(tiles))
             return self.method.apply(variables, batch).features
 
         return jax.jit(apply)
@@ -146,7 +146,7 @@ class TrainedModel(Predictor):
     def _explain(self) -> Any:
         def apply(variables: Variables, tiles: jax.Array, target: jax.Array):
             each = jnp.full(len(tiles), target, jnp.int32)
-            image = self._normalised(tiles)
+            image = self._normalized(tiles)
             return self.method.class_activation_map(variables, image, each)
 
         return jax.jit(apply)

@@ -103,7 +103,7 @@ def build(config: ConfigDict, info: DatasetInfo) -> Setup:
         color=config.data.color,
         second_view=method.inputs.second_view,
     )
-    normalize = functools.partial(pipeline.normalise, color=config.data.color)
+    normalize = functools.partial(pipeline.normalize, color=config.data.color)
     step_key = jax.random.fold_in(key, STEP)
     return Setup(
         method=method,

@@ -16,7 +16,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from fof_jax.files import seal, sealed, verify
+from fof_jax.files import has_manifest, verify_manifest, write_manifest
 from fof_jax.training import multihost
 from fof_jax.training.state import TrainState
 
@@ -74,7 +74,7 @@ class Checkpoints:
             with _quiet():
                 self._manager.save(step, args=ocp.args.StandardSave(_plain(host)))
             if multihost.is_main_process():
-                seal(self.directory / str(step))
+                write_manifest(self.directory / str(step))
         except (ValueError, OSError) as error:
             if multihost.is_lost_process(error):
                 raise
@@ -128,12 +128,12 @@ class Checkpoints:
         name, found, damaged = self.directory.parent.name, _NONE, []
         faults: dict[int, str] = {}
         for step in sorted(self._manager.all_steps(), reverse=True):
-            fault = verify(self.directory / str(step))
+            fault = verify_manifest(self.directory / str(step))
             if fault is None:
                 found = step
                 break
             faults[step] = fault
-            if sealed(self.directory / str(step)):
+            if has_manifest(self.directory / str(step)):
                 damaged.append(f"  {step}: {fault}")
         if damaged and found == _NONE:
             raise ValueError(

@@ -83,7 +83,7 @@ def run(
                 "regions of the smallest fold. Pass a smaller --config.batch_size."
             )
         stages = _stages(config, data)
-        images = loader.open_reader(data, config.data.image_size, config.data.cache)
+        images = loader.open_cache(data, config.data.image_size, config.data.cache)
     fields = run_folder.identity(config, data)
     multihost.require_equal(fields | {"workdir": str(workdir.resolve())})
 
@@ -116,7 +116,7 @@ def run(
 
 def train_stages(
     stages: Sequence[Stage],
-    images: cache.Reader,
+    images: cache.ImageCache,
     rows: tuple[np.ndarray, np.ndarray],
     number: int,
     folder: Path,

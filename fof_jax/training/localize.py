@@ -18,7 +18,7 @@ from fof_jax.types import Batch, Variables
 def measure(
     method: Any,
     variables: Variables,
-    reader: loader.Reader,
+    reader: loader.ImageCache,
     rows: Sequence[int] | np.ndarray,
     *,
     image_size: int,
@@ -53,7 +53,7 @@ def measure(
     for batch in loader.eval_batches(
         data, list(masks), batch_size=batch_size, image_size=image_size, cache=reader
     ):
-        image = pipeline.normalise(jnp.asarray(batch.image), color=color)
+        image = pipeline.normalize(jnp.asarray(batch.image), color=color)
         target = jnp.asarray(batch.grade)
         A = activation_map(variables, image, target)
         keep = np.asarray(method.patch_mask(A))

@@ -53,7 +53,7 @@ class Fold:
 
     config: ConfigDict
     setup: Setup
-    cache: image_cache.Reader
+    cache: image_cache.ImageCache
     train_rows: np.ndarray
     test_rows: np.ndarray
     number: int

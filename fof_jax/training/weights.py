@@ -47,7 +47,7 @@ def write(folder: Path, variables: Variables, about: dict[str, Any]) -> None:
         with ocp.PyTreeCheckpointer() as writer:
             writer.save((whole / _WEIGHTS).resolve(), jax.tree.map(np.asarray, tree))
         (whole / ABOUT).write_text(json.dumps(about, indent=1) + "\n")
-        checkpoint.seal(whole)
+        checkpoint.write_manifest(whole)
         whole.rename(folder)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -67,7 +67,7 @@ def read(folder: Path) -> Variables:
       ValueError: it is none of these, or damaged.
     """
     place, item = _place(folder)
-    fault = checkpoint.verify(place)
+    fault = checkpoint.verify_manifest(place)
     if fault is not None:
         raise ValueError(f"checkpoint: {place}: {fault.partition(';')[0]}.")
     with ocp.PyTreeCheckpointer() as reader:
@@ -95,7 +95,7 @@ def _place(folder: Path) -> tuple[Path, str]:
     for parent in (folder / "checkpoints", folder):
         steps = [p for p in parent.glob("*") if p.name.isdigit()]
         steps.sort(key=lambda p: int(p.name), reverse=True)
-        whole = [step for step in steps if checkpoint.verify(step) is None]
+        whole = [step for step in steps if checkpoint.verify_manifest(step) is None]
         if steps:
             return (whole or steps)[0], _STEP_ITEM
     raise ValueError(

@@ -138,7 +138,7 @@ def read_config(workdir: Path) -> dict[str, Any]:
 @contextlib.contextmanager
 def shared_files_lock(workdir: Path) -> Iterator[None]:
     """Holds the files that all folds share, for a moment; others wait."""
-    with files.locked(workdir / _LOCKS / "shared"):
+    with files.file_lock(workdir / _LOCKS / "shared"):
         yield
 
 
@@ -155,7 +155,7 @@ def fold_locks(
         for fold in folds:
             path = workdir / _LOCKS / f"fold_{fold}"
             held.enter_context(
-                files.only_one(path, f"workdir: fold {fold} of {workdir}", say)
+                files.exclusive_lock(path, f"workdir: fold {fold} of {workdir}", say)
             )
         yield
 

@@ -118,7 +118,10 @@ TABLES = {
     "no patient column": (without("patient"), "'patient' is missing"),
     "no grade column": (without("grade"), "'grade' is missing"),
     "no biomarker column": (without("EGFR"), "'EGFR' is missing"),
-    "column twice": (text(lambda b: b.replace(b"idh,EGFR", b"idh,idh")), "there twice"),
+    "column twice": (
+        text(lambda b: b.replace(b"idh,EGFR", b"idh,idh")),
+        "occurs twice",
+    ),
     "row too short": (text(lambda b: b.replace(b",II,", b",", 1)), "number of cells"),
     "empty image": (cell("image", ""), "no image"),
     "empty patient": (cell("patient", ""), "no patient"),
@@ -206,7 +209,7 @@ TRAINING = {
     "too many folds": (
         ("--config.folds=7",), ("--config.folds=3",), "folds=7 with 6 patients"
     ),
-    "no fold column": (("--config.data.scheme=fold",), (), "wants a column 'fold'"),
+    "no fold column": (("--config.data.scheme=fold",), (), "requires a column 'fold'"),
     "another stain": (
         ("--config.data.stain=vahadane",), ("--config.data.stain=macenko",),
         "data.stain='vahadane'",

@@ -18,7 +18,7 @@ def read(table, **kwargs):
 
 def kinds(error: CohortError) -> dict[str, list[int | None]]:
     found: dict[str, list[int | None]] = {}
-    for fault in error.faults:
+    for fault in error.errors:
         found.setdefault(fault.kind, []).append(fault.row)
     return found
 

@@ -186,7 +186,7 @@ def test_pnas15_without_its_file_and_with_strangers(raw, built, tmp_path, capsys
     empty = tmp_path / "empty"
     empty.mkdir()
     assert run(empty, built, "split", scheme, code=2)
-    assert "wants pnas_splits.csv in data.raw_dir" in capsys.readouterr().err
+    assert "requires pnas_splits.csv in data.raw_dir" in capsys.readouterr().err
 
 
 def test_a_split_pickle_from_the_command_line(raw, built, tmp_path, capsys):
@@ -214,4 +214,4 @@ def test_a_split_pickle_from_the_command_line(raw, built, tmp_path, capsys):
     assert kept < {name for i, name in enumerate(names) if i % 5 == 3}
     assert len(document["folds"]) == 5
     assert run(raw, built, "split", words[0], code=2)
-    assert "wants a split pickle" in capsys.readouterr().err
+    assert "requires a split pickle" in capsys.readouterr().err

@@ -12,11 +12,11 @@ from fof_jax.data import loader
 from fof_jax.data.cohort import Cohort, Row, read_cohort
 from fof_jax.data.loader import (
     eval_batches,
-    open_reader,
+    open_cache,
     steps_per_epoch,
     train_batches,
 )
-from fof_jax.data.read_options import as_asked
+from fof_jax.data.read_options import apply_read_options
 from fof_jax.data.sampling import class_weights
 from fof_jax.data.store import build_store, open_store
 from tests.support.cohort_files import BIOMARKERS, CLASSES, pixels, write_cohort_files
@@ -117,7 +117,7 @@ def test_a_reader_is_shared_and_decodes_once(store, monkeypatch):
     monkeypatch.setattr(
         type(store), "native", lambda s, i: calls.append(i) or native(s, i)
     )
-    shared = open_reader(store, 20, "ram")
+    shared = open_cache(store, 20, "ram")
     assert calls == []
     first = draw(store, cache=shared, threads=0)
     again = draw(store, cache=shared, threads=0)
@@ -139,13 +139,13 @@ def test_with_a_cache_no_worker_starts(store, monkeypatch):
 def test_a_cache_that_does_not_fit_is_refused(store, monkeypatch):
     needed = 24 * 20 * 20 * 3
     monkeypatch.setattr(data_cache, "available_memory", lambda: 2 * needed)
-    open_reader(store, 20, "ram")
+    open_cache(store, 20, "ram")
     monkeypatch.setattr(data_cache, "available_memory", lambda: 2 * needed - 2)
     with pytest.raises(ValueError, match=r"24 images of 20x20.*data.cache=none"):
-        open_reader(store, 20, "ram")
-    open_reader(store, 20, "none")
+        open_cache(store, 20, "ram")
+    open_cache(store, 20, "none")
     with pytest.raises(ValueError, match="expected one of ram, none"):
-        open_reader(store, 20, "disk")
+        open_cache(store, 20, "disk")
 
 
 def test_available_memory_is_plausible():
@@ -229,7 +229,7 @@ def uneven(tmp_path_factory):
 
 
 def asked(store, **kwargs):
-    return as_asked(store, small="resize", float_markers=(), **kwargs)
+    return apply_read_options(store, small="resize", float_markers=(), **kwargs)
 
 
 def cut_of(image, whole):
@@ -315,9 +315,9 @@ def test_cuts_and_balance_do_not_depend_on_workers(uneven, workers):
 def test_a_cache_of_whole_images_is_counted_at_their_size(uneven, monkeypatch):
     needed = sum((24 + i % 3) * 30 * 3 for i in range(24))
     monkeypatch.setattr(data_cache, "available_memory", lambda: 2 * needed - 2)
-    open_reader(uneven, 20)
+    open_cache(uneven, 20)
     with pytest.raises(ValueError, match="of their own size"):
-        open_reader(asked(uneven, train_view="crop"), 20)
+        open_cache(asked(uneven, train_view="crop"), 20)
 
 
 def test_balanced_draws_classes_equally_often(uneven):

@@ -185,7 +185,7 @@ def test_frequencies_count_the_patients():
 
 def test_standardise_sets_both_moments():
     x = np.random.default_rng(1).normal(0.5, 0.1, (80, 80)).astype(np.float32)
-    y = slide.standardise(x, mean=0.8, std=0.15)
+    y = slide.standardize(x, mean=0.8, std=0.15)
     # Steps of 1/4096 before scaling, none cut off at 0.01: five sigmas away.
     assert float(y.mean()) == pytest.approx(0.8, abs=1e-4)
     assert float(y.std()) == pytest.approx(0.15, abs=1e-4)
@@ -232,7 +232,7 @@ def test_contact_sheet(tmp_path):
 STAINS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11]])
 
 
-def _colour(image: np.ndarray) -> list[float]:
+def _color_features(image: np.ndarray) -> list[float]:
     """Means and deviations of R, G, B, haematoxylin and eosin."""
     rgb = image.reshape(-1, 3).astype(np.float64)
     stains = -np.log10((rgb + 1) / 256) @ np.linalg.pinv(STAINS)
@@ -252,7 +252,7 @@ def test_colour_does_not_tell_the_grade(size, patients):
     for i in range(patients):
         p = cohort.draw_patient(11, i)
         image = cohort.draw_region(p, 0, image_size=size).image
-        x.append(np.concatenate(_colour(image)))
+        x.append(np.concatenate(_color_features(image)))
         y.append(p.grade)
     for model in (LogisticRegression(max_iter=3000), SVC(C=3)):
         model = make_pipeline(StandardScaler(), model)

@@ -15,7 +15,7 @@ import pytest
 
 from fof_jax.data.errors import DataWarning
 from fof_jax.data.external_splits import pickle_folds, zscored
-from fof_jax.data.metadata import Columns
+from fof_jax.data.metadata import Metadata
 from fof_jax.data.safe_pickle import PickleError, read_pickle
 from tests.support.metadata import columns
 
@@ -25,11 +25,11 @@ PATIENTS = [f"TCGA-AA-{k:04d}" for k in range(5)]
 FOLDS = [([0, 1, 2], [3, 4]), ([2, 3, 4], [0, 1])]
 
 
-def table(patients=PATIENTS, each=2) -> Columns:
+def table(patients=PATIENTS, each=2) -> Metadata:
     n = len(patients) * each
     owners = [p for p in patients for _ in range(each)]
     names = [f"{p}-01Z-00-DX1.abc_{i % each + 1}.png" for i, p in enumerate(owners)]
-    return Columns(
+    return Metadata(
         classes=("II", "III", "IV"), biomarkers=(), float_markers=(),
         images=tuple(names), patients=tuple(owners),
         grades=np.zeros(n, np.int32),

@@ -104,7 +104,7 @@ def test_explain_computes_the_map_of_the_method(workdir, images):
     pixels = next(iter(images.values()))
     result = model.explain(pixels, "IV")
     (variables,) = model.folds.values()
-    image = pipeline.normalise(jnp.asarray(macenko(pixels))[None])
+    image = pipeline.normalize(jnp.asarray(macenko(pixels))[None])
     A = jax.jit(model.method.class_activation_map)(variables, image, jnp.array([2]))
     np.testing.assert_allclose(result.A, A[0], atol=1e-5)
     np.testing.assert_array_equal(result.keep, model.method.patch_mask(A)[0])

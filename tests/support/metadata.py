@@ -2,13 +2,13 @@
 
 import numpy as np
 
-from fof_jax.data.metadata import Columns
+from fof_jax.data.metadata import Metadata
 
 
-def columns(n=60, per_patient=3, folds=None, grades=None) -> Columns:
+def columns(n=60, per_patient=3, folds=None, grades=None) -> Metadata:
     patients = [i // per_patient for i in range(n)]
     grades = [p % 3 for p in patients] if grades is None else grades
-    return Columns(
+    return Metadata(
         classes=("II", "III", "IV"),
         biomarkers=("idh",),
         float_markers=(),

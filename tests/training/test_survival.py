@@ -77,7 +77,7 @@ def same_run(one, other):
 
 def test_a_fold_is_held_by_one_process_who_is_named(finished, data, capsys):
     path = finished / ".locks/fold_1"
-    with files.only_one(path, "it", print):
+    with files.exclusive_lock(path, "it", print):
         assert launch(data, finished, "--config.fold=0") == 0  # another fold
         assert launch(data, finished) == 2  # all folds
         err = capsys.readouterr().err
@@ -90,7 +90,7 @@ def test_a_fold_is_held_by_one_process_who_is_named(finished, data, capsys):
 def test_a_lock_ends_with_its_holder_however_it_ends(tmp_path):
     script = (
         "import sys, time; from pathlib import Path; from fof_jax import files\n"
-        "with files.only_one(Path(sys.argv[1]), 'it', print):\n"
+        "with files.exclusive_lock(Path(sys.argv[1]), 'it', print):\n"
         "    print('held', flush=True); time.sleep(60)"
     )
     holder = subprocess.Popen(
@@ -102,11 +102,11 @@ def test_a_lock_ends_with_its_holder_however_it_ends(tmp_path):
         holder.stdout.readline()
         with (
             pytest.raises(ValueError, match=f"it is in use by process {holder.pid}"),
-            files.only_one(tmp_path / "lock", "it", print),
+            files.exclusive_lock(tmp_path / "lock", "it", print),
         ):
             pass
         holder.kill()
-    with files.only_one(tmp_path / "lock", "it", print):
+    with files.exclusive_lock(tmp_path / "lock", "it", print):
         pass
 
 
@@ -116,7 +116,7 @@ def test_a_file_system_without_locks_is_said(tmp_path, monkeypatch):
 
     monkeypatch.setattr("fcntl.flock", refuse)
     said = []
-    with files.only_one(tmp_path / "lock", "it", said.append):
+    with files.exclusive_lock(tmp_path / "lock", "it", said.append):
         pass
     assert "without locks" in said[0]
 

@@ -1,4 +1,4 @@
-"""Colour of images in [0, 1]: jitter, hue, luma, standardised greyscale."""
+"""Color augmentation of images in [0, 1]: jitter, hue, luma, standardized greyscale."""
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ STAINS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
 LUMA = (0.299, 0.587, 0.114)
 
 
-def recolour(
+def augment_color(
     image: Float[Array, "H W C"],
     key: jax.Array,
     *,
@@ -29,7 +29,7 @@ def recolour(
     channel_shuffle: Number = 0.0,
     brightness_contrast: Number = 0.0,
 ) -> Float[Array, "H W C"]:
-    """Change the colours: stain, jitter, then the three others of the release.
+    """Change the colors: stain, jitter, then the three others of the release.
 
     The jitter is brightness, contrast, saturation and hue in this order (the release
     shuffles them), clipped after each. Ours never round to whole grey levels between
@@ -52,11 +52,11 @@ def recolour(
     Returns:
       The image, in [0, 1].
     """
-    coloured = image.shape[-1] == 3
+    has_color = image.shape[-1] == 3
     # One draw of all numbers: every call of the generator is compiled anew.
     more = jax.random.uniform(jax.random.fold_in(key, 1), (16,), minval=-1.0)
     chance = (more[:4] + 1) / 2
-    if stain and coloured:
+    if stain and has_color:
         image = restain(image, 1 + stain * more[4:7])
     if any((brightness, contrast, saturation, hue)):
         changed = _jittered(
@@ -68,10 +68,10 @@ def recolour(
             hue=hue,
         )
         image = changed if jitter == 1 else _maybe(chance[0] < jitter, changed, image)
-    if rgb_shift and coloured:
+    if rgb_shift and has_color:
         changed = jnp.clip(image + (RGB_SHIFT * more[7:10]).reshape(1, 1, 3), 0, 1)
         image = _maybe(chance[1] < rgb_shift, changed, image)
-    if channel_shuffle and coloured:
+    if channel_shuffle and has_color:
         order = jnp.argsort(more[10:13])
         image = _maybe(chance[2] < channel_shuffle, image[..., order], image)
     if brightness_contrast:
@@ -85,16 +85,16 @@ def _maybe(done, changed, image):
 
 
 def _jittered(image, u, *, brightness, contrast, saturation, hue):
-    coloured = image.shape[-1] == 3
+    has_color = image.shape[-1] == 3
     if brightness:
         image = jnp.clip(image * (1 + brightness * u[0]), 0, 1)
     if contrast:
-        middle = jnp.mean(luma(image) if coloured else image)
+        middle = jnp.mean(luma(image) if has_color else image)
         image = jnp.clip(middle + (1 + contrast * u[1]) * (image - middle), 0, 1)
-    if saturation and coloured:
+    if saturation and has_color:
         grey = luma(image)  # [H, W, 1]
         image = jnp.clip(grey + (1 + saturation * u[2]) * (image - grey), 0, 1)
-    if hue and coloured:
+    if hue and has_color:
         image = turn_hue(image, hue * u[3])
     return image
 
@@ -166,7 +166,7 @@ def luma(
     return (red + green + blue)[..., None]
 
 
-def standardise(image: Float[Array, "H W 1"]) -> Float[Array, "H W 1"]:
+def standardize(image: Float[Array, "H W 1"]) -> Float[Array, "H W 1"]:
     """Bring one image to mean 0 and deviation 1; a constant image becomes 0."""
     # From the first pixel on, so that a constant image has no rounding to divide by.
     image = image - image[:1, :1]

@@ -12,7 +12,7 @@ MOVES = ("rotate90", "affine", "distort", "shuffle")
 TINTS = ("rgb_shift", "channel_shuffle", "brightness_contrast")
 JITTER = ("brightness", "contrast", "saturation", "hue")
 # Everything that alters colours and not places.
-COLOURS = ("stain", "jitter", *JITTER, *TINTS)
+COLORS = ("stain", "jitter", *JITTER, *TINTS)
 
 _OFF: dict[str, Any] = {
     "crop_area": (1.0, 1.0),
@@ -134,7 +134,7 @@ class Augmentation:
 
     @classmethod
     def off(cls) -> "Augmentation":
-        """Nothing is altered: `augment` equals `normalise`, bit by bit."""
+        """Nothing is altered: `augment` equals `normalize`, bit by bit."""
         return cls("off")
 
 
@@ -152,7 +152,7 @@ def _check(amounts: dict[str, Any]) -> None:
             "high. Pass (1, 1) to keep the image's proportions."
         )
     limits = {"hue": 0.5, "elastic": 0.25}
-    for name in (*FLIPS, *MOVES, *COLOURS, "elastic"):
+    for name in (*FLIPS, *MOVES, *COLORS, "elastic"):
         value, most = amounts[name], limits.get(name, 1)
         if not 0 <= value <= most:
             raise ValueError(

@@ -20,10 +20,10 @@ import numpy as np
 from jaxtyping import Array, Float, Shaped, UInt8
 from PIL import Image, ImageDraw
 
-from fof_jax.data.augment.color import luma, recolour, standardise
+from fof_jax.data.augment.color import augment_color, luma, standardize
 from fof_jax.data.augment.geometry import coordinates, warp
 from fof_jax.data.augment.options import (
-    COLOURS,
+    COLORS,
     FLIPS,
     JITTER,
     MOVES,
@@ -53,7 +53,7 @@ def augment(
     color: bool = True,
     second_view: str | None = None,
 ) -> Batch:
-    """Draw, crop, bend, colour and normalise the images of a batch.
+    """Draw, crop, bend, colour and normalize the images of a batch.
 
     The key of row i is fold_in(fold_in(seed_key, index[i]), epoch[i]). Pure; goes
     under jit and pmap on the local batch.
@@ -64,13 +64,13 @@ def augment(
       spec: the amounts.
       mean: per channel, in units of full scale; not used where `color` is False.
       std: likewise.
-      color: False for greyscale, as in `normalise`; jitter comes before it. Saturation
+      color: False for greyscale, as in `normalize`; jitter comes before it. Saturation
         and hue then do nothing, and of brightness and contrast only clipping is left.
       second_view: fills `Batch.second_view`: "color" with another color jitter of the
         same crop, "crop" with another crop; None leaves it empty.
 
     Returns:
-      The batch with `image` (and `second_view`) float32 [B, H, W, 3], normalised.
+      The batch with `image` (and `second_view`) float32 [B, H, W, 3], normalized.
 
     Raises:
       ValueError: images that are not uint8 RGB; a second view that does not exist.
@@ -94,9 +94,9 @@ def augment(
 def _views(image, index, epoch, seed_key, *, spec, mean, std, color, second_view):
     """`augment` for one record: one image, or two with a second view."""
     amounts = vars(spec)
-    colours = {name: amounts[name] for name in COLOURS}
+    color_options = {name: amounts[name] for name in COLORS}
     moves = {name: amounts[name] for name in MOVES}
-    geometry = {n: amounts[n] for n in amounts if n not in (*COLOURS, *MOVES)}
+    geometry = {n: amounts[n] for n in amounts if n not in (*COLORS, *MOVES)}
     key = jax.random.fold_in(jax.random.fold_in(seed_key, index), epoch)
     k_space, k_first, k_second = jax.random.split(key, 3)
     height, width, _ = image.shape
@@ -111,7 +111,7 @@ def _views(image, index, epoch, seed_key, *, spec, mean, std, color, second_view
 
     def finish(pixels: jax.Array, key: jax.Array) -> jax.Array:
         return _finish(
-            recolour(pixels, key, **colours), mean=mean, std=std, color=color
+            augment_color(pixels, key, **color_options), mean=mean, std=std, color=color
         )
 
     pixels = crop(k_space)
@@ -123,7 +123,7 @@ def _views(image, index, epoch, seed_key, *, spec, mean, std, color, second_view
     return views
 
 
-def normalise(
+def normalize(
     image: Shaped[Array, "B H W 3"],
     *,
     mean: Triple = IMAGENET_MEAN,
@@ -141,7 +141,7 @@ def normalise(
         repeated to three channels.
 
     Returns:
-      float32, normalised.
+      float32, normalized.
 
     Raises:
       ValueError: images that are not uint8 RGB.
@@ -245,7 +245,7 @@ def _alone(spec: Augmentation) -> dict[str, Augmentation]:
 
 def _finish(image, *, mean, std, color):
     if not color:
-        return jnp.broadcast_to(standardise(image), (*image.shape[:2], 3))
+        return jnp.broadcast_to(standardize(image), (*image.shape[:2], 3))
     middle = jnp.array(mean, jnp.float32).reshape(1, 1, 3)
     return (image - middle) / jnp.array(std, jnp.float32).reshape(1, 1, 3)
 
@@ -254,5 +254,5 @@ def _check(image) -> None:
     if image.dtype != jnp.uint8 or image.shape[-1] != 3:
         raise ValueError(
             f"Images are {image.dtype} with {image.shape[-1]} channels; expected "
-            "uint8 RGB as the loader gives them. Augment or normalise a batch once."
+            "uint8 RGB as the loader gives them. Augment or normalize a batch once."
         )

@@ -2,7 +2,7 @@
 
 Source: Chen et al., Pathomic Fusion (IEEE TMI 2022), folder TCGA_GBMLGG: `all_st/`
 (1,505 stain-normalised regions of 1024x1024), `all_dataset.csv` (molecular markers of
-769 patients) and `grade_data.csv` (grades). Columns are taken by name.
+769 patients) and `grade_data.csv` (grades). Metadata are taken by name.
 """
 
 import csv
@@ -15,9 +15,9 @@ from fof_jax.data.cohort import Cohort, Row
 from fof_jax.data.errors import (
     CohortError,
     DataWarning,
-    Fault,
     MissingDataError,
-    raise_faults,
+    RowError,
+    raise_errors,
     shortened,
 )
 
@@ -98,13 +98,13 @@ def _read(path: Path) -> tuple[list[str], dict[str, dict[str, str]]]:
             "Pathomic Fusion's distribution?"
         )
     table: dict[str, dict[str, str]] = {}
-    faults = []
+    errors = []
     for number, row in enumerate(rows, 2):
         cells = {k: (v or "").strip() for k, v in row.items() if isinstance(k, str)}
         if cells[_ID] in table:
-            faults.append(Fault("same patient twice", number, cells[_ID]))
+            errors.append(RowError("same patient twice", number, cells[_ID]))
         table[cells[_ID]] = cells
-    raise_faults(path, faults)
+    raise_errors(path, errors)
     return columns, table
 
 
@@ -170,7 +170,7 @@ def make_cohort(raw_dir: Path | str, *, subset: str = "molecular") -> Cohort:
     known_patients = molecular.keys() | graded.keys()
     _report_strangers(by_patient, known_patients)
 
-    rows, faults = [], []
+    rows, errors = [], []
     left_out: dict[str, list[str]] = {
         "without a grade": [],
         "without IDH or 1p/19q": [],
@@ -185,8 +185,8 @@ def make_cohort(raw_dir: Path | str, *, subset: str = "molecular") -> Cohort:
             omics = tuple(_markers(cells, list(OMICS)))
             status = tuple(None if v is None else _whole(v) for v in values)
         except ValueError as error:
-            faults.append(
-                Fault("cell that is not a number", None, f"{patient}: {error}")
+            errors.append(
+                RowError("cell that is not a number", None, f"{patient}: {error}")
             )
             continue
         if patient not in known_patients:
@@ -200,13 +200,13 @@ def make_cohort(raw_dir: Path | str, *, subset: str = "molecular") -> Cohort:
         grade = _GRADES.get(f"{label:g}")
         if grade is None:
             text = f"{patient}: {label:g}; expected 2, 3, 4 or NA"
-            faults.append(Fault("unknown grade", None, text))
+            errors.append(RowError("unknown grade", None, text))
             continue
         rows += [
             Row(file, patient, grade, status, tuple(floats), omics=omics)
             for file in files
         ]
-    raise_faults(raw_dir, faults)
+    raise_errors(raw_dir, errors)
     _report_counts(rows, subset, by_patient, graded, left_out)
     root = raw_dir / "all_st"
     return Cohort(

@@ -23,7 +23,7 @@ from fof_jax.data.augment.pipeline import (
     Augmentation,
     augment,
     contact_sheet,
-    normalise,
+    normalize,
 )
 from tests.support.augmented import (
     LEVELS,
@@ -175,7 +175,7 @@ def test_hue_is_colorsys():
 def test_jitter_is_the_blend_that_it_says(name):
     image = noise(6, 7, 3) / np.float32(255)
     amounts = {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0}
-    ours = color.recolour(jnp.asarray(image), key(5), **amounts | {name: 0.6})
+    ours = color.augment_color(jnp.asarray(image), key(5), **amounts | {name: 0.6})
     grey = (image * np.array([0.299, 0.587, 0.114])).sum(axis=2, keepdims=True)
     other = {"brightness": 0.0, "contrast": grey.mean(), "saturation": grey}[name]
     order = ["brightness", "contrast", "saturation", "hue"]
@@ -195,10 +195,10 @@ def test_greys_black_and_white_stay_finite_grey():
 # --- normalisation and greyscale --------------------------------------------------
 
 
-def test_off_is_normalise_and_normalise_is_numpy():
+def test_off_is_normalize_and_normalize_is_numpy():
     images = noise(3, 16, 20, 3)
     ours = jax.jit(lambda x: augment(batch_of(x), key(), spec=OFF).image)(images)
-    np.testing.assert_array_equal(ours, jax.jit(normalise)(images))
+    np.testing.assert_array_equal(ours, jax.jit(normalize)(images))
     mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
     np.testing.assert_allclose(ours, (images / 255 - mean) / std, atol=1e-6)
     # One record through every operation at zero strength: bits, not tolerances.
@@ -208,7 +208,7 @@ def test_off_is_normalise_and_normalise_is_numpy():
 def test_greyscale_is_luma_standardised_within_each_image():
     images = noise(2, 16, 16, 3)
     images[1] = images[1] // 8 + 90
-    ours = np.asarray(normalise(jnp.asarray(images), color=False))
+    ours = np.asarray(normalize(jnp.asarray(images), color=False))
     for image, view in zip(images, ours, strict=True):
         luma = image.astype(float) @ [0.299, 0.587, 0.114]
         np.testing.assert_allclose(
@@ -226,7 +226,7 @@ def test_greyscale_is_luma_standardised_within_each_image():
 @pytest.mark.parametrize("value", [0, 1, 77, 255])
 def test_a_constant_image_is_zero_in_greyscale(value):
     images = np.full((1, 300, 300, 3), value, np.uint8)
-    assert not np.any(normalise(jnp.asarray(images), color=False))
+    assert not np.any(normalize(jnp.asarray(images), color=False))
     drawn = grey(images, np.arange(1), spec=Augmentation())
     np.testing.assert_array_equal(drawn, np.zeros_like(drawn))
 
@@ -234,7 +234,7 @@ def test_a_constant_image_is_zero_in_greyscale(value):
 def test_one_pixel_off_is_not_constant():
     images = np.full((1, 256, 256, 3), 77, np.uint8)
     images[0, 3, 5] = 78
-    view = np.asarray(normalise(jnp.asarray(images), color=False))
+    view = np.asarray(normalize(jnp.asarray(images), color=False))
     assert view.std() == pytest.approx(1.0, abs=1e-3)
 
 
@@ -243,7 +243,7 @@ def test_greyscale_ignores_saturation_and_hue_and_undoes_mild_brightness():
     wild = dataclasses.replace(
         OFF, brightness=0.1, contrast=0.1, saturation=1.0, hue=0.5
     )
-    plain = np.asarray(normalise(jnp.asarray(images), color=False))
+    plain = np.asarray(normalize(jnp.asarray(images), color=False))
     drawn = grey(images, np.arange(2), spec=wild)
     np.testing.assert_allclose(drawn, plain, atol=1e-4)
 
@@ -385,7 +385,7 @@ def test_images_are_augmented_once():
     with pytest.raises(ValueError, match="float32 with 3 channels; expected"):
         augment(done, key(), spec=OFF)
     with pytest.raises(ValueError, match="float32 with 3 channels; expected"):
-        normalise(done.image)
+        normalize(done.image)
     with pytest.raises(ValueError, match="1 channels; expected"):
         augment(batch_of(noise(1, 8, 8, 1)), key(), spec=OFF)
     with pytest.raises(ValueError, match="second_view is .third."):

@@ -163,7 +163,7 @@ def test_colours_of_the_release():
         k = key(seed)
         u = np.asarray(jax.random.uniform(jax.random.fold_in(k, 1), (16,), minval=-1.0))
         for name in seen:
-            ours = color.recolour(jnp.asarray(image), k, **off, **{name: 0.5})
+            ours = color.augment_color(jnp.asarray(image), k, **off, **{name: 0.5})
             theirs = {
                 "rgb_shift": np.clip(image + 15 / 255 * u[7:10], 0, 1),
                 "channel_shuffle": image[..., np.argsort(u[10:13])],

@@ -31,7 +31,7 @@ def _reference_tissue() -> tuple[np.ndarray, np.ndarray]:
 _REFERENCE = _reference_tissue()
 
 
-def standardise(
+def standardize(
     values: Float32[np.ndarray, "side side"], *, mean: float, std: float
 ) -> Float32[np.ndarray, "side side"]:
     """`values` scaled to a mean and standard deviation, then cut off at 0.01.
@@ -73,8 +73,8 @@ def photograph(
       The image, and `mask` without the pixels that lie on empty glass.
     """
     taken = haematoxylin * (1 + np.float32(stain.bite) * np.minimum(haematoxylin, 1))
-    h = standardise(taken, mean=stain.mean_h, std=stain.std_h)
-    e = standardise(eosin, mean=stain.mean_e, std=stain.std_e)
+    h = standardize(taken, mean=stain.mean_h, std=stain.std_h)
+    e = standardize(eosin, mean=stain.mean_e, std=stain.std_e)
     side = h.shape[0]
     density = np.empty((3, side, side), np.float32)
     rng = random.stream(*key, _ARTEFACTS)
@@ -130,8 +130,8 @@ def _expose(h: np.ndarray, e: np.ndarray, stain: Stain) -> list[tuple[float, flo
     """
     step = max(1, h.shape[0] // 96)
     h, e = h[::step, ::step], e[::step, ::step]
-    ref_h = standardise(_REFERENCE[0], mean=stain.mean_h, std=stain.std_h)
-    ref_e = standardise(_REFERENCE[1], mean=stain.mean_e, std=stain.std_e)
+    ref_h = standardize(_REFERENCE[0], mean=stain.mean_h, std=stain.std_h)
+    ref_e = standardize(_REFERENCE[1], mean=stain.mean_e, std=stain.std_e)
     found = []
     for stained in zip(stain.haematoxylin, stain.eosin, strict=True):
         v, w = np.float32(stained[0]), np.float32(stained[1])
