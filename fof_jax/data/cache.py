@@ -1,4 +1,4 @@
-"""Decoded images of a store, kept in memory if there is room."""
+"""Cache of decoded images of a store."""
 
 import dataclasses
 import os
@@ -13,13 +13,13 @@ CACHES = ("ram", "none")
 
 
 def available_memory() -> int:
-    """Bytes that this process may still take: of the machine and of its container."""
-    figures = [os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    """Available memory in bytes: the smaller of the machine's and the cgroup's."""
+    limits = [os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
     meminfo = Path("/proc/meminfo")
     if meminfo.exists():
         for line in meminfo.read_text().splitlines():
-            if line.startswith("MemAvailable:"):  # counts what the page cache holds
-                figures = [int(line.split()[1]) * 1024]
+            if line.startswith("MemAvailable:"):  # includes the page cache
+                limits = [int(line.split()[1]) * 1024]
     group = Path("/sys/fs/cgroup")
     try:
         limit = int((group / "memory.max").read_text())
@@ -27,23 +27,23 @@ def available_memory() -> int:
         stat = dict(
             line.split() for line in (group / "memory.stat").read_text().splitlines()
         )
-        figures.append(limit - used + int(stat["inactive_file"]))  # given back at need
+        limits.append(limit - used + int(stat["inactive_file"]))  # reclaimable
     except (OSError, ValueError, KeyError):
-        pass  # no container, or one without a limit ("max")
-    return min(figures)
+        pass  # no cgroup v2, or no limit ("max")
+    return min(limits)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ImageCache:
-    """Decoded images of a store at one size; `open_cache` makes it.
+    """Decoded images of a store at one size; created by `open_cache`.
 
     Attributes:
-      store: what it reads.
+      store: source of the images.
       image_size: S.
-      pixels: the cache, [n, S, S, 3], or None.
-      filled: which rows of `pixels` have been decoded, or None.
-      natives: the cache where images are cut: each at its own size, or None before
-        it is decoded; or no cache.
+      pixels: cached images at S x S, or None.
+      filled: True for the rows of `pixels` that are decoded, or None.
+      natives: cached images at their stored sizes, for crops; an entry is None until
+        it is decoded. None without such a cache.
     """
 
     store: Store
@@ -54,7 +54,7 @@ class ImageCache:
 
     @property
     def cached(self) -> bool:
-        """True if images are decoded once, in this process."""
+        """True if images are decoded only once, in this process."""
         return self.pixels is not None or self.natives is not None
 
     def read(
@@ -62,12 +62,12 @@ class ImageCache:
         rows: Int[np.ndarray, " B"],
         corners: Float[np.ndarray, "B 2"] | None = None,
     ) -> UInt8[np.ndarray, "B S S 3"]:
-        """Images at the given positions of the store; safe in several threads.
+        """Reads images by row; thread-safe.
 
         Args:
-          rows: positions.
-          corners: where each image is cut, as `images.fit_region` has it; None for
-            whole images.
+          rows: positions in the store.
+          corners: position of each crop, as in `images.fit_region`; None for whole
+            images.
 
         Returns:
           Pixels, 0-255.
@@ -81,7 +81,7 @@ class ImageCache:
             return out
         for i in rows[~self.filled[rows]].tolist():
             self.pixels[i] = self.store.fit(self.store.native(i), i, side, None)
-            self.filled[i] = True  # after the pixels: another thread may look
+            self.filled[i] = True  # after the pixels, for concurrent readers
         return self.pixels[rows]
 
     def _native(self, i: int) -> np.ndarray:
@@ -94,40 +94,41 @@ class ImageCache:
 
 
 def open_cache(store: Store, image_size: int, cache: str = "ram") -> ImageCache:
-    """A reader that folds, training and evaluation can share.
+    """Opens a cache that folds, training and evaluation can share.
 
     Args:
-      store: what to read.
+      store: source of the images.
       image_size: side of the images.
-      cache: `ram` decodes an image once, on first use, and keeps it as uint8 (at its
-        own size where it will be cut); `none` decodes it each time.
+      cache: `ram` decodes each image once, on first use, and keeps it as uint8 (at its
+        stored size if crops are read); `none` decodes it every time.
 
     Returns:
-      The reader.
+      The cache.
 
     Raises:
-      ValueError: a bad `cache`, or one that would take more than half of the
-        memory that is available.
+      ValueError: an unknown `cache`, or one that needs more than half of the
+        available memory.
     """
     if cache not in CACHES:
         raise ValueError(f"data.cache={cache!r}: expected one of {', '.join(CACHES)}")
     if cache == "none":
         return ImageCache(store, image_size)
-    cut = "crop" in (store.train_view, store.test_view)
-    loose = cut and bool((store.sizes != image_size).any())
+    crops = "crop" in (store.train_view, store.test_view)
+    native_sizes = crops and bool((store.sizes != image_size).any())
     shape = (len(store), image_size, image_size, 3)
     needed = int(np.prod(shape, dtype=np.int64))
-    if loose:
+    if native_sizes:
         needed = 3 * int(store.sizes.astype(np.int64).prod(axis=1).sum())
     available = available_memory()
     if needed > available // 2:
+        size = "their stored size" if native_sizes else f"{image_size}x{image_size}"
         raise ValueError(
             f"data.cache='ram' needs {needed / 2**30:.1f} GiB for {len(store)} images "
-            f"of {'their own size' if loose else f'{image_size}x{image_size}'}; "
+            f"of {size}; "
             f"{available / 2**30:.1f} GiB are available "
-            "and at most half is taken. Set --config.data.cache=none."
+            "and at most half may be used. Set --config.data.cache=none."
         )
-    if loose:
+    if native_sizes:
         return ImageCache(store, image_size, natives=[None] * len(store))
     return ImageCache(
         store, image_size, np.empty(shape, np.uint8), np.zeros(shape[0], bool)

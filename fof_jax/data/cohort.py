@@ -1,8 +1,8 @@
-"""The cohort table: one CSV that says image, patient, grade and biomarkers.
+"""Reads, validates and writes cohort tables (CSV).
 
-Columns `image`, `patient`, `grade`, one a biomarker (integer; empty, NA, N/A or NaN =
-unknown), one a float marker, and optionally `fold` (integer from 0) and `mask`. Other
-columns are left alone. UTF-8 with or without byte order mark, comma or semicolon.
+Columns `image`, `patient`, `grade`, one per biomarker (integer; empty, NA, N/A or NaN
+means unknown), one per float marker, and optionally `fold` (integer from 0) and `mask`.
+Other columns are ignored. UTF-8 with or without byte order mark, comma or semicolon.
 """
 
 import csv
@@ -27,22 +27,22 @@ __all__ = [
     "write_cohort",
 ]
 
-Progress = Callable[[int, int], None]  # done, of
+Progress = Callable[[int, int], None]  # (done, total)
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One region.
+    """One image region with its labels.
 
     Attributes:
-      image: its file.
-      patient: whose it is.
+      image: image file.
+      patient: patient ID.
       grade: class index.
-      biomarkers: integer status a biomarker, None where unknown.
-      floats: a value a float marker, None where unknown.
-      fold: the user's own fold, or None.
-      mask: truth mask of the diagnostic structures (phantom only), or None.
-      omics: the molecular vector (gbmlgg only), None where unknown.
+      biomarkers: integer status of each biomarker, None where unknown.
+      floats: value of each float marker, None where unknown.
+      fold: fold number of the column `fold`, or None.
+      mask: ground-truth mask of the diagnostic structures (phantom only), or None.
+      omics: molecular features (gbmlgg only), None where unknown.
     """
 
     image: Path
@@ -57,15 +57,15 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Cohort:
-    """A table that was found sound.
+    """A validated table.
 
     Attributes:
-      rows: in the order of the table.
-      classes: labels of the grades; `Row.grade` indexes them.
+      rows: in table order.
+      classes: grade labels; `Row.grade` indexes them.
       biomarkers: names, in the order of `Row.biomarkers`.
       float_markers: names, in the order of `Row.floats`.
-      root: folder that the images' names are relative to.
-      lines: the row of the table that each of `rows` came from.
+      root: folder that image names are relative to.
+      lines: row number in the table of each of `rows`.
       omics: names, in the order of `Row.omics`.
     """
 
@@ -78,7 +78,7 @@ class Cohort:
     omics: tuple[str, ...] = ()
 
     def name_of(self, row: Row) -> str:
-        """An image's name: its path below `root`, so that a moved cohort keeps it."""
+        """Name of an image: its path relative to `root`, stable if the cohort moves."""
         if self.root is not None:
             image, root = os.path.abspath(row.image), os.path.abspath(self.root)
             if image.startswith(root + os.sep):
@@ -87,7 +87,7 @@ class Cohort:
 
 
 def _row(reader: TableReader, number: int, cells: dict[str, str], empty: Cohort) -> Row:
-    """One row; its errors go to the reader. `empty` has the names and the root."""
+    """Parses one row; `reader` collects errors, `empty` has the names and the root."""
     for name in ("image", "patient"):
         if name in cells and not cells[name]:
             reader.add_error("empty cell", number, f"no {name}")
@@ -112,8 +112,8 @@ def _row(reader: TableReader, number: int, cells: dict[str, str], empty: Cohort)
     )
 
 
-def _contradictions(cohort: Cohort) -> list[RowError]:
-    """The same image twice; a patient with two sets of biomarkers."""
+def _inconsistencies(cohort: Cohort) -> list[RowError]:
+    """Finds duplicate images and patients with inconsistent biomarkers."""
     errors: list[RowError] = []
     seen: dict[str, int] = {}
     sets: dict[str, tuple[int, Row]] = {}
@@ -141,16 +141,16 @@ def _shown(value: int | None) -> str:
 def check_images(
     cohort: Cohort, *, threads: int = 2, progress: Progress | None = None
 ) -> list[RowError]:
-    """Opens every image and mask once and decodes it whole.
+    """Decodes every image and mask completely.
 
     Args:
-      cohort: rows whose files are to be checked.
-      threads: files decoded at a time.
-      progress: called with (done, of) after each image.
+      cohort: rows whose files are checked.
+      threads: number of files decoded in parallel.
+      progress: called with (done, total) after each image.
 
     Returns:
-      The errors: files that are missing, unreadable, truncated or of a kind that
-      `fof_jax.data.images` does not take, and masks that do not fit their image.
+      Errors: files that are missing, unreadable, truncated or not supported by
+      `fof_jax.data.images`, and masks whose size differs from their image's.
     """
 
     def check(row: Row) -> tuple[str, str] | None:
@@ -191,24 +191,24 @@ def read_cohort(
     progress: Progress | None = None,
     decode: bool = True,
 ) -> Cohort:
-    """Reads a cohort table and checks it whole, its image files included.
+    """Reads a cohort table and validates it, including its image files.
 
     Args:
-      table: the CSV.
-      classes: labels that the column `grade` may hold, compared as strings; their
-        order gives the class indices.
-      biomarkers: integer columns; may be none.
-      float_markers: float columns; may be none.
+      table: the CSV file.
+      classes: allowed labels of the column `grade`, compared as strings; their order
+        gives the class indices.
+      biomarkers: integer columns; may be empty.
+      float_markers: float columns; may be empty.
       root: folder that image and mask paths are relative to; the table's if None.
-      threads: image files checked at a time.
-      progress: called with (done, of) after each image.
-      decode: whether image files are opened; False checks the table alone.
+      threads: number of image files checked in parallel.
+      progress: called with (done, total) after each image.
+      decode: whether image files are decoded; False checks the table only.
 
     Returns:
-      The rows in the table's order.
+      The rows in table order.
 
     Raises:
-      CohortError: anything is wrong; all errors at once, by kind and row.
+      CohortError: validation failed; lists all errors by kind and row.
     """
     table = Path(table)
     root = table.parent if root is None else Path(root)
@@ -233,7 +233,7 @@ def read_cohort(
             rows=tuple(cohort.rows[k] for k in named),
             lines=tuple(cohort.lines[k] for k in named),
         )
-        errors += _contradictions(with_image)
+        errors += _inconsistencies(with_image)
         if decode:
             errors += check_images(with_image, threads=threads, progress=progress)
     raise_errors(table, errors)
@@ -241,11 +241,11 @@ def read_cohort(
 
 
 def write_cohort(path: Path | str, cohort: Cohort) -> None:
-    """Writes a cohort as a table that `read_cohort` reads back.
+    """Writes a cohort as a CSV table, the inverse of `read_cohort`.
 
     Args:
-      path: the CSV to write; image paths below its folder are written relative.
-      cohort: what to write.
+      path: the CSV file; image paths below its folder are written relative to it.
+      cohort: rows to write.
     """
     path = Path(path)
     folder = dataclasses.replace(cohort, root=path.parent)

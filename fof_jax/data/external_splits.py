@@ -1,4 +1,4 @@
-"""Folds that others have drawn: the PNAS table, and split pickles."""
+"""Reads externally defined splits: the PNAS table and split pickles."""
 
 import csv
 import io
@@ -20,27 +20,27 @@ from fof_jax.data.metadata import Folds, Metadata
 from fof_jax.data.safe_pickle import PickleError, read_pickle
 
 PNAS_FILE = "pnas_splits.csv"
-# Of the columns that vary. Raw, 43 of 80 hold whole numbers; standardised, none but
-# one that happens to have mean 0 and deviation 1.
-_WHOLE = 0.2
+# Minimum fraction of non-constant columns with integers in raw data. There it is 43 of
+# 80; after standardization only a column with mean 0 and std 1 can have integers.
+_MIN_INTEGER = 0.2
 
 
 def read_pnas(path: Path | str) -> dict[str, tuple[bool, ...]]:
-    """Reads the table of Mobadersany et al. (PNAS 2018) as it is.
+    """Reads the split table of Mobadersany et al. (PNAS 2018).
 
-    Its lines end in CR and its first header cell is empty; a column a randomisation,
-    a row a patient, cells `Train` and `Test`.
+    One row per patient, one column per randomization, cells `Train` or `Test`; lines
+    end in CR and the first header cell is empty.
 
     Args:
-      path: `pnas_splits.csv` of Pathomic Fusion's distribution.
+      path: `pnas_splits.csv` from the distribution of Pathomic Fusion.
 
     Returns:
-      Patient -> True for each randomisation that tests the patient.
+      For each patient, True for each randomization that tests the patient.
 
     Raises:
-      MissingDataError: there is no such file.
-      CohortError: a cell is neither Train nor Test, a row is of another length, a
-        patient is there twice.
+      MissingDataError: the file does not exist.
+      CohortError: a cell is neither Train nor Test, a row has another length, or a
+        patient occurs twice.
     """
     path = Path(path)
     if not path.is_file():
@@ -65,8 +65,8 @@ def read_pnas(path: Path | str) -> dict[str, tuple[bool, ...]]:
             errors.append(RowError("number of cells", number, text))
         elif cells[0] in table:
             errors.append(RowError("same patient twice", number, cells[0]))
-        elif strange := sorted({*cells[1:]} - {"Train", "Test"}):
-            text = f"{cells[0]}: {shortened(strange)}"
+        elif invalid := sorted({*cells[1:]} - {"Train", "Test"}):
+            text = f"{cells[0]}: {shortened(invalid)}"
             errors.append(RowError("neither Train nor Test", number, text))
         else:
             table[cells[0]] = tuple(cell == "Test" for cell in cells[1:])
@@ -75,17 +75,17 @@ def read_pnas(path: Path | str) -> dict[str, tuple[bool, ...]]:
 
 
 def pnas_folds(metadata: Metadata, path: Path | str) -> Folds:
-    """The randomisations of `read_pnas` as folds of a table, by patient.
+    """Converts the randomizations of `read_pnas` to folds, by patient.
 
     Args:
       metadata: regions of TCGA patients.
-      path: the table of the randomisations.
+      path: `pnas_splits.csv`.
 
     Returns:
-      (train, test) positions, a pair a randomisation; all regions are in each.
+      (train, test) positions, one pair per randomization; each covers all regions.
 
     Raises:
-      CohortError: patients of the table are not in the file.
+      CohortError: a patient of the table is not in the file.
     """
     table = read_pnas(path)
     absent = sorted(set(metadata.patients) - table.keys())
@@ -97,24 +97,24 @@ def pnas_folds(metadata: Metadata, path: Path | str) -> Folds:
 
 
 def pickle_folds(metadata: Metadata, path: Path | str) -> Folds:
-    """The folds of a split pickle: Pathomic Fusion's, or the FoF release's.
+    """Reads folds from a split pickle of Pathomic Fusion or the FoF release.
 
-    Images are found by file name; where a pickle has none of this table's, but has
-    patients (512-pixel crops, extracted features), by patient.
+    Images are matched by file name; if none matches (512-pixel crops, extracted
+    features), by patient.
 
     Args:
       metadata: regions of TCGA patients.
-      path: a pickle with `cv_splits` or `splits`; read by `read_pickle`.
+      path: a pickle with `cv_splits` or `splits`; loaded by `read_pickle`.
 
     Returns:
-      (train, test) positions, a pair a fold.
+      (train, test) positions, one pair per fold.
 
     Warns:
-      DataWarning: regions of the table that no fold has, names that the table does
-        not have, omics that are z-scores.
+      DataWarning: regions in no fold, names that are not in the table, omics that
+        are z-scores.
 
     Raises:
-      PickleError: the file is refused, not of this form, or has none of the images.
+      PickleError: the file is rejected, has another layout, or no matching image.
     """
     document = read_pickle(path)
     splits = None
@@ -145,22 +145,22 @@ def pickle_folds(metadata: Metadata, path: Path | str) -> Folds:
             "of another cohort? Set --config.data.splits_file."
         )
     _report(path, metadata, folds, ours, [p[unit] for pair in named for p in pair])
-    if told := zscored([side.get("x_omic") for side, _ in sides]):
-        warnings.warn(f"{path}: {told}", DataWarning, stacklevel=2)
+    if message := zscored_message([side.get("x_omic") for side, _ in sides]):
+        warnings.warn(f"{path}: {message}", DataWarning, stacklevel=2)
     return folds
 
 
-def zscored(omics: Sequence[Any]) -> str:
-    """Tells whether molecular data have been standardised.
+def zscored_message(omics: Sequence[Any]) -> str:
+    """Detects molecular data that have been standardized.
 
-    Raw markers have columns of whole numbers (statuses, copy numbers); after
-    standardisation none has, unless it is constant.
+    Raw data have integer columns (mutation status, copy number); after
+    standardization only constant columns are integers.
 
     Args:
-      omics: a matrix of values [n, columns] a training part; others are skipped.
+      omics: one matrix [n, columns] per training set; anything else is skipped.
 
     Returns:
-      A sentence for the user; empty where they are raw or there are none.
+      A warning message; empty if the data are raw or absent.
     """
     matrices = [m for m in omics if isinstance(m, np.ndarray) and m.dtype.kind == "f"]
     matrices = [m for m in matrices if m.ndim == 2 and m.size]
@@ -169,19 +169,19 @@ def zscored(omics: Sequence[Any]) -> str:
     values = matrices[0]
     varied = values[:, values.std(axis=0) > 0]
     whole = (varied == np.round(varied)).all(axis=0)
-    if not varied.size or whole.mean() >= _WHOLE:
+    if not varied.size or whole.mean() >= _MIN_INTEGER:
         return ""
     mean, spread = values.mean(axis=0), values.std(axis=0)
     return (
         f"x_omic is z-scored: of {varied.shape[1]} columns that vary {whole.sum()} "
-        f"hold whole numbers (first training part: means {mean.min():.2f} to "
-        f"{mean.max():.2f}, deviations up to {spread.max():.2f}). It is not used: "
-        "biomarkers are the raw ones of all_dataset.csv."
+        f"hold integers (first training set: means {mean.min():.2f} to "
+        f"{mean.max():.2f}, standard deviations up to {spread.max():.2f}). It "
+        "is not used: biomarkers are the raw ones of all_dataset.csv."
     )
 
 
 def _ids(side: Any) -> dict[str, list[str]]:
-    """File names and patients of one side of a fold, either may be empty."""
+    """File names and patients of one side of a fold; either may be empty."""
     paths, patients = side.get("x_path"), side.get("x_patname")
     if paths is None and patients is None:
         raise KeyError("x_path")
@@ -192,10 +192,10 @@ def _ids(side: Any) -> dict[str, list[str]]:
     return {"images": images, "patients": names}
 
 
-def _positions(ours: tuple[str, ...], wanted: list[str]) -> np.ndarray:
-    listed = set(wanted)
-    found = [i for i, o in enumerate(ours) if o.rpartition("/")[2] in listed]
-    return np.array(found, int)
+def _positions(names: tuple[str, ...], listed: list[str]) -> np.ndarray:
+    wanted = set(listed)
+    positions = [i for i, n in enumerate(names) if n.rpartition("/")[2] in wanted]
+    return np.array(positions, int)
 
 
 def _report(path, metadata: Metadata, folds: Folds, ours, wanted) -> None:
@@ -203,17 +203,17 @@ def _report(path, metadata: Metadata, folds: Folds, ours, wanted) -> None:
     left = [name for i, name in enumerate(metadata.images) if i not in used]
     if left:
         warnings.warn(
-            f"{path}: {len(left)} of {len(metadata)} regions are in no fold of it and "
-            f"are left out: {shortened(left)}",
+            f"{path}: {len(left)} of {len(metadata)} regions are in none of its folds "
+            f"and are left out: {shortened(left)}",
             DataWarning,
             stacklevel=3,
         )
     known = {name.rpartition("/")[2] for name in ours}
-    strangers = sorted({name for names in wanted for name in names} - known)
-    if strangers:
+    unknown = sorted({name for names in wanted for name in names} - known)
+    if unknown:
         warnings.warn(
-            f"{path}: {len(strangers)} of its names are not in this table: "
-            f"{shortened(strangers)}",
+            f"{path}: {len(unknown)} of its names are not in this table: "
+            f"{shortened(unknown)}",
             DataWarning,
             stacklevel=3,
         )

@@ -1,9 +1,8 @@
-"""Which image files are accepted, and the rule by which each becomes RGB.
+"""Image decoding, validation and resizing.
 
-Accepted: PNG, JPEG and single-page TIFF with 8 bits a channel, in RGB, RGBA (laid
-over white, as the background of a slide is white) or grey (the value three times).
-Orientation tags are not applied: pixels are taken as stored. Everything else is a
-fault, never a guess.
+Supported: PNG, JPEG and single-page TIFF with 8 bits per channel, in RGB, RGBA
+(composited onto white, the background of a slide) or grayscale (replicated to three
+channels). Orientation tags are not applied. Everything else raises `ImageError`.
 """
 
 import dataclasses
@@ -21,11 +20,11 @@ Corner = tuple[float, float]
 _FORMATS = ("PNG", "JPEG", "TIFF")
 _MODES = ("RGB", "RGBA", "L")
 _MASK_MODES = ("L", "1")
-_TIFF_BITS = 258  # the tag BitsPerSample
+_TIFF_BITS = 258  # tag BitsPerSample
 
 
 class ImageError(ValueError):
-    """A file that cannot be used as a region; `kind` groups errors in a report."""
+    """An unusable image file; `kind` groups errors in a report."""
 
     def __init__(self, kind: str, message: str):
         super().__init__(message)
@@ -34,7 +33,7 @@ class ImageError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Header:
-    """What the head of an image file says: format, PIL mode, height and width."""
+    """Image file header: format, PIL mode, height and width."""
 
     format: str
     mode: str
@@ -43,7 +42,7 @@ class Header:
 
 
 def _bits(image: Image.Image, head: bytes) -> tuple[int, ...]:
-    # PIL opens 16-bit RGB as if it had 8 bits and drops the lower half in silence.
+    # PIL silently truncates 16-bit RGB to 8 bits.
     if image.format == "PNG":
         return (head[24],)
     if image.format == "TIFF":
@@ -61,7 +60,7 @@ def _header(path: Path, image: Image.Image, head: bytes, modes: tuple[str, ...])
         raise ImageError(
             "several pages",
             f"{path.name} has {image.n_frames} pages or levels; "  # type: ignore[attr-defined]
-            "save the one that is meant as a file of its own",
+            "save the intended one as a separate file",
         )
     bits = _bits(image, head)
     if image.mode not in modes or (image.mode != "1" and set(bits) != {8}):
@@ -80,7 +79,7 @@ def _open(path: Path, modes: tuple[str, ...], *, whole: bool) -> Header:
         with Image.open(path) as image:
             header = _header(path, image, head, modes)
             if whole and image.format == "PNG":
-                image.verify()  # the checksums; afterwards PIL wants a new handle
+                image.verify()  # checksums; PIL requires reopening afterwards
         if whole:
             with Image.open(path) as image:
                 image.load()
@@ -93,7 +92,7 @@ def _open(path: Path, modes: tuple[str, ...], *, whole: bool) -> Header:
         ) from None
     except FileNotFoundError:
         raise ImageError("missing file", f"{path} does not exist") from None
-    # PIL's plug-ins raise these and struct.error, IndexError … on broken bytes.
+    # PIL plugins also raise struct.error, IndexError and others on corrupt files.
     except Exception as error:
         raise ImageError(
             "unreadable image", f"{path.name}: {error or type(error).__name__}"
@@ -101,35 +100,35 @@ def _open(path: Path, modes: tuple[str, ...], *, whole: bool) -> Header:
 
 
 def read_header(path: Path) -> Header:
-    """Reads the head of a region's file and applies the rules above to it.
+    """Reads an image file header and checks that the format is supported.
 
     Args:
       path: an image file.
 
     Returns:
-      Its header.
+      The header.
 
     Raises:
-      ImageError: the file is not an image that is accepted.
+      ImageError: the file is not a supported image.
     """
     return _open(path, _MODES, whole=False)
 
 
 def check_region(path: Path) -> Header:
-    """Like `read_header`, but decodes every pixel: a truncated file is a fault."""
+    """Like `read_header`, but decodes every pixel, which detects truncated files."""
     return _open(path, _MODES, whole=True)
 
 
 def check_mask(path: Path) -> Header:
-    """Decodes a truth mask: one channel, 8 bits or 1 bit; not 0 is a structure."""
+    """Checks a mask: one channel with 8 bits or 1 bit; nonzero is foreground."""
     return _open(path, _MASK_MODES, whole=True)
 
 
 def encode_region(path: Path) -> bytes:
-    """The bytes that a store keeps for a region.
+    """Encodes an image for a store.
 
-    8-bit RGB in PNG or JPEG is kept verbatim. Grey, RGBA and TIFF become RGB PNG,
-    without loss.
+    8-bit RGB in PNG or JPEG is kept verbatim. Grayscale, RGBA and TIFF become RGB
+    PNG, losslessly.
 
     Args:
       path: an image file.
@@ -138,7 +137,7 @@ def encode_region(path: Path) -> bytes:
       PNG or JPEG bytes that decode to RGB.
 
     Raises:
-      ImageError: the file is not an image that is accepted.
+      ImageError: the file is not a supported image.
     """
     header = read_header(path)
     if header.mode == "RGB" and header.format in ("PNG", "JPEG"):
@@ -151,7 +150,7 @@ def encode_region(path: Path) -> bytes:
 
 
 def encode_mask(path: Path) -> bytes:
-    """A mask as a one-channel PNG of 0 and 255; not 0 in the file is a structure."""
+    """Encodes a mask as one-channel PNG of 0 and 255; nonzero is foreground."""
     with Image.open(path) as image:
         inside = np.asarray(image.convert("L")) != 0
     return _png(Image.fromarray(inside.astype(np.uint8) * 255))
@@ -188,24 +187,24 @@ def _fit(image, side: int, small: str, name: str, resample, fill) -> Image.Image
     return image.resize((side, side), resample)
 
 
-def _cut(image, side: int, small: str, name: str, resample, fill, corner):
-    """A square of the image at its own scale; `corner` shares of the room there is."""
+def _crop(image, side: int, small: str, name: str, resample, fill, corner):
+    """Crops a square without scaling; `corner` as fractions of the free space."""
     if min(image.size) < side:
-        if small == "resize":  # the shorter side is enlarged, proportions kept
+        if small == "resize":  # enlarges the shorter side, keeps proportions
             scale = side / min(image.size)
             size = [max(side, round(scale * s)) for s in image.size]
             image = image.resize((size[0], size[1]), resample)
         elif small == "pad":
             image = _pad(image, side, fill)
         else:
-            _fit(image, side, small, name, resample, fill)  # says what is wrong
+            _fit(image, side, small, name, resample, fill)  # raises ImageError
     top = round(float(corner[0]) * (image.height - side))
     left = round(float(corner[1]) * (image.width - side))
     return image.crop((left, top, left + side, top + side))
 
 
 def decode(data: bytes) -> UInt8[np.ndarray, "H W 3"]:
-    """Decodes PNG or JPEG bytes to RGB at their own size."""
+    """Decodes PNG or JPEG bytes to RGB at the stored size."""
     with Image.open(io.BytesIO(data)) as image:
         rgb = image if image.mode == "RGB" else image.convert("RGB")
         return np.array(rgb)
@@ -219,21 +218,20 @@ def fit_region(
     name: str,
     corner: Corner | None = None,
 ) -> UInt8[np.ndarray, "S S 3"]:
-    """Brings a region to a square, whole or by a cut.
+    """Resizes or crops a region to a square.
 
-    Whole: a region smaller than `side` follows `small`. Then, if it is not `side` x
-    `side` already, it is resized to it, bicubic with antialiasing; a region that is
-    not square is squeezed, its aspect ratio is not kept. Cut: a square of its pixels
-    as they are; a region with a side that is too short is padded, or enlarged with
-    its proportions, by `small`.
+    Resize: a region smaller than `side` is handled by `small`; then bicubic with
+    antialiasing, without keeping the aspect ratio. Crop: a square without scaling; a
+    region with a side shorter than `side` is padded or enlarged in proportion first,
+    by `small`.
 
     Args:
       pixels: RGB.
       side: side of the result, in pixels.
-      small: `resize`, `pad` (centred, on white) or `error`.
-      name: said in the error.
-      corner: None for the whole; else where a cut lies, 0-1 from top and from left
-        of the room that there is: (0.5, 0.5) is the centre.
+      small: `resize`, `pad` (centered, on white) or `error`.
+      name: of the image, for the error message.
+      corner: None to resize; else the position of the crop as fractions of the free
+        space above and to the left: (0.5, 0.5) is the center.
 
     Returns:
       Pixels, 0-255.
@@ -247,7 +245,7 @@ def fit_region(
     white = (255, 255, 255)
     if corner is None:
         return np.array(_fit(image, side, small, name, how, white))
-    return np.array(_cut(image, side, small, name, how, white, corner))
+    return np.array(_crop(image, side, small, name, how, white, corner))
 
 
 def decode_region(
@@ -260,24 +258,23 @@ def decode_region(
 def decode_mask(
     data: bytes, side: int, *, small: str, name: str, corner: Corner | None = None
 ) -> Bool[np.ndarray, "S S"]:
-    """Decodes a mask and brings it to a square by the rules of `fit_region`.
+    """Decodes a mask and resizes or crops it like `fit_region`.
 
-    A pixel of the result is True where at least half of what it covers was.
+    A pixel of the result is True where at least half of the area it covers is.
     """
     with Image.open(io.BytesIO(data)) as image:
         how = Image.Resampling.BOX
         if corner is None:
             square = _fit(image, side, small, name, how, 0)
         else:
-            square = _cut(image, side, small, name, how, 0, corner)
+            square = _crop(image, side, small, name, how, 0, corner)
         return np.asarray(square) > 127
 
 
 class quiet_decoding(warnings.catch_warnings):
-    """While images of unknown origin are opened: PIL's remarks on tags are dropped.
+    """Suppresses PIL warnings, but turns decompression-bomb warnings into errors.
 
-    A size at which PIL suspects a decompression bomb becomes an error instead. Not
-    safe inside threads: enter it around them.
+    Not thread-safe: enter it before starting threads.
     """
 
     def __enter__(self):

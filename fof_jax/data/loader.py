@@ -1,4 +1,7 @@
-"""Batches from a store, by Grain: the step alone fixes the position in the data."""
+"""Training and evaluation batches from a store, with Grain.
+
+The data position is a function of the step, so resuming needs no loader state.
+"""
 
 import dataclasses
 import logging
@@ -25,24 +28,24 @@ _log = logging.getLogger(__name__)
 
 
 def steps_per_epoch(n: int, batch_size: int) -> int:
-    """Whole batches in n records; what is left over is not drawn in that epoch."""
+    """Number of full batches in n records; the remainder is dropped."""
     return n // batch_size
 
 
-def _reader(store: Store, image_size: int, cache: str | ImageCache) -> ImageCache:
+def _cache_of(store: Store, image_size: int, cache: str | ImageCache) -> ImageCache:
     if isinstance(cache, str):
         return open_cache(store, image_size, cache)
     if cache.store is not store or cache.image_size != image_size:
         raise ValueError(
-            f"The reader was opened on {cache.store.folder} at {cache.image_size}; "
-            f"these batches are of {store.folder} at {image_size}."
+            f"The image cache holds {cache.store.folder} at {cache.image_size}; "
+            f"batches of {store.folder} at {image_size} were requested."
         )
     return cache
 
 
 @dataclasses.dataclass(frozen=True)
-class _Dated:
-    """Puts the epoch beside a row. A class, so that worker processes get it."""
+class _WithEpoch:
+    """Maps a row to (row, epoch, valid). A class, so that it can be pickled."""
 
     per_epoch: int
 
@@ -52,18 +55,18 @@ class _Dated:
 
 @dataclasses.dataclass(frozen=True)
 class _Gather:
-    """Positions -> the arrays of a batch. One call a batch: Grain costs per call."""
+    """Gathers the arrays of a batch in one call, since Grain has a cost per call."""
 
-    reader: ImageCache
-    mine: slice  # of a global batch: this process's rows
-    seed: int | None = None  # of the places where training cuts
-    omics: bool = False  # whether the batch holds the molecular vector
+    cache: ImageCache
+    local: slice  # rows of this process in the global batch
+    seed: int | None = None  # of random crops; None for evaluation
+    omics: bool = False  # whether to include the molecular features
 
     def _corners(self, rows: np.ndarray, epoch: np.ndarray) -> np.ndarray | None:
-        store = self.reader.store
-        if self.seed is None:  # a test
-            centre = store.test_corner
-            return None if centre is None else np.tile(centre, (len(rows), 1))
+        store = self.cache.store
+        if self.seed is None:  # evaluation
+            corner = store.test_corner
+            return None if corner is None else np.tile(corner, (len(rows), 1))
         if store.train_view != "crop":
             return None
         keys = zip(rows.tolist(), epoch.tolist(), strict=True)
@@ -71,12 +74,12 @@ class _Gather:
             [np.random.default_rng((self.seed, *key)).random(2) for key in keys]
         )
 
-    def __call__(self, drawn: tuple[Any, Any, Any]) -> dict[str, np.ndarray]:
-        rows, epoch, valid = (np.asarray(part)[self.mine] for part in drawn)
-        store = self.reader.store
+    def __call__(self, records: tuple[Any, Any, Any]) -> dict[str, np.ndarray]:
+        rows, epoch, valid = (np.asarray(part)[self.local] for part in records)
+        store = self.cache.store
         omics = {"omics": np.asarray(store.omics)[rows]} if self.omics else {}
         return omics | {
-            "image": self.reader.read(rows, self._corners(rows, epoch)),
+            "image": self.cache.read(rows, self._corners(rows, epoch)),
             "grade": store.grades[rows],
             "biomarkers": store.biomarker_values[rows],
             "known": store.known[rows],
@@ -88,7 +91,7 @@ class _Gather:
 
 
 def _iterate(batches: grain.MapDataset, threads: int, workers: int) -> Iterator[Batch]:
-    # Grain's default buffers 500 batches, which is gigabytes here.
+    # Grain's default of 500 buffered batches would take gigabytes.
     options = grain.ReadOptions(
         num_threads=threads, prefetch_buffer_size=2 * threads if threads else 1
     )
@@ -142,35 +145,34 @@ def train_batches(
     process_index: int = 0,
     process_count: int = 1,
 ) -> Iterator[Batch]:
-    """Shuffled batches, `steps_per_epoch(len(rows), batch_size)` an epoch.
+    """Shuffled batches, `steps_per_epoch(len(rows), batch_size)` per epoch.
 
-    Every epoch is shuffled anew and no batch crosses an epoch. Shuffled first, then
-    dealt out: of each global batch process 0 has the first rows, process 1 the next,
-    so that their parts in order are the batch of a single process. Batches depend on
-    seed, rows and step alone.
+    Each epoch has its own shuffle and no batch spans two epochs. The global batch is
+    split among processes in order: process 0 has the first rows. Batches depend only
+    on seed, rows and step.
 
     Args:
-      store: what to read. With its `balanced`, an epoch has as many records and draws
-        the classes equally often; with its `train_view`, images are cut.
-      rows: positions in the store that may be drawn.
-      batch_size: of the global batch.
-      epochs: to run through.
+      store: source of the data. Its `balanced` samples the classes equally often
+        with unchanged epoch length; its `train_view` selects random crops.
+      rows: positions of the training rows in the store.
+      batch_size: size of the global batch.
+      epochs: number of epochs.
       seed: of the shuffle, at least 0.
       image_size: side of the images.
-      start_step: steps that have been made already.
-      omics: whether batches hold the raw molecular vector, NaN where unknown.
-      cache: `ram`, `none`, or a reader from `open_cache` to share.
-      workers: processes that decode. With a cache in RAM images are decoded once, in
-        this process, by `threads`; no worker is started then.
-      threads: that decode ahead in each process; 0 decodes on demand.
+      start_step: number of completed steps to skip.
+      omics: whether batches include raw molecular features, NaN where unknown.
+      cache: `ram`, `none`, or a shared cache from `open_cache`.
+      workers: number of decoding processes. Unused with a RAM cache, which decodes
+        each image once, in this process, by `threads`.
+      threads: prefetching threads in each process; 0 decodes on demand.
       process_index: of this process.
-      process_count: their number.
+      process_count: number of processes.
 
     Returns:
-      An iterator of this process's part of each batch, NumPy arrays, uint8 pixels.
+      An iterator over the local part of each batch, NumPy arrays with uint8 pixels.
 
     Raises:
-      ValueError: fewer rows than a batch, a batch that does not divide, a bad count.
+      ValueError: fewer rows than a batch, an indivisible batch, or a bad count.
     """
     positions = _positions(store, rows)
     local = _local_size(batch_size, process_index, process_count)
@@ -189,23 +191,25 @@ def train_batches(
         raise ValueError(
             f"start_step={start_step}: {epochs} epochs have {epochs * steps} steps."
         )
-    reader = _reader(store, image_size, cache)
-    if workers and reader.cached:
-        _log.info("data.cache='ram': workers=%d are not needed, none start", workers)
+    images = _cache_of(store, image_size, cache)
+    if workers and images.cached:
+        _log.info(
+            "data.cache='ram': workers=%d are not needed, none are started", workers
+        )
         workers = 0
-    # Grain shuffles epoch e with seed + e: neighbouring seeds would share epochs.
+    # Grain shuffles epoch e with seed + e; mixing keeps adjacent seeds independent.
     mixed = int(np.random.SeedSequence(seed).generate_state(1)[0])
     if store.balanced:
         grades = store.grades[positions]
         order = BalancedRows(positions, grades, steps * batch_size, epochs, seed)
-        drawn = grain.MapDataset.source(order)
+        records = grain.MapDataset.source(order)
     else:
-        drawn = grain.MapDataset.source(positions.tolist()).shuffle(seed=mixed)
-        drawn = drawn[: steps * batch_size].repeat(epochs)
-    drawn = drawn.map_with_index(_Dated(steps * batch_size))
-    drawn = drawn.batch(batch_size, drop_remainder=True)[start_step:]
-    mine = slice(process_index * local, (process_index + 1) * local)
-    gathered = drawn.map(_Gather(reader, mine, seed, omics))
+        records = grain.MapDataset.source(positions.tolist()).shuffle(seed=mixed)
+        records = records[: steps * batch_size].repeat(epochs)
+    records = records.map_with_index(_WithEpoch(steps * batch_size))
+    records = records.batch(batch_size, drop_remainder=True)[start_step:]
+    local_rows = slice(process_index * local, (process_index + 1) * local)
+    gathered = records.map(_Gather(images, local_rows, seed, omics))
     return _iterate(gathered, threads, workers)
 
 
@@ -223,25 +227,25 @@ def eval_batches(
 ) -> Iterator[Batch]:
     """Batches in the order of `rows`, each row once.
 
-    The last batch is filled up by repeating the last row with `valid` False, so that
-    every batch has one shape. `epoch` is 0.
+    The last batch is padded by repeating the last row with `valid` False, so that all
+    batches have the same shape. `epoch` is 0.
 
     Args:
-      store: what to read.
+      store: source of the data.
       rows: positions in the store; at least one.
-      batch_size: of the global batch.
+      batch_size: size of the global batch.
       image_size: side of the images.
-      omics: whether batches hold the raw molecular vector.
-      cache: `ram`, `none`, or a reader from `open_cache` to share.
-      threads: that decode ahead; 0 decodes on demand.
+      omics: whether batches include raw molecular features.
+      cache: `ram`, `none`, or a shared cache from `open_cache`.
+      threads: prefetching threads; 0 decodes on demand.
       process_index: of this process.
-      process_count: their number.
+      process_count: number of processes.
 
     Returns:
-      An iterator of this process's part of each batch, NumPy arrays, uint8 pixels.
+      An iterator over the local part of each batch, NumPy arrays with uint8 pixels.
 
     Raises:
-      ValueError: no rows, or a batch that does not divide.
+      ValueError: no rows, or an indivisible batch.
     """
     positions = _positions(store, rows)
     local = _local_size(batch_size, process_index, process_count)
@@ -251,7 +255,9 @@ def eval_batches(
     padded = np.concatenate([positions, np.repeat(positions[-1], missing)])
     valid = np.arange(len(padded)) < len(positions)
     records = [(int(row), 0, bool(v)) for row, v in zip(padded, valid, strict=True)]
-    drawn = grain.MapDataset.source(records).batch(batch_size)
-    mine = slice(process_index * local, (process_index + 1) * local)
-    batches = drawn.map(_Gather(_reader(store, image_size, cache), mine, omics=omics))
+    records = grain.MapDataset.source(records).batch(batch_size)
+    local_rows = slice(process_index * local, (process_index + 1) * local)
+    batches = records.map(
+        _Gather(_cache_of(store, image_size, cache), local_rows, omics=omics)
+    )
     return _iterate(batches, threads, workers=0)

@@ -1,4 +1,4 @@
-"""Pictures that stand in a cohort twice under two patients, by perceptual hash."""
+"""Detects near-duplicate images of different patients by perceptual hash."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,40 +9,40 @@ from PIL import Image
 
 from fof_jax.data import images
 
-_THUMB = 32  # side of the grey picture that is hashed
-_KEPT = 8  # lowest frequencies along a side: 64 bits
-# Of 64 bits. Unrelated regions differ in 32 +- 4; the same region after JPEG at
-# quality 50, or enlarged by a tenth, in 0 to 6.
-_BITS = 8
-# Correlation of the two grey pictures: a hash knows signs of frequencies, not sizes.
-_ALIKE = 0.9
-_FLAT = 2.0  # grey levels; a picture with less contrast looks like any other
+_THUMB = 32  # side of the grayscale thumbnail that is hashed
+_FREQUENCIES = 8  # lowest ones per axis: 64 bits
+# Maximum Hamming distance of 64 bits. Unrelated regions differ in 32 +- 4; the same
+# region after JPEG at quality 50, or enlarged by 10%, in 0 to 6.
+_MAX_DISTANCE = 8
+# The hash ignores coefficient magnitudes, so matches are confirmed by correlation.
+_MIN_CORRELATION = 0.9
+_MIN_CONTRAST = 2.0  # gray levels; images below have no structure to compare
 
 
 def thumbnail(path: Path) -> Float[np.ndarray, "32 32"]:
-    """An image as 32 x 32 means of its luma; the aspect ratio is not kept."""
+    """Luma of an image, averaged to 32 x 32; the aspect ratio is not kept."""
     with Image.open(path) as image:
-        grey = image.convert("L").resize((_THUMB, _THUMB), Image.Resampling.BOX)
-        return np.asarray(grey, np.float32)
+        gray = image.convert("L").resize((_THUMB, _THUMB), Image.Resampling.BOX)
+        return np.asarray(gray, np.float32)
 
 
 def thumbnails(paths: list[Path], *, threads: int = 2) -> Float[np.ndarray, "n 32 32"]:
-    """`thumbnail` of each of some files that `check_images` has found sound."""
+    """`thumbnail` of each file; the files must have passed `check_images`."""
     with images.quiet_decoding(), ThreadPoolExecutor(threads) as pool:
         return np.array(list(pool.map(thumbnail, paths))).reshape(-1, _THUMB, _THUMB)
 
 
 def perceptual_hash(thumbs: Float[np.ndarray, "n 32 32"]) -> UInt64[np.ndarray, " n"]:
-    """The signs of the 64 lowest DCT frequencies about their median.
+    """Hashes the signs of the lowest 64 DCT coefficients about their median.
 
     Args:
-      thumbs: grey pictures.
+      thumbs: grayscale thumbnails.
 
     Returns:
-      A word of 64 bits a picture.
+      One 64-bit hash per thumbnail.
     """
-    angle = np.pi / _THUMB * np.outer(np.arange(_KEPT), np.arange(_THUMB) + 0.5)
-    waves = np.cos(angle)  # the first rows of the DCT, but for their scale
+    angle = np.pi / _THUMB * np.outer(np.arange(_FREQUENCIES), np.arange(_THUMB) + 0.5)
+    waves = np.cos(angle)  # first rows of the DCT matrix, unnormalized
     low = (waves @ thumbs @ waves.T).reshape(len(thumbs), -1)
     low[:, 0] = 0  # brightness, not structure
     signs = low > np.median(low, axis=1, keepdims=True)
@@ -52,34 +52,34 @@ def perceptual_hash(thumbs: Float[np.ndarray, "n 32 32"]) -> UInt64[np.ndarray, 
 def near_duplicates(
     thumbs: Float[np.ndarray, "n 32 32"], patients: tuple[str, ...]
 ) -> list[tuple[int, int]]:
-    """Pairs of pictures that look the same and belong to two patients.
+    """Finds pairs of near-duplicate images of different patients.
 
-    Turned and mirrored copies count: tissue has no up. Nearly uniform pictures are
-    left out.
+    Includes rotated and mirrored copies; nearly uniform images are skipped.
 
     Args:
-      thumbs: of `thumbnails`.
-      patients: whose each is.
+      thumbs: from `thumbnails`.
+      patients: patient ID of each image.
 
     Returns:
-      Pairs (i, j), i < j, in order.
+      Sorted pairs (i, j), i < j.
     """
     n, owner = len(thumbs), np.array(patients)
     _, owner = np.unique(owner, return_inverse=True)
     plain = perceptual_hash(thumbs)
-    uneven = thumbs.std(axis=(1, 2)) >= _FLAT
-    found = set()
+    structured = thumbs.std(axis=(1, 2)) >= _MIN_CONTRAST
+    pairs = set()
     for pose in range(8):
         turned = np.rot90(thumbs, pose % 4, axes=(1, 2))
         turned = turned[:, ::-1] if pose >= 4 else turned
         hashes = perceptual_hash(turned)
         for i in range(n):
-            near = _near(plain[i], hashes) & uneven & (owner != owner[i]) & uneven[i]
-            for j in np.flatnonzero(near):
-                if i < j and np.corrcoef(thumbs[i].flat, turned[j].flat)[0, 1] > _ALIKE:
-                    found.add((i, int(j)))
-    return sorted(found)
+            candidates = structured & structured[i] & (owner != owner[i])
+            for j in np.flatnonzero(candidates & _near(plain[i], hashes)):
+                correlation = np.corrcoef(thumbs[i].flat, turned[j].flat)[0, 1]
+                if i < j and correlation > _MIN_CORRELATION:
+                    pairs.add((i, int(j)))
+    return sorted(pairs)
 
 
 def _near(one: np.uint64, hashes: UInt64[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
-    return np.bitwise_count(hashes ^ one) <= _BITS
+    return np.bitwise_count(hashes ^ one) <= _MAX_DISTANCE

@@ -1,4 +1,4 @@
-"""Classes of unequal size: drawing them equally often, and weights for a loss."""
+"""Class imbalance: balanced sampling and class weights."""
 
 import dataclasses
 
@@ -8,18 +8,18 @@ from jaxtyping import Float, Int
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class BalancedRows:
-    """Rows to draw, epoch after epoch, each class equally often.
+    """Sequence of training rows that samples each class equally often.
 
-    An epoch has as many draws of each class as of any other, up to one; within a
-    class no row is drawn again before all of it have been. Positions are computed
-    when they are asked for, so that the sequence can be handed to processes.
+    Class counts of an epoch differ by at most one; within a class, rows are sampled
+    without replacement until all have occurred. Positions are computed lazily, so
+    that the sequence can be pickled cheaply.
 
     Attributes:
       rows: positions in the store.
-      grades: their classes.
-      per_epoch: draws in an epoch.
-      epochs: to run through.
-      seed: of the draws.
+      grades: class of each row.
+      per_epoch: number of samples per epoch.
+      epochs: number of epochs.
+      seed: of the sampling.
     """
 
     rows: Int[np.ndarray, " n"]
@@ -27,49 +27,49 @@ class BalancedRows:
     per_epoch: int
     epochs: int
     seed: int
-    _drawn: dict[int, np.ndarray] = dataclasses.field(default_factory=dict)
+    _samples: dict[int, np.ndarray] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
         return self.per_epoch * self.epochs
 
     def __getitem__(self, position: int) -> int:
         epoch, at = divmod(int(position), self.per_epoch)
-        drawn = self._drawn.get(epoch)
-        if drawn is None:
-            drawn = self._epoch(epoch)
-            self._drawn.clear()  # one epoch at a time is kept
-            self._drawn[epoch] = drawn
-        return int(drawn[at])
+        samples = self._samples.get(epoch)
+        if samples is None:
+            samples = self._epoch(epoch)
+            self._samples.clear()  # keeps one epoch
+            self._samples[epoch] = samples
+        return int(samples[at])
 
     def _epoch(self, epoch: int) -> np.ndarray:
         rng = np.random.default_rng((self.seed, epoch))
         present = rng.permutation(np.unique(self.grades))
-        drawn = []
+        samples = []
         for k, grade in enumerate(present):
-            # What does not divide goes to classes in random order.
+            # The remainder goes to randomly chosen classes.
             count = self.per_epoch // len(present)
             count += k < self.per_epoch % len(present)
             members = self.rows[self.grades == grade]
             rounds = -(-count // len(members))
             order = np.concatenate([rng.permutation(members) for _ in range(rounds)])
-            drawn.append(order[:count])
-        return rng.permutation(np.concatenate(drawn))
+            samples.append(order[:count])
+        return rng.permutation(np.concatenate(samples))
 
 
 def class_weights(
     grades: Int[np.ndarray, " n"], classes: int
 ) -> Float[np.ndarray, " K"]:
-    """Weights for a cross-entropy, inverse to how often a class occurs.
+    """Cross-entropy weights, inverse to the class frequencies.
 
-    w_k = n / (K' n_k), K' the classes that occur: the mean weight of an image is 1,
-    so that a loss keeps its scale.
+    w_k = n / (K' n_k) with K' the number of classes present: the mean weight over
+    images is 1, which keeps the scale of the loss.
 
     Args:
       grades: class index of each training image.
       classes: K.
 
     Returns:
-      float32; 0 for a class that does not occur.
+      float32; 0 for absent classes.
 
     Raises:
       ValueError: no images, or an index beyond K.

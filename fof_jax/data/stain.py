@@ -1,58 +1,58 @@
-"""Stain normalisation of a whole image, by Macenko et al. (ISBI 2009)."""
+"""Macenko stain normalization (ISBI 2009)."""
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
 STAIN_RULES = ("none", "macenko")
-# The method's own constants: transmitted light, density below which a pixel is glass,
-# percentile of the angles that are the two stains, percentile of the full density.
+# Constants of the method: transmitted light, optical density below which a pixel is
+# background, percentile of the angles of the two stains, percentile of the density.
 _LIGHT, _GLASS, _ANGLE, _FULL = 240.0, 0.15, 1.0, 99.0
-# Its reference: densities of haematoxylin and eosin in R, G, B, and their maxima.
+# Reference of the method: densities of hematoxylin and eosin in RGB, and their maxima.
 _REFERENCE = np.array([[0.5626, 0.7201, 0.4062], [0.2159, 0.8012, 0.5581]])
 _REFERENCE_FULL = np.array([1.9705, 1.0308])
-# Fewer pixels of tissue than this, or stains closer than this, and nothing is known.
+# No estimate with fewer tissue pixels or a larger condition number of the stains.
 _PIXELS, _CONDITION = 100, 50.0
 _SAMPLE = 2**18
 
 
 def macenko(image: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W 3"]:
-    """Bring an H&E image to reference stains.
+    """Normalizes an H&E image to the reference stains.
 
-    The two stains are the extreme directions of optical density in its principal
-    plane; each pixel is taken apart into them, scaled to the reference's strongest
-    density, and put together with the reference's stains.
+    The stains are the extreme directions of optical density in its principal plane.
+    Each pixel is decomposed into them, scaled to the maximum densities of the
+    reference, and recomposed with the stains of the reference.
 
     Args:
       image: RGB, 0-255.
 
     Returns:
-      RGB, 0-255; the image itself where it has too little tissue, or one stain only.
+      RGB, 0-255; the image itself if it has too little tissue or only one stain.
     """
     levels = -np.log((np.arange(256) + 1) / _LIGHT)
-    # A quarter of a million pixels tell directions and percentiles well enough.
+    # A quarter of a million pixels suffice to estimate directions and percentiles.
     step = max(1, int(np.sqrt(image.shape[0] * image.shape[1] / _SAMPLE)))
     density = levels[image[::step, ::step].reshape(-1, 3)]  # [n, 3]
     stains = _stains(density[(density >= _GLASS).all(axis=1)])
     if stains is None:
         return image
-    apart = np.linalg.pinv(stains)  # [3, 2]
-    full = np.percentile(density @ apart, _FULL, axis=0)
+    unmix = np.linalg.pinv(stains)  # [3, 2]
+    full = np.percentile(density @ unmix, _FULL, axis=0)
     if not (full > 0).all():
         return image
-    change = apart @ ((_REFERENCE_FULL / full)[:, None] * _REFERENCE)  # [3, 3]
+    change = unmix @ ((_REFERENCE_FULL / full)[:, None] * _REFERENCE)  # [3, 3]
     flat = levels.astype(np.float32)[image.reshape(-1, 3)]
     light = _LIGHT * np.exp(flat @ -change.astype(np.float32))
     return np.minimum(light, 255).astype(np.uint8).reshape(image.shape)
 
 
 def _stains(tissue: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "2 3"] | None:
-    """Densities of haematoxylin and eosin, or None where they cannot be told."""
+    """Estimates the densities of hematoxylin and eosin; None if ill-conditioned."""
     if len(tissue) < _PIXELS:
         return None
     _, axes = np.linalg.eigh(np.cov(tissue.T))
     plane = axes[:, 1:]  # of the two largest eigenvalues
-    # An eigenvector's sign is arbitrary, and the angles must not wrap around: both
-    # axes point to where the tissue is.
+    # Eigenvectors have arbitrary signs: orient both axes towards the tissue, so that
+    # angles do not wrap around.
     plane = plane * np.where(plane.sum(axis=0) < 0, -1.0, 1.0)
     along = tissue @ plane
     angles = np.arctan2(along[:, 1], along[:, 0])
@@ -60,5 +60,5 @@ def _stains(tissue: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "2 3"] | None
     stains = np.stack([np.cos(ends), np.sin(ends)], axis=1) @ plane.T  # [2, 3]
     if np.linalg.cond(stains) > _CONDITION:
         return None
-    # Haematoxylin takes more red than eosin does.
+    # Hematoxylin absorbs more red than eosin does.
     return stains if stains[0, 0] > stains[1, 0] else stains[::-1]

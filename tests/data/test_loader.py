@@ -111,7 +111,7 @@ def test_worker_processes_change_nothing(store, workers):
     same(draw(store)[5:], draw(store, workers=workers, cache="none", start_step=5))
 
 
-def test_a_reader_is_shared_and_decodes_once(store, monkeypatch):
+def test_a_cache_is_shared_and_decodes_once(store, monkeypatch):
     calls = []
     native = type(store).native
     monkeypatch.setattr(
@@ -124,7 +124,7 @@ def test_a_reader_is_shared_and_decodes_once(store, monkeypatch):
     list(eval_batches(store, ROWS, batch_size=4, image_size=20, cache=shared))
     same(first, again)
     assert sorted(calls) == ROWS
-    with pytest.raises(ValueError, match="opened on .* at 20"):
+    with pytest.raises(ValueError, match="holds .* at 20; .* at 10"):
         draw(store, cache=shared, image_size=10)
 
 
@@ -316,7 +316,7 @@ def test_a_cache_of_whole_images_is_counted_at_their_size(uneven, monkeypatch):
     needed = sum((24 + i % 3) * 30 * 3 for i in range(24))
     monkeypatch.setattr(data_cache, "available_memory", lambda: 2 * needed - 2)
     open_cache(uneven, 20)
-    with pytest.raises(ValueError, match="of their own size"):
+    with pytest.raises(ValueError, match="of their stored size"):
         open_cache(asked(uneven, train_view="crop"), 20)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from fof_jax.data.errors import DataWarning
-from fof_jax.data.external_splits import pickle_folds, zscored
+from fof_jax.data.external_splits import pickle_folds, zscored_message
 from fof_jax.data.metadata import Metadata
 from fof_jax.data.safe_pickle import PickleError, read_pickle
 from tests.support.metadata import columns
@@ -65,7 +65,7 @@ def test_folds_of_a_pickle(path):
     with pytest.warns(DataWarning) as caught:
         folds = pickle_folds(ours, path)
     told = " ".join(str(w.message) for w in caught)
-    assert "2 of 10 regions are in no fold of it and are left out: TCGA-ZZ" in told
+    assert "2 of 10 regions are in none of its folds and are left out: TCGA-ZZ" in told
     assert "2 of its names are not in this table: TCGA-AA-0004" in told
     for (train, test), pair in zip(folds, FOLDS, strict=True):
         for found, who in zip((train, test), pair, strict=True):
@@ -100,12 +100,14 @@ def test_z_scores_are_told_from_raw_markers():
         [rng.integers(0, 2, (50, 2)), rng.integers(-2, 3, (50, 6)),
          rng.normal(size=(50, 8))], axis=1,
     )  # fmt: skip
-    assert zscored([raw]) == ""
+    assert zscored_message([raw]) == ""
     z = (raw - raw.mean(axis=0)) / raw.std(axis=0)
-    assert "is z-scored: of 16 columns that vary 0 hold whole numbers" in zscored([z])
+    assert "is z-scored: of 16 columns that vary 0 hold integers" in zscored_message(
+        [z]
+    )
     z[:, 0] = 0  # a constant marker stays whole
-    assert "of 15 columns" in zscored([z])
-    assert zscored([None]) == ""
+    assert "of 15 columns" in zscored_message([z])
+    assert zscored_message([None]) == ""
 
 
 # --- pickles that mean harm -------------------------------------------------------
