@@ -20,11 +20,11 @@ from fof_jax.cli import config as config_flag
 from fof_jax.data import metadata, near_duplicates
 from fof_jax.data.image_sizes import check_sizes, measure
 from fof_jax.data.prepare import (
+    build_origin,
     phantom_store,
     prepare,
     read_raw,
     source,
-    subset_of,
     write_store,
 )
 from fof_jax.data.progress import Out, warnings_to
@@ -88,7 +88,7 @@ def _build(config: ConfigDict, out: Out) -> None:
         store = phantom_store(config, out)
     else:
         cohort = read_raw(config, out)
-        write_store(config, cohort, subset_of(config), out)
+        write_store(config, cohort, build_origin(config), out)
         store = open_store(config.data.dir, config.data.name)
     _print_summary(store, out)
     print(f"store: {store.folder}", file=out)

@@ -42,7 +42,7 @@ def run(flags: argparse.Namespace) -> int:
     def open_data(config):
         if flags.data_dir is not None:
             config.data.dir = flags.data_dir
-        return prepare.prepare(config, draw=False)
+        return prepare.prepare(config, generate=False)
 
     out = build.report(
         flags.workdir,

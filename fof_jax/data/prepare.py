@@ -1,4 +1,4 @@
-"""The store that a configuration describes: opened, or made from what lies there."""
+"""Opens or builds the store that a config describes."""
 
 import dataclasses
 import hashlib
@@ -26,43 +26,44 @@ from fof_jax.data.splits import EXTERNAL_SCHEMES
 from fof_jax.data.store import Store, build_store, open_store
 
 NAMES = ("gbmlgg", "cohort", "phantom")
-_DRAWING = ".drawing-"
+_STAGING = ".drawing-"
 
 
-def prepare(config: ConfigDict, *, out: Out | None = None, draw: bool = True) -> Store:
-    """The store that a run trains on. The phantom is drawn and built if need be.
+def prepare(
+    config: ConfigDict, *, out: Out | None = None, generate: bool = True
+) -> Store:
+    """Returns the store that a run trains on, with the config's read options applied.
+
+    The phantom is generated and built if it is missing or out of date; other stores
+    must exist. Missing float markers are imputed. Warnings go to `out`.
 
     Args:
       config: `data.*` and, for the phantom, `seed`.
-      out: where progress goes; the terminal if None.
-      draw: False to raise where the phantom would have to be drawn.
+      out: stream for progress and warnings; stdout if None.
+      generate: False to raise instead of generating the phantom.
 
     Returns:
-      The store, with the classes, biomarkers and float markers that the config names,
-      set to read small images as `data.small` says, float markers without gaps. Sizes
-      that differ and gaps that were filled are told on `out`.
+      The store, with the classes, biomarkers and float markers of the config.
 
     Raises:
-      MissingDataError: there is no store and it is not the phantom's; or the raw
-        files of gbmlgg are missing too, and then what to get.
-      ValueError: the store is of other classes, biomarkers or float markers; it has
-        images smaller than `data.image_size` under `data.small='error'`.
+      MissingDataError: the store does not exist; if the raw files of gbmlgg are
+        missing too, the message lists them.
+      ValueError: the store has other classes, biomarkers or float markers; or images
+        smaller than `data.image_size` under `data.small='error'`.
     """
     out = sys.stdout if out is None else out
     if source(config) == "phantom":
         with warnings_to(out):
-            store = phantom_store(config, out, draw=draw)
+            store = phantom_store(config, out, generate=generate)
     else:
         store = _open_built(config)
     for field in ("classes", "biomarkers", "float_markers"):
-        wanted, found = _labels(config, field), getattr(store, field)
-        fits = set(wanted) <= set(found) if field == "float_markers" else (
-            wanted == found
-        )  # fmt: skip
-        if not fits:
+        expected, actual = _labels(config, field), getattr(store, field)
+        subset = field == "float_markers" and set(expected) <= set(actual)
+        if not subset and expected != actual:
             raise ValueError(
-                f"data.{field} is {wanted}; the store '{config.data.name}' has "
-                f"{found}. Change the field, or build again: python launch.py data "
+                f"data.{field} is {expected}; the store '{config.data.name}' has "
+                f"{actual}. Change the field, or build again: python launch.py data "
                 f"build --config=configs/{config.data.name}.py"
             )
     small, side = config.data.small, config.data.image_size
@@ -75,7 +76,7 @@ def prepare(config: ConfigDict, *, out: Out | None = None, draw: bool = True) ->
             store = dataclasses.replace(
                 store, external_folds=_external_folds(config, store)
             )
-        asked = apply_read_options(
+        store = apply_read_options(
             store,
             small=small,
             float_markers=_labels(config, "float_markers"),
@@ -84,26 +85,26 @@ def prepare(config: ConfigDict, *, out: Out | None = None, draw: bool = True) ->
             test_view=config.data.test_view,
             balanced=config.data.balanced,
         )
-        return fill_floats(asked)
+        return fill_floats(store)
 
 
 def _external_folds(config: ConfigDict, store: Store) -> Folds | None:
-    """Folds from `data.splits_file`; None where no file is named and none is there.
+    """Reads folds from `data.splits_file`; None without a file.
 
-    A run that has its splits.json does not need the file any more.
+    A run that already has its splits.json does not need the file.
     """
-    named, scheme = config.data.splits_file, config.data.scheme
+    file, scheme = config.data.splits_file, config.data.scheme
     if scheme == "pickle":
-        return external_splits.pickle_folds(store, named) if named else None
-    path = Path(named or _raw(config) / external_splits.PNAS_FILE)
-    return external_splits.pnas_folds(store, path) if named or path.exists() else None
+        return external_splits.pickle_folds(store, file) if file else None
+    path = Path(file or _raw(config) / external_splits.PNAS_FILE)
+    return external_splits.pnas_folds(store, path) if file or path.exists() else None
 
 
 def source(config: ConfigDict) -> str:
-    """`data.name`: gbmlgg, cohort or phantom.
+    """Returns `data.name`: gbmlgg, cohort or phantom.
 
     Raises:
-      ValueError: it is none of them.
+      ValueError: any other name.
     """
     if config.data.name not in NAMES:
         raise ValueError(
@@ -121,7 +122,7 @@ def _raw(config: ConfigDict) -> Path:
 
 
 def read_raw(config: ConfigDict, out: Out) -> Cohort:
-    """The checked cohort of gbmlgg or of the user's table."""
+    """Reads and validates the cohort of gbmlgg or of the user's table."""
     progress, threads = progress_to("checked", out), max(config.data.threads, 1)
     if source(config) == "gbmlgg":
         subset = config.data.subset
@@ -133,7 +134,7 @@ def read_raw(config: ConfigDict, out: Out) -> Cohort:
     if not config.data.table:
         raise ValueError(
             "data.table is not set: pass --config.data.table=TABLE.csv, with columns "
-            "image, patient, grade and one a biomarker."
+            "image, patient, grade and one per biomarker."
         )
     return read_cohort(
         config.data.table,
@@ -147,7 +148,7 @@ def read_raw(config: ConfigDict, out: Out) -> Cohort:
 
 
 def write_store(config: ConfigDict, cohort: Cohort, origin: str, out: Out) -> Path:
-    """Builds the store of a checked cohort under `data.dir`."""
+    """Builds the store of a validated cohort in `data.dir`."""
     return build_store(
         cohort,
         directory=config.data.dir,
@@ -160,12 +161,12 @@ def write_store(config: ConfigDict, cohort: Cohort, origin: str, out: Out) -> Pa
     )
 
 
-def phantom_store(config: ConfigDict, out: Out, *, draw: bool = True) -> Store:
-    """Opens the phantom's store; draws and builds it if its parameters changed."""
-    # Its generator draws thousands of shapes: imported only where it is asked for.
+def phantom_store(config: ConfigDict, out: Out, *, generate: bool = True) -> Store:
+    """Opens the phantom's store; generates and builds it if its parameters changed."""
+    # Imported lazily, because importing the generator precomputes shapes.
     phantom = importlib.import_module("fof_jax.data.datasets.phantom.cohort")
 
-    wanted = {
+    parameters = {
         "regions": config.data.regions,
         "image_size": config.data.image_size,
         "seed": config.seed,
@@ -174,43 +175,42 @@ def phantom_store(config: ConfigDict, out: Out, *, draw: bool = True) -> Store:
         field: _labels(config, field)
         for field in ("classes", "biomarkers", "float_markers")
     }
-    # Drawn again also when the code that draws it has changed.
-    drawn_by = Path(str(phantom.__file__))
-    sources = sorted(drawn_by.parent.glob("**/*.py"))
+    # Changes of the generator's code invalidate the store, too.
+    sources = sorted(Path(str(phantom.__file__)).parent.glob("**/*.py"))
     code = b"".join(file.read_bytes() for file in sources)
-    origin = json.dumps([wanted, labels, hashlib.sha256(code).hexdigest()])
+    origin = json.dumps([parameters, labels, hashlib.sha256(code).hexdigest()])
     home = Path(config.data.dir) / "phantom"
-    if (store := _drawn(config, origin)) is not None:
+    if (store := _current_phantom(config, origin)) is not None:
         return store
-    if not draw:
+    if not generate:
         raise MissingDataError(
-            f"{home} holds no phantom of this configuration, drawn by this version. "
-            "Draw it: python launch.py data build --config=configs/phantom.py, with "
-            "the fields of the run; or say where it is."
+            f"{home} has no phantom with these parameters from this version. Generate "
+            "it: python launch.py data build --config=configs/phantom.py, with the "
+            "fields of the run; or set --config.data.dir."
         )
     with files.file_lock(home / ".drawing.lock"):
-        if (store := _drawn(config, origin)) is not None:
-            return store  # by the process that held the lock
-        for stale in home.glob(f"{_DRAWING}*"):
+        if (store := _current_phantom(config, origin)) is not None:
+            return store  # built by the previous holder of the lock
+        for stale in home.glob(f"{_STAGING}*"):
             shutil.rmtree(stale)
-        print(f"drawing the phantom: {wanted}", file=out, flush=True)
-        with tempfile.TemporaryDirectory(dir=home, prefix=_DRAWING) as folder:
-            drawn = progress_to("drew", out)
-            table = phantom.write_cohort(Path(folder), **wanted, progress=drawn)
+        print(f"generating the phantom: {parameters}", file=out, flush=True)
+        with tempfile.TemporaryDirectory(dir=home, prefix=_STAGING) as folder:
+            progress = progress_to("generated", out)
+            table = phantom.write_cohort(Path(folder), **parameters, progress=progress)
             cohort = read_cohort(table, **labels, progress=progress_to("checked", out))
             write_store(config, cohort, origin, out)
         return open_store(config.data.dir, "phantom")
 
 
-def subset_of(config: ConfigDict) -> str:
-    """What a store is asked to remember of its making: the subset of gbmlgg."""
+def build_origin(config: ConfigDict) -> str:
+    """Build provenance that a store records: the subset of gbmlgg."""
     return f"subset {config.data.subset}" if source(config) == "gbmlgg" else ""
 
 
 def _open_built(config: ConfigDict) -> Store:
     try:
         store = open_store(config.data.dir, config.data.name)
-        if store.origin != subset_of(config):
+        if store.origin != build_origin(config):
             raise ValueError(
                 f"data.subset is {config.data.subset!r}; the store at {store.folder} "
                 f"was built as {store.origin!r}. Build again: python launch.py data "
@@ -220,13 +220,13 @@ def _open_built(config: ConfigDict) -> Store:
         return store
     except MissingDataError:
         if config.data.name == "gbmlgg":
-            # Where the raw files are missing too, the message says what to get.
+            # Lists missing raw files, which are needed first.
             gbmlgg.check_files(_raw(config))
         raise
 
 
-def _drawn(config: ConfigDict, origin: str) -> Store | None:
-    """The phantom's store, if it is there and of these parameters."""
+def _current_phantom(config: ConfigDict, origin: str) -> Store | None:
+    """Opens the phantom's store if it exists with these parameters."""
     try:
         store = open_store(config.data.dir, "phantom")
     except MissingDataError:

@@ -1,9 +1,8 @@
-"""Other people's split pickles, read without running anything that they name.
+"""Restricted unpickler for untrusted split files.
 
-A pickle is a program: it names functions and has them called. Here each name that
-NumPy and pandas write for arrays, indices and frames stands for an inert reader of
-ours, every other name is refused, and neither NumPy's nor pandas' own functions are
-ever handed out. pandas is not needed.
+Unpickling calls the functions that a pickle names. Here the names that NumPy and pandas
+write for arrays, indices and frames map to inert placeholders, and all other names are
+rejected: no function of NumPy or pandas is called. pandas is not required.
 """
 
 import io
@@ -14,22 +13,22 @@ from typing import Any
 
 import numpy as np
 
-_KINDS = "biufSUO"  # of arrays; structured and other dtypes are refused
+_KINDS = "biufSUO"  # allowed dtype kinds; structured and other dtypes are rejected
 
 
 class PickleError(ValueError):
-    """A pickle that is refused or cannot be read."""
+    """A pickle that is rejected or unreadable."""
 
 
 class _Frozen(type):
-    """Classes that a pickle cannot alter: its BUILD would set attributes on them."""
+    """Metaclass of immutable classes: the BUILD opcode could set class attributes."""
 
     def __setattr__(cls, name: str, value: object) -> None:
         raise PickleError(f"it sets {name} on a class")
 
 
 class _Function:
-    """A function that a pickle may call and not alter."""
+    """Immutable wrapper of a function that a pickle may call."""
 
     __slots__ = ("_call",)
     _call: Callable
@@ -48,7 +47,7 @@ class _Function:
 
 
 class _Inert(metaclass=_Frozen):
-    """What is of no use here, such as the strings of newer frames: takes anything."""
+    """Placeholder for objects that are ignored; accepts any arguments and state."""
 
     def __new__(cls, *args: Any) -> "_Inert":
         return object.__new__(cls)
@@ -64,7 +63,7 @@ class _Inert(metaclass=_Frozen):
 
 
 class _Dtype(_Inert):
-    """A NumPy dtype: its code, and the byte order that follows as its state."""
+    """Placeholder of a NumPy dtype: type code, and byte order from its state."""
 
     def __init__(self, code: object = "", *_: object):
         self.code = code if isinstance(code, str) else ""
@@ -75,10 +74,10 @@ class _Dtype(_Inert):
             self.code = order + self.code
 
     def numpy(self) -> np.dtype:
-        """The dtype.
+        """Converts to a NumPy dtype.
 
         Raises:
-          PickleError: it is none of numbers, strings and objects.
+          PickleError: not a dtype of numbers, strings or objects.
         """
         try:
             dtype = np.dtype(self.code)
@@ -90,7 +89,7 @@ class _Dtype(_Inert):
 
 
 class _Array(_Inert):
-    """A NumPy array; `value` once its state has come."""
+    """Placeholder of a NumPy array; `value` is set with its state."""
 
     value: Any = None
 
@@ -100,18 +99,18 @@ class _Array(_Inert):
 
 
 class _Manager(_Inert):
-    """pandas' BlockManager, of which the column labels are wanted."""
+    """Placeholder of the pandas BlockManager; keeps the axes with the column labels."""
 
     def __init__(self, blocks: object = (), axes: object = ()):
         self.axes = axes
 
     def __setstate__(self, state: object) -> None:
-        if isinstance(state, tuple) and state:  # before pandas 1.3: axes come first
+        if isinstance(state, tuple) and state:  # before pandas 1.3
             self.axes = state[0]
 
 
 class _Frame(_Inert):
-    """A pandas DataFrame: `labels` are its columns, or None if they are not text."""
+    """Placeholder of a pandas DataFrame; `labels` are its columns, None if unknown."""
 
     labels: tuple[str, ...] | None = None
 
@@ -178,17 +177,17 @@ def _index(cls: object, state: object) -> Any:
 
 
 def _latin1(text: object, encoding: object = "latin1") -> bytes:
-    # How protocol 2 writes bytes.
+    # Protocol 2 encodes bytes this way.
     if not isinstance(text, str) or encoding != "latin1":
         raise PickleError("bytes that are not written as latin1")
     return text.encode("latin1")
 
 
-def _readers() -> dict[tuple[str, str], Any]:
-    readers: dict[tuple[str, str], Any] = {}
+def _placeholders() -> dict[tuple[str, str], Any]:
+    placeholders: dict[tuple[str, str], Any] = {}
 
-    def admit(modules: str, names: str, reader: Any) -> None:
-        readers.update({(m, n): reader for m in modules.split()
+    def admit(modules: str, names: str, placeholder: Any) -> None:
+        placeholders.update({(m, n): placeholder for m in modules.split()
                         for n in names.split()})  # fmt: skip
 
     core, indexes = "numpy.core numpy._core", "pandas.core.indexes"
@@ -217,33 +216,33 @@ def _readers() -> dict[tuple[str, str], Any]:
     builtins = "builtins __builtin__"
     admit(builtins, "slice", _Function(lambda *_: _Inert()))
     admit(builtins, "bytearray", _Function(lambda *_: b""))
-    return readers
+    return placeholders
 
 
-_READERS = _readers()
+_PLACEHOLDERS = _placeholders()
 
 
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        """The reader that a name stands for."""
+        """Returns the placeholder of a name."""
         try:
-            return _READERS[module, name]
+            return _PLACEHOLDERS[module, name]
         except KeyError:
             raise PickleError(f"it names {module}.{name}") from None
 
     def persistent_load(self, pid: object) -> Any:
-        """Nothing is stored outside of the files that are meant."""
+        """Rejects persistent IDs."""
         raise PickleError("it refers to something outside of it")
 
 
 def _plain(value: Any, seen: dict[int, Any]) -> Any:
-    """Readers replaced by what they have read; `seen` has what is done already."""
+    """Replaces placeholders by plain values; `seen` maps IDs to converted objects."""
     if id(value) in seen:
         if seen[id(value)] is _Inert:
             raise PickleError("it holds itself")
         return seen[id(value)]
     if isinstance(value, dict | list | tuple):
-        seen[id(value)] = _Inert  # a mark: begun and not done
+        seen[id(value)] = _Inert  # marks an object in conversion, to detect cycles
         seen[id(value)] = done = (
             {_key(k): _plain(v, seen) for k, v in value.items()}
             if isinstance(value, dict)
@@ -262,16 +261,16 @@ def _key(key: Any) -> Any:
 
 
 def read_pickle(path: Path | str) -> Any:
-    """Reads dicts, lists, text, numbers, arrays; a frame becomes its column labels.
+    """Reads dicts, lists, text, numbers and arrays; frames become column labels.
 
     Args:
-      path: a pickle from anywhere.
+      path: an untrusted pickle.
 
     Returns:
-      Plain values; tuples become lists, what is not needed becomes None.
+      Plain values; tuples become lists, ignored objects become None.
 
     Raises:
-      PickleError: the file names anything else, or is damaged. Nothing was run.
+      PickleError: the file names anything else, or is corrupt. No code was executed.
     """
     data = Path(path).read_bytes()
     try:
@@ -281,7 +280,7 @@ def read_pickle(path: Path | str) -> Any:
             f"{path} is refused: {error}. Only arrays, frames, lists and dicts are "
             "read from a pickle; nothing in it was run."
         ) from None
-    # Broken bytes make the unpickler raise nearly anything.
+    # On corrupt files the unpickler raises almost any exception.
     except Exception as error:
         raise PickleError(
             f"{path} cannot be read as a pickle ({type(error).__name__}: {error}). "

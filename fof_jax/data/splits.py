@@ -1,4 +1,4 @@
-"""Which regions train and which test, fold by fold; written once, read ever after."""
+"""Creates, writes and reads cross-validation splits."""
 
 import dataclasses
 import json
@@ -18,7 +18,7 @@ EXTERNAL_SCHEMES = ("pnas15", "pickle")  # of `data.external_splits`
 
 
 class SplitError(ValueError):
-    """A split that cannot be made, or a file that is not of this table."""
+    """A split that is impossible, or a file of another table."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -27,10 +27,10 @@ class Splits:
 
     Attributes:
       scheme: one of `SCHEMES`.
-      seed: of the shuffle; means nothing under `fold`, `pnas15` and `pickle`.
-      table_hash: of the table that the positions index.
-      folds: (train, test) positions, increasing, a pair a fold.
-      images: the ids that the positions stand for.
+      seed: of the shuffle; unused by `fold`, `pnas15` and `pickle`.
+      table_hash: hash of the table that the positions index.
+      folds: sorted (train, test) positions, one pair per fold.
+      images: image name of each position.
     """
 
     scheme: str
@@ -43,27 +43,27 @@ class Splits:
 def make_splits(
     metadata: Metadata, *, scheme: str = "patient", folds: int = 5, seed: int = 42
 ) -> Splits:
-    """Divides a table into folds.
+    """Splits a table into folds.
 
-    `patient` is stratified by grade and keeps a patient's regions together. `roi` is
-    the release's rule, KFold over regions in the table's order: regions of one
-    patient train and test. `fold` follows the table's own column. `pnas15` and
+    `patient` is stratified by grade and grouped by patient. `roi` is the release's
+    rule, KFold over regions in table order, which puts regions of one patient on both
+    sides. `fold` follows the column `fold`. `pnas15` and
     `pickle` take the externally defined `metadata.external_folds`, all of them.
 
     Args:
-      metadata: a store, or a cohort's metadata.
+      metadata: of a store or a cohort.
       scheme: one of `SCHEMES`.
-      folds: their number; not looked at where the folds are given.
+      folds: number of folds; ignored for external folds.
       seed: of the shuffle.
 
     Returns:
-      The folds; every region is tested exactly once, unless the folds are given.
+      The splits; except for external folds, every region is tested exactly once.
 
     Warns:
       DataWarning: a class has fewer patients than there are folds.
 
     Raises:
-      SplitError: the table cannot be divided so.
+      SplitError: the table does not allow such a split.
     """
     if scheme not in SCHEMES:
         raise SplitError(
@@ -94,7 +94,7 @@ def make_splits(
         _check_strata(metadata, folds)
         grouped = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
         with warnings.catch_warnings():
-            # sklearn counts regions where patients matter; _check_strata has said it.
+            # sklearn counts regions, not patients; _check_strata has warned already.
             warnings.filterwarnings("ignore", "The least populated class")
             pairs = grouped.split(np.zeros(n), metadata.grades, patients)
             tests = [test for _, test in pairs]
@@ -165,11 +165,11 @@ def _check_strata(metadata: Metadata, folds: int) -> None:
 
 
 def leak_share(splits: Splits, patients: tuple[str, ...]) -> float:
-    """The share of test regions, over all folds, whose patient also trains.
+    """Fraction of test regions, over all folds, whose patient is also in training.
 
     Args:
-      splits: folds.
-      patients: a patient a region, in the table's order.
+      splits: the folds.
+      patients: patient ID of each region, in table order.
 
     Returns:
       0 for a split by patient; about 0.69 for `roi` on TCGA GBM-LGG.
@@ -190,15 +190,15 @@ def _side(metadata: Metadata, rows: np.ndarray) -> dict[str, Any]:
 
 
 def write_splits(path: Path | str, splits: Splits, metadata: Metadata) -> None:
-    """Writes folds as JSON: ids and counts a class and fold, scheme, seed, hash.
+    """Writes splits as JSON: scheme, seed, table hash, and images and counts per fold.
 
     Args:
-      path: where to.
-      splits: folds of `metadata`.
-      metadata: the table, for patients and grades.
+      path: the file to write.
+      splits: splits of `metadata`.
+      metadata: provides patients and grades.
 
     Raises:
-      SplitError: `splits` is of another table.
+      SplitError: `splits` belongs to another table.
     """
     _same_table(str(path), splits.table_hash, metadata)
     document = {
@@ -224,18 +224,18 @@ def _same_table(path: str, table_hash: object, metadata: Metadata) -> None:
 
 
 def read_splits(path: Path | str, metadata: Metadata) -> Splits:
-    """Reads folds and checks that they are this table's and do not leak.
+    """Reads splits and checks that they belong to the table and do not leak.
 
     Args:
-      path: a file of `write_splits`.
+      path: a file from `write_splits`.
       metadata: the table, usually a store.
 
     Returns:
-      The folds.
+      The splits.
 
     Raises:
-      SplitError: no such file, not of its form, of another table, an image on both
-        sides, or, under `patient` and `pnas15`, a patient on both sides.
+      SplitError: the file is missing, malformed or of another table; an image is on
+        both sides, or, under `patient` and `pnas15`, a patient is.
     """
     try:
         document = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -250,25 +250,25 @@ def read_splits(path: Path | str, metadata: Metadata) -> Splits:
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise SplitError(
             f"{path} is not a file of splits ({type(error).__name__}: {error}). "
-            "Remove it to have it made again."
+            "Remove it to create it again."
         ) from None
     _same_table(str(path), table_hash, metadata)
     position = {name: i for i, name in enumerate(metadata.images)}
-    strangers = [n for pair in listed for side in pair for n in side
+    unknown = [n for pair in listed for side in pair for n in side
                  if n not in position]  # fmt: skip
-    if strangers:
-        raise SplitError(f"{path}: not in the table: {shortened(strangers)}")
+    if unknown:
+        raise SplitError(f"{path}: not in the table: {shortened(unknown)}")
     folds = tuple(
         (np.array([position[n] for n in train], int),
          np.array([position[n] for n in test], int))
         for train, test in listed
     )  # fmt: skip
     splits = Splits(scheme, seed, table_hash, folds, metadata.images)
-    _refuse_leaks(str(path), splits, metadata)
+    _check_leaks(str(path), splits, metadata)
     return splits
 
 
-def _refuse_leaks(path: str, splits: Splits, metadata: Metadata) -> None:
+def _check_leaks(path: str, splits: Splits, metadata: Metadata) -> None:
     for k, (train, test) in enumerate(splits.folds):
         both = [metadata.images[i] for i in np.intersect1d(train, test)]
         what = "images"
@@ -278,5 +278,5 @@ def _refuse_leaks(path: str, splits: Splits, metadata: Metadata) -> None:
         if both:
             raise SplitError(
                 f"{path}: fold {k} has {len(both)} {what} on both sides: "
-                f"{shortened(both)}. Remove the file to have it made again."
+                f"{shortened(both)}. Remove the file to create it again."
             )

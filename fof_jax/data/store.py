@@ -1,12 +1,12 @@
-"""A cohort as a TFDS dataset in ArrayRecord files, read at random, no TensorFlow.
+"""Image store: a cohort as a TFDS dataset of ArrayRecord files with random access.
 
-On disk, below `directory/name/store/`:
+Layout of `directory/name/store/`:
 
-    current.json            which build is in use
-    <digest>/columns.json   the table's columns, sizes, reading rule
-    <digest>/regions/1.0.0/ the TFDS dataset: encoded images and the same columns
+    current.json            name of the current build
+    <digest>/columns.json   metadata, image sizes, read options
+    <digest>/regions/1.0.0/ TFDS dataset: encoded images and metadata
 
-A build appears under its final name only when it is whole.
+Builds are staged and renamed when complete. Reading does not need TensorFlow.
 """
 
 import dataclasses
@@ -32,25 +32,24 @@ from fof_jax.data.image_sizes import check_sizes, measure
 from fof_jax.data.stain import macenko
 from fof_jax.data.store_writer import NAME, SPLIT, VERSION, write_dataset
 
-_FORMAT = 1  # of the files below; a store of another format is built again
+_FORMAT = 1  # layout version; stores of another one must be rebuilt
 _STAGING = ".building-"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Store(metadata.Metadata):
-    """A built cohort: its columns, and its images by position.
+    """A built cohort: metadata, and images by position.
 
     Attributes:
-      folder: the build's folder.
-      small: what `read` does with an image smaller than is asked for.
+      folder: folder of the build.
+      small: how images smaller than the target are read: `resize`, `pad` or `error`.
       sizes: height and width as stored.
-      has_mask: True where there is a truth mask.
-      origin: what the builder was told about where the cohort is from.
-      stain: `none`, or `macenko` to normalize each image as it is decoded.
-      train_view: `resize` reads the whole image, `crop` a square of it at its own
-        scale, elsewhere in every epoch.
-      test_view: likewise, the square in the centre.
-      balanced: training draws the classes equally often.
+      has_mask: True where a ground-truth mask exists.
+      origin: provenance, identifies how the store was built.
+      stain: `none`, or `macenko` to normalize images after decoding.
+      train_view: `resize` reads whole images, `crop` a random square without scaling.
+      test_view: likewise; `crop` is the center.
+      balanced: whether training samples the classes equally often.
     """
 
     folder: Path
@@ -70,17 +69,17 @@ class Store(metadata.Metadata):
         return builder.as_data_source(split=SPLIT, decoders=skip)
 
     def __getstate__(self) -> dict[str, Any]:
-        # Open files do not travel to a worker process; it opens its own.
+        # Open files cannot be pickled; worker processes reopen them.
         return {k: v for k, v in self.__dict__.items() if k != "_source"}
 
     def encoded(self, i: int) -> bytes:
-        """The PNG or JPEG bytes of image i, as they were in the user's file."""
+        """PNG or JPEG bytes of image i."""
         return self._record(i)["image"]
 
     def _record(self, i: int) -> dict[str, Any]:
         try:
             return self._source[i]
-        # ArrayRecord's checksums find what is damaged; a shard cut short has no end.
+        # Checksum errors of ArrayRecord, and errors of truncated shards.
         except (RuntimeError, IndexError, OSError, ValueError) as error:
             raise ValueError(
                 f"store: image {self.images[i]} cannot be read, a file below "
@@ -91,11 +90,11 @@ class Store(metadata.Metadata):
 
     @property
     def test_corner(self) -> images.Corner | None:
-        """Where testing cuts, or None for the whole image."""
+        """Position of the test crop, or None for whole images."""
         return (0.5, 0.5) if self.test_view == "crop" else None
 
     def native(self, i: int) -> UInt8[np.ndarray, "H W 3"]:
-        """Image i at its own size, its stain normalized if that is asked for."""
+        """Decodes image i at its stored size and applies stain normalization."""
         pixels = images.decode(self.encoded(i))
         return macenko(pixels) if self.stain == "macenko" else pixels
 
@@ -106,21 +105,21 @@ class Store(metadata.Metadata):
         image_size: int,
         corner: images.Corner | None,
     ) -> UInt8[np.ndarray, "S S 3"]:
-        """`native` brought to a square by the rules of `images.fit_region`."""
+        """Resizes or crops pixels of image i, see `images.fit_region`."""
         return images.fit_region(
             pixels, image_size, small=self.small, name=self.images[i], corner=corner
         )
 
     def read(self, i: int, image_size: int) -> UInt8[np.ndarray, "S S 3"]:
-        """Image i at image_size x image_size, as testing sees it.
+        """Reads image i at image_size x image_size with the test view.
 
         Raises:
-          ValueError: it is smaller and the store was built with `small='error'`.
+          ValueError: the image is smaller and `small` is `error`.
         """
         return self.fit(self.native(i), i, image_size, self.test_corner)
 
     def read_mask(self, i: int, image_size: int) -> Bool[np.ndarray, "S S"] | None:
-        """The truth mask of image i, as testing sees it, or None if it has none."""
+        """Reads the mask of image i with the test view; None if it has none."""
         if not self.has_mask[i]:
             return None
         data, name = self._record(i)["mask"], self.images[i]
@@ -138,15 +137,15 @@ def _dataset_folder(folder: Path) -> Path:
 
 
 def _digest(cohort: Cohort) -> str:
-    """Of the columns and of every file's content."""
-    whole = hashlib.sha256(metadata.from_cohort(cohort).table_hash.encode())
-    whole.update(str(_FORMAT).encode())
+    """Hashes metadata and file contents."""
+    digest = hashlib.sha256(metadata.from_cohort(cohort).table_hash.encode())
+    digest.update(str(_FORMAT).encode())
     for row in cohort.rows:
         for path in (row.image, row.mask):
             if path is not None:
                 with path.open("rb") as file:
-                    whole.update(hashlib.file_digest(file, "sha256").digest())
-    return whole.hexdigest()[:16]
+                    digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]
 
 
 def build_store(
@@ -160,32 +159,31 @@ def build_store(
     origin: str = "",
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Builds a store, or finds that this very cohort is built already.
+    """Builds a store, unless the same cohort has been built already.
 
-    Files that earlier builds left half-made are removed, under a lock. Images keep
-    their encoded bytes where `data.images` allows.
+    Holds a lock and removes partial builds of killed processes. Encoded bytes are
+    kept where `data.images` supports them.
 
     Args:
-      cohort: rows that `check_images` has found sound.
-      directory: where stores are (`data.dir`).
+      cohort: rows that passed `check_images`.
+      directory: folder of all stores (`data.dir`).
       name: of this store.
-      small: `resize`, `pad` or `error`: what reading does with an image that is
-        smaller than asked for. One store serves several sizes, so it is applied
-        when reading; here it is checked for `image_size` and told.
-      image_size: the size at which the store will be read first.
-      views: `train_view` and `test_view` of the first reading, for what is told.
-      origin: a text kept in the store, to know it again.
-      progress: called with (done, of) after each image.
+      small: `resize`, `pad` or `error` for images smaller than the target. Applied
+        when reading, since a store serves any size; checked here for `image_size`.
+      image_size: target size for which to warn.
+      views: `train_view` and `test_view` for which to warn.
+      origin: provenance, identifies how the store was built.
+      progress: called with (done, total) after each image.
 
     Returns:
       The folder of the build.
 
     Warns:
-      DataWarning: images that are smaller, or not square, and which.
+      DataWarning: lists images that are smaller than the target or not square.
 
     Raises:
-      ValueError: small images under `error`; a bad `small`; an empty cohort.
-      ImageError: a file is not an image that is accepted.
+      ValueError: small images under `error`; an unknown `small`; an empty cohort.
+      ImageError: a file is not a supported image.
     """
     if not cohort.rows:
         raise ValueError(f"The cohort for store '{name}' has no rows.")
@@ -217,7 +215,7 @@ def _build(
     cohort: Cohort, folder: Path, progress: Callable[[int, int], None] | None
 ) -> None:
     staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=_STAGING))
-    os.chmod(staging, 0o755)  # mkdtemp makes folders that only their owner can read
+    os.chmod(staging, 0o755)  # mkdtemp creates folders with mode 0700
     try:
         write_dataset(cohort, _dataset_folder(staging), progress=progress)
         os.rename(staging, folder)
@@ -226,17 +224,17 @@ def _build(
 
 
 def open_store(directory: Path | str, name: str) -> Store:
-    """Opens the current build of a store; no image is read.
+    """Opens the current build of a store without reading images.
 
     Args:
-      directory: where stores are (`data.dir`).
+      directory: folder of all stores (`data.dir`).
       name: of the store.
 
     Returns:
-      Its columns, and its images by position.
+      The store.
 
     Raises:
-      MissingDataError: there is none, or it is not whole; says how to build it.
+      MissingDataError: the store is missing or incomplete; says how to build it.
     """
     home = _home(directory, name)
     remedy = f"Build it: python launch.py data build --config=configs/{name}.py"
@@ -258,10 +256,10 @@ def open_store(directory: Path | str, name: str) -> Store:
         if store.table_hash != data["table_hash"]:
             raise ValueError("columns.json was changed after the build")
         if not (_dataset_folder(folder) / "dataset_info.json").exists():
-            raise ValueError(f"{_dataset_folder(folder)} is not there")
+            raise ValueError(f"{_dataset_folder(folder)} is missing")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise MissingDataError(
-            f"The store '{name}' in {home} is not whole ({error}). Remove that folder. "
-            f"{remedy}"
+            f"The store '{name}' in {home} is incomplete ({error}). Remove that "
+            f"folder. {remedy}"
         ) from None
     return store

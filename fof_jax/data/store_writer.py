@@ -1,8 +1,8 @@
-"""The TFDS dataset of a store: a record a region, in the table's order.
+"""Writes the TFDS dataset of a store, one record per region in table order.
 
-TFDS's own builder holds all records in memory, a GiB of them, and then wants TensorFlow
-to put the rest on disk. So the shards are written here, a record at a time, and TFDS
-writes the metadata that make them one of its datasets.
+The builder of TFDS holds up to a GiB of records in memory and spills to disk with
+TensorFlow. So the shards are written here, record by record, and TFDS writes only its
+metadata files.
 """
 
 from collections.abc import Callable
@@ -15,9 +15,9 @@ from array_record.python import array_record_module
 from fof_jax.data import images, metadata
 from fof_jax.data.cohort import Cohort
 
-SPLIT = "train"  # a TFDS split may not be called "all"
+SPLIT = "train"  # TFDS reserves the split name "all"
 NAME, VERSION = "regions", "1.0.0"
-_SHARD = 2**28  # bytes of image files in a shard, about
+_SHARD = 2**28  # approximate bytes of image files per shard
 
 
 def write_dataset(
@@ -29,12 +29,12 @@ def write_dataset(
     """Writes shards and metadata of a cohort.
 
     Args:
-      cohort: rows that `check_images` has found sound.
-      folder: where the dataset goes; made if it is missing.
-      progress: called with (done, of) after each image.
+      cohort: rows that passed `check_images`.
+      folder: of the dataset; created if missing.
+      progress: called with (done, total) after each image.
 
     Raises:
-      ImageError: a file is not an image that is accepted.
+      ImageError: a file is not a supported image.
     """
     folder.mkdir(parents=True, exist_ok=True)
     features, table = _features(cohort), metadata.from_cohort(cohort)
@@ -45,7 +45,7 @@ def write_dataset(
     size = 0
     for k, rows in enumerate(shards):
         path = template.sharded_filepath(shard_index=k, num_shards=len(shards))
-        # One record a group: read at random, none is decoded for its neighbours.
+        # One record per group, so that random access decodes no neighbors.
         writer = array_record_module.ArrayRecordWriter(str(path), "group_size:1")
         try:
             for i in rows:
@@ -73,7 +73,7 @@ def write_dataset(
 
 
 def _shards(sizes: list[int]) -> list[range]:
-    """Rows of each shard, in order."""
+    """Row range of each shard."""
     number = np.cumsum(sizes) // _SHARD
     starts = [0, *(np.flatnonzero(np.diff(number)) + 1).tolist(), len(sizes)]
     return [range(a, b) for a, b in zip(starts, starts[1:], strict=False)]
@@ -85,7 +85,7 @@ def _features(cohort: Cohort) -> tfds.features.FeaturesDict:
     return features.FeaturesDict(
         {
             "image": features.Image(shape=(None, None, 3)),
-            # Bytes of a PNG, or empty: TFDS has no optional image.
+            # PNG bytes, or empty: TFDS has no optional images.
             "mask": features.Scalar(dtype=np.object_),
             "name": features.Text(),
             "patient": features.Text(),
@@ -100,7 +100,7 @@ def _features(cohort: Cohort) -> tfds.features.FeaturesDict:
 def _record(cohort: Cohort, table: metadata.Metadata, i: int) -> dict[str, object]:
     row = cohort.rows[i]
     return {
-        # Bytes: an array would have TFDS encode it with TensorFlow.
+        # Bytes, since TFDS would encode arrays with TensorFlow.
         "image": images.encode_region(row.image),
         "mask": images.encode_mask(row.mask) if row.mask else b"",
         "name": table.images[i],

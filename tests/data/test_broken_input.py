@@ -133,7 +133,7 @@ TABLES = {
     "two sets of biomarkers": (cell("EGFR", "2"), "two sets of biomarkers"),
     "image twice": (cell("image", "img/002.png"), "same image twice"),
     "image twice by two paths": (cell("image", "img/../img/002.png"), "image twice"),
-    "image that is not there": (cell("image", "img/999.png"), "missing file"),
+    "missing image": (cell("image", "img/999.png"), "missing file"),
     "fold not a number": (column("fold", ["0", "x"] * 6), "bad fold"),
     "fold missing": (column("fold", ["0", ""] * 6), "bad fold"),
     "mask of another size": (mask(9, "L"), "mask of another size"),

@@ -200,7 +200,7 @@ def test_the_phantom_is_drawn_when_its_parameters_change(tmp_path, monkeypatch):
     config = config_for(tmp_path, name="phantom")
     out = io.StringIO()
     store = prepare(config, out=out)
-    assert "drew 12/12 images" in out.getvalue()
+    assert "generated 12/12 images" in out.getvalue()
     assert calls == [{"regions": 12, "image_size": 20, "seed": 42}]
     assert store.read_mask(3, 20).all()
     assert prepare(config, out=out).folder == store.folder

@@ -226,8 +226,8 @@ def test_missing_and_damaged_stores(cohort, tmp_path):
     document["grades"][0] = 2
     for spoilt, why in [
         (json.dumps(document), "changed after"),
-        (text[:100], "not whole"),
-        ("[]", "not whole"),
+        (text[:100], "is incomplete"),
+        ("[]", "is incomplete"),
         (text.replace('"format": 1', '"format": 0'), "format 0, expected 1"),
     ]:
         (folder / "columns.json").write_text(spoilt)

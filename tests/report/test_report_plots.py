@@ -132,7 +132,7 @@ def test_the_report_of_a_trained_fold(trained, capsys):
 @pytest.mark.slow
 def test_the_model_reproduces_the_predictions_of_the_fold(trained):
     run = read_run(trained / "run")
-    opened = open_fold(run, None, lambda c: prepare.prepare(c, draw=False))
+    opened = open_fold(run, None, lambda c: prepare.prepare(c, generate=False))
     assert opened.fold == 1
     tested = run.folds[1].predictions
     assert [opened.data.images[i] for i in opened.rows] == list(tested.image)
@@ -159,7 +159,7 @@ def test_a_missing_store_is_reported_and_not_built(trained, tmp_path, monkeypatc
     out = tmp_path / "page.html"
     words = ["report", f"--workdir={trained}/run", f"--out={out}"]
     assert main([*words, f"--data_dir={tmp_path}/none"]) == 0
-    assert "holds no phantom of this configuration" in out.read_text()
+    assert "has no phantom with these parameters" in out.read_text()
     assert not (tmp_path / "none").exists()
 
 
