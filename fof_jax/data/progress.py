@@ -1,4 +1,4 @@
-"""What the data verbs print while they work: progress with a rate, and warnings."""
+"""Progress and warnings on a terminal or in a log."""
 
 import contextlib
 import io
@@ -7,16 +7,18 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import TextIO
 
+from tqdm import tqdm
+
 from fof_jax.data.errors import DataWarning
 
-_WIDTH = 30  # of a progress bar, in characters
-Progress = Callable[[int, int], None]
-Out = TextIO | io.TextIOBase  # a StringIO is the latter only
+_LOG_INTERVAL = 5  # seconds between lines where there is no terminal
+Progress = Callable[[int, int], None]  # (done, total)
+Out = TextIO | io.TextIOBase  # StringIO is only the latter
 
 
 @contextlib.contextmanager
 def warnings_to(out: Out) -> Iterator[None]:
-    """Says data warnings as plain lines; others keep to Python's own way."""
+    """Prints data warnings, one line each; other warnings are issued as usual."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", DataWarning)
         try:
@@ -33,39 +35,36 @@ def warnings_to(out: Out) -> Iterator[None]:
 
 
 def progress_to(verb: str, out: Out, what: str = "images") -> Progress:
-    """A callback that tells progress with its rate and the time that is left.
-
-    On a terminal it is a bar, drawn anew a few times a second; elsewhere a line every
-    few seconds, and a last one.
+    """Creates a progress callback: a tqdm bar on a terminal, lines elsewhere.
 
     Args:
-      verb: what is being done to them.
-      out: where it goes.
-      what: they are.
+      verb: label, such as `stored`.
+      out: stream to print to.
+      what: unit in the plural.
 
     Returns:
-      A function of (done, of).
+      A function of (done, total).
     """
-    bar = out.isatty()
+    bar: tqdm | None = None
     start = last = time.monotonic()
 
-    def tell(done: int, of: int) -> None:
-        nonlocal last
+    def report_progress(done: int, total: int) -> None:
+        nonlocal bar, last
+        if out.isatty():
+            if bar is None:
+                label = verb.removesuffix(":")
+                bar = tqdm(total=total, desc=label, unit=f" {what}", file=out)
+            bar.update(done - bar.n)
+            if done == total:
+                bar.close()
+            return
         now = time.monotonic()
-        if done < of and now - last < (0.2 if bar else 5):
+        if done < total and now - last < _LOG_INTERVAL:
             return
         last = now
         rate = done / max(now - start, 1e-9)
-        left = f", {(of - done) / rate:.0f} s left" if done < of else ""
-        pace = f"{rate:.0f}" if rate >= 10 else f"{rate:.2g}"
-        line = f"{verb} {done}/{of} {what}, {pace}/s{left}"
-        if bar:
-            filled = _WIDTH * done // max(of, 1)
-            drawn = "#" * filled + "." * (_WIDTH - filled)
-            # Back to the start of the line; what an older, longer one left is cleared.
-            print(f"\r\033[K[{drawn}] {line}", end="", file=out, flush=True)
-            line = ""
-        if not bar or done == of:
-            print(line, file=out, flush=True)
+        left = tqdm.format_interval((total - done) / rate)
+        left = f", {left} left" if done < total else ""
+        print(f"{verb} {done}/{total} {what}, {rate:.3g}/s{left}", file=out, flush=True)
 
-    return tell
+    return report_progress

@@ -235,7 +235,7 @@ def test_missing_and_damaged_stores(cohort, tmp_path):
             open_store(tmp_path / "data", "cohort")
     (folder / "columns.json").write_text(text)
     shutil.rmtree(folder / "regions")
-    with pytest.raises(MissingDataError, match="not there"):
+    with pytest.raises(MissingDataError, match="1.0.0 is missing"):
         open_store(tmp_path / "data", "cohort")
 
 

@@ -2,7 +2,7 @@
 
 Source: Chen et al., Pathomic Fusion (IEEE TMI 2022), folder TCGA_GBMLGG: `all_st/`
 (1,505 stain-normalised regions of 1024x1024), `all_dataset.csv` (molecular markers of
-769 patients) and `grade_data.csv` (grades). Metadata are taken by name.
+769 patients) and `grade_data.csv` (grades). Columns are found by name.
 """
 
 import csv

@@ -191,7 +191,7 @@ def write_cohort(
       progress: called with (written, regions) after each region.
 
     Returns:
-      The path of `cohort.csv`. Metadata: image and mask (relative to the table),
+      The path of `cohort.csv`. Columns: image and mask (relative to the table),
       patient, grade, BIOMARKERS (integers, empty where unknown), FLOAT_MARKERS.
 
     Raises:
