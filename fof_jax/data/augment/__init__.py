@@ -1,1 +1,1 @@
-"""Augmentation of batches on the device."""
+"""Image augmentation on the device."""

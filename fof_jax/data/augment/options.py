@@ -1,4 +1,4 @@
-"""The amounts of the augmentation; their names are the fields `augment.*`."""
+"""Augmentation options and presets, the config fields `augment.*`."""
 
 from dataclasses import InitVar, dataclass, fields
 from typing import Any
@@ -6,12 +6,12 @@ from typing import Any
 Number = float | int
 Range = tuple[Number, Number]
 
-# Names of amounts that are the chance of an operation being done.
+# Options that are probabilities of applying an operation.
 FLIPS = ("flip_horizontal", "flip_vertical")
 MOVES = ("rotate90", "affine", "distort", "shuffle")
 TINTS = ("rgb_shift", "channel_shuffle", "brightness_contrast")
 JITTER = ("brightness", "contrast", "saturation", "hue")
-# Everything that alters colours and not places.
+# All color operations.
 COLORS = ("stain", "jitter", *JITTER, *TINTS)
 
 _OFF: dict[str, Any] = {
@@ -49,7 +49,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "hue": 0.02,
         "elastic": 0.02,
     },
-    # docs/parity.md 45; what each does is in data/rearrange.py and data/colour.py.
+    # docs/parity.md 45; implemented in release_ops.py and color.py.
     "release": _OFF
     | _FLIPPED
     | _JITTERED
@@ -60,35 +60,36 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Every amount of the augmentation; what is None is the preset's.
+    """All augmentation options; None uses the value of the preset.
 
-    Hashable, so it can be static under jit. An amount of 0 (or a range that is one
-    point, 1) switches an operation off, and then nothing of it is compiled.
+    Hashable, so that it can be a static argument of jit. An operation with value 0 (or
+    the range (1, 1)) is off and not compiled.
 
     Attributes:
       preset: `paper` (P11), `release` (the authors' code, docs/parity.md 45) or `off`.
-      crop_area: range of the crop's share of the image's area, 0 < low <= high <= 1.
-      crop_aspect: range of the crop's width by height, relative to the image's,
-        drawn on a log scale; narrowed where a crop of that area would not fit in.
-      flip_horizontal: probability of left becoming right, 0-1.
-      flip_vertical: probability of top becoming bottom, 0-1.
-      elastic: largest displacement along an axis, as a share of that side, 0-0.25.
-      elastic_cells: cells along a side of the coarse grid that draws the
-        displacement; more cells, finer waves.
-      rotate90: probability of a turn by 0, 1, 2 or 3 quarters.
-      affine: probability of shift, scale and turn by any angle.
+      crop_area: range of the crop's area as a fraction of the image's,
+        0 < low <= high <= 1.
+      crop_aspect: range of the crop's aspect ratio, relative to the image's, sampled
+        on a log scale; narrowed where such a crop would not fit.
+      flip_horizontal: probability of a left-right flip, 0-1.
+      flip_vertical: probability of a top-bottom flip, 0-1.
+      elastic: maximum displacement along an axis as a fraction of the side, 0-0.25.
+      elastic_cells: cells per side of the coarse displacement grid; more cells give
+        finer deformations.
+      rotate90: probability of a rotation by 0, 90, 180 or 270 degrees.
+      affine: probability of a shift, scale and rotation.
       distort: probability of one of elastic noise, grid and optical distortion.
-      shuffle: probability of 3 x 3, 7 x 7 or 11 x 11 tiles changing places.
-      stain: factor from [1 - stain, 1 + stain] on the optical density of each of
-        haematoxylin, eosin and what is left, 0-1.
-      jitter: probability of the next four being done at all, 0-1.
+      shuffle: probability of permuting 3 x 3, 7 x 7 or 11 x 11 tiles.
+      stain: factor from [1 - stain, 1 + stain] on the optical densities of
+        hematoxylin, eosin and the residual stain, 0-1.
+      jitter: probability of applying the next four, 0-1.
       brightness: factor from [1 - brightness, 1 + brightness], 0-1.
       contrast: likewise, about the mean luma of the image.
       saturation: likewise, about each pixel's luma.
-      hue: turn of the hue circle from [-hue, hue], 0-0.5.
-      rgb_shift: probability of adding up to 15 grey levels to each channel.
-      channel_shuffle: probability of red, green and blue changing places.
-      brightness_contrast: probability of a second change of both, without a mean.
+      hue: rotation of the hue circle from [-hue, hue], 0-0.5.
+      rgb_shift: probability of shifting each channel by up to 15 gray levels.
+      channel_shuffle: probability of permuting red, green and blue.
+      brightness_contrast: probability of a second change of both, not about the mean.
     """
 
     preset: InitVar[str] = "paper"
@@ -124,17 +125,17 @@ class Augmentation:
 
     @classmethod
     def paper(cls) -> "Augmentation":
-        """P11; the same as the defaults."""
+        """The paper's augmentation (P11), the default."""
         return cls("paper")
 
     @classmethod
     def release(cls) -> "Augmentation":
-        """What the authors' code does, docs/parity.md 45."""
+        """The augmentation of the authors' code, docs/parity.md 45."""
         return cls("release")
 
     @classmethod
     def off(cls) -> "Augmentation":
-        """Nothing is altered: `augment` equals `normalize`, bit by bit."""
+        """No augmentation: `augment` equals `normalize` bitwise."""
         return cls("off")
 
 
@@ -143,7 +144,7 @@ def _check(amounts: dict[str, Any]) -> None:
     if not 0 < low <= high <= 1:
         raise ValueError(
             f"augment.crop_area is ({low}, {high}); expected 0 < low <= high <= 1, "
-            "shares of the image's area. Pass (1, 1) for no crop."
+            "fractions of the image's area. Pass (1, 1) for no crop."
         )
     low, high = amounts["crop_aspect"]
     if not 0 < low <= 1 <= high:
@@ -165,8 +166,8 @@ def _check(amounts: dict[str, Any]) -> None:
             f"augment.elastic_cells is {cells}; expected 1 or more. "
             "Pass augment.elastic=0 to switch the displacement off."
         )
-    # A B-spline's slope is at most 2 * elastic a cell; past 1/2 an axis the two
-    # axes together may fold the image over itself.
+    # The B-spline's slope is at most 2 * elastic per cell; above 1/2 per axis, both axes
+    # together may fold the image over itself.
     if 2 * elastic * cells >= 0.5:
         raise ValueError(
             f"augment.elastic is {elastic} on {cells} cells, which may fold the "

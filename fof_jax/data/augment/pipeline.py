@@ -1,14 +1,12 @@
-"""Augmentation on the device, inside the compiled step (P11); and a look at it.
+"""Augmentation pipeline of the compiled training step (P11), and a contact sheet.
 
-One resampling an image: crop, flips, displacement and what the authors' code does to
-places are composed into one field of coordinates and the pixels are gathered once.
-Colour follows, on [0, 1] values, in the fixed order of `data.colour`. The draw of a
-record depends on the seed, its index and its epoch alone, so it is the same whatever
-the batch, the number of workers or the number of devices.
+All geometric operations are composed into one coordinate field, so each image is
+resampled once. Color operations follow on [0, 1] values, in the order of `color.py`.
+The random key of a record depends only on the seed, its index and its epoch, not on the
+batch, the number of workers or devices.
 """
 
 import dataclasses
-import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -20,6 +18,7 @@ import numpy as np
 from jaxtyping import Array, Float, Shaped, UInt8
 from PIL import Image, ImageDraw
 
+from fof_jax import files
 from fof_jax.data.augment.color import augment_color, luma, standardize
 from fof_jax.data.augment.geometry import coordinates, warp
 from fof_jax.data.augment.options import (
@@ -36,7 +35,7 @@ from fof_jax.types import Batch
 Number = float | int
 Triple = tuple[Number, Number, Number]
 
-# Mean and deviation of the RGB channels of ImageNet, in units of full scale.
+# Mean and standard deviation of the RGB channels of ImageNet, in [0, 1].
 IMAGENET_MEAN: Triple = (0.485, 0.456, 0.406)
 IMAGENET_STD: Triple = (0.229, 0.224, 0.225)
 SECOND_VIEWS = (None, "color", "crop")
@@ -53,19 +52,19 @@ def augment(
     color: bool = True,
     second_view: str | None = None,
 ) -> Batch:
-    """Draw, crop, bend, colour and normalize the images of a batch.
+    """Augments and normalizes the images of a batch.
 
-    The key of row i is fold_in(fold_in(seed_key, index[i]), epoch[i]). Pure; goes
+    The key of row i is fold_in(fold_in(seed_key, index[i]), epoch[i]). Pure; works
     under jit and pmap on the local batch.
 
     Args:
       batch: `image` is uint8 RGB, [B, H, W, 3].
-      seed_key: one key for the whole run.
-      spec: the amounts.
-      mean: per channel, in units of full scale; not used where `color` is False.
+      seed_key: key of the run.
+      spec: augmentation options.
+      mean: per channel, in [0, 1]; unused if `color` is False.
       std: likewise.
-      color: False for greyscale, as in `normalize`; jitter comes before it. Saturation
-        and hue then do nothing, and of brightness and contrast only clipping is left.
+      color: False for grayscale, as in `normalize`, after the jitter. Then saturation
+        and hue have no effect, and brightness and contrast only clip.
       second_view: fills `Batch.second_view`: "color" with another color jitter of the
         same crop, "crop" with another crop; None leaves it empty.
 
@@ -73,7 +72,7 @@ def augment(
       The batch with `image` (and `second_view`) float32 [B, H, W, 3], normalized.
 
     Raises:
-      ValueError: images that are not uint8 RGB; a second view that does not exist.
+      ValueError: images that are not uint8 RGB; an unknown second view.
     """
     _check(batch.image)
     if second_view not in SECOND_VIEWS:
@@ -81,10 +80,10 @@ def augment(
             f"second_view is {second_view!r}; expected one of {SECOND_VIEWS}."
         )
 
-    draw = partial(
+    augment_one = partial(
         _views, spec=spec, mean=mean, std=std, color=color, second_view=second_view
     )
-    views = jax.vmap(draw, in_axes=(0, 0, 0, None))(
+    views = jax.vmap(augment_one, in_axes=(0, 0, 0, None))(
         batch.image, batch.index, batch.epoch, seed_key
     )
     second = None if second_view is None else views[1]
@@ -92,11 +91,11 @@ def augment(
 
 
 def _views(image, index, epoch, seed_key, *, spec, mean, std, color, second_view):
-    """`augment` for one record: one image, or two with a second view."""
-    amounts = vars(spec)
-    color_options = {name: amounts[name] for name in COLORS}
-    moves = {name: amounts[name] for name in MOVES}
-    geometry = {n: amounts[n] for n in amounts if n not in (*COLORS, *MOVES)}
+    """Augments one record: one image, or two with a second view."""
+    options = vars(spec)
+    color_options = {name: options[name] for name in COLORS}
+    moves = {name: options[name] for name in MOVES}
+    geometry = {n: options[n] for n in options if n not in (*COLORS, *MOVES)}
     key = jax.random.fold_in(jax.random.fold_in(seed_key, index), epoch)
     k_space, k_first, k_second = jax.random.split(key, 3)
     height, width, _ = image.shape
@@ -130,15 +129,14 @@ def normalize(
     std: Triple = IMAGENET_STD,
     color: bool = True,
 ) -> Float[Array, "B H W 3"]:
-    """Bring images to the form that the model sees, without augmentation.
+    """Normalizes images to the input range of the model, without augmentation.
 
     Args:
       image: RGB, 0-255.
-      mean: per channel, in units of full scale.
+      mean: per channel, in [0, 1].
       std: likewise.
-      color: True for (image / 255 - mean) / std. False for the BT.601 luma, brought
-        to mean 0 and deviation 1 within each image (a constant image becomes 0) and
-        repeated to three channels.
+      color: True for (image / 255 - mean) / std. False for BT.601 luma, standardized
+        within each image (constant images become 0) and replicated to three channels.
 
     Returns:
       float32, normalized.
@@ -148,8 +146,8 @@ def normalize(
     """
     _check(image)
 
-    def one(picture):
-        pixels = picture if color else luma(picture)
+    def one(image):
+        pixels = image if color else luma(image)
         return _finish(
             pixels.astype(jnp.float32) / 255, mean=mean, std=std, color=color
         )
@@ -168,33 +166,33 @@ def contact_sheet(
     color: bool = True,
     side: int = 256,
 ) -> None:
-    """Write a picture of what the augmentation does to some images.
+    """Writes a contact sheet of augmented images.
 
-    A row an image: the original, `draws` draws of the whole augmentation (epochs 0,
-    1, …), then draw 0 taken apart: each operation alone, flips always done.
+    One row per image: the original, `draws` samples of the full augmentation (epochs
+    0, 1, …), then each operation of sample 0 separately, with flips always applied.
 
     Args:
       images: RGB, 0-255, [H, W, 3]; sizes may differ. Augmented at their own size.
-      names: one an image, written under its row's first picture.
-      path: PNG to write; written whole or not at all.
-      spec: the amounts. Operations that are off have no column.
-      seed: seed of the run; image i is drawn as record i.
-      draws: columns of whole draws.
-      color: as in `augment`; greyscale is shown at -3 to 3 deviations.
-      side: width and height of a cell in the sheet, pixels.
+      names: captions, one per image.
+      path: PNG to write.
+      spec: augmentation options; operations that are off have no column.
+      seed: seed of the run; image i is augmented as record i.
+      draws: number of samples of the full augmentation.
+      color: as in `augment`; grayscale is shown at -3 to 3 standard deviations.
+      side: width and height of a cell in pixels.
 
     Raises:
-      ValueError: no images, or not one name an image.
+      ValueError: no images, or not one name per image.
     """
     if not images or len(images) != len(names):
         raise ValueError(
             f"A contact sheet got {len(images)} images and {len(names)} names; "
-            "expected one or more images and a name each. Pass both lists whole."
+            "expected at least one image and one name per image."
         )
     columns = [("original", Augmentation.off(), 0)]
     columns += [(f"draw {epoch}", spec, epoch) for epoch in range(draws)]
     columns += [(f"{name} only", alone, 0) for name, alone in _alone(spec).items()]
-    pad, text = 4, 16  # pixels between cells, and for a line of text
+    pad, text = 4, 16  # gap between cells and height of a caption, in pixels
     sheet = Image.new(
         "RGB",
         (len(columns) * (side + pad), text + len(images) * (side + text + pad)),
@@ -206,40 +204,37 @@ def contact_sheet(
     key = jax.random.key(seed)
     for i, (image, name) in enumerate(zip(images, names, strict=True)):
         top = text + i * (side + text + pad)
-        for j, (_, amounts, epoch) in enumerate(columns):
-            view = _shown(image, i, epoch, key, spec=amounts, color=color)
+        for j, (_, options, epoch) in enumerate(columns):
+            view = _rendered(image, i, epoch, key, spec=options, color=color)
             cell = Image.fromarray(np.asarray(view)).resize((side, side))
             sheet.paste(cell, (j * (side + pad), top))
         draw.text((2, top + side + 1), name, fill="black")
-    path = Path(path)
-    unfinished = path.with_name(f".{path.name}.tmp")
-    sheet.save(unfinished, format="PNG")
-    os.replace(unfinished, path)
+    files.write_with(Path(path), lambda file: sheet.save(file, format="PNG"))
 
 
 @partial(jax.jit, static_argnames=("spec", "color"))
-def _shown(image, index, epoch, key, *, spec, color):
-    """One draw as 0-255, for the eye."""
-    plain = {"mean": (0.0,) * 3, "std": (1.0,) * 3}  # leaves [0, 1] as it is
-    draw = _views(
+def _rendered(image, index, epoch, key, *, spec, color):
+    """One augmented image as uint8, for display."""
+    plain = {"mean": (0.0,) * 3, "std": (1.0,) * 3}  # identity on [0, 1]
+    views = _views(
         image, index, epoch, key, spec=spec, color=color, second_view=None, **plain
     )
-    view = draw[0] if color else draw[0] / 6 + 0.5
+    view = views[0] if color else views[0] / 6 + 0.5
     return jnp.round(jnp.clip(view, 0, 1) * 255).astype(jnp.uint8)
 
 
 def _alone(spec: Augmentation) -> dict[str, Augmentation]:
-    """Each operation of `spec` that is on, by itself, and certain to be done."""
+    """Isolates each active operation of `spec` and applies it with probability 1."""
     off = dataclasses.replace(Augmentation.off(), elastic_cells=spec.elastic_cells)
     groups: dict[str, tuple[str, ...]] = {"crop": ("crop_area", "crop_aspect")}
     names_of = (*FLIPS, "elastic", *MOVES, "stain", *JITTER, *TINTS)
     groups |= {name: (name,) for name in names_of}
     alone = {}
     for label, names in groups.items():
-        amounts: dict[str, Any] = {name: getattr(spec, name) for name in names}
+        options: dict[str, Any] = {name: getattr(spec, name) for name in names}
         if label in (*FLIPS, *MOVES, *TINTS):
-            amounts = {label: float(amounts[label] > 0)}
-        alone[label] = dataclasses.replace(off, **amounts)
+            options = {label: float(options[label] > 0)}
+        alone[label] = dataclasses.replace(off, **options)
     return {label: one for label, one in alone.items() if one != off}
 
 

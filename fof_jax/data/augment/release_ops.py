@@ -1,10 +1,10 @@
-"""The spatial operations of the authors' code, as maps of coordinates (item 45).
+"""Geometric augmentations of the authors' code, as coordinate maps (item 45).
 
-Each takes where the output's pixels are read from and says where to read instead, so
-that all of them cost one resampling. Applied to an image they come in the order quarter
-turns; shift, scale and rotation; one distortion; shuffled tiles. Amounts are those of
-the authors' transforms and of albumentations 1.4.21. Their code draws the same numbers
-in every epoch and worker (43); ours does not.
+Each operation maps source coordinates to source coordinates, so that all together need
+one resampling. The order on the image: 90-degree rotations; shift, scale and rotation;
+one distortion; shuffled tiles. Parameters are those of the authors' transforms and of
+albumentations 1.4.21. Their code repeats the same random numbers in every epoch and
+worker (43); this one does not.
 """
 
 import jax
@@ -15,11 +15,11 @@ from jaxtyping import Array, Float
 Number = float | int
 Where = tuple[Float[Array, "H W"], Float[Array, "H W"]]
 
-SHIFT, SCALE, DEGREES = 0.0625, 0.2, 45.0  # share of the side, factor 1 ±, ±
-GRID_CELLS, GRID_LIMIT = 5, 0.3  # cells a side, their widths 1 ±
+SHIFT, SCALE, DEGREES = 0.0625, 0.2, 45.0  # fraction of the side, factor 1 ±, ±
+GRID_CELLS, GRID_LIMIT = 5, 0.3  # cells per side, their widths 1 ±
 OPTICAL_LIMIT = 0.05  # of both radial coefficients
 NOISE_TAPS, NOISE_SIGMA = 17, 50.0  # pixels, of the blur of the elastic noise
-TILES = (3, 7, 11)  # a side
+TILES = (3, 7, 11)  # per side
 
 
 def rearrange(
@@ -33,51 +33,51 @@ def rearrange(
     distort: Number,
     shuffle: Number,
 ) -> Where:
-    """Draws and composes the operations whose probability is not 0.
+    """Samples and composes the operations whose probability is not 0.
 
     Args:
-      key: the record's key.
-      where: rows and columns to read, in pixels, inside of the image.
+      key: random key of the record.
+      where: source rows and columns in pixels, inside of the image.
       height: H of the image.
-      width: W; equal to H where there are quarter turns.
-      rotate90: probability of a turn by 0-3 quarters.
+      width: W; must equal H if `rotate90` is not 0.
+      rotate90: probability of a rotation by 0, 90, 180 or 270 degrees.
       affine: probability of a shift by 6.25% of the side, a scale of 0.8-1.2 and a
         rotation by 45 degrees, at most.
       distort: probability of one of elastic noise, grid and optical distortion.
       shuffle: probability of shuffling 3 x 3, 7 x 7 or 11 x 11 tiles.
 
     Returns:
-      Rows and columns; at most a side outside, where the image's mirror lies.
+      Source rows and columns; at most one side outside, in the reflected image.
 
     Raises:
-      ValueError: quarter turns of an image that is not square.
+      ValueError: 90-degree rotations of an image that is not square.
     """
     if rotate90 and height != width:
         raise ValueError(
-            f"augment.rotate90 turns square images only; these are {height}x{width}."
+            f"augment.rotate90 requires square images; these are {height}x{width}."
         )
-    k_chance, k_tiles, k_move, k_bend = jax.random.split(key, 4)
-    chance = jax.random.uniform(k_chance, (6,))
+    k_select, k_tiles, k_move, k_bend = jax.random.split(key, 4)
+    u = jax.random.uniform(k_select, (6,))
     sides = (height, width)
-    # From the output back to the source: the last operation comes first.
+    # Coordinates map from output to source, so the last operation comes first.
     if shuffle:
-        moved = _tiles(k_tiles, where, sides, chance[0])
-        where = _choose(chance[1] < shuffle, moved, where)
+        moved = _tiles(k_tiles, where, sides, u[0])
+        where = _choose(u[1] < shuffle, moved, where)
     if distort:
-        bent = _distorted(k_bend, where, sides, chance[2])
-        where = _choose(chance[3] < distort, bent, where)
+        bent = _distorted(k_bend, where, sides, u[2])
+        where = _choose(u[3] < distort, bent, where)
     if affine:
         turned = _affine(k_move, mirrored(where, sides), sides)
-        where = _choose(chance[4] < affine, turned, where)
+        where = _choose(u[4] < affine, turned, where)
     if rotate90:
-        # One number: which of four, where it is done at all.
-        quarter = jnp.floor(4 * chance[5] / rotate90)
+        # One random number selects both whether and which rotation.
+        quarter = jnp.floor(4 * u[5] / rotate90)
         where = _quarters(mirrored(where, sides), height, quarter)
     return where
 
 
 def mirrored(where: Where, sides: tuple[int, int]) -> Where:
-    """Positions outside brought to where the mirror image has its pixel inside."""
+    """Reflects positions outside of the image to the inside."""
     rows, columns = (
         jnp.clip(side - 1 - jnp.abs(side - 1 - jnp.abs(at)), 0, side - 1)
         for at, side in zip(where, sides, strict=True)
@@ -85,13 +85,13 @@ def mirrored(where: Where, sides: tuple[int, int]) -> Where:
     return rows, columns
 
 
-def _choose(done, new: Where, old: Where) -> Where:
-    rows, columns = (jnp.where(done, n, o) for n, o in zip(new, old, strict=True))
+def _choose(condition, new: Where, old: Where) -> Where:
+    rows, columns = (jnp.where(condition, n, o) for n, o in zip(new, old, strict=True))
     return rows, columns
 
 
 def _quarters(where: Where, side: int, quarter) -> Where:
-    """Counter-clockwise, by 1, 2 or 3 quarters; any other number is none."""
+    """Rotates counterclockwise by 1, 2 or 3 quarters; other numbers do nothing."""
     row, column = where
     last = side - 1
     turns = [(column, last - row), (last - row, last - column), (last - column, row)]
@@ -103,17 +103,17 @@ def _quarters(where: Where, side: int, quarter) -> Where:
 def _affine(key, where: Where, sides: tuple[int, int]) -> Where:
     u = jax.random.uniform(key, (4,), minval=-1.0)
     angle, scale = u[0] * (np.pi * DEGREES / 180), 1 + SCALE * u[1]
-    centre = [(side - 1) / 2 for side in sides]
+    center = [(side - 1) / 2 for side in sides]
     down, across = (
         (at - middle - SHIFT * side * shift) / scale
-        for at, middle, side, shift in zip(where, centre, sides, u[2:], strict=True)
+        for at, middle, side, shift in zip(where, center, sides, u[2:], strict=True)
     )
     cos, sin = jnp.cos(angle), jnp.sin(angle)
-    return cos * down - sin * across + centre[0], sin * down + cos * across + centre[1]
+    return cos * down - sin * across + center[0], sin * down + cos * across + center[1]
 
 
-def _distorted(key, where: Where, sides: tuple[int, int], chance) -> Where:
-    """One of three, at equal chances."""
+def _distorted(key, where: Where, sides: tuple[int, int], uniform) -> Where:
+    """Applies one of three distortions with equal probability."""
     k_noise, k_numbers = jax.random.split(key)
     u = jax.random.uniform(k_numbers, (2 * GRID_CELLS + 1,), minval=-1.0)
     widths = 1 + GRID_LIMIT * u[:-1].reshape(2, GRID_CELLS)
@@ -121,12 +121,12 @@ def _distorted(key, where: Where, sides: tuple[int, int], chance) -> Where:
     optical = _optical(where, sides, OPTICAL_LIMIT * u[-1])
     noise = _noise(k_noise, sides)
     shaken = (where[0] + noise[0], where[1] + noise[1])
-    which = jnp.floor(3 * chance)
+    which = jnp.floor(3 * uniform)
     return _choose(which == 0, shaken, _choose(which == 1, grid, optical))
 
 
 def _stretched(at, side: int, widths):
-    """Cells of equal width in the output read cells of other widths."""
+    """Grid distortion: maps equal cells to cells of the given widths."""
     share = (at + 0.5) * (GRID_CELLS / side)
     total = sum(
         widths[i] * jnp.clip(share - i, 0 if i else None, 1 if i < 4 else None)
@@ -144,7 +144,7 @@ def _optical(where: Where, sides: tuple[int, int], k) -> Where:
 
 
 def _noise(key, sides: tuple[int, int]) -> Float[Array, "2 H W"]:
-    """(2 z - 1) blurred, z standard normal: in effect one pixel up and left (45)."""
+    """Blurred (2 z - 1) with standard normal z; its mean shifts by -1 pixel (45)."""
     at = np.arange(NOISE_TAPS) - NOISE_TAPS // 2
     taps = np.exp(-(at**2) / (2 * NOISE_SIGMA**2))
     taps = (taps / taps.sum()).astype(np.float32)
@@ -161,12 +161,12 @@ def _noise(key, sides: tuple[int, int]) -> Float[Array, "2 H W"]:
     return field
 
 
-def _tiles(key, where: Where, sides: tuple[int, int], chance) -> Where:
-    """Whole tiles change places; the pixels that do not fill one stay."""
+def _tiles(key, where: Where, sides: tuple[int, int], uniform) -> Where:
+    """Permutes tiles; pixels beyond the last complete tile stay."""
     most = max(TILES)
-    count = jnp.array(TILES)[jnp.int32(jnp.floor(len(TILES) * chance))]
+    count = jnp.array(TILES)[jnp.int32(jnp.floor(len(TILES) * uniform))]
     every = jnp.arange(most * most)
-    # The first count^2 in random order, the others behind them.
+    # A random permutation of the first count^2 tiles; the others sort last.
     drawn = jax.random.uniform(key, (most * most,))
     order = jnp.argsort(jnp.where(every < count * count, drawn, 2.0))
     tile = [side // count for side in sides]

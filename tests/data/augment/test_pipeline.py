@@ -163,7 +163,7 @@ def test_hue_is_colorsys():
     image[0, 2] = 1.0
     image[0, 3] = (0.7, 0.7, 0.1)
     for turn in (-0.5, -0.02, 0.0, 0.02, 0.31, 0.5):
-        ours = color.turn_hue(jnp.asarray(image), jnp.float32(turn))
+        ours = color.rotate_hue(jnp.asarray(image), jnp.float32(turn))
         theirs = np.zeros_like(image)
         for at in np.ndindex(8, 8):
             h, s, v = colorsys.rgb_to_hsv(*image[at].astype(float))

@@ -48,7 +48,7 @@ def test_quarter_turns_are_numpys():
     rows, _ = draws(200, rotate90=0.5)
     turned = (rows != np.asarray(grid()[0])).any(axis=(1, 2)).mean()
     assert 0.25 < turned < 0.5  # half of the time, a quarter of which is no turn
-    with pytest.raises(ValueError, match="square images only; these are 8x9"):
+    with pytest.raises(ValueError, match="requires square images; these are 8x9"):
         release_ops.rearrange(
             key(), grid(8, 9), height=8, width=9, **NONE | {"rotate90": 0.5}
         )
