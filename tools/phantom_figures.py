@@ -28,7 +28,7 @@ def structures() -> dict[str, tuple[np.ndarray, np.ndarray]]:
     crops: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     for index in range(PATIENTS):
         patient = cohort.draw_patient(SEED, index)
-        region = cohort.draw_region(patient, 0, image_size=SIDE, artefacts=False)
+        region = cohort.draw_region(patient, 0, image_size=SIDE, artifacts=False)
         labels, count = ndimage.label(region.mask)
         for k in range(1, count + 1):
             own = labels == k
@@ -38,7 +38,7 @@ def structures() -> dict[str, tuple[np.ndarray, np.ndarray]]:
             if not (half < y < SIDE - half and half < x < SIDE - half):
                 continue
             dark = np.mean(region.image[own].mean(axis=1) < 110)
-            area = own.sum() * cohort.micrometres_per_pixel(SIDE) ** 2
+            area = own.sum() * cohort.micrometers_per_pixel(SIDE) ** 2
             if patient.grade == 1:
                 name = "giant nucleus" if dark > 0.8 else "mitosis"
                 fits = area > 120 if dark > 0.8 else 100 < area < 160

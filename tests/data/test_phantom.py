@@ -19,7 +19,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier
 
-from fof_jax.data.datasets.phantom import cohort, patient, png, random, region, slide
+from fof_jax.data.datasets.phantom import cohort, patient, random, region, slide
 
 
 def _patient_of(grade: int, start: int = 0) -> cohort.Patient:
@@ -84,16 +84,13 @@ def test_a_larger_cohort_begins_with_the_smaller():
     assert large[:20] == small
 
 
-def test_png_is_read_back_by_pillow(tmp_path):
-    rng = np.random.default_rng(0)
-    # Above 65,535 bytes, so that there are several stored blocks; width not of 8.
-    image = rng.integers(0, 256, (151, 203, 3), np.uint8)
-    mask = rng.random((151, 203)) < 0.5
-    png.write(tmp_path / "i.png", image)
-    png.write(tmp_path / "m.png", mask)
-    for name, pixels in (("i.png", image), ("m.png", mask)):
-        with Image.open(tmp_path / name) as read:
-            np.testing.assert_array_equal(np.asarray(read), pixels)
+def test_files_have_the_pixels_of_the_regions(tmp_path):
+    cohort.write_cohort(tmp_path, regions=1, image_size=97, seed=7)
+    patient, index = next(cohort.cohort(regions=1, seed=7))
+    region = cohort.draw_region(patient, index, image_size=97)
+    for folder, pixels in (("images", region.image), ("masks", region.mask)):
+        with Image.open(tmp_path / folder / f"{region.name}.png") as image:
+            np.testing.assert_array_equal(np.asarray(image), pixels)
 
 
 @pytest.mark.parametrize("size", [64, 97, 224])
@@ -111,7 +108,7 @@ def test_mask_follows_the_grade():
     share = {0: [], 1: [], 2: []}
     for i in range(45):
         p = cohort.draw_patient(2, i)
-        drawn = cohort.draw_region(p, 0, image_size=64, artefacts=False)
+        drawn = cohort.draw_region(p, 0, image_size=64, artifacts=False)
         share[p.grade].append(drawn.mask.mean())
     assert max(share[0]) == 0
     assert min(share[1]) > 0
@@ -124,7 +121,7 @@ def test_mask_follows_the_grade():
 @pytest.mark.parametrize("grade", [1, 2])
 def test_structures_left_out_change_little_elsewhere(grade):
     p = _patient_of(grade)
-    plain = {"image_size": 128, "artefacts": False}
+    plain = {"image_size": 128, "artifacts": False}
     full = cohort.draw_region(p, 0, **plain)
     bare = cohort.draw_region(p, 0, structures=False, **plain)
     assert not bare.mask.any()
@@ -140,8 +137,8 @@ def test_structures_left_out_change_little_elsewhere(grade):
 
 def test_restaining_keeps_the_tissue():
     p, q = _patient_of(2), _patient_of(0)
-    own = cohort.draw_region(p, 0, image_size=96, artefacts=False)
-    other = cohort.draw_region(p, 0, image_size=96, artefacts=False, stain=q.stain)
+    own = cohort.draw_region(p, 0, image_size=96, artifacts=False)
+    other = cohort.draw_region(p, 0, image_size=96, artifacts=False, stain=q.stain)
     np.testing.assert_array_equal(own.mask, other.mask)
     means = [r.image.mean(axis=(0, 1)) for r in (own, other)]
     assert np.abs(means[0] - means[1]).max() > 4
@@ -228,12 +225,12 @@ def test_contact_sheet(tmp_path):
     assert sheet.std() > 20
 
 
-# Optical densities of haematoxylin and eosin: Ruifrok and Johnston (2001).
+# Optical densities of hematoxylin and eosin: Ruifrok and Johnston (2001).
 STAINS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11]])
 
 
 def _color_features(image: np.ndarray) -> list[float]:
-    """Means and deviations of R, G, B, haematoxylin and eosin."""
+    """Means and deviations of R, G, B, hematoxylin and eosin."""
     rgb = image.reshape(-1, 3).astype(np.float64)
     stains = -np.log10((rgb + 1) / 256) @ np.linalg.pinv(STAINS)
     return [f(part, axis=0) for part in (rgb, stains) for f in (np.mean, np.std)]
@@ -276,7 +273,7 @@ def test_density_of_nuclei_alone_does_not_tell_the_grade():
 
 def test_density_of_another_region():
     p = _patient_of(1)
-    plain = {"image_size": 96, "artefacts": False}
+    plain = {"image_size": 96, "artifacts": False}
     own = cohort.draw_region(p, 0, **plain)
     same = cohort.draw_region(p, 0, density=cohort.nuclei_density(p, 0), **plain)
     np.testing.assert_array_equal(own.image, same.image)

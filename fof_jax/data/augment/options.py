@@ -166,8 +166,8 @@ def _check(amounts: dict[str, Any]) -> None:
             f"augment.elastic_cells is {cells}; expected 1 or more. "
             "Pass augment.elastic=0 to switch the displacement off."
         )
-    # The B-spline's slope is at most 2 * elastic per cell; above 1/2 per axis, both axes
-    # together may fold the image over itself.
+    # The B-spline's slope is at most 2 * elastic per cell; above 1/2 per axis, the
+    # image may fold over itself.
     if 2 * elastic * cells >= 0.5:
         raise ValueError(
             f"augment.elastic is {elastic} on {cells} cells, which may fold the "

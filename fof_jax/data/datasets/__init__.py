@@ -1,1 +1,1 @@
-"""Data sets that the program can read or generate by name."""
+"""Built-in datasets: TCGA GBM-LGG and the synthetic phantom."""

@@ -1,7 +1,7 @@
-"""TCGA GBM-LGG as Pathomic Fusion distributes it, made into a cohort.
+"""Builds the TCGA GBM-LGG cohort from the distribution of Pathomic Fusion.
 
 Source: Chen et al., Pathomic Fusion (IEEE TMI 2022), folder TCGA_GBMLGG: `all_st/`
-(1,505 stain-normalised regions of 1024x1024), `all_dataset.csv` (molecular markers of
+(1,505 stain-normalized regions of 1024x1024), `all_dataset.csv` (molecular markers of
 769 patients) and `grade_data.csv` (grades). Columns are found by name.
 """
 
@@ -22,7 +22,7 @@ from fof_jax.data.errors import (
 )
 
 CLASSES = ("II", "III", "IV")
-# Name in the cohort -> column of all_dataset.csv. The order is the paper's.
+# Name in the cohort -> column of all_dataset.csv, in the order of the paper.
 BIOMARKERS = {
     "idh": "idh mutation",
     "codeletion": "codeletion",
@@ -32,8 +32,8 @@ BIOMARKERS = {
     "FGFR2": "FGFR2",
 }
 FLOAT_MARKERS = ("10q", "10p", "7p", "7q")  # the release's four chromosome arms
-# The molecular vector of Pathomic Fusion, 80 columns in the order of its table: status
-# of 1p/19q and IDH, 41 genes' copy numbers (-2 … 2), 37 chromosome arms (real).
+# Molecular features of Pathomic Fusion, 80 columns in the order of its table: status of
+# 1p/19q and IDH, copy numbers of 41 genes (-2 … 2) and of 37 chromosome arms (real).
 OMICS = tuple(
     """
     codeletion|idh mutation|EGFR|MDM4|MYC|BRAF|EZH2|MET|SMO|KIAA1549|CREB3L2|NTRK1|PRCC
@@ -46,7 +46,7 @@ OMICS = tuple(
     .strip()
     .split("|")
 )
-# Patients, regions, regions a class, counted in Pathomic Fusion's own split files.
+# Patients, regions and regions per class in the split files of Pathomic Fusion.
 EXPECTED = {
     "molecular": (664, 1325, (393, 408, 524)),
     "graded": (736, 1458, (396, 408, 654)),
@@ -58,16 +58,16 @@ _FILES = ("all_st", "all_dataset.csv", "grade_data.csv")
 
 
 def check_files(raw_dir: Path | str) -> list[Path]:
-    """Finds the distribution's files.
+    """Finds the files of the distribution.
 
     Args:
-      raw_dir: the folder that should have them.
+      raw_dir: their folder.
 
     Returns:
-      The images, by name.
+      Paths of the images, sorted.
 
     Raises:
-      MissingDataError: some are missing; says what to get and where it goes.
+      MissingDataError: files are missing; says what to download and where to put it.
     """
     raw_dir = Path(raw_dir)
     absent = [name for name in _FILES if not (raw_dir / name).exists()]
@@ -86,7 +86,7 @@ def check_files(raw_dir: Path | str) -> list[Path]:
 
 
 def _read(path: Path) -> tuple[list[str], dict[str, dict[str, str]]]:
-    """A table as (columns, patient -> cells)."""
+    """Reads a table as (columns, patient -> cells)."""
     text = path.read_bytes().decode("utf-8-sig", errors="replace")
     rows = csv.DictReader(io.StringIO(text, newline=None))
     columns = [(name or "").strip() for name in rows.fieldnames or ()]
@@ -109,7 +109,7 @@ def _read(path: Path) -> tuple[list[str], dict[str, dict[str, str]]]:
 
 
 def _number(cell: str) -> float | None:
-    """A cell's value, None where it is unknown.
+    """Parses a cell; None where unknown.
 
     Raises:
       ValueError: the cell is neither a number nor unknown.
@@ -126,28 +126,27 @@ def _warn(text: str) -> None:
 
 
 def make_cohort(raw_dir: Path | str, *, subset: str = "molecular") -> Cohort:
-    """Makes the cohort of Sec. IV-A from Pathomic Fusion's files.
+    """Builds the cohort of Sec. IV-A from the files of Pathomic Fusion.
 
-    A patient is the first 12 characters of an image's name. `NA` and empty cells are
-    unknown and stay so; nothing is imputed. Image files are not opened here.
+    The first 12 characters of an image name are the patient ID. `NA` and empty cells
+    are unknown, without imputation. Image files are not opened.
 
     Args:
       raw_dir: folder with `all_st/`, `all_dataset.csv` and `grade_data.csv`.
       subset: `molecular` (grade, IDH and 1p/19q known) or `graded` (grade known).
 
     Returns:
-      The regions in the order of their names; float markers are those of 10q, 10p,
-      7p, 7q that the table has; the vector of the 80 `OMICS`, raw, for the fusion
-      methods.
+      The cohort, sorted by image name; float markers are those of 10q, 10p, 7p, 7q
+      in the table; raw values of the 80 `OMICS` for the fusion methods.
 
     Warns:
-      DataWarning: images without a patient, patients without an image, columns that
-        are absent, counts that differ from the published ones.
+      DataWarning: images without a patient, patients without an image, missing
+        columns, counts that differ from the published ones.
 
     Raises:
-      MissingDataError: a file is not there; says what to get and where it goes.
-      CohortError: a cell cannot be read.
-      ValueError: `subset` has another value.
+      MissingDataError: files are missing; says what to download and where to put it.
+      CohortError: a cell cannot be parsed.
+      ValueError: an unknown `subset`.
     """
     if subset not in EXPECTED:
         raise ValueError(f"data.subset={subset!r}: expected {' or '.join(EXPECTED)}")
@@ -156,11 +155,11 @@ def make_cohort(raw_dir: Path | str, *, subset: str = "molecular") -> Cohort:
     columns, molecular = _read(raw_dir / "all_dataset.csv")
     _, graded = _read(raw_dir / "grade_data.csv")
 
-    lost = [name for name in OMICS if name not in columns]
-    if lost:
+    missing = [name for name in OMICS if name not in columns]
+    if missing:
         _warn(
-            f"all_dataset.csv lacks {len(lost)} of {len(OMICS)} columns, unknown "
-            f"everywhere: {', '.join(lost)}"
+            f"all_dataset.csv lacks {len(missing)} of {len(OMICS)} columns, set to "
+            f"unknown: {', '.join(missing)}"
         )
     float_markers = tuple(name for name in FLOAT_MARKERS if name in columns)
 
@@ -168,7 +167,7 @@ def make_cohort(raw_dir: Path | str, *, subset: str = "molecular") -> Cohort:
     for image in images:
         by_patient.setdefault(image.name[:_ID_LENGTH], []).append(image)
     known_patients = molecular.keys() | graded.keys()
-    _report_strangers(by_patient, known_patients)
+    _warn_unmatched(by_patient, known_patients)
 
     rows, errors = [], []
     left_out: dict[str, list[str]] = {
@@ -183,7 +182,7 @@ def make_cohort(raw_dir: Path | str, *, subset: str = "molecular") -> Cohort:
             values = _markers(cells, list(BIOMARKERS.values()))
             floats = _markers(cells, list(float_markers))
             omics = tuple(_markers(cells, list(OMICS)))
-            status = tuple(None if v is None else _whole(v) for v in values)
+            status = tuple(None if v is None else _integer(v) for v in values)
         except ValueError as error:
             errors.append(
                 RowError("cell that is not a number", None, f"{patient}: {error}")
@@ -214,17 +213,17 @@ def make_cohort(raw_dir: Path | str, *, subset: str = "molecular") -> Cohort:
     )
 
 
-def _whole(value: float) -> int:
+def _integer(value: float) -> int:
     if value != int(value):
         raise ValueError(f"{value} is not an integer; are these z-scores?")
     return int(value)
 
 
-def _report_strangers(by_patient: dict[str, list[Path]], known: set[str]) -> None:
-    strangers = sorted(by_patient.keys() - known)
-    if strangers:
-        _warn(f"{len(strangers)} patients have images and are in no table, left out: "
-              f"{shortened(strangers)}")  # fmt: skip
+def _warn_unmatched(by_patient: dict[str, list[Path]], known: set[str]) -> None:
+    tableless = sorted(by_patient.keys() - known)
+    if tableless:
+        _warn(f"{len(tableless)} patients have images and are in no table, left out: "
+              f"{shortened(tableless)}")  # fmt: skip
     imageless = sorted(known - by_patient.keys())
     if imageless:
         _warn(f"{len(imageless)} patients of the tables have no image in all_st/: "
@@ -232,9 +231,9 @@ def _report_strangers(by_patient: dict[str, list[Path]], known: set[str]) -> Non
 
 
 def _report_counts(rows, subset, by_patient, graded, left_out) -> None:
-    people = len({row.patient for row in rows})
+    patient_count = len({row.patient for row in rows})
     counts = Counter(row.grade for row in rows)
-    found = (people, len(rows), tuple(counts[k] for k in range(len(CLASSES))))
+    found = (patient_count, len(rows), tuple(counts[k] for k in range(len(CLASSES))))
     if found == EXPECTED[subset]:
         return
     text = (
@@ -243,12 +242,12 @@ def _report_counts(rows, subset, by_patient, graded, left_out) -> None:
     )
     differ = []
     for patient, cells in graded.items():
-        told, have = cells.get("Region count", ""), len(by_patient.get(patient, ()))
-        if told.isdigit() and int(told) != have:
-            differ.append(f"{patient} ({told}, {have} here)")
+        listed, count = cells.get("Region count", ""), len(by_patient.get(patient, ()))
+        if listed.isdigit() and int(listed) != count:
+            differ.append(f"{patient} ({listed}, {count} here)")
     if differ:
         text += f". Patients whose region count differs: {shortened(differ)}"
-    # In full: whoever looks for the one patient too many or too few finds the id here.
+    # Complete lists, to find the single patient that differs.
     for why, patients in left_out.items():
         if patients:
             text += f". Left out, {why} ({len(patients)}): {', '.join(patients)}"

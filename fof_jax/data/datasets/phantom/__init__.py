@@ -1,1 +1,1 @@
-"""Procedural cohort of H&E-like regions with known grades and masks."""
+"""Phantom: a synthetic cohort of H&E-like regions with known grades and masks."""

@@ -1,21 +1,21 @@
-"""The phantom: a procedural cohort of glioma regions with known structures.
+"""Generates the phantom: synthetic glioma regions with masks of diagnostic structures.
 
-Made for what the method claims and no public cohort can measure: where the diagnostic
-structures are. Grade II has sparse, even nuclei; III is denser and pleomorphic, with
-giant nuclei and mitoses; IV is III with microvascular tufts or palisading necrosis in
-a small part. Biomarkers, drawn given the grade, have signs of their own: IDH mutation
-microcysts, 1p/19q codeletion halos and branching capillaries, PTEN elongated nuclei,
-EGFR clustered nuclei, CARD11 hollow nuclei, FGFR2 aligned fibres. Lymphocytes, nuclei
-out of focus, stain, blur, blood, ink, folds, empty glass and gradients of density are
-independent of the grade, and the amount of both stains on a slide is independent of
-the tissue. docs/phantom.md shows all of it, and
-benchmarks/experiments/difficulty.py measures it.
+It measures localization, for which no public cohort has ground truth. Grade II has
+sparse, uniform nuclei; III is denser and pleomorphic, with giant nuclei and mitoses; IV
+adds microvascular tufts or palisading necrosis in a small part. Biomarkers are sampled
+given the grade and change the tissue: IDH mutation microcysts, 1p/19q codeletion halos
+and branching capillaries, PTEN elongated nuclei, EGFR clustered nuclei, CARD11 hollow
+nuclei, FGFR2 aligned fibers. Distractors are independent of the grade: lymphocytes,
+out-of-focus nuclei, stain, blur, blood, ink, folds, background and density gradients.
+The mean amount of both stains is independent of the tissue. See docs/phantom.md and
+benchmarks/experiments/difficulty.py.
 
-Training never sees the masks.
+Masks are not used in training.
 """
 
 import csv
 import dataclasses
+import functools
 import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,8 +24,9 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 from PIL import Image, ImageDraw
 
-from fof_jax.data.datasets.phantom import png, slide
+from fof_jax import files
 from fof_jax.data.datasets.phantom import region as region_
+from fof_jax.data.datasets.phantom import slide
 from fof_jax.data.datasets.phantom.patient import (
     BIOMARKERS,
     CLASSES,
@@ -35,7 +36,7 @@ from fof_jax.data.datasets.phantom.patient import (
     Stain,
     draw_patient,
 )
-from fof_jax.data.datasets.phantom.region import micrometres_per_pixel, nuclei_density
+from fof_jax.data.datasets.phantom.region import micrometers_per_pixel, nuclei_density
 
 __all__ = [
     "BIOMARKERS",
@@ -49,7 +50,7 @@ __all__ = [
     "contact_sheet",
     "draw_patient",
     "draw_region",
-    "micrometres_per_pixel",
+    "micrometers_per_pixel",
     "nuclei_density",
     "write_cohort",
 ]
@@ -63,15 +64,14 @@ class Region:
 
     Attributes:
       image: H&E, RGB.
-      mask: True on diagnostic structures, that is on tufts, on necrosis with its
-        palisade, on mitotic figures with their cleared cell, and on giant nuclei.
-        Grade II is told by their absence: its mask is False everywhere, so figures
-        of focus are taken over grades III and IV. Empty glass is always False.
+      mask: True on diagnostic structures: tufts, necrosis with its palisade, mitotic
+        figures with their cleared cytoplasm, and giant nuclei. All False for grade
+        II, so localization is measured on grades III and IV. Background is False.
       grade: index into CLASSES.
       biomarkers: known values of BIOMARKERS, None where unknown.
-      floats: values of FLOAT_MARKERS: copies relative to two, always known.
-      patient: the patient's name.
-      name: the region's name, unique in the cohort.
+      floats: values of FLOAT_MARKERS, copy numbers relative to two.
+      patient: patient ID.
+      name: unique name of the region.
     """
 
     image: UInt8[np.ndarray, "S S 3"]
@@ -91,28 +91,27 @@ def draw_region(
     structures: bool = True,
     density: float | None = None,
     stain: Stain | None = None,
-    artefacts: bool = True,
+    artifacts: bool = True,
 ) -> Region:
-    """Draw one region.
+    """Renders one region.
 
     Args:
       patient: from `draw_patient`.
       region_index: 0 … 2; a cohort holds the first `patient.regions`.
-      image_size: side in pixels, 64 … 1024; see `micrometres_per_pixel`.
-      structures: False leaves out everything that the mask shows; background,
-        nuclei elsewhere, vessels, stain and artefacts come from the same draws.
-      density: tumour nuclei per square millimetre, another region's perhaps (see
-        `nuclei_density`); None is this region's own.
-      stain: another patient's stain, to re-stain the same tissue.
-      artefacts: blood, ink, folds and empty glass on about one region of eight each.
+      image_size: side in pixels, 64 … 1024; see `micrometers_per_pixel`.
+      structures: False omits the structures of the mask; the rest is unchanged.
+      density: tumor nuclei per square millimeter; None for `nuclei_density`.
+      stain: another stain for the same tissue; None for the patient's.
+      artifacts: adds blood, ink, folds and background, each to about one region of
+        eight.
 
     Raises:
       PhantomError: a size or index out of range.
     """
     if not SMALLEST <= image_size <= LARGEST:
         raise PhantomError(
-            f"The phantom has no regions of {image_size} pixels a side: its scale is "
-            f"defined from {SMALLEST} to {LARGEST}. Pass --config.data.image_size "
+            f"The phantom has no regions with a side of {image_size} pixels: its scale "
+            f"is defined from {SMALLEST} to {LARGEST}. Pass --config.data.image_size "
             "within that range."
         )
     if region_index < 0:
@@ -124,14 +123,14 @@ def draw_region(
         with_structures=structures,
         density=density,
     )
-    image, mask = slide.photograph(
+    image, mask = slide.render(
         h,
         e,
         mask,
         stain=patient.stain if stain is None else stain,
         key=(patient.seed, patient.index, region_index),
-        um=micrometres_per_pixel(image_size),
-        artefacts=artefacts,
+        um=micrometers_per_pixel(image_size),
+        artifacts=artifacts,
     )
     return Region(
         image=image,
@@ -145,10 +144,10 @@ def draw_region(
 
 
 def cohort(*, regions: int, seed: int) -> Iterator[tuple[Patient, int]]:
-    """Patients and region indices of a cohort of `regions` regions, in order.
+    """Yields patients and region indices of a cohort of `regions` regions.
 
-    Grades differ in number by one region at most. A larger cohort of the same seed
-    begins with the same regions.
+    Region counts of the grades differ by at most one. A larger cohort of the same seed
+    starts with the same regions.
 
     Raises:
       PhantomError: fewer than one region, or a negative seed.
@@ -177,15 +176,15 @@ def write_cohort(
     seed: int,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Write a cohort as a table with its images and masks.
+    """Generates a cohort: table, images and masks.
 
-    The same regions, image_size and seed give the same bytes on any machine.
-    Existing files of the same names are replaced; each file is written under a
-    temporary name and renamed, the table last.
+    The same regions, image_size and seed give the same pixels on any machine. Files
+    are written atomically, the table last.
 
     Args:
-      directory: gets `images/*.png`, `masks/*.png` (1 bit) and `cohort.csv`.
-      regions: number of regions, over patients of 1-3 regions each.
+      directory: output folder of `images/*.png`, `masks/*.png` (1 bit) and
+        `cohort.csv`.
+      regions: number of regions; a patient has 1-3.
       image_size: side in pixels, 64 … 1024.
       seed: 0 or more.
       progress: called with (written, regions) after each region.
@@ -195,7 +194,7 @@ def write_cohort(
       patient, grade, BIOMARKERS (integers, empty where unknown), FLOAT_MARKERS.
 
     Raises:
-      PhantomError: a size, seed or number out of range.
+      PhantomError: a size, seed or count out of range.
     """
     directory = Path(directory)
     text = io.StringIO(newline="")
@@ -203,12 +202,9 @@ def write_cohort(
     table.writerow(["image", "patient", "grade", *BIOMARKERS, *FLOAT_MARKERS, "mask"])
     for done, (patient, index) in enumerate(cohort(regions=regions, seed=seed), 1):
         region = draw_region(patient, index, image_size=image_size)
-        if done == 1:  # The arguments are good: nothing is made before that.
-            (directory / "images").mkdir(parents=True, exist_ok=True)
-            (directory / "masks").mkdir(exist_ok=True)
         image, mask = f"images/{region.name}.png", f"masks/{region.name}.png"
-        png.write(directory / image, region.image)
-        png.write(directory / mask, region.mask)
+        _write_png(directory / image, region.image)
+        _write_png(directory / mask, region.mask)
         markers = ["" if b is None else b for b in region.biomarkers]
         floats = [f"{value:.4f}" for value in region.floats]
         grade = CLASSES[region.grade]
@@ -216,19 +212,24 @@ def write_cohort(
         if progress is not None:
             progress(done, regions)
     path = directory / "cohort.csv"
-    temporary = path.with_name(".cohort.csv.tmp")
-    temporary.write_text(text.getvalue(), encoding="utf-8", newline="")
-    temporary.replace(path)
+    files.write_text(path, text.getvalue())
     return path
 
 
+def _write_png(path: Path, pixels: np.ndarray) -> None:
+    # Uncompressed: noisy tissue hardly compresses, and decodes faster like this.
+    image = Image.fromarray(pixels)
+    save = functools.partial(image.save, format="PNG", compress_level=0)
+    files.write_with(path, save)
+
+
 def contact_sheet(path: str | Path, *, image_size: int, seed: int) -> Path:
-    """Write a PNG of 12 regions, four a grade, each beside its mask.
+    """Writes a PNG of 12 regions, four per grade, each next to its masked version.
 
     Args:
-      path: file to write.
-      image_size: side of a region, 64 … 1024; small ones are shown enlarged.
-      seed: of the cohort; the first four patients of each grade are shown.
+      path: the PNG to write.
+      image_size: side of a region, 64 … 1024; small ones are enlarged.
+      seed: of the cohort; shows the first four patients of each grade.
 
     Returns:
       `path`.
@@ -251,14 +252,12 @@ def contact_sheet(path: str | Path, *, image_size: int, seed: int) -> Path:
                 tile = Image.fromarray(pixels)
                 tile = tile.resize((cell, cell), Image.Resampling.BICUBIC)
                 sheet.paste(tile, (x + offset, y))
-            signs = ", ".join(
+            markers = ", ".join(
                 f"{marker} {value:+d}" if marker in BIOMARKERS[2:] else marker
                 for marker, value in zip(BIOMARKERS, patient.status, strict=True)
                 if value
             )
             draw.text((x + 4, y - band + 2), f"{name}  {region.name}", fill="black")
-            draw.text((x + 4, y - band + 17), signs or "no markers", fill="black")
-    temporary = path.with_name(f".{path.name}.tmp")
-    sheet.save(temporary, format="PNG")
-    temporary.replace(path)
+            draw.text((x + 4, y - band + 17), markers or "no markers", fill="black")
+    files.write_with(path, lambda file: sheet.save(file, format="PNG"))
     return path

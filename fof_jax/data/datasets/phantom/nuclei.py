@@ -1,4 +1,4 @@
-"""Nuclei: where they lie, what shape they have, and their rendering."""
+"""Positions, shapes and rendering of nuclei."""
 
 import dataclasses
 
@@ -13,12 +13,12 @@ class Nuclei:
     """N nuclei as arrays; lengths in micrometres.
 
     Attributes:
-      at: centres (x, y).
+      at: centers (x, y).
       axes: half axes (long, short).
       along: unit vector of the long axis.
       lobes: amplitudes of the second (sine) and third harmonic of the outline.
-      dark: haematoxylin in the middle, 1 for an ordinary nucleus.
-      hollow: 0 for an even nucleus … 1 for a dark rim around a pale middle.
+      dark: hematoxylin at the center, 1 for an ordinary nucleus.
+      hollow: 0 for a uniform nucleus … 1 for a dark rim around a pale center.
     """
 
     at: Float32[np.ndarray, "n 2"]
@@ -29,12 +29,12 @@ class Nuclei:
     hollow: Float32[np.ndarray, " n"]
 
     def keep(self, rows: np.ndarray) -> "Nuclei":
-        """The nuclei of a boolean or integer index."""
+        """Selects nuclei by a boolean or integer index."""
         return Nuclei(*(getattr(self, f.name)[rows] for f in dataclasses.fields(self)))
 
 
 def join(*parts: Nuclei) -> Nuclei:
-    """All nuclei of `parts`, in order."""
+    """Concatenates nuclei."""
     return Nuclei(
         *(
             np.concatenate([getattr(p, f.name) for p in parts])
@@ -44,7 +44,7 @@ def join(*parts: Nuclei) -> Nuclei:
 
 
 def discs(at: Float32[np.ndarray, "n 2"], radius: float | np.ndarray) -> Nuclei:
-    """Round shapes of even strength 1, for halos, cysts, lumina and blood."""
+    """Uniform discs of strength 1, for halos, cysts, lumina and blood."""
     n = len(at)
     axes = np.empty((n, 2), np.float32)
     axes[:] = np.broadcast_to(np.float32(radius), (n,))[:, None]
@@ -57,11 +57,11 @@ def discs(at: Float32[np.ndarray, "n 2"], radius: float | np.ndarray) -> Nuclei:
 def scatter(
     rng: np.random.Generator, *, field: float, spacing: float, jitter: float
 ) -> Float32[np.ndarray, "n 2"]:
-    """Points of a jittered grid over a square field, in random order.
+    """Samples points of a jittered grid over a square field, in random order.
 
     Args:
-      rng: source of the draws.
-      field: side of the field, micrometres.
+      rng: random generator.
+      field: side of the field in micrometers.
       spacing: side of a grid cell.
       jitter: 0 (a regular grid) … 1 (anywhere in the cell).
     """
@@ -84,12 +84,12 @@ def stamp(
     *,
     grow: float = 1.0,
 ) -> None:
-    """Draw shapes into `canvas` in place, keeping the maximum at each pixel.
+    """Renders shapes into `canvas` in place, with the maximum at each pixel.
 
     Args:
       canvas: strength per pixel.
-      shapes: what to draw; edges fall off over one pixel.
-      um: micrometres a pixel.
+      shapes: to render; edges are antialiased over one pixel.
+      um: micrometers per pixel.
       grow: factor on both half axes.
     """
     side = canvas.shape[0]
@@ -98,7 +98,7 @@ def stamp(
         (shapes.at > -reach[:, None] * um)
         & (shapes.at < side * um + reach[:, None] * um)
     ).all(axis=1)
-    # Buckets of like size, so that a few giants do not set everybody's patch.
+    # Groups shapes by size, so that patches are not sized for the largest.
     bucket = np.maximum(2, np.ceil(reach / 3) * 3).astype(np.int64)
     flat = canvas.reshape(-1)
     for r in np.unique(bucket[inside]):
@@ -110,15 +110,15 @@ def stamp(
 def _patches(
     shapes: Nuclei, r: int, side: int, um: float, grow: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Values and flat canvas indices of the pixels that the shapes touch."""
+    """Values and flat canvas indices of the pixels covered by the shapes."""
     one = np.float32(1)
-    centre = shapes.at / np.float32(um) - np.float32(0.5)
-    base = np.floor(centre).astype(np.int32)
+    center = shapes.at / np.float32(um) - np.float32(0.5)
+    base = np.floor(center).astype(np.int32)
     offset = np.arange(-r, r + 1, dtype=np.int32)
     ix = base[:, 0, None] + offset  # [n, k]
     iy = base[:, 1, None] + offset
-    dx = (ix - centre[:, 0, None]).astype(np.float32)[:, None, :]
-    dy = (iy - centre[:, 1, None]).astype(np.float32)[:, :, None]
+    dx = (ix - center[:, 0, None]).astype(np.float32)[:, None, :]
+    dy = (iy - center[:, 1, None]).astype(np.float32)[:, :, None]
     c, s = (shapes.along[:, i, None, None] for i in (0, 1))
     half = shapes.axes * np.float32(grow / um)
     a, b = half[:, 0, None, None], half[:, 1, None, None]
@@ -131,7 +131,7 @@ def _patches(
     outline = one + p * (2 * u * v / rr) + q * (u * (u * u - 3 * v * v) / (rr * rho))
     depth = (outline - rho) * np.sqrt(a * b)  # pixels inside the edge
     alpha = np.clip(depth + np.float32(0.5), 0, 1)
-    # A pale middle: the rim is about a fifth of the radius.
+    # Pale center: the rim is about a fifth of the radius.
     middle = np.clip((outline - rho) * np.float32(2.2) - np.float32(0.3), 0, 1)
     value = alpha * shapes.dark[:, None, None]
     value = value * (one - shapes.hollow[:, None, None] * middle)
@@ -157,17 +157,17 @@ def make(
     hollow: float = 0.0,
     along: Float32[np.ndarray, "n 2"] | None = None,
 ) -> Nuclei:
-    """Nuclei at given places.
+    """Samples nuclei at the given positions.
 
     Args:
-      rng: source of the draws.
-      at: centres, micrometres.
-      radius: mean radius, micrometres.
+      rng: random generator.
+      at: centers in micrometers.
+      radius: mean radius in micrometers.
       spread: coefficient of variation of the radius.
       elongation: mean ratio of long to short axis, 1 or more.
       irregular: amplitude of the outline's harmonics.
-      dark: mean haematoxylin strength.
-      uneven: largest deviation of a nucleus from it, as a share.
+      dark: mean hematoxylin strength.
+      uneven: maximum relative deviation of a nucleus from it.
       hollow: see `Nuclei`.
       along: long axes; random when None.
     """

@@ -12,9 +12,9 @@ BIOMARKERS = ("idh", "codeletion", "PTEN", "EGFR", "CARD11", "FGFR2")
 FLOAT_MARKERS = ("10q", "10p", "7p", "7q")
 
 # Frequencies are counts over 74 TCGA patients of Pathomic Fusion's tables, each row
-# leaving out the patients in whom one of its columns is missing. The chain
-# grade -> subtype -> EGFR -> (PTEN, CARD11), PTEN -> FGFR2 keeps the pairs that
-# share a chromosome (7p: EGFR, CARD11; 10q: PTEN, FGFR2) and IDH together.
+# without patients that lack one of its columns. The chain grade -> subtype -> EGFR ->
+# (PTEN, CARD11), PTEN -> FGFR2 preserves the correlations of genes on one chromosome
+# (7p: EGFR, CARD11; 10q: PTEN, FGFR2) and with IDH.
 WILDTYPE, MUTANT, CODELETED = 0, 1, 2
 SUBTYPE_BY_GRADE = (
     {WILDTYPE: 4, MUTANT: 15, CODELETED: 7},
@@ -48,36 +48,36 @@ FGFR2_BY_PTEN: dict[int, dict[int, int]] = {
     0: {-1: 1, 0: 42},
     2: {-2: 1},
 }
-# IDH and codeletion are missing together in 4 of 74, the four copy numbers in 3.
+# IDH and codeletion are both missing in 4 of 74 patients, all copy numbers in 3.
 UNKNOWN_SUBTYPE = {1: 4, 0: 70}
 UNKNOWN_COPIES = {1: 3, 0: 71}
 
 Triple = tuple[float, float, float]
 
-_GRADES, _PATIENT = 1, 2  # keys of this file's streams
+_GRADES, _PATIENT = 1, 2  # stream keys of this module
 
 
 class PhantomError(ValueError):
-    """A size, seed or number of regions that the phantom cannot be drawn with."""
+    """An invalid size, seed or number of regions."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Stain:
-    """How one patient's slide was stained: independent of grade and biomarkers.
+    """Stain of a patient's slide, independent of grade and biomarkers.
 
     Attributes:
-      haematoxylin: optical density (base 10) per unit of stain in R, G, B.
+      hematoxylin: optical density (base 10) per unit of stain in R, G, B.
       eosin: the same for eosin.
-      bite: how much more than its share a dense nucleus takes up, per unit.
-      mean_h: mean haematoxylin over tissue, in units of stain.
+      bite: relative increase of uptake per unit of hematoxylin in dense nuclei.
+      mean_h: mean hematoxylin over tissue, in units of stain.
       std_h: its standard deviation.
       mean_e: mean eosin over tissue.
       std_e: its standard deviation.
-      glass: optical density of the empty slide in R, G, B.
+      glass: optical density of the background in R, G, B.
       focus: 0 (sharp) … 1 (soft).
     """
 
-    haematoxylin: Triple
+    hematoxylin: Triple
     eosin: Triple
     bite: float
     mean_h: float
@@ -93,15 +93,15 @@ class Patient:
     """One patient.
 
     Attributes:
-      seed: the cohort's seed.
+      seed: seed of the cohort.
       index: position in the cohort.
-      name: identifier written into tables.
+      name: patient ID in tables.
       grade: index into CLASSES.
-      status: true value of each of BIOMARKERS; it shapes the tissue.
-      biomarkers: what the table says: `status`, None where unknown.
+      status: true values of BIOMARKERS, which shape the tissue.
+      biomarkers: `status` as in the table, None where unknown.
       floats: copy numbers of FLOAT_MARKERS relative to two copies.
-      stain: how the slide was stained.
-      regions: how many regions the patient has, 1-3.
+      stain: of the slide.
+      regions: number of regions, 1-3.
     """
 
     seed: int
@@ -116,7 +116,7 @@ class Patient:
 
 
 def draw_stain(rng: np.random.Generator) -> Stain:
-    """A stain around Ruifrok and Johnston's vectors (2001)."""
+    """Samples a stain around the vectors of Ruifrok and Johnston (2001)."""
 
     between = random.between
 
@@ -126,7 +126,7 @@ def draw_stain(rng: np.random.Generator) -> Stain:
         return r / length, g / length, b / length
 
     return Stain(
-        haematoxylin=unit((0.650, 0.704, 0.286), 0.09),
+        hematoxylin=unit((0.650, 0.704, 0.286), 0.09),
         eosin=unit((0.092, 0.954, 0.283), 0.07),
         bite=between(rng, -0.35, 0.8),
         mean_h=between(rng, 0.20, 0.36),
@@ -143,9 +143,9 @@ def draw_stain(rng: np.random.Generator) -> Stain:
 
 
 def draw_patient(seed: int, patient_index: int) -> Patient:
-    """Patient `patient_index` of the cohort of `seed`, whatever the cohort's size.
+    """Samples a patient, independently of the size of the cohort.
 
-    Every three neighbours (0-2, 3-5, …) are one patient of each grade, in random
+    Each three consecutive patients (0-2, 3-5, …) have one of each grade, in random
     order and with the same number of regions, so that any prefix is balanced.
 
     Raises:
@@ -169,8 +169,8 @@ def draw_patient(seed: int, patient_index: int) -> Patient:
     hidden = [bool(random.pick(rng, UNKNOWN_SUBTYPE))] * 2
     hidden += [bool(random.pick(rng, UNKNOWN_COPIES))] * 4
 
-    # An arm is gained or lost with the genes on it, by about half a copy in a
-    # sample that is part normal tissue; a focal amplification hardly moves it.
+    # Arms are gained or lost with their genes, by about half a copy in a sample with
+    # normal tissue; focal amplifications hardly change them.
     noise = random.bell(rng, 4)
     arm_10 = 0.3 * (max(-1, min(1, pten)) + max(-1, min(1, fgfr2)))
     arm_7 = 0.35 * (max(-1, min(1, egfr)) + max(-1, min(1, card11)))

@@ -1,9 +1,9 @@
-"""Draws and noise that give the same bytes on any machine.
+"""Reproducible random numbers and noise, bitwise equal on all machines.
 
-Everything here and in its siblings keeps to operations that IEEE 754 rounds exactly
-(+ - * / sqrt, comparisons, integer sums). Transcendental functions and float
-reductions differ in their last bits between processors, so directions and densities
-come from rounded tables, and sums are taken over integers.
+The phantom only uses operations that IEEE 754 rounds exactly (+ - * / sqrt,
+comparisons, integer sums). Transcendental functions and float reductions differ in the
+last bits between processors, so directions and densities come from rounded tables, and
+sums are taken over integers.
 """
 
 import math
@@ -11,7 +11,7 @@ import math
 import numpy as np
 from jaxtyping import Float, Float32
 
-# Unit vectors in half-degree steps. Rounding to six places hides libm's last bits.
+# Unit vectors in half-degree steps, rounded to hide differences between libm versions.
 _STEPS = 720
 DIRECTIONS = np.array(
     [
@@ -23,10 +23,9 @@ DIRECTIONS = np.array(
 
 
 def stream(*key: int) -> np.random.Generator:
-    """Generator of its own for a tuple of non-negative integers.
+    """Random generator for a tuple of non-negative integers.
 
-    Separate streams per part keep the rest of a region unchanged when one part is
-    left out.
+    Each part of a region has its own stream, so omitting one does not change the rest.
     """
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(key)))
 
@@ -34,27 +33,27 @@ def stream(*key: int) -> np.random.Generator:
 def uniform(
     rng: np.random.Generator, low: float, high: float, size: int
 ) -> Float32[np.ndarray, " n"]:
-    """`size` float32 values in [low, high)."""
+    """Samples `size` float32 values in [low, high)."""
     u = rng.random(size, dtype=np.float32)
     return np.float32(low) + np.float32(high - low) * u
 
 
 def between(rng: np.random.Generator, low: float, high: float) -> float:
-    """One float64 in [low, high)."""
+    """Samples a float64 in [low, high)."""
     return low + (high - low) * float(rng.random())
 
 
 def bell(rng: np.random.Generator, size: int) -> Float32[np.ndarray, " n"]:
-    """Nearly normal values, mean 0, variance 1, within ±3.47.
+    """Samples approximately normal values: mean 0, variance 1, within ±3.47.
 
-    Four uniforms added in a fixed order: numpy's own normal calls libm in its tails.
+    Sums four uniforms in a fixed order, because NumPy's normal calls libm in its tails.
     """
     u = rng.random((4, size), dtype=np.float32)
     return ((u[0] + u[1]) + (u[2] + u[3]) - np.float32(2)) * np.float32(1.7320508)
 
 
 def pick(rng: np.random.Generator, counts: dict[int, int]) -> int:
-    """One key of `counts`, drawn in proportion to its count."""
+    """Samples a key of `counts` in proportion to its count."""
     r = int(rng.integers(sum(counts.values())))
     for value, count in counts.items():
         r -= count
@@ -64,12 +63,12 @@ def pick(rng: np.random.Generator, counts: dict[int, int]) -> int:
 
 
 def count_around(rng: np.random.Generator, mean: float) -> int:
-    """A count with the given mean: its floor or the next integer."""
+    """Samples an integer with the given mean: its floor or the next."""
     return int(mean) + int(rng.random() < mean - int(mean))
 
 
 def directions(rng: np.random.Generator, size: int) -> Float32[np.ndarray, "n 2"]:
-    """`size` unit vectors (x, y), uniform over the circle."""
+    """Samples `size` unit vectors (x, y), uniformly."""
     return DIRECTIONS[rng.integers(_STEPS, size=size)]
 
 
@@ -103,15 +102,15 @@ def streaks(
     length: float,
     sway: float,
 ) -> Float32[np.ndarray, "side side"]:
-    """Fibre-like noise in [0, 1].
+    """Fiber-like noise in [0, 1].
 
     Args:
-      rng: source of the draws.
-      side: pixels a side.
-      direction: unit vector (x, y) along the fibres.
-      width: thickness of a fibre, pixels.
-      length: length over which a fibre persists, pixels.
-      sway: largest sideways displacement of a fibre, pixels.
+      rng: random generator.
+      side: side in pixels.
+      direction: unit vector (x, y) along the fibers.
+      width: thickness of a fiber in pixels.
+      length: correlation length along a fiber in pixels.
+      sway: maximum lateral displacement of a fiber in pixels.
 
     Returns:
       Bilinear value noise on a stretched, warped lattice.

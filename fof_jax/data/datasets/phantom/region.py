@@ -1,4 +1,4 @@
-"""One region's tissue: maps of haematoxylin and eosin, and the structures' mask."""
+"""Tissue of one region: hematoxylin and eosin maps and the mask of structures."""
 
 import numpy as np
 from jaxtyping import Bool, Float32
@@ -6,7 +6,7 @@ from jaxtyping import Bool, Float32
 from fof_jax.data.datasets.phantom import distractors, nuclei, random, structures
 from fof_jax.data.datasets.phantom.patient import Patient
 
-# Keys of the streams, one per part; see `chance.stream`.
+# Stream keys, one per part; see `random.stream`.
 (
     _FIBRES,
     _PLACES,
@@ -20,29 +20,29 @@ from fof_jax.data.datasets.phantom.patient import Patient
     _INFILTRATE,
     _CROWDING,
 ) = range(10, 21)
-# Nuclei per square millimetre, mean radius (um), its variation, outline, chromatin:
-# grade II, then III and IV, which differ from each other by structures alone.
+# Nuclei per square millimeter, mean radius (um), its variation, outline, chromatin: for
+# grade II, then for III and IV, which differ only in structures.
 _DENSITY = ((1500.0, 2800.0), (2100.0, 3300.0))
 _RADIUS = (3.6, 3.6)
-# Nuclei of one section are larger or smaller whatever the grade: a distractor.
+# Distractor: scale of all nuclei of a section, independent of the grade.
 _SWELLING = (0.78, 1.22)
 _SPREAD = (0.08, 0.34)
 _IRREGULAR = (0.03, 0.18)
 _CLUMPING = (0.3, 0.6)
 
 
-def micrometres_per_pixel(image_size: int) -> float:
-    """Scale of a region: 0.5 um at 1024 pixels, growing as the square root.
+def micrometers_per_pixel(image_size: int) -> float:
+    """Scale of a region: 0.5 um at 1024 pixels, inverse to the square root of the size.
 
-    A compromise between one scale (64 pixels would hold a handful of nuclei) and one
-    field of view (64 pixels would show a nucleus as one pixel): 2.0 um and a field
-    of 128 um at 64, 1.41 and 181 at 128, 1.07 and 239 at 224, 0.5 and 512 at 1024.
+    A compromise between a constant scale (64 pixels would hold few nuclei) and a
+    constant field of view (nuclei would be one pixel at 64): 2.0 um and a field of 128
+    um at 64, 1.41 and 181 at 128, 1.07 and 239 at 224, 0.5 and 512 at 1024.
     """
     return 0.5 * float(np.sqrt(1024.0 / image_size))
 
 
 def nuclei_density(patient: Patient, region: int) -> float:
-    """Tumour nuclei per square millimetre that a region is drawn with."""
+    """Samples the tumor nuclei per square millimeter of a region."""
     rng = random.stream(patient.seed, patient.index, region, _CROWDING)
     return random.between(rng, *_DENSITY[int(patient.grade > 0)])
 
@@ -59,27 +59,27 @@ def tissue(
     Float32[np.ndarray, "side side"],
     Bool[np.ndarray, "side side"],
 ]:
-    """Unstained tissue of one region.
+    """Generates the unstained tissue of one region.
 
     Args:
-      patient, region: what to draw.
-      side: pixels a side.
-      with_structures: False leaves out what the mask shows.
-      density: tumour nuclei per square millimetre; None is `nuclei_density`.
+      patient, region: the region to generate.
+      side: side in pixels.
+      with_structures: False omits the structures of the mask.
+      density: tumor nuclei per square millimeter; None for `nuclei_density`.
 
     Returns:
-      Haematoxylin and eosin in units of stain (not yet scaled to a slide), and the
+      Hematoxylin and eosin in units of stain, before scaling to the slide, and the
       mask of diagnostic structures.
     """
     seed = (patient.seed, patient.index, region)
-    um = micrometres_per_pixel(side)
+    um = micrometers_per_pixel(side)
     field = side * um
     high = int(patient.grade > 0)
     idh, codeleted, pten, egfr, card11, fgfr2 = patient.status
 
-    found = structures.none(side)
+    diagnostic = structures.none(side)
     if with_structures:
-        found = structures.draw(
+        diagnostic = structures.sample(
             random.stream(*seed, _STRUCTURES), grade=patient.grade, side=side, um=um
         )
     eosin, haze = _neuropil(random.stream(*seed, _FIBRES), side, um, fgfr2)
@@ -92,13 +92,13 @@ def tissue(
         at = nuclei.scatter(rng, field=field, spacing=44.0, jitter=0.9)
         pools = nuclei.discs(at, random.uniform(rng, 3.0, 7.5, len(at)))
         nuclei.stamp(cysts, pools, um)
-        cysts[found.vacated] = 0
+        cysts[diagnostic.vacated] = 0
 
     rng = random.stream(*seed, _VESSELS)
     wall, bore = blank.copy(), blank.copy()
     path, way = structures.capillaries(rng, field=field, branching=bool(codeleted))
     if with_structures:
-        outside = ~structures.lookup(found.vacated, path, um)
+        outside = ~structures.lookup(diagnostic.vacated, path, um)
         path, way = path[outside], way[outside]
     nuclei.stamp(wall, nuclei.discs(path, 3.6), um)
     nuclei.stamp(bore, nuclei.discs(path, 1.5), um)
@@ -107,15 +107,15 @@ def tissue(
     if density is None:
         density = nuclei_density(patient, region)
     places = _places(random.stream(*seed, _PLACES), field, density * 1e-6, egfr)
-    # The number of kept nuclei must not depend on what is in their way, so that the
-    # same seed without structures has the same nuclei elsewhere.
+    # Nuclei are sampled before those under structures are removed, so that the same
+    # seed without structures has the same nuclei elsewhere.
     cells = _ordinary(random.stream(*seed, _SHAPES), places, high, pten, card11)
     big = _giants(random.stream(*seed, _GIANTS), len(places), high, field)
     if with_structures and len(big):
         cells = _enlarge(random.stream(*seed, _GIANTS, 1), cells, big)
     is_giant = np.zeros(len(places), bool)
     is_giant[big] = with_structures
-    taken = found.vacated | (bore > 0.3) | (cysts > 0.5)
+    taken = diagnostic.vacated | (bore > 0.3) | (cysts > 0.5)
     free = ~structures.lookup(taken, places, um)
     cells, is_giant = cells.keep(free), is_giant[free]
     lymphocytes = distractors.infiltrate(random.stream(*seed, _INFILTRATE), side, um)
@@ -124,20 +124,21 @@ def tissue(
     halo = blank.copy()
     if codeleted:
         nuclei.stamp(halo, cells, um, grow=1.75)
-    drawn = blank.copy()
-    nuclei.stamp(drawn, nuclei.join(cells, lymphocytes, lining, found.cells), um)
+    chromatin = blank.copy()
+    every_nucleus = nuclei.join(cells, lymphocytes, lining, diagnostic.cells)
+    nuclei.stamp(chromatin, every_nucleus, um)
     giants = blank.copy()
     nuclei.stamp(giants, cells.keep(is_giant), um)
     clear = blank.copy()
-    nuclei.stamp(clear, found.clear, um)
+    nuclei.stamp(clear, diagnostic.clear, um)
 
-    core, tuft = found.core, found.tuft
+    core, tuft = diagnostic.core, diagnostic.tuft
     grain = random.value_noise(random.stream(*seed, _FIBRES, 1), side, max(1.2, 2 / um))
     eosin = eosin * (1 - core) + (np.float32(0.8) + np.float32(0.6) * grain) * core
     haze = haze * (1 - core) + np.float32(0.12) * grain * core
     eosin = eosin * (1 - tuft) + np.float32(1.05) * tuft
     eosin = np.maximum(eosin, np.float32(0.95) * wall)
-    empty = np.maximum(np.maximum(cysts, bore) * np.float32(0.7), found.lumen)
+    empty = np.maximum(np.maximum(cysts, bore) * np.float32(0.7), diagnostic.lumen)
     eosin = eosin * (1 - np.float32(0.85) * empty)
     haze = haze * (1 - np.float32(0.85) * empty)
     pale = np.maximum(np.minimum(halo, 1) * np.float32(0.8), clear * np.float32(0.6))
@@ -146,21 +147,21 @@ def tissue(
 
     rng = random.stream(*seed, _CHROMATIN)
     clumps = random.value_noise(rng, side, max(1.0, 1.3 / um)) - np.float32(0.5)
-    drawn = drawn * (1 + np.float32(_CLUMPING[high]) * clumps)
+    chromatin = chromatin * (1 + np.float32(_CLUMPING[high]) * clumps)
     haze = np.maximum(
-        haze, distractors.beneath(random.stream(*seed, _BENEATH), side, um)
+        haze, distractors.out_of_focus(random.stream(*seed, _BENEATH), side, um)
     )
-    haematoxylin = np.maximum(haze, drawn)
-    eosin = eosin * (1 - np.float32(0.55) * np.minimum(drawn, 1))
-    return haematoxylin, eosin, found.mask | (giants > 0.4)
+    haematoxylin = np.maximum(haze, chromatin)
+    eosin = eosin * (1 - np.float32(0.55) * np.minimum(chromatin, 1))
+    return haematoxylin, eosin, diagnostic.mask | (giants > 0.4)
 
 
 def _neuropil(
     rng: np.random.Generator, side: int, um: float, fgfr2: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Eosin and haematoxylin of the fibrillary background.
+    """Eosin and hematoxylin of the fibrillary background.
 
-    FGFR2: a loss aligns the fibres into one coarse bundle, a gain shortens them.
+    FGFR2 loss aligns the fibers into one coarse bundle, gain shortens them.
     """
     way = random.directions(rng, 1)[0]
     across = np.array([-way[1], way[0]], np.float32)
@@ -174,10 +175,10 @@ def _neuropil(
         rng, side, direction=across, width=width, length=length, sway=sway
     )
     second = np.float32(0.2 if fgfr2 < 0 else 0.95)
-    fibres = np.maximum(one, two * second)
+    fibers = np.maximum(one, two * second)
     if fgfr2 < 0:
-        fibres = np.clip(fibres * np.float32(1.25) - np.float32(0.05), 0, 1)
-    eosin = np.float32(0.3) + np.float32(0.6) * fibres
+        fibers = np.clip(fibers * np.float32(1.25) - np.float32(0.05), 0, 1)
+    eosin = np.float32(0.3) + np.float32(0.6) * fibers
     haze = np.float32(0.10) + np.float32(0.10) * random.value_noise(rng, side, 30 / um)
     return eosin, haze
 
@@ -185,37 +186,39 @@ def _neuropil(
 def _places(
     rng: np.random.Generator, field: float, density: float, egfr: int
 ) -> np.ndarray:
-    """Nuclei's centres, `density` a square micrometre before the gradient thins them.
+    """Samples centers of nuclei, `density` per square micrometer before the gradient.
 
-    EGFR: gains gather nuclei into clusters, losses space them.
+    EGFR gains cluster the nuclei, losses space them evenly.
     """
-    crowd = (1, 3, 5)[max(0, egfr)]
-    gathered = (0.0, 0.7, 0.85)[max(0, egfr)]
-    lone = density * (1 - gathered)
+    cluster_size = (1, 3, 5)[max(0, egfr)]
+    clustered = (0.0, 0.7, 0.85)[max(0, egfr)]
+    single = density * (1 - clustered)
     jitter = 0.35 if egfr < 0 else 0.85
-    spacing = 1 / float(np.sqrt(lone))
+    spacing = 1 / float(np.sqrt(single))
     parts = [nuclei.scatter(rng, field=field, spacing=spacing, jitter=jitter)]
-    if crowd > 1:
-        spacing = 1 / float(np.sqrt(density * gathered / crowd))
+    if cluster_size > 1:
+        spacing = 1 / float(np.sqrt(density * clustered / cluster_size))
         parents = nuclei.scatter(rng, field=field, spacing=spacing, jitter=jitter)
         start = rng.integers(720, size=(len(parents), 1))
-        turn = np.arange(crowd) * (720 // crowd)
+        turn = np.arange(cluster_size) * (720 // cluster_size)
         ring = random.DIRECTIONS[(start + turn) % 720]
-        reach = random.uniform(rng, 4.4, 6.4, len(parents) * crowd)
-        ring = ring * reach.reshape(-1, crowd, 1)
+        reach = random.uniform(rng, 4.4, 6.4, len(parents) * cluster_size)
+        ring = ring * reach.reshape(-1, cluster_size, 1)
         parts.append((parents[:, None] + ring).reshape(-1, 2))
     places = np.concatenate(parts).astype(np.float32)
-    # A gradient of density across the field: a distractor, drawn for every grade.
-    way, steep = random.directions(rng, 1)[0], np.float32(random.between(rng, 0.0, 0.6))
-    slope = ((places / np.float32(field) - np.float32(0.5)) * way).sum(axis=1)
-    kept = rng.random(len(places), dtype=np.float32) < np.float32(0.85) + steep * slope
+    # Distractor for all grades: a density gradient across the field.
+    way = random.directions(rng, 1)[0]
+    gradient = np.float32(random.between(rng, 0.0, 0.6))
+    offset = ((places / np.float32(field) - np.float32(0.5)) * way).sum(axis=1)
+    probability = np.float32(0.85) + gradient * offset
+    kept = rng.random(len(places), dtype=np.float32) < probability
     return places[kept]
 
 
 def _ordinary(
     rng: np.random.Generator, places: np.ndarray, high: int, pten: int, card11: int
 ) -> nuclei.Nuclei:
-    """Tumour nuclei. PTEN loss elongates them, a gain rounds; CARD11 hollows them."""
+    """Tumor nuclei. PTEN loss elongates, gain rounds them; CARD11 hollows them."""
     return nuclei.make(
         rng,
         places,
@@ -230,15 +233,15 @@ def _ordinary(
 
 
 def _giants(rng: np.random.Generator, n: int, high: int, field: float) -> np.ndarray:
-    """Which nuclei are giants: none in grade II."""
-    wanted = 2 + random.count_around(rng, 60e-6 * field * field)
-    return rng.permutation(n)[: wanted * high]
+    """Samples indices of giant nuclei; none in grade II."""
+    count = 2 + random.count_around(rng, 60e-6 * field * field)
+    return rng.permutation(n)[: count * high]
 
 
 def _enlarge(
     rng: np.random.Generator, cells: nuclei.Nuclei, rows: np.ndarray
 ) -> nuclei.Nuclei:
-    """Giant, lobed, hyperchromatic nuclei in place of `rows`."""
+    """Replaces `rows` by giant, lobed, hyperchromatic nuclei."""
     giants = nuclei.make(
         rng, cells.at[rows], radius=7.0, spread=0.12, elongation=1.35,
         irregular=0.16, dark=1.3,

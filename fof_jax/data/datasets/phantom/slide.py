@@ -1,4 +1,4 @@
-"""From stain maps to an RGB image: staining, artefacts of the slide, the camera."""
+"""Renders stain maps to RGB: staining, slide artifacts, camera noise."""
 
 import math
 
@@ -8,8 +8,8 @@ from jaxtyping import Bool, Float32, UInt8
 from fof_jax.data.datasets.phantom import nuclei, random, structures
 from fof_jax.data.datasets.phantom.patient import Stain
 
-_ARTEFACTS, _CAMERA = 30, 31  # keys of the streams
-# 255 x 10^-d in steps of 1/512: exact once rounded, whatever the machine's pow.
+_ARTIFACTS, _CAMERA = 30, 31  # stream keys
+# 255 x 10^-d in steps of 1/512, rounded, so that pow is equal on all machines.
 _STEPS = 512
 _TRANSMITTED = np.array(
     [round(255 * math.pow(10, -k / _STEPS)) for k in range(3 * _STEPS)], np.uint8
@@ -20,7 +20,7 @@ _UNITS = 4096  # integer steps of one unit of stain, for exact sums
 
 
 def _reference_tissue() -> tuple[np.ndarray, np.ndarray]:
-    """Haematoxylin and eosin of a made-up tissue, one eighth of it nuclei."""
+    """Hematoxylin and eosin of a synthetic tissue with one eighth of nuclei."""
     u = random.stream(0).random((3, 64, 64), dtype=np.float32)
     nucleus = u[0] < np.float32(0.125)
     h = np.where(nucleus, np.float32(1), np.float32(0.1) + np.float32(0.1) * u[1])
@@ -34,10 +34,10 @@ _REFERENCE = _reference_tissue()
 def standardize(
     values: Float32[np.ndarray, "side side"], *, mean: float, std: float
 ) -> Float32[np.ndarray, "side side"]:
-    """`values` scaled to a mean and standard deviation, then cut off at 0.01.
+    """Scales `values` to a mean and standard deviation, with a minimum of 0.01.
 
-    This is what keeps colour silent: how much stain a slide took does not depend on
-    how much there was to stain. Sums are over integers, hence exact.
+    So the color does not reveal the grade: the amount of stain is independent of the
+    tissue. Sums are over integers, hence exact.
     """
     q = np.rint(values * np.float32(_UNITS)).astype(np.int64)
     n = q.size
@@ -48,59 +48,60 @@ def standardize(
     return np.maximum(scaled, 0.01).astype(np.float32)
 
 
-def photograph(
-    haematoxylin: Float32[np.ndarray, "side side"],
+def render(
+    hematoxylin: Float32[np.ndarray, "side side"],
     eosin: Float32[np.ndarray, "side side"],
     mask: Bool[np.ndarray, "side side"],
     *,
     stain: Stain,
     key: tuple[int, ...],
     um: float,
-    artefacts: bool,
+    artifacts: bool,
 ) -> tuple[UInt8[np.ndarray, "side side 3"], Bool[np.ndarray, "side side"]]:
-    """RGB image of stained tissue, by Beer and Lambert's law.
+    """Renders stained tissue by the Beer-Lambert law.
 
     Args:
-      haematoxylin: amount per pixel, any scale.
-      eosin: the same.
+      hematoxylin: amount per pixel, at any scale.
+      eosin: likewise.
       mask: diagnostic structures.
-      stain: the slide's vectors, amounts and focus.
-      key: seed of the artefacts and the camera's noise.
-      um: micrometres a pixel.
-      artefacts: blood, ink, folds and empty glass, each in about a region of eight.
+      stain: stain of the slide.
+      key: seed of artifacts and camera noise.
+      um: micrometers per pixel.
+      artifacts: adds blood, ink, folds and background, each to about one region of
+        eight.
 
     Returns:
-      The image, and `mask` without the pixels that lie on empty glass.
+      The image, and `mask` without background pixels.
     """
-    taken = haematoxylin * (1 + np.float32(stain.bite) * np.minimum(haematoxylin, 1))
-    h = standardize(taken, mean=stain.mean_h, std=stain.std_h)
+    uptake = hematoxylin * (1 + np.float32(stain.bite) * np.minimum(hematoxylin, 1))
+    h = standardize(uptake, mean=stain.mean_h, std=stain.std_h)
     e = standardize(eosin, mean=stain.mean_e, std=stain.std_e)
     side = h.shape[0]
     density = np.empty((3, side, side), np.float32)
-    rng = random.stream(*key, _ARTEFACTS)
-    happens = rng.random(4) < 0.13
+    rng = random.stream(*key, _ARTIFACTS)
+    present = rng.random(4) < 0.13
     exposure = _expose(h, e, stain)
-    if artefacts and happens[0]:
+    if artifacts and present[0]:
         fold = _fold(rng, side, um)
         h, e = h * fold, e * fold
     tissue = np.ones((side, side), np.float32)
-    if artefacts and happens[1]:
+    if artifacts and present[1]:
         tissue = _torn_edge(rng, side, um)
     blood, ink = None, None
-    if artefacts and happens[2]:
-        blood = _haemorrhage(rng, side, um)
-    if artefacts and happens[3]:
+    if artifacts and present[2]:
+        blood = _hemorrhage(rng, side, um)
+    if artifacts and present[3]:
         ink = _ink(rng, side, um)
-    colour = _INKS[int(rng.integers(len(_INKS)))]
+    ink_color = _INKS[int(rng.integers(len(_INKS)))]
     for c in range(3):
         gain, shift = exposure[c]
-        d = h * np.float32(stain.haematoxylin[c]) + e * np.float32(stain.eosin[c])
+        d = h * np.float32(stain.hematoxylin[c]) + e * np.float32(stain.eosin[c])
         d = np.maximum(d * np.float32(gain) + np.float32(shift), np.float32(0.01))
         if blood is not None:
             d = d * (1 - blood) + np.float32(_BLOOD[c]) * blood
         d = d * tissue + np.float32(stain.glass[c])
         if ink is not None:
-            d = d + np.float32(colour[c]) * ink
+            d = d + np.float32(ink_color[c]) * ink
         density[c] = _defocus(d, stain.focus, um)
     image = _levels(density).astype(np.int16)
     noise = random.stream(*key, _CAMERA).integers(-3, 4, image.shape, np.int16)
@@ -109,31 +110,31 @@ def photograph(
 
 
 def _levels(d: np.ndarray) -> np.ndarray:
-    """Grey levels 0-255 of optical densities."""
+    """Gray levels 0-255 of optical densities."""
     level = np.clip(np.rint(d * np.float32(_STEPS)), 0, 3 * _STEPS - 1)
     return _TRANSMITTED[level.astype(np.int32)]
 
 
 def _moments(levels: np.ndarray) -> tuple[float, float]:
-    """Mean and standard deviation of grey levels, by exact integer sums."""
+    """Mean and standard deviation of gray levels, by exact integer sums."""
     q = levels.astype(np.int64)
     n, total, square = q.size, int(q.sum()), int((q * q).sum())
     return total / n, math.sqrt(max(square * n - total * total, 1)) / n
 
 
 def _expose(h: np.ndarray, e: np.ndarray, stain: Stain) -> list[tuple[float, float]]:
-    """Gain and offset of each channel's optical density.
+    """Fits gain and offset of the optical density of each channel.
 
-    They give the image the mean and deviation of grey levels that a fixed reference
-    tissue has under this stain, as a scanner's white balance would. Matching the
-    stains alone is not enough: transmission is not linear in them.
+    They match mean and standard deviation of the gray levels to those of a reference
+    tissue with this stain, like the white balance of a scanner. Matching the stains is
+    not sufficient, because transmission is not linear in them.
     """
     step = max(1, h.shape[0] // 96)
     h, e = h[::step, ::step], e[::step, ::step]
     ref_h = standardize(_REFERENCE[0], mean=stain.mean_h, std=stain.std_h)
     ref_e = standardize(_REFERENCE[1], mean=stain.mean_e, std=stain.std_e)
-    found = []
-    for stained in zip(stain.haematoxylin, stain.eosin, strict=True):
+    exposure = []
+    for stained in zip(stain.hematoxylin, stain.eosin, strict=True):
         v, w = np.float32(stained[0]), np.float32(stained[1])
         mean, std = _moments(_levels(ref_h * v + ref_e * w))
         d = h * v + e * w
@@ -141,17 +142,17 @@ def _expose(h: np.ndarray, e: np.ndarray, stain: Stain) -> list[tuple[float, flo
         for _ in range(6):
             now = d * np.float32(gain) + np.float32(shift)
             m, s = _moments(_levels(np.maximum(now, np.float32(0.01))))
-            # Levels fall by 2.3 of themselves per unit of density. The gain turns
-            # about the density of the mean level, near 0.25.
+            # The relative change of levels is -ln(10) per unit of density. The gain
+            # pivots at the density of the mean level, near 0.25.
             ratio = min(1.3, max(0.75, std / s))
             shift = shift * ratio + 0.25 * (1 - ratio) + (m - mean) / (2.302585 * mean)
             gain *= ratio
-        found.append((gain, shift))
-    return found
+        exposure.append((gain, shift))
+    return exposure
 
 
 def _defocus(d: np.ndarray, focus: float, um: float) -> np.ndarray:
-    """Blur by 3 x 3 binomial passes: up to 0.35 um^2 of variance."""
+    """Blurs by 3 x 3 binomial passes with a variance of up to 0.35 um^2."""
     passes = max(1, round(0.35 / (um * um)))
     w = np.float32(min(0.25, 0.35 * focus / (2 * um * um * passes)))
     for _ in range(passes):
@@ -162,7 +163,7 @@ def _defocus(d: np.ndarray, focus: float, um: float) -> np.ndarray:
 
 
 def _line(rng: np.random.Generator, side: int) -> np.ndarray:
-    """Signed distance in pixels from a random line near the middle."""
+    """Signed distance in pixels from a random line near the center."""
     way = random.directions(rng, 1)[0]
     axis = np.arange(side, dtype=np.float32) - np.float32(side / 2)
     offset = np.float32(random.between(rng, -0.3, 0.3) * side)
@@ -170,7 +171,7 @@ def _line(rng: np.random.Generator, side: int) -> np.ndarray:
 
 
 def _fold(rng: np.random.Generator, side: int, um: float) -> np.ndarray:
-    """Factor on both stains: tissue lies double along a crooked band."""
+    """Tissue fold: factor on both stains, increased along a curved band."""
     bend = random.value_noise(rng, side, side / 3) - np.float32(0.5)
     away = np.abs(_line(rng, side) + bend * np.float32(side / 4))
     half = np.float32(random.between(rng, 4.0, 8.0) / um)
@@ -178,7 +179,7 @@ def _fold(rng: np.random.Generator, side: int, um: float) -> np.ndarray:
 
 
 def _torn_edge(rng: np.random.Generator, side: int, um: float) -> np.ndarray:
-    """1 on tissue, 0 on empty glass beyond a ragged edge in one corner."""
+    """Tissue mask: 0 on the background beyond a ragged edge in one corner."""
     way = random.directions(rng, 1)[0]
     axis = np.arange(side, dtype=np.float32) - np.float32(side / 2)
     along = axis[None, :] * way[0] + axis[:, None] * way[1]
@@ -187,8 +188,8 @@ def _torn_edge(rng: np.random.Generator, side: int, um: float) -> np.ndarray:
     return np.clip(reach + ragged * np.float32(12 / um) - along, 0, 1)
 
 
-def _haemorrhage(rng: np.random.Generator, side: int, um: float) -> np.ndarray:
-    """Erythrocytes strewn over part of the field."""
+def _hemorrhage(rng: np.random.Generator, side: int, um: float) -> np.ndarray:
+    """Erythrocytes scattered over part of the field."""
     field = side * um
     at = nuclei.scatter(rng, field=field, spacing=7.0, jitter=1.0)
     coarse = random.value_noise(rng, side, side / 2.5)
@@ -201,7 +202,7 @@ def _haemorrhage(rng: np.random.Generator, side: int, um: float) -> np.ndarray:
 
 
 def _ink(rng: np.random.Generator, side: int, um: float) -> np.ndarray:
-    """A marker's smear along a line."""
+    """Ink of a marker pen along a line."""
     half = np.float32(random.between(rng, 5.0, 10.0) / um)
     streak = random.value_noise(rng, side, 5 / um)
     away = np.abs(_line(rng, side))

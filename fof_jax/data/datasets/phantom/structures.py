@@ -1,7 +1,7 @@
-"""What a pathologist looks for: tufts, necrosis, mitoses; and capillaries.
+"""Diagnostic structures: microvascular tufts, necrosis, mitoses; and capillaries.
 
-Lengths are micrometres. A structure's size follows the field of view within what is
-seen in tissue, so that it stays a small part of a region of any size.
+Lengths are in micrometers. Sizes scale with the field of view within a realistic range,
+so that structures are a small part of regions of any size.
 """
 
 import dataclasses
@@ -20,10 +20,10 @@ class Structures:
       tuft: endothelial stroma of tufts, 0-1 per pixel.
       lumen: vessel lumina of tufts, 0-1 per pixel.
       core: necrosis without palisade, 0-1 per pixel.
-      vacated: pixels where no ordinary nucleus may lie.
-      mask: pixels that belong to a structure.
-      cells: nuclei of the structures, mitotic figures among them.
-      clear: cytoplasm around mitotic figures.
+      vacated: pixels without ordinary nuclei.
+      mask: pixels of structures.
+      cells: nuclei of the structures, including mitotic figures.
+      clear: cleared cytoplasm around mitotic figures.
     """
 
     tuft: Float32[np.ndarray, "side side"]
@@ -42,14 +42,14 @@ def none(side: int) -> Structures:
     return Structures(blank, blank, blank, blank > 0, blank > 0, empty, empty)
 
 
-def draw(
+def sample(
     rng: np.random.Generator,
     *,
     grade: int,
     side: int,
     um: float,
 ) -> Structures:
-    """Structures of a grade: 0 none; 1 mitoses; 2 mitoses, and tufts or necrosis."""
+    """Samples structures of a grade: 1 mitoses; 2 also tufts or necrosis; 0 none."""
     if grade == 0:
         return none(side)
     field = side * um
@@ -58,23 +58,23 @@ def draw(
     vacated = blank > 0
     cells: list[nuclei.Nuclei] = []
     if grade == 2:
-        draw_kind = rng.random()
-        both = draw_kind > 0.8 and field > 200
-        with_necrosis = both or draw_kind > 0.5
+        kind = rng.random()
+        both = kind > 0.8 and field > 200
+        with_necrosis = both or kind > 0.5
         angle = random.directions(rng, 1)[0]
-        middle = np.float32(field / 2)
+        center = np.float32(field / 2)
         apart = np.float32(field * (0.24 if both else random.between(rng, 0.0, 0.2)))
         if with_necrosis:
-            core, ring, made = _necrosis(rng, middle + apart * angle, side, um)
+            core, ring, made = _necrosis(rng, center + apart * angle, side, um)
             cells.append(made)
             vacated = vacated | (core > 0.5) | ring
         if both or not with_necrosis:
-            centres = [middle - apart * angle]
+            centers = [center - apart * angle]
             if not both:
                 for _ in range(random.count_around(rng, max(0.0, field / 250 - 0.5))):
-                    centres.append(random.uniform(rng, 0.15, 0.85, 2) * middle * 2)
-            for centre in centres:
-                made = _tuft(rng, centre, field, um, tuft, lumen)
+                    centers.append(random.uniform(rng, 0.15, 0.85, 2) * center * 2)
+            for center in centers:
+                made = _tuft(rng, center, field, um, tuft, lumen)
                 cells.append(made)
             vacated = vacated | (tuft > 0.4)
     mask = vacated
@@ -99,14 +99,14 @@ def _grid(side: int, um: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def lookup(canvas: np.ndarray, at: Float32[np.ndarray, "n 2"], um: float) -> np.ndarray:
-    """Values of `canvas` at points, the nearest pixel's; outside, the border's."""
+    """Nearest-neighbor lookup of `canvas` at points; the border outside."""
     i = np.clip((at / np.float32(um)).astype(np.int64), 0, canvas.shape[0] - 1)
     return canvas[i[:, 1], i[:, 0]]
 
 
 def _tuft(
     rng: np.random.Generator,
-    centre: np.ndarray,
+    center: np.ndarray,
     field: float,
     um: float,
     stroma: np.ndarray,
@@ -117,22 +117,22 @@ def _tuft(
     coils = nuclei.scatter(rng, field=2.2 * radius, spacing=15.5, jitter=0.6)
     coils = coils - np.float32(1.1 * radius)
     inside = (coils * coils).sum(axis=1) < (radius - 6) * (radius - 6)
-    coils = (coils[inside] + centre).astype(np.float32)
+    coils = (coils[inside] + center).astype(np.float32)
     if len(coils) == 0:
-        coils = centre[None].astype(np.float32)
+        coils = center[None].astype(np.float32)
     bore = random.uniform(rng, 2.4, 4.2, len(coils))
     nuclei.stamp(stroma, nuclei.discs(coils, 12.0), um)
     nuclei.stamp(lumen, nuclei.discs(coils, bore), um)
     at, along = [], []
-    # Endothelium, nearly closed; then pericytes and the next coil's cells, loose.
-    for beyond, number, share in ((2.4, 6, 0.9), (6.8, 9, 0.5)):
+    # Dense endothelium; then sparse pericytes and cells of the next coil.
+    for beyond, number, fraction in ((2.4, 6, 0.9), (6.8, 9, 0.5)):
         start = rng.integers(720, size=(len(coils), 1))
         turn = (np.arange(number) * (720 // number))[None]
         sway = rng.integers(-22, 23, size=(len(coils), number))
         out = random.DIRECTIONS[(start + turn + sway) % 720]  # [coils, number, 2]
         wobble = random.uniform(rng, 0.9, 1.1, out.shape[0] * number)
         reach = (bore[:, None] + np.float32(beyond)) * wobble.reshape(-1, number)
-        kept = rng.random((len(coils), number)) < share
+        kept = rng.random((len(coils), number)) < fraction
         at.append((coils[:, None] + out * reach[..., None])[kept])
         along.append(np.stack([-out[..., 1], out[..., 0]], axis=-1)[kept])
     return nuclei.make(
@@ -142,26 +142,26 @@ def _tuft(
 
 
 def _necrosis(
-    rng: np.random.Generator, centre: np.ndarray, side: int, um: float
+    rng: np.random.Generator, center: np.ndarray, side: int, um: float
 ) -> tuple[np.ndarray, np.ndarray, nuclei.Nuclei]:
-    """Necrosis, its palisade's area, and the nuclei of the palisade and debris."""
+    """Necrosis, the area of its palisade, and nuclei of palisade and debris."""
     field = side * um
     radius = min(70.0, random.between(rng, 0.13, 0.17) * field)
     x, y = _grid(side, um)
-    dx, dy = x - np.float32(centre[0]), y - np.float32(centre[1])
+    dx, dy = x - np.float32(center[0]), y - np.float32(center[1])
     axis = random.directions(rng, 1)[0]
     u = (dx * axis[0] + dy * axis[1]) * np.float32(0.8)
     v = (dy * axis[0] - dx * axis[1]) * np.float32(1.25)
     bumps = random.value_noise(rng, side, max(3.0, 0.9 * radius / um))
     away = np.sqrt(u * u + v * v) + (bumps - np.float32(0.5)) * np.float32(0.9 * radius)
-    beyond = away - np.float32(radius)  # micrometres outside the core's edge
+    beyond = away - np.float32(radius)  # micrometers outside the edge of the core
     core = np.clip(np.float32(0.5) - beyond / np.float32(3 * um), 0, 1)
     thick = 13.0
     ring = (beyond >= 0) & (beyond < thick)
     points = nuclei.scatter(rng, field=field, spacing=5.8, jitter=0.7)
     edge = lookup(beyond, points, um)
     palisade = points[(edge >= 0.5) & (edge < thick - 1)]
-    out = palisade - centre.astype(np.float32)
+    out = palisade - center.astype(np.float32)
     length = np.sqrt(out[:, :1] * out[:, :1] + out[:, 1:] * out[:, 1:])
     cells = nuclei.make(
         rng, palisade, radius=2.6, spread=0.15, elongation=2.4, irregular=0.06,
@@ -178,10 +178,10 @@ def _necrosis(
 def _mitoses(
     rng: np.random.Generator, field: float, vacated: np.ndarray, um: float
 ) -> tuple[nuclei.Nuclei, nuclei.Nuclei]:
-    """Metaphase plates and anaphase pairs, each in a cleared cell."""
-    wanted = 3 + random.count_around(rng, 28e-6 * field * field)
-    at = random.uniform(rng, 0.06, 0.94, 6 * wanted).reshape(-1, 2) * np.float32(field)
-    at = at[~lookup(vacated, at, um)][:wanted]
+    """Metaphase plates and anaphase pairs, each in cleared cytoplasm."""
+    count = 3 + random.count_around(rng, 28e-6 * field * field)
+    at = random.uniform(rng, 0.06, 0.94, 6 * count).reshape(-1, 2) * np.float32(field)
+    at = at[~lookup(vacated, at, um)][:count]
     along = random.directions(rng, len(at))
     across = np.stack([-along[:, 1], along[:, 0]], axis=1)
     paired = rng.random(len(at)) < 0.5
@@ -198,12 +198,12 @@ def _mitoses(
 def capillaries(
     rng: np.random.Generator, *, field: float, branching: bool
 ) -> tuple[Float32[np.ndarray, "n 2"], Float32[np.ndarray, "n 2"]]:
-    """Centre lines of capillaries as points 1.5 um apart, and their directions.
+    """Center lines of capillaries as points 1.5 um apart, and their directions.
 
     Args:
-      rng: source of the draws.
-      field: side of the field, micrometres.
-      branching: a network of forking arcs instead of a stray vessel.
+      rng: random generator.
+      field: side of the field in micrometers.
+      branching: a network of branching arcs instead of single vessels.
     """
     step = 1.5
     area = field * field
