@@ -1,0 +1,1 @@
+"""Rows of Table II that read images and omics, one fusion module a file."""

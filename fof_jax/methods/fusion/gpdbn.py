@@ -1,0 +1,64 @@
+"""GPDBN: bilinear features between and within the modalities."""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Bool, Float
+
+from fof_jax.methods.fusion.fusion_output import FusionOutput
+from fof_jax.models.dropout import Dropout
+from fof_jax.models.linear import Linear
+
+
+class GPDBNFusion(nn.Module):
+    """Outer products, each compressed, beside both features; a perceptron follows.
+
+    Attributes:
+      num_classes: K.
+      rate: of the dropout after each hidden layer; the published training has 0.1.
+      bilinear_features: width of each compressed product.
+      widths: of the hidden layers.
+    """
+
+    num_classes: int = 3
+    rate: float = 0.1
+    bilinear_features: int = 20
+    widths: tuple[int, ...] = (500, 256, 128, 32)
+
+    @nn.compact
+    def __call__(
+        self,
+        image: Float[Array, "B D"],
+        omics: Float[Array, "B M"],
+        *,
+        train: bool,
+        known: Bool[Array, "B 2"] | None = None,
+    ) -> FusionOutput:
+        """Fuses the two features.
+
+        With g, p the omics and the image feature, the input of the perceptron is
+        [g, p, ReLU(W_gp g x p), ReLU(W_gg g x g), ReLU(W_pp p x p)].
+
+        Args:
+          image, omics: features of the two encoders.
+          train: whether dropout is active.
+          known: ignored.
+
+        Returns:
+          the last hidden layer and its logits.
+
+        Source: METHODS.md C3; methods/fusion.md "gpdbn"; corrections 10, 11.
+        """
+        del known
+        inter = self._bilinear("inter", omics, image)
+        intra_omics = self._bilinear("intra_omics", omics, omics)
+        intra_image = self._bilinear("intra_image", image, image)
+        x = jnp.concatenate([omics, image, inter, intra_omics, intra_image], axis=1)
+        for i, width in enumerate(self.widths):
+            x = jax.nn.relu(Linear(width, name=f"hidden_{i}")(x))
+            x = Dropout(self.rate, name=f"dropout_{i}")(x, train=train)
+        return FusionOutput(x, Linear(self.num_classes, name="classifier")(x), {})
+
+    def _bilinear(self, name: str, a: jax.Array, b: jax.Array) -> Float[Array, "B E"]:
+        outer = (a[:, :, None] * b[:, None, :]).reshape(a.shape[0], -1)  # row-major
+        return jax.nn.relu(Linear(self.bilinear_features, name=name)(outer))
