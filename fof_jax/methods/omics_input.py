@@ -69,7 +69,7 @@ def masked(batch: Batch) -> Float[Array, "B M"]:
     """
     if batch.omics_known is None:
         return jnp.asarray(batch.omics)
-    return jnp.where(batch.omics_known, batch.omics, 0.0)
+    return jnp.where(jnp.asarray(batch.omics_known), batch.omics, 0.0)
 
 
 def known_rows(batch: Batch) -> Bool[Array, " B"]:

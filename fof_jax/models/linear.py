@@ -1,6 +1,7 @@
 """Linear and bilinear layers with the initializations of the comparison methods."""
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -95,7 +96,7 @@ def symmetric_uniform(bound: float) -> nn.initializers.Initializer:
     """An initializer that draws from U(-bound, bound)."""
 
     def init(
-        key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32
+        key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32
     ) -> jax.Array:
         return jax.random.uniform(key, shape, dtype, -bound, bound)
 

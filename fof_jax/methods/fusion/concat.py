@@ -1,11 +1,16 @@
 """Concatenation: one linear classifier on both features, the baseline of fusion."""
 
+from typing import Any
+
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 
 from fof_jax.methods.fusion.fusion_output import FusionOutput
+from fof_jax.methods.fusion.multimodal import Multimodal
+from fof_jax.methods.fusion.network import ImageProjection, Network
 from fof_jax.models.linear import Linear
+from fof_jax.models.omics import MaxNet
 
 
 class ConcatFusion(nn.Module):
@@ -40,3 +45,30 @@ class ConcatFusion(nn.Module):
         del train, known
         x = jnp.concatenate([image, omics], axis=1)
         return FusionOutput(x, Linear(self.num_classes, name="classifier")(x), {})
+
+
+def build(config: Any, info: Any, *, image_encoder: nn.Module) -> Multimodal:
+    """The row of a configuration: three classifiers, cross-entropy of each.
+
+    Args:
+      config: `fusion.image_features`, `fusion.cut_gradient` and `omics.dropout` are
+        read.
+      info: `classes` is read.
+      image_encoder: called as `image_encoder(image, train=...)`, gives [B, C].
+
+    Returns:
+      the method.
+
+    Source: methods/fusion.md "scnn" (concat); corrections 17.
+    """
+    classes = len(info.classes)
+    width = config.fusion.image_features
+    network = Network(
+        image_encoder=image_encoder,
+        fusion=ConcatFusion(classes),
+        omics_network=MaxNet(width, classes, config.omics.dropout, rectify=True),
+        projection=ImageProjection(width, batch_norm=True),
+        image_classes=classes,
+        cut_gradient=config.fusion.cut_gradient,
+    )
+    return Multimodal("fusion.concat", network, classes, branch_losses=True)

@@ -4,6 +4,8 @@ Neither the equations nor code of Qiu et al. 2024 were available, only the abstr
 (Phys. Med. Biol. 69, 085028). Every layer and constant is a choice of this project.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -12,6 +14,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from fof_jax.methods.fusion import ddmnet_losses
 from fof_jax.methods.fusion.fusion_output import FusionOutput
+from fof_jax.methods.fusion.multimodal import Multimodal
+from fof_jax.methods.fusion.network import ImageProjection, Network
 from fof_jax.models.dropout import Dropout
 from fof_jax.models.linear import Linear
 
@@ -168,3 +172,31 @@ class DDMNetFusion(nn.Module):
     ) -> Float[Array, "B W"]:
         x = jax.nn.relu(Linear(hidden, "normal", name=f"{name}_0")(x))
         return Linear(width, "normal", name=f"{name}_1")(x)
+
+
+def build(config: Any, info: Any, *, image_encoder: nn.Module) -> Multimodal:
+    """The row of a configuration; accepts patients without omics.
+
+    Args:
+      config: `fusion.image_features`, `fusion.dropout` and `fusion.modality_dropout`
+        are read.
+      info: `classes` is read.
+      image_encoder: called as `image_encoder(image, train=...)`, gives [B, C].
+
+    Returns:
+      the method.
+
+    Source: methods/fusion.md "ddm"; a reconstruction.
+    """
+    classes = len(info.classes)
+    fusion = DDMNetFusion(
+        num_classes=classes,
+        rate=config.fusion.dropout,
+        modality_rate=config.fusion.modality_dropout,
+    )
+    network = Network(
+        image_encoder=image_encoder,
+        fusion=fusion,
+        projection=ImageProjection(config.fusion.image_features),
+    )
+    return Multimodal("fusion.ddmnet", network, classes, imputes=True)

@@ -1,11 +1,15 @@
 """FOAA: eight cross-attentions, one for each arithmetic operation and direction."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 
 from fof_jax.methods.fusion.fusion_output import FusionOutput
+from fof_jax.methods.fusion.multimodal import Multimodal
+from fof_jax.methods.fusion.network import ImageProjection, Network
 from fof_jax.models.dropout import Dropout
 from fof_jax.models.linear import Linear
 
@@ -183,3 +187,33 @@ class FOAAFusion(nn.Module):
         x = layer_norm("norm")(Linear(self.hidden, name="hidden")(total))
         x = jax.nn.relu(Dropout(self.rate, name="dropout")(x, train=train))
         return FusionOutput(x, Linear(self.num_classes, name="classifier")(x), {})
+
+
+def build(config: Any, info: Any, *, image_encoder: nn.Module) -> Multimodal:
+    """The row of a configuration.
+
+    Args:
+      config: `fusion.image_features` (64 as published), `fusion.dropout` and
+        `fusion.over_entries` are read.
+      info: `classes` is read.
+      image_encoder: called as `image_encoder(image, train=...)`, gives [B, C].
+
+    Returns:
+      the method.
+
+    Source: METHODS.md C6.
+    """
+    classes = len(info.classes)
+    width = config.fusion.image_features
+    fusion = FOAAFusion(
+        num_classes=classes,
+        rate=config.fusion.dropout,
+        omics_widths=(64, 64, width),
+        over_entries=config.fusion.over_entries,
+    )
+    network = Network(
+        image_encoder=image_encoder,
+        fusion=fusion,
+        projection=ImageProjection(width, rectify=False),
+    )
+    return Multimodal("fusion.foaa", network, classes)

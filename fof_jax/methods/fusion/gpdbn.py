@@ -1,13 +1,18 @@
 """GPDBN: bilinear features between and within the modalities."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 
 from fof_jax.methods.fusion.fusion_output import FusionOutput
+from fof_jax.methods.fusion.multimodal import Multimodal
+from fof_jax.methods.fusion.network import ImageProjection, Network
 from fof_jax.models.dropout import Dropout
 from fof_jax.models.linear import Linear
+from fof_jax.models.omics import MaxNet
 
 
 class GPDBNFusion(nn.Module):
@@ -62,3 +67,27 @@ class GPDBNFusion(nn.Module):
     def _bilinear(self, name: str, a: jax.Array, b: jax.Array) -> Float[Array, "B E"]:
         outer = (a[:, :, None] * b[:, None, :]).reshape(a.shape[0], -1)  # row-major
         return jax.nn.relu(Linear(self.bilinear_features, name=name)(outer))
+
+
+def build(config: Any, info: Any, *, image_encoder: nn.Module) -> Multimodal:
+    """The row of a configuration; both features have the same width.
+
+    Args:
+      config: `fusion.image_features`, `fusion.dropout` and `omics.dropout` are read.
+      info: `classes` is read.
+      image_encoder: called as `image_encoder(image, train=...)`, gives [B, C].
+
+    Returns:
+      the method.
+
+    Source: METHODS.md C3.
+    """
+    classes = len(info.classes)
+    width = config.fusion.image_features
+    network = Network(
+        image_encoder=image_encoder,
+        fusion=GPDBNFusion(classes, config.fusion.dropout),
+        omics_network=MaxNet(width, None, config.omics.dropout),
+        projection=ImageProjection(width),
+    )
+    return Multimodal("fusion.gpdbn", network, classes)

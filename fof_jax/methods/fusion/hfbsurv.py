@@ -1,6 +1,7 @@
 """HFBSurv: hierarchical factorized bilinear fusion with modality attention."""
 
 import itertools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,8 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 
 from fof_jax.methods.fusion.fusion_output import FusionOutput
+from fof_jax.methods.fusion.multimodal import Multimodal
+from fof_jax.methods.fusion.network import ImageProjection, Network
 from fof_jax.models.batch_norm import BatchNorm
 from fof_jax.models.dropout import Dropout
 from fof_jax.models.linear import Linear
@@ -184,3 +187,25 @@ def _similarity(a: Float[Array, "B Y"], b: Float[Array, "B Y"]) -> Float[Array, 
     """<softmax a, softmax b> of each row."""
     both = jax.nn.softmax(a, axis=1) * jax.nn.softmax(b, axis=1)
     return both.sum(axis=1, keepdims=True)
+
+
+def build(config: Any, info: Any, *, image_encoder: nn.Module) -> Multimodal:
+    """The row of a configuration, with two modalities.
+
+    Args:
+      config: `fusion.image_features` and `fusion.dropout` are read.
+      info: `classes` is read.
+      image_encoder: called as `image_encoder(image, train=...)`, gives [B, C].
+
+    Returns:
+      the method.
+
+    Source: METHODS.md C4.
+    """
+    classes = len(info.classes)
+    network = Network(
+        image_encoder=image_encoder,
+        fusion=HFBFusion(classes, config.fusion.dropout),
+        projection=ImageProjection(config.fusion.image_features),
+    )
+    return Multimodal("fusion.hfbsurv", network, classes)

@@ -29,9 +29,9 @@ class Multimodal:
         added, with weight 1.
       imputes: whether a missing modality is accepted.
       frozen_image: whether the image encoder is that of an earlier stage, in evaluation
-        mode: `frozen["image"]` has its parameters and state.
+        mode: `frozen["image"]` is its `Variables`, with the encoder under "encoder".
       initial_omics: whether the omics network starts from an earlier stage:
-        `frozen["omics"]` has its parameters.
+        `frozen["omics"]` is its `Variables`.
     """
 
     row: str
@@ -51,6 +51,13 @@ class Multimodal:
     def num_classes(self) -> int:
         """K."""
         return self.classes
+
+    @property
+    def untrained(self) -> tuple[tuple[str, ...], ...]:
+        """Subtrees of the parameters that have no gradient, for the optimizer."""
+        return tuple(
+            ("fusion", name) for name in getattr(self.network.fusion, "unused", ())
+        )
 
     def init(self, key: jax.Array, batch: Batch, frozen: Any = None) -> Variables:
         """Random parameters, and those of earlier stages.
@@ -200,7 +207,7 @@ class Multimodal:
         batch: Batch,
         *,
         train: bool,
-        key: jax.Array | None,
+        key: Any,
     ) -> tuple[jax.Array, dict[str, Any]]:
         """Features of the image encoder, and the statistics after it."""
         train = train and not self.frozen_image
@@ -208,7 +215,7 @@ class Multimodal:
         updated: Any
         out, updated = self.network.apply(
             collections,
-            batch.image,
+            jnp.asarray(batch.image),
             train=train,
             method="encode",
             rngs={"dropout": key} if train else {},
@@ -217,12 +224,13 @@ class Multimodal:
         return out, updated.get("batch_stats", collections["batch_stats"])
 
     def _collections(self, variables: Variables) -> dict[str, Any]:
-        params = dict(variables.params)
+        params: dict[str, Any] = dict(variables.params)
         statistics = dict(variables.state["batch_stats"])
         if self.frozen_image:
             stage = self._stage(variables.frozen, "image")
-            params["image_encoder"] = jax.lax.stop_gradient(stage.params)
-            statistics["image_encoder"] = stage.state.get("batch_stats", {})
+            params["image_encoder"] = jax.lax.stop_gradient(stage.params["encoder"])
+            of_stage = stage.state.get("batch_stats", {})
+            statistics["image_encoder"] = of_stage.get("encoder", {})
         return {"params": params, "batch_stats": statistics}
 
     def _known(self, batch: Batch) -> Bool[Array, "B 2"]:

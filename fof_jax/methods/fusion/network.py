@@ -1,6 +1,6 @@
 """Image encoder, omics network and fusion module as one Flax module."""
 
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 from flax import linen as nn
@@ -23,15 +23,17 @@ class NetworkOutput(NamedTuple):
 
 
 class ImageProjection(nn.Module):
-    """Linear, BatchNorm where wanted, ReLU: an image feature of the fusion's width.
+    """Linear, optional BatchNorm and ReLU: an image feature of the fusion's width.
 
     Attributes:
       features: width.
       batch_norm: whether the projection is normalized.
+      rectify: whether ReLU is applied.
     """
 
     features: int
     batch_norm: bool = False
+    rectify: bool = True
 
     @nn.compact
     def __call__(self, x: Float[Array, "B C"], *, train: bool) -> Float[Array, "B D"]:
@@ -42,14 +44,14 @@ class ImageProjection(nn.Module):
           train: whether batch statistics are used.
 
         Returns:
-          features of the fusion's width, none negative.
+          features of the fusion's width.
 
         Source: METHODS.md 5.0 (adapter rule).
         """
         x = Linear(self.features, name="linear")(x)
         if self.batch_norm:
             x = BatchNorm(name="norm")(x, train=train)
-        return jax.nn.relu(x)
+        return jax.nn.relu(x) if self.rectify else x
 
 
 class Network(nn.Module):
@@ -134,25 +136,14 @@ class Network(nn.Module):
         return self.fuse(self.encode(image, train=False), omics, train=False)
 
 
-class Pooling(Protocol):
-    """A token encoder with a pooling, such as the ViT."""
-
-    def __call__(self, image: Any) -> Any:
-        """Image to tokens."""
-
-    def pool(self, tokens: Any) -> Any:
-        """Tokens to features."""
-
-
 class PooledTokens(nn.Module):
     """A token encoder as an image encoder of the fusion rows.
 
     Attributes:
-      encoder: of `Pooling`.
+      encoder: gives tokens, and features by its method `pool`; the ViT.
     """
 
     encoder: Any
-    trains_alike: ClassVar[bool] = True
 
     def __call__(
         self, image: Float[Array, "B H W C"], *, train: bool

@@ -1,14 +1,21 @@
 """Pathomic: gated Kronecker fusion, in the published and the single-stage form."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 
 from fof_jax.methods.fusion.fusion_output import FusionOutput
+from fof_jax.methods.fusion.multimodal import Multimodal
+from fof_jax.methods.fusion.network import ImageProjection, Network
 from fof_jax.models.batch_norm import BatchNorm
 from fof_jax.models.dropout import Dropout
 from fof_jax.models.linear import Bilinear, Linear
+from fof_jax.models.omics import MaxNet
+
+FORMS = ("two_stage", "single_stage")
 
 
 class KroneckerFusion(nn.Module):
@@ -135,3 +142,58 @@ class KroneckerFusion(nn.Module):
                     f"pathomic: the {name} feature has width {v.shape[1]} and scale "
                     f"{scale}, expected a divisor of the width."
                 )
+
+
+def build(config: Any, info: Any, *, image_encoder: nn.Module) -> Multimodal:
+    """The row of a configuration, in one of two forms.
+
+    Args:
+      config: `fusion.form` is "two_stage" (Pathomic Fusion: a frozen image encoder of
+        32 features and an omics network from earlier stages) or "single_stage" (DGKD
+        without its moving average: all trained at once). `fusion.dropout` and, for the
+        single stage, `fusion.image_features` and `fusion.cut_gradient` are read.
+      info: `classes` is read.
+      image_encoder: called as `image_encoder(image, train=...)`, gives [B, C].
+
+    Returns:
+      the method.
+
+    Raises:
+      ValueError: the form is unknown.
+
+    Source: METHODS.md C2, 5.7; methods/fusion.md "pofusion"; corrections 1-8.
+    """
+    classes = len(info.classes)
+    rate = config.fusion.dropout
+    if config.fusion.form not in FORMS:
+        raise ValueError(
+            f"fusion.form: got {config.fusion.form!r}, expected one of "
+            f"{', '.join(FORMS)}. Pass --config.fusion.form."
+        )
+    if config.fusion.form == "two_stage":
+        network = Network(
+            image_encoder=image_encoder,
+            fusion=KroneckerFusion(num_classes=classes, rate=rate),
+            omics_network=MaxNet(32, classes, rate),
+        )
+        return Multimodal(
+            "fusion.pathomic", network, classes, frozen_image=True, initial_omics=True
+        )
+    width = config.fusion.image_features
+    fusion = KroneckerFusion(
+        features=width,
+        num_classes=classes,
+        rate=rate,
+        gates=(True, True),
+        scales=(1, 1),
+        batch_norm=True,
+    )
+    network = Network(
+        image_encoder=image_encoder,
+        fusion=fusion,
+        omics_network=MaxNet(width, classes, rate, rectify=True),
+        projection=ImageProjection(width, batch_norm=True),
+        image_classes=classes,
+        cut_gradient=config.fusion.cut_gradient,
+    )
+    return Multimodal("fusion.pathomic", network, classes, branch_losses=True)

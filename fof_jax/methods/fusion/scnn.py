@@ -1,11 +1,15 @@
 """SCNN: image feature and omics vector joined before three fully connected layers."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 
 from fof_jax.methods.fusion.fusion_output import FusionOutput
+from fof_jax.methods.fusion.multimodal import Multimodal
+from fof_jax.methods.fusion.network import ImageProjection, Network
 from fof_jax.models.dropout import Dropout
 from fof_jax.models.linear import Linear
 from fof_jax.types import Params
@@ -78,3 +82,25 @@ def kernel_decay(*, params: Params, weight: float) -> Float[Array, ""]:
         if name.startswith("hidden_")
     ]
     return weight / 2 * jnp.sum(jnp.stack(squares))
+
+
+def build(config: Any, info: Any, *, image_encoder: nn.Module) -> Multimodal:
+    """The row of a configuration.
+
+    Args:
+      config: `fusion.image_features` and `fusion.dropout` are read.
+      info: `classes` is read.
+      image_encoder: called as `image_encoder(image, train=...)`, gives [B, C].
+
+    Returns:
+      the method.
+
+    Source: METHODS.md C1.
+    """
+    classes = len(info.classes)
+    network = Network(
+        image_encoder=image_encoder,
+        fusion=SCNNFusion(classes, config.fusion.dropout),
+        projection=ImageProjection(config.fusion.image_features),
+    )
+    return Multimodal("fusion.scnn", network, classes)
