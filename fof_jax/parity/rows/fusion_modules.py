@@ -10,13 +10,14 @@ from flax import linen as nn
 
 from fof_jax.methods.fusion.concat import ConcatFusion
 from fof_jax.methods.fusion.ddmnet import LOG_VARIANCE_BOUND, DDMNetFusion
-from fof_jax.methods.fusion.foaa import OPERATIONS, FOAAFusion
+from fof_jax.methods.fusion.foaa import FOAAFusion
 from fof_jax.methods.fusion.gpdbn import GPDBNFusion
 from fof_jax.methods.fusion.hfbsurv import HFBFusion
 from fof_jax.methods.fusion.network import ImageProjection, Network
 from fof_jax.methods.fusion.pathomic import KroneckerFusion
 from fof_jax.methods.fusion.scnn import SCNNFusion
 from fof_jax.models.omics import MaxNet
+from fof_jax.parity.rows import fusion_layers, stand_in
 from fof_jax.parity.rows.torch_layout import Path
 
 Arrays = Mapping[str, Any]
@@ -52,28 +53,6 @@ class Called(NamedTuple):
     extra: Any = 0.0
 
 
-class StandIn(nn.Module):
-    """The image encoder of the recordings: one matrix on the image's C, H, W order."""
-
-    features: int = 16
-
-    @nn.compact
-    def __call__(self, image: jax.Array, *, train: bool) -> jax.Array:
-        """Features of an NHWC image; `train` is ignored."""
-        del train
-        x = image.transpose(0, 3, 1, 2).reshape(image.shape[0], -1)
-        return nn.Dense(self.features, use_bias=False, name="trunk")(x)
-
-
-class Given(nn.Module):
-    """An image encoder for recordings that give the feature."""
-
-    def __call__(self, image: jax.Array, *, train: bool) -> jax.Array:
-        """The input."""
-        del train
-        return image
-
-
 def find(recording: Mapping[str, np.ndarray], case: str) -> str | None:
     """The family of a case by its constants, or None."""
     has = {
@@ -102,41 +81,6 @@ def build(family: str, cfg: Mapping[str, Any]) -> Replay:
     return _BUILDERS[family](cfg)
 
 
-def omics_layers(prefix: str = "", path: Path = ()) -> dict[str, Path]:
-    """Layers of MaxNet."""
-    hidden = {f"{prefix}encoder.{i}.0": (*path, f"hidden_{i}") for i in range(4)}
-    return {**hidden, f"{prefix}classifier.0": (*path, "classifier")}
-
-
-def omics_masks(prefix: str = "", path: Path = ()) -> dict[str, Path]:
-    """Dropouts of MaxNet."""
-    return {f"{prefix}encoder.{i}.2#0": (*path, f"dropout_{i}") for i in range(4)}
-
-
-def kronecker_layers(path: Path, batch_norm: bool) -> dict[str, Path]:
-    """Layers of the gated fusion; the classifier is outside in the published code."""
-    layers = {"classifier.0": (*path, "classifier")}
-    for i in (1, 2):
-        layers[f"fusion.linear_h{i}.0"] = (*path, f"input_{i}")
-        layers[f"fusion.linear_z{i}"] = (*path, f"gate_{i}")
-        layers[f"fusion.linear_z{i}.0"] = (*path, f"gate_{i}")
-        layers[f"fusion.linear_o{i}.0"] = (*path, f"output_{i}")
-        layers[f"fusion.encoder{i}.0"] = (*path, f"hidden_{i}")
-        if batch_norm:
-            layers[f"fusion.encoder{i}.1"] = (*path, f"norm_{i}")
-    return layers
-
-
-def kronecker_masks(path: Path, batch_norm: bool) -> dict[str, Path]:
-    """Dropouts of the gated fusion."""
-    masks = {"fusion.post_fusion_dropout#0": (*path, "dropout_kronecker")}
-    for i in (1, 2):
-        masks[f"fusion.linear_o{i}.2#0"] = (*path, f"dropout_{i}")
-        place = 3 if batch_norm else 2
-        masks[f"fusion.encoder{i}.{place}#0"] = (*path, f"dropout_hidden_{i}")
-    return masks
-
-
 def _fused(module: Any, inputs: Arrays, train: bool) -> Called:
     out = module(
         inputs["image"], inputs["omic"], train=train, known=inputs.get("known")
@@ -152,7 +96,13 @@ def _maxnet(cfg: Mapping[str, Any]) -> Replay:
         return Called({"feature": out.features, "logits": out.logits}, {})
 
     module = MaxNet(cfg["dim"], cfg["classes"], cfg["p"], rectify=cfg["form"] == "x22")
-    return Replay("maxnet", module, omics_layers(), omics_masks(), call)
+    return Replay(
+        "maxnet",
+        module,
+        fusion_layers.omics_layers(),
+        fusion_layers.omics_masks(),
+        call,
+    )
 
 
 def _pofusion(cfg: Mapping[str, Any]) -> Replay:
@@ -170,8 +120,8 @@ def _pofusion(cfg: Mapping[str, Any]) -> Replay:
     return Replay(
         "batch norm" if batch_norm else "pofusion",
         module,
-        kronecker_layers((), batch_norm),
-        kronecker_masks((), batch_norm),
+        fusion_layers.kronecker_layers((), batch_norm),
+        fusion_layers.kronecker_masks((), batch_norm),
         _fused,
         lambda captured: {"kron": captured["kronecker"][0]},
     )
@@ -192,7 +142,7 @@ def _concat(cfg: Mapping[str, Any]) -> Replay:
         return Called(outputs, {})
 
     network = Network(
-        image_encoder=StandIn(),
+        image_encoder=stand_in.StandIn(),
         fusion=ConcatFusion(cfg["classes"]),
         omics_network=MaxNet(
             cfg["dim"], cfg["classes"], cfg["p"], rectify=cfg["form"] == "x22"
@@ -203,21 +153,11 @@ def _concat(cfg: Mapping[str, Any]) -> Replay:
     )
     layers = {
         "classifier.0": ("fusion", "classifier"),
-        **stand_in_layers(),
-        **omics_layers("omic_net.", ("omics_network",)),
+        **fusion_layers.stand_in_layers(),
+        **fusion_layers.omics_layers("omic_net.", ("omics_network",)),
     }
-    masks = omics_masks("omic_net.", ("omics_network",))
+    masks = fusion_layers.omics_masks("omic_net.", ("omics_network",))
     return Replay("batch norm", network, layers, masks, call, l1=("omics_network",))
-
-
-def stand_in_layers() -> dict[str, Path]:
-    """Layers of the image branch of the recordings."""
-    return {
-        "path_net.trunk": ("image_encoder", "trunk"),
-        "path_net.fc_new1.0": ("projection", "linear"),
-        "path_net.fc_new1.1": ("projection", "norm"),
-        "path_net.fc_new2": ("image_classifier",),
-    }
 
 
 def _gpdbn(cfg: Mapping[str, Any]) -> Replay:
@@ -257,49 +197,9 @@ def _hfb(cfg: Mapping[str, Any]) -> Replay:
         widths=(cfg["cox"], 64),
         as_published=published,
     )
-    layers, masks = _hfb_names(published)
+    layers, masks = fusion_layers.hfb_names(published)
     outputs = _hfb_three if published else _hfb_two
     return Replay("hfb", module, layers, masks, call, outputs)
-
-
-def _hfb_names(published: bool) -> tuple[dict[str, Path], dict[str, Path]]:
-    layers: dict[str, Path] = {"norm": ("norm",)}
-    if not published:
-        for torch_name, ours in (("omic", "omics"), ("image", "image")):
-            layers[f"encoder_{torch_name}.0"] = (f"encoder_{ours}_0",)
-            layers[f"encoder_{torch_name}.2"] = (f"encoder_{ours}_1",)
-            layers[f"intra_{torch_name}"] = (f"intra_{ours}",)
-        layers |= {
-            "attention": ("attention",),
-            "inter": ("inter",),
-            "fc1": ("hidden_0",),
-            "fc2": ("hidden_1",),
-            "out": ("classifier",),
-        }
-        masks: dict[str, Path] = {
-            "intra_omic": ("dropout_intra_omics",),
-            "intra_image": ("dropout_intra_image",),
-            "inter": ("dropout_inter_omics_image",),
-            "fc1": ("dropout_0",),
-            "fc2": ("dropout_1",),
-        }
-        return layers, masks
-    for m in ("gene", "path", "cona"):
-        for i in (0, 1):
-            layers[f"encoder_{m}.encoder.{i}.0"] = (f"encoder_{m}_{i}",)
-        layers[f"Linear_{m}"] = (f"intra_{m}",)
-        layers[f"Linear_{m}_a"] = ("inter",) if m == "gene" else (f"inter_{m}",)
-    layers |= {
-        "attention.0": ("attention",),
-        "encoder.0.0": ("hidden_0",),
-        "encoder.1.0": ("hidden_1",),
-        "classifier.0": ("classifier",),
-    }
-    calls = ["intra_gene", "intra_path", "intra_cona"]
-    calls += ["inter_gene_path", "inter_gene_cona", "inter_path_cona"]
-    masks = {f"factor_drop#{i}": (f"dropout_{call}",) for i, call in enumerate(calls)}
-    masks |= {f"encoder.{i}.2#0": (f"dropout_{i}",) for i in (0, 1)}
-    return layers, masks
 
 
 def _hfb_three(captured: Any) -> dict[str, Any]:
@@ -329,25 +229,7 @@ def _foaa(cfg: Mapping[str, Any]) -> Replay:
         omics_widths=tuple(cfg["widths"][1:]),
         hidden=cfg["hidden"],
     )
-    layers: dict[str, Path] = {
-        "fc1": ("hidden",),
-        "ln": ("norm",),
-        "layer_out": ("classifier",),
-    }
-    masks: dict[str, Path] = {
-        "model_EHR.dropout#0": ("omics_encoder", "dropout"),
-        "dropout#0": ("dropout",),
-    }
-    for i in range(3):
-        layer = f"model_EHR.layer_{i + 1}.Linear_"
-        layers[f"{layer}.0"] = ("omics_encoder", f"hidden_{i}")
-        layers[f"{layer}.2"] = ("omics_encoder", f"norm_{i}")
-    modules = [f"{op}_from_{d}" for op in OPERATIONS for d in ("omics", "image")]
-    for i, ours in enumerate(modules, 1):
-        for torch_name, name in (("Q", "query"), ("K", "key"), ("V", "value")):
-            layers[f"att{i}.linear_{torch_name}s.0"] = (ours, name)
-        layers[f"att{i}.mha_linear"] = (ours, "out")
-        masks[f"att{i}.dropout#0"] = (ours, "dropout")
+    layers, masks = fusion_layers.foaa_names()
     return Replay("foaa", module, layers, masks, _fused)
 
 
@@ -378,14 +260,7 @@ def _ddm(cfg: Mapping[str, Any]) -> Replay:
         weight=cfg["weight"],
         kl_weight=cfg["beta"],
     )
-    layers: dict[str, Path] = {"fc": ("fused",), "out": ("classifier",)}
-    layers |= {name: (name,) for name in ("query", "key", "value", "project")}
-    for torch_name, ours in (("image", "image"), ("omic", "omics")):
-        for i in (0, 1):
-            for part in ("encoder_", "decoder_", "to_"):
-                layers[f"{part}{torch_name}.{2 * i}"] = (f"{part}{ours}_{i}",)
-        for part in ("common_", "specific_"):
-            layers[f"{part}{torch_name}"] = (f"{part}{ours}",)
+    layers = fusion_layers.ddm_layers()
 
     def outputs(captured: Any) -> dict[str, Any]:
         found = {

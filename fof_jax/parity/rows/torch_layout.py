@@ -15,7 +15,7 @@ _STATISTICS = {"running_mean": "mean", "running_var": "var"}
 CONSTANTS = ("output_range", "output_shift")
 
 
-def under(recording: Recording, prefix: str) -> dict[str, np.ndarray]:
+def under(recording: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     """Entries below a prefix, without it."""
     return {
         key.removeprefix(prefix): value
@@ -58,7 +58,7 @@ def by_rule(k: int, bound: float, offset: float, shape: tuple[int, ...]) -> np.n
     return (offset + bound * (2 * u - 1)).astype(np.float32).reshape(shape)
 
 
-def masks(recording: Recording, prefix: str) -> dict[str, np.ndarray]:
+def masks(recording: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     """Boolean masks below a prefix; packed ones are unpacked."""
     found = under(recording, prefix)
     unpacked = {}
