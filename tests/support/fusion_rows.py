@@ -1,0 +1,128 @@
+"""The fusion rows with small encoders and published widths, and batches for them."""
+
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from fof_jax.methods.fusion import (
+    concat,
+    ddmnet,
+    foaa,
+    gpdbn,
+    hfbsurv,
+    pathomic,
+    scnn,
+)
+from fof_jax.types import Batch, StepContext, Variables
+
+CLASSES = ("II", "III", "IV")
+OMICS = 80
+ENCODER_WIDTH = 12
+
+
+class SmallEncoder(nn.Module):
+    """Mean of each channel and a dense layer."""
+
+    features: int = ENCODER_WIDTH
+
+    @nn.compact
+    def __call__(self, image, *, train):
+        del train
+        return nn.relu(nn.Dense(self.features, name="dense")(image.mean(axis=(1, 2))))
+
+
+def namespace(**sections):
+    return SimpleNamespace(
+        **{name: SimpleNamespace(**fields) for name, fields in sections.items()}
+    )
+
+
+def config(row):
+    fusion = {
+        "concat": {"image_features": 128, "cut_gradient": False},
+        "scnn": {"image_features": 128, "dropout": 0.05},
+        "pathomic": {
+            "form": "single_stage",
+            "image_features": 128,
+            "dropout": 0.1,
+            "cut_gradient": False,
+        },
+        "pathomic_two_stage": {"form": "two_stage", "dropout": 0.25},
+        "gpdbn": {"image_features": 32, "dropout": 0.1},
+        "hfbsurv": {"image_features": 128, "dropout": 0.3},
+        "ddmnet": {"image_features": 128, "dropout": 0.25, "modality_dropout": 0.2},
+        "foaa": {"image_features": 64, "dropout": 0.01, "over_entries": False},
+    }[row]
+    return namespace(fusion=fusion, omics={"dropout": 0.25})
+
+
+MODULES = {
+    "concat": concat,
+    "scnn": scnn,
+    "pathomic": pathomic,
+    "pathomic_two_stage": pathomic,
+    "gpdbn": gpdbn,
+    "hfbsurv": hfbsurv,
+    "ddmnet": ddmnet,
+    "foaa": foaa,
+}
+
+
+def build(row):
+    """The method of a row."""
+    width = 32 if row == "pathomic_two_stage" else ENCODER_WIDTH
+    return MODULES[row].build(
+        config(row),
+        SimpleNamespace(classes=CLASSES),
+        image_encoder=SmallEncoder(width),
+    )
+
+
+def frozen(row):
+    """Weights of earlier stages, for the row that needs them."""
+    if row != "pathomic_two_stage":
+        return None
+    images = {"encoder": small_encoder_params(32)}
+    method = build(row)
+    omics = method.network.omics_network.init(
+        jax.random.key(5), jnp.zeros((1, OMICS)), train=False
+    )["params"]
+    return {
+        "image": Variables(params=images, state={}, frozen=None),
+        "omics": Variables(params=omics, state={}, frozen=None),
+    }
+
+
+def small_encoder_params(width):
+    image = jnp.zeros((1, 4, 4, 3))
+    return SmallEncoder(width).init(jax.random.key(4), image, train=False)["params"]
+
+
+def batch(size=4, seed=0, **fields):
+    """Random images and omics."""
+    rng = np.random.default_rng(seed)
+    values = {
+        "image": rng.normal(size=(size, 4, 4, 3)).astype(np.float32),
+        "grade": rng.integers(0, 3, size).astype(np.int32),
+        "biomarkers": np.zeros((size, 0), np.int32),
+        "known": np.zeros((size, 0), bool),
+        "floats": np.zeros((size, 0), np.float32),
+        "index": np.arange(size, dtype=np.int32),
+        "epoch": np.zeros(size, np.int32),
+        "valid": np.ones(size, bool),
+        "omics": rng.normal(size=(size, OMICS)).astype(np.float32),
+        "omics_known": np.ones((size, OMICS), bool),
+    }
+    return jax.tree.map(jnp.asarray, Batch(**{**values, **fields}))
+
+
+def context(seed=0, gather=lambda x: x):
+    return StepContext(
+        key=jax.random.key(seed),
+        step=jnp.zeros((), jnp.int32),
+        progress=jnp.zeros(()),
+        gather=gather,
+    )
