@@ -30,7 +30,7 @@ FUSION_COUNTS = {
     "ddmnet": 134_867,
     "foaa": 16_055,
 }
-# Published counts without the omics encoder, with other outputs, or with constants.
+# GPDBN's published 289,381 include two constants that nothing trains.
 ROWS = tuple(FUSION_COUNTS)
 
 
