@@ -1,0 +1,1 @@
+"""Distillation: image-only students of a multimodal teacher, and DGKD's teacher."""

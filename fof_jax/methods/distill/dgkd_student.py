@@ -1,0 +1,68 @@
+"""The DGKD student: two teachers, two kinds of terms, weights by gradient cosines."""
+
+from typing import Any
+
+from flax import linen as nn
+
+from fof_jax.methods.base import Method
+from fof_jax.methods.distill import dc, kl, terms
+from fof_jax.methods.distill import student as students
+
+
+def term_tuple(
+    *, alpha: float, beta: float, temperature: float, **options: Any
+) -> tuple[terms.Term, ...]:
+    """alpha KL and beta DC, each from the frozen teacher and from the moving average.
+
+    Args:
+      alpha, beta: weights of KL and DC.
+      temperature: of KL.
+      options: of `dc.DC`.
+
+    Returns:
+      KL, KL of the average, DC, DC of the average, in the published order.
+
+    Source: METHODS.md 5.7 (stage 2).
+    """
+    return (
+        kl.term(weight=alpha, temperature=temperature),
+        kl.term(weight=alpha, temperature=temperature, source="ema"),
+        dc.DC(name="dc", weight=beta, **options),
+        dc.DC(name="dc_ema", weight=beta, source="ema", **options),
+    )
+
+
+def build(
+    config: Any, info: Any, *, encoder: nn.Module, teacher: Method
+) -> students.Student:
+    """The student of a configuration.
+
+    Args:
+      config: `distill.alpha`, `distill.temperature`, `distill.beta` (0.02 as
+        published) and `distill.as_published` are read. The last one swaps the
+        relations, runs the teacher in training mode and starts the moving average from
+        a second draw.
+      info: `classes` is read.
+      encoder: of the image.
+      teacher: of the stage before.
+
+    Returns:
+      the method: CE + sum of w_i L_i with w_i = 4 sum_j cos_ij.
+
+    Source: METHODS.md 5.7; methods/distillation.md, "Recipes" (DGKD student).
+    """
+    published = config.distill.as_published
+    return students.Student(
+        encoder=encoder,
+        num_classes=len(info.classes),
+        teacher=teacher,
+        terms=term_tuple(
+            alpha=config.distill.alpha,
+            beta=config.distill.beta,
+            temperature=config.distill.temperature,
+            swapped=published,
+        ),
+        rule="cosine_sums",
+        independent_average=published,
+        teacher_trains=published,
+    )

@@ -1,0 +1,97 @@
+"""The row "KL div": divergence between class probabilities."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import lax
+from jaxtyping import Array, Float
+
+from fof_jax.methods.base import Method
+from fof_jax.methods.distill import student as students
+from fof_jax.methods.distill import terms
+
+
+def divergence(
+    *,
+    student: Float[Array, "B K"],
+    teacher: Float[Array, "B K"],
+    temperature: float,
+) -> Float[Array, " B"]:
+    r"""Kullback-Leibler divergence of softened probabilities.
+
+    .. math::
+       T^2 \sum_c p^t_c (\log p^t_c - \log p^s_c), \quad p = softmax(y / T)
+
+    Args:
+      student, teacher: logits; the teacher's have no gradient.
+      temperature: T, 1 in every published command.
+
+    Returns:
+      the divergence of each row; the published loss is its mean.
+
+    Source: METHODS.md 6.1; methods/distillation.md, "Formulas" (KL).
+    """
+    log_s = jax.nn.log_softmax(student / temperature)
+    log_t = jax.nn.log_softmax(lax.stop_gradient(teacher) / temperature)
+    return temperature**2 * (jnp.exp(log_t) * (log_t - log_s)).sum(axis=-1)
+
+
+def term(
+    *, weight: float, temperature: float, source: terms.Source = "fixed"
+) -> terms.Term:
+    """The divergence as a term of a student's loss, for every row.
+
+    Args:
+      weight: alpha.
+      temperature: T.
+      source: the teacher that is compared with.
+    """
+
+    def of(student: terms.Side, teacher: terms.Side) -> Float[Array, " B"]:
+        return divergence(
+            student=student.logits, teacher=teacher.logits, temperature=temperature
+        )
+
+    name = "kl" if source == "fixed" else f"kl_{source}"
+    return terms.Pairwise(name=name, weight=weight, source=source, of=of)
+
+
+def with_terms(
+    config: Any,
+    info: Any,
+    *more: terms.Term,
+    encoder: nn.Module,
+    teacher: Method,
+) -> students.Student:
+    """CE + alpha KL + the sum of further terms: the frame of the single-teacher rows.
+
+    Args:
+      config: `distill.alpha` and `distill.temperature` are read.
+      info: `classes` is read.
+      more: terms with their weights.
+      encoder: of the image.
+      teacher: of the stage before.
+
+    Returns:
+      the method.
+
+    Source: METHODS.md 6.0; methods/distillation.md, "Recipes".
+    """
+    divergence_term = term(
+        weight=config.distill.alpha, temperature=config.distill.temperature
+    )
+    return students.Student(
+        encoder=encoder,
+        num_classes=len(info.classes),
+        teacher=teacher,
+        terms=(divergence_term, *more),
+    )
+
+
+def build(
+    config: Any, info: Any, *, encoder: nn.Module, teacher: Method
+) -> students.Student:
+    """The row of a configuration: CE + alpha KL; see `with_terms`."""
+    return with_terms(config, info, encoder=encoder, teacher=teacher)

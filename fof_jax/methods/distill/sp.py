@@ -1,0 +1,65 @@
+"""The row "SP": row-normalized Gram matrices of a batch (similarity preserving)."""
+
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import lax
+from jaxtyping import Array, Float
+
+from fof_jax.methods.base import Method
+from fof_jax.methods.distill import kl, terms
+from fof_jax.methods.distill import student as students
+from fof_jax.methods.distill.normalize import unit
+
+
+def similarity_preserving(
+    *, student: Float[Array, "B S"], teacher: Float[Array, "B T"]
+) -> Float[Array, ""]:
+    r"""Squared distance between the similarity matrices of a batch.
+
+    .. math::
+       \frac{1}{B^2} \| u(f_t f_t^T) - u(f_s f_s^T) \|_F^2, \quad
+       u \text{ normalizes rows}
+
+    Args:
+      student, teacher: features; the teacher's have no gradient.
+
+    Returns:
+      the scalar. A zero feature has a zero gradient.
+
+    Source: METHODS.md 6.4; methods/distillation.md, "Formulas" (SP).
+    """
+    difference = _similarity(lax.stop_gradient(teacher)) - _similarity(student)
+    return (difference**2).mean()
+
+
+def _similarity(f: Float[Array, "B D"]) -> Float[Array, "B B"]:
+    return unit(jnp.matmul(f, f.T, precision=lax.Precision.HIGHEST))
+
+
+def build(
+    config: Any, info: Any, *, encoder: nn.Module, teacher: Method
+) -> students.Student:
+    """The row of a configuration: CE + alpha KL + beta R.
+
+    Args:
+      config: `distill.alpha`, `distill.temperature` and `distill.beta` are read; a
+        beta of None is measured.
+      info: `classes` is read.
+      encoder: of the image.
+      teacher: of the stage before.
+
+    Source: methods/distillation.md, "Recipes" (SP).
+    """
+
+    def of(student: terms.Side, teacher: terms.Side) -> Float[Array, ""]:
+        return similarity_preserving(student=student.features, teacher=teacher.features)
+
+    return kl.with_terms(
+        config,
+        info,
+        terms.Pairwise(name="sp", weight=config.distill.beta, of=of),
+        encoder=encoder,
+        teacher=teacher,
+    )
