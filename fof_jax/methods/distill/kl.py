@@ -17,7 +17,7 @@ def divergence(
     *,
     student: Float[Array, "B K"],
     teacher: Float[Array, "B K"],
-    temperature: float,
+    temperature: float | Float[Array, ""],
 ) -> Float[Array, " B"]:
     r"""Kullback-Leibler divergence of softened probabilities.
 

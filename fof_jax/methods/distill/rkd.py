@@ -20,8 +20,8 @@ def relational(
     *,
     student: Float[Array, "B S"],
     teacher: Float[Array, "B T"],
-    distance_weight: float,
-    angle_weight: float,
+    distance_weight: float | Float[Array, ""],
+    angle_weight: float | Float[Array, ""],
 ) -> Float[Array, ""]:
     r"""Smooth L1 between distances and between angles of two feature sets.
 
@@ -51,14 +51,12 @@ def relational(
 
 
 def _distances(f: Float[Array, "B D"]) -> Float[Array, "B B"]:
-    square = (f * f).sum(axis=1)
-    product = jnp.matmul(f, f.T, precision=lax.Precision.HIGHEST)
-    between = square[:, None] + square[None, :] - 2 * product
+    # Of differences, not of the Gram matrix, whose rounding would separate equal rows.
+    between = ((f[None, :, :] - f[:, None, :]) ** 2).sum(axis=2)
     distance = jnp.sqrt(jnp.maximum(between, SQUARE_FLOOR))
     distance = jnp.where(jnp.eye(f.shape[0], dtype=bool), 0.0, distance)
     # No pair, no mean: one row has the distance 0 to itself alone.
-    pairs = max(f.shape[0] * (f.shape[0] - 1), 1)
-    mean = distance.sum() / pairs
+    mean = distance.sum() / max(f.shape[0] * (f.shape[0] - 1), 1)
     return distance / jnp.where(mean > 0, mean, 1.0)
 
 

@@ -26,7 +26,8 @@ def similarity_preserving(
       student, teacher: features; the teacher's have no gradient.
 
     Returns:
-      the scalar. A zero feature has a zero gradient.
+      the scalar. The row of a zero feature is 0 and has no gradient of its own, where
+      the published gradient is of the order of 1e11.
 
     Source: METHODS.md 6.4; methods/distillation.md, "Formulas" (SP).
     """

@@ -14,7 +14,7 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from fof_jax.methods.base import Inputs, Method
+from fof_jax.methods.base import Inputs
 from fof_jax.methods.classification import cross_entropy
 from fof_jax.methods.distill import ema, memory, teaching, weighting
 from fof_jax.methods.distill.student_network import StudentNetwork
@@ -54,7 +54,7 @@ class Student:
 
     encoder: nn.Module
     num_classes: int
-    teacher: Method
+    teacher: teaching.Teacher
     terms: tuple[Term, ...]
     rule: weighting.Rule = "sum"
     factor: float = 1.0

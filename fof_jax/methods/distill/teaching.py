@@ -1,6 +1,6 @@
 """Outputs of a student's two teachers on the global batch, without gradient."""
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -11,11 +11,19 @@ from fof_jax.methods.distill.student_network import StudentNetwork
 from fof_jax.types import Batch, Output, Params, State, StepContext, Variables
 
 
-class TrainingTeacher(Protocol):
-    """A teacher that can also run in training mode, such as `dgkd.DGKD`."""
+@runtime_checkable
+class Teacher(Protocol):
+    """What a student needs of a method to learn from it."""
+
+    inputs: Any
 
     def apply(self, variables: Variables, batch: Batch) -> Output:
         """Outputs in evaluation mode."""
+
+
+@runtime_checkable
+class TrainingTeacher(Protocol):
+    """A teacher that can also run in training mode, such as `dgkd.DGKD`."""
 
     def apply_train(
         self, variables: Variables, batch: Batch, gather: Any, key: jax.Array
@@ -24,7 +32,7 @@ class TrainingTeacher(Protocol):
 
 
 def fixed(
-    teacher: Any, variables: Variables, batch: Batch, ctx: StepContext
+    teacher: Teacher, variables: Variables, batch: Batch, ctx: StepContext
 ) -> terms.Side:
     """The frozen teacher in evaluation mode.
 

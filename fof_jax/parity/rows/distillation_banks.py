@@ -1,6 +1,7 @@
 """Replays the losses with memory banks over several calls."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -143,7 +144,7 @@ def _case(recording: Recording, case: str) -> list[Row]:
     step = 0
     while f"{case}/step{step}/fs" in recording:
         z = torch_layout.under(recording, f"{case}/step{step}/")
-        new_rows, state = _call(case, term, params, state, z, f"call {step}")
+        new_rows, state = _call(term, params, state, z, f"call {step}")
         rows += new_rows
         step += 1
     return rows
@@ -161,50 +162,59 @@ def initial_banks(tensors: dict[str, np.ndarray]) -> dict[str, jax.Array]:
     return state
 
 
-def _call(
-    case: str,
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _gradient(
     term: crd.BankTerm,
+    each: bool,
     params: Any,
     state: Any,
-    z: dict[str, np.ndarray],
-    where: str,
-) -> tuple[list[Row], Any]:
-    ft, row_of = jnp.asarray(z["ft"]), jnp.asarray(z["y"])
-    ys = jnp.asarray(z.get("ys", np.zeros((len(ft), 1), np.float32)))
-    yt = jnp.asarray(z.get("yt", np.zeros((len(ft), 1), np.float32)))
-    sample = jnp.asarray(z["idx"])
-    if isinstance(term, dc.DC):
-        sample = dc_sample(z, term)
-
+    student: terms.Side,
+    inputs: terms.TermInputs,
+    factor: jax.Array,
+) -> Any:
     def loss(params: Any, fs: jax.Array) -> tuple[jax.Array, Any]:
-        inputs = terms.TermInputs(
-            student=terms.Side(fs, ys),
-            teacher=terms.Side(ft, yt),
-            sample=sample,
-            row=row_of,
-            epoch=jnp.zeros((), jnp.int32),
-        )
-        if isinstance(term, hkd.HKD) and len(ft) < hkd.NEIGHBORS:
+        own = inputs._replace(student=student._replace(features=fs))
+        small = isinstance(term, hkd.HKD) and len(fs) < hkd.NEIGHBORS
+        if small and own.row is not None:
             # The published code leaves the banks alone then; ours refuses the batch.
-            student, teacher = term.embed(params, inputs)
+            e_s, e_t = term.embed(params, own)
             value = hkd.individual(
-                student=student,
-                teacher=teacher,
+                student=e_s,
+                teacher=e_t,
                 banks=state,
-                row=row_of,
-                idx=sample,
+                row=own.row,
+                idx=own.sample,
                 tau=term.tau,
             )
             new = state
         else:
-            value, new = term(params, state, inputs)
-        value = value * z.get("epoch", np.float32(1))
-        each = z["loss"].size > 1
+            value, new = term(params, state, own)
+        value = value * factor
         return (value.sum() if each else value.mean()), (value, new)
 
-    (_, (value, new)), (g_heads, g_fs) = jax.value_and_grad(
-        loss, argnums=(0, 1), has_aux=True
-    )(params, jnp.asarray(z["fs"]))
+    return jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(
+        params, student.features
+    )
+
+
+def _call(
+    term: crd.BankTerm, params: Any, state: Any, z: dict[str, np.ndarray], where: str
+) -> tuple[list[Row], Any]:
+    no_logits = np.zeros((len(z["fs"]), 1), np.float32)
+    ys, yt = (jnp.asarray(z.get(name, no_logits)) for name in ("ys", "yt"))
+    sample = dc_sample(z, term) if isinstance(term, dc.DC) else jnp.asarray(z["idx"])
+    student = terms.Side(jnp.asarray(z["fs"]), ys)
+    inputs = terms.TermInputs(
+        student=student,
+        teacher=terms.Side(jnp.asarray(z["ft"]), yt),
+        sample=sample,
+        row=jnp.asarray(z["y"]),
+        epoch=jnp.zeros((), jnp.int32),
+    )
+    factor = jnp.asarray(z.get("epoch", np.float32(1)))
+    (_, (value, new)), (g_heads, g_fs) = _gradient(
+        term, z["loss"].size > 1, params, state, student, inputs, factor
+    )
     if z["loss"].size == 1:
         value = value.mean()
     rows = [
@@ -221,36 +231,37 @@ def _call(
     for name, theirs in torch_layout.under(z, "after/").items():
         rows.append(row("banks", new[BANKS[name]], theirs, "bank", where=where))
     if isinstance(term, dc.DC):
-        rows += _ranking(term, params, state, z, where)
+        rows += _ranking(term, params, state, inputs, z, where)
     for side, logits in (("s", ys), ("t", yt)):
         if f"edges_{side}" in z:
             rows.append(_graph(logits, z[f"edges_{side}"], where))
     return rows, new
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def _difference(
+    term: dc.DC, params: Any, state: Any, inputs: terms.TermInputs
+) -> jax.Array:
+    student, teacher = term.embed(params, inputs)
+    return dc.relation_difference(
+        student=student,
+        teacher=teacher,
+        banks=state,
+        idx=inputs.sample["idx"],
+        swapped=term.swapped,
+    )
+
+
 def _ranking(
-    term: dc.DC, params: Any, state: Any, z: dict[str, np.ndarray], where: str
+    term: dc.DC,
+    params: Any,
+    state: Any,
+    inputs: terms.TermInputs,
+    z: dict[str, np.ndarray],
+    where: str,
 ) -> list[Row]:
     """Our differences, ranked, against ours in the recorded order."""
-    student, teacher = term.embed(
-        params,
-        terms.TermInputs(
-            student=terms.Side(jnp.asarray(z["fs"]), jnp.zeros((1, 1))),
-            teacher=terms.Side(jnp.asarray(z["ft"]), jnp.zeros((1, 1))),
-            sample=None,
-            row=None,
-            epoch=jnp.zeros((), jnp.int32),
-        ),
-    )
-    difference = np.asarray(
-        dc.relation_difference(
-            student=student,
-            teacher=teacher,
-            banks=state,
-            idx=jnp.asarray(z["idx"]),
-            swapped=term.swapped,
-        )
-    )
+    difference = np.asarray(_difference(term, params, state, inputs))
     parts = {
         "pos": -difference[:, : term.positives],
         "neg": difference[:, term.positives :],

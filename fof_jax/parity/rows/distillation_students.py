@@ -1,7 +1,7 @@
 """The cases of the recorded student trainings, and the teacher's own forward pass."""
 
 import dataclasses
-from typing import Any, cast
+from typing import Any
 
 import jax
 
@@ -48,7 +48,7 @@ def sckd_sample(recording: Recording) -> list[Row]:
     method = student.Student(
         encoder=networks.Encoder(width),
         num_classes=len(recording["init/fc_new2.bias"]),
-        teacher=cast(Any, cases.RecordedTeacher()),
+        teacher=cases.RecordedTeacher(),
         terms=(kl.term(weight=1.0, temperature=1.0), relation),
         rule="agrees_sample",
     )
@@ -141,7 +141,7 @@ def _student(
     return student.Student(
         encoder=networks.Encoder(len(recording["init/student/fc_new1.0.bias"])),
         num_classes=len(recording["init/student/fc_new2.bias"]),
-        teacher=cast(Any, cases.RecordedTeacher()),
+        teacher=cases.RecordedTeacher(),
         terms=terms,
         rule=rule,
         factor=len(terms) if rule == "agrees_batch" else 1.0,

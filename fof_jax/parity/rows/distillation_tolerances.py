@@ -65,7 +65,7 @@ def gradient_rows(
     ours: Mapping[str, Any], theirs: Mapping[str, np.ndarray], kind: str, where: str
 ) -> list[Row]:
     """Rows of all tensors that have a gradient, by PyTorch name."""
-    largest = max(float(np.abs(value).max()) for value in theirs.values())
+    largest = max((float(np.abs(v).max()) for v in theirs.values()), default=0.0)
     return [
         row(
             "gradients",

@@ -1,5 +1,6 @@
 """Replays single distillation losses and the rules that weight terms."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -17,24 +18,51 @@ THRESHOLD, MOMENTUM = 0.1, 0.5  # of the published running counts
 RUNNING_STEPS = 3
 
 
-def _relational(distance: float, angle: float) -> Callable[..., jax.Array]:
-    def loss(*, student: jax.Array, teacher: jax.Array) -> jax.Array:
-        return rkd.relational(
-            student=student,
-            teacher=teacher,
-            distance_weight=distance,
-            angle_weight=angle,
-        )
-
-    return loss
+# A loss takes numbers after both sides, so that it is compiled once for each shape.
 
 
-LOSSES: dict[str, Callable[..., jax.Array]] = {
-    "feats_kl": features_kl.features_divergence,
-    "pkt": pkt.probabilistic_transfer,
-    "sp": sp.similarity_preserving,
-    "rkd": _relational(rkd.DISTANCE_WEIGHT, rkd.ANGLE_WEIGHT),
+def _divergence(s: jax.Array, t: jax.Array, temperature: jax.Array) -> jax.Array:
+    return kl.divergence(student=s, teacher=t, temperature=temperature)
+
+
+def _features(s: jax.Array, t: jax.Array) -> jax.Array:
+    return features_kl.features_divergence(student=s, teacher=t)
+
+
+def _transfer(s: jax.Array, t: jax.Array) -> jax.Array:
+    return pkt.probabilistic_transfer(student=s, teacher=t)
+
+
+def _similarity(s: jax.Array, t: jax.Array) -> jax.Array:
+    return sp.similarity_preserving(student=s, teacher=t)
+
+
+def _relational(
+    s: jax.Array, t: jax.Array, distance: jax.Array, angle: jax.Array
+) -> jax.Array:
+    return rkd.relational(
+        student=s, teacher=t, distance_weight=distance, angle_weight=angle
+    )
+
+
+LOSSES: dict[str, tuple[Callable[..., jax.Array], tuple[float, ...]]] = {
+    "feats_kl": (_features, ()),
+    "pkt": (_transfer, ()),
+    "sp": (_similarity, ()),
+    "rkd": (_relational, (rkd.DISTANCE_WEIGHT, rkd.ANGLE_WEIGHT)),
 }
+RKD_PARTS = {"d": (1.0, 0.0), "a": (0.0, 1.0)}
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _gradient(
+    function: Callable[..., jax.Array], s: jax.Array, t: jax.Array, *numbers: float
+) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
+    def loss(s: jax.Array) -> tuple[jax.Array, jax.Array]:
+        each = function(s, t, *numbers)
+        return each.mean(), each
+
+    return jax.value_and_grad(loss, has_aux=True)(s)
 
 
 def replay(recording: Recording) -> list[Row]:
@@ -49,31 +77,19 @@ def replay(recording: Recording) -> list[Row]:
     rows: list[Row] = []
     for case in _cases(recording, "kl"):
         z = torch_layout.under(recording, f"kl/{case}/")
+        call: tuple[Any, ...] = (_divergence, z["ys"], z["yt"], z["T"])
         number = case.partition("_")[0]
-        function = _temperature(float(z["T"]))
-        rows += _loss(recording, "kl", number, case, function, z, "ys", "yt")
-    for name, function in LOSSES.items():
+        rows += _loss("kl", case, str(recording[f"kinds/{number}"]), call, z)
+    for name, (function, numbers) in LOSSES.items():
         for case in _cases(recording, name):
             z = torch_layout.under(recording, f"{name}/{case}/")
-            rows += _loss(recording, name, case, case, function, z, "fs", "ft")
-            if name == "rkd":
-                for part, weights in (("d", (1.0, 0.0)), ("a", (0.0, 1.0))):
-                    part_z = {
-                        "fs": z["fs"],
-                        "ft": z["ft"],
-                        "loss": z[f"loss_{part}"],
-                        "grad_fs": z[f"grad_{part}"],
-                    }
-                    rows += _loss(
-                        recording,
-                        f"rkd {part}",
-                        case,
-                        case,
-                        _relational(*weights),
-                        part_z,
-                        "fs",
-                        "ft",
-                    )
+            what = str(recording[f"kinds/{case}"])
+            sides = (function, z["fs"], z["ft"])
+            rows += _loss(name, case, what, (*sides, *numbers), z)
+            for part, weights in RKD_PARTS.items() if name == "rkd" else ():
+                recorded = {"loss": z[f"loss_{part}"], "grad_fs": z[f"grad_{part}"]}
+                call = (*sides, *weights)
+                rows += _loss(f"rkd {part}", case, what, call, recorded)
     return grouped(rows) + _rules(recording)
 
 
@@ -83,32 +99,13 @@ def _cases(recording: Recording, name: str) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _temperature(temperature: float) -> Callable[..., jax.Array]:
-    def loss(*, student: jax.Array, teacher: jax.Array) -> jax.Array:
-        return kl.divergence(student=student, teacher=teacher, temperature=temperature)
-
-    return loss
-
-
 def _loss(
-    recording: Recording,
-    name: str,
-    number: str,
-    case: str,
-    function: Callable[..., jax.Array],
-    z: dict[str, np.ndarray],
-    student: str,
-    teacher: str,
+    name: str, case: str, what: str, call: tuple[Any, ...], z: dict[str, np.ndarray]
 ) -> list[Row]:
-    s, t = z[student], z[teacher]
-    what = str(recording[f"kinds/{number}"])
-
-    def loss(f: jax.Array) -> tuple[jax.Array, jax.Array]:
-        each = function(student=f, teacher=jnp.asarray(t))
-        return each.mean(), each
-
-    (value, each), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(s)
-    wanted, wanted_gradient = z["loss"], z[f"grad_{student}"]
+    """Rows of one call (function, student, teacher, numbers)."""
+    (value, each), gradient = _gradient(*call)
+    s = call[1]
+    wanted, wanted_gradient = z["loss"], z["grad_ys" if name == "kl" else "grad_fs"]
     if not np.isfinite(wanted):  # RKD of one row
         wanted, wanted_gradient = np.zeros(()), np.zeros_like(s)
     exact_zero = "same" in what or (name.startswith("rkd") and len(s) <= 2)
