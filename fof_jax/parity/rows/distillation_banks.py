@@ -272,7 +272,7 @@ def _ranking(
             np.sort(values, axis=1),
             np.take_along_axis(values, z[f"order_{side}"], axis=1),
             "ranking",
-            scale=1,
+            scale=1.0,
             where=where,
         )
         for side, values in parts.items()
@@ -285,7 +285,7 @@ def _graph(logits: jax.Array, edges: np.ndarray, where: str) -> Row:
     theirs = np.zeros_like(ours)
     sender, receiver = edges
     theirs[receiver, sender] = 1
-    return row("graph", ours, theirs, "equal", scale=1, where=where)
+    return row("graph", ours, theirs, "equal", scale=1.0, where=where)
 
 
 def head_layers(number: int) -> dict[str, Path]:

@@ -186,7 +186,7 @@ def after_rows(
                     got,
                     theirs,
                     "parameter, student",
-                    scale=1,
+                    scale=1.0,
                     where=at,
                 )
             )

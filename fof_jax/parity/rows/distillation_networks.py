@@ -12,7 +12,7 @@ from flax import linen as nn
 from fof_jax.comparison import Row
 from fof_jax.methods.distill import dgkd_network
 from fof_jax.methods.fusion.network import ImageProjection, Network
-from fof_jax.parity.rows import fusion_modules, torch_layout
+from fof_jax.parity.rows import fusion_layers, torch_layout
 from fof_jax.parity.rows.distillation_tolerances import VANISHING, row
 from fof_jax.parity.rows.torch_layout import Layers, Path, Recording
 from fof_jax.types import Batch
@@ -52,8 +52,8 @@ STUDENT_LAYERS: Layers = {
     "fc_new2": ("classifier",),
 }
 TEACHER_LAYERS: Layers = {
-    **fusion_modules.omics_layers("omic_net.", ("omics_network",)),
-    **fusion_modules.kronecker_layers(("fusion",), True),
+    **fusion_layers.omics_layers("omic_net.", ("omics_network",)),
+    **fusion_layers.kronecker_layers(("fusion",), True),
     "path_net.fc_new1.0": ("projection", "linear"),
     "path_net.fc_new1.1": ("projection", "norm"),
     "path_net.fc_new2": ("image_classifier",),
@@ -61,8 +61,8 @@ TEACHER_LAYERS: Layers = {
 TEACHER_MASKS: dict[str, Path] = {
     name.removesuffix("#0"): path
     for name, path in {
-        **fusion_modules.omics_masks("omic_net.", ("omics_network",)),
-        **fusion_modules.kronecker_masks(("fusion",), True),
+        **fusion_layers.omics_masks("omic_net.", ("omics_network",)),
+        **fusion_layers.kronecker_masks(("fusion",), True),
     }.items()
 }
 # A recorded output of the teacher -> ours, of a NetworkOutput.
@@ -167,6 +167,6 @@ def after_rows(
             rows.append(row(f"{quantity} statistics", got, value, moved, where=at))
         else:
             rows.append(
-                row(f"{quantity} parameters", got, value, kind, scale=1, where=at)
+                row(f"{quantity} parameters", got, value, kind, scale=1.0, where=at)
             )
     return rows

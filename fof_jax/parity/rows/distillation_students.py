@@ -86,7 +86,7 @@ def _row(recording: Recording, name: str, cfg: dict[str, Any]) -> cases.Case:
         method = _student(recording, terms, cfg, rule)
         metrics = {**DOUBLE, "r0_raw": "dc", "r1_raw": "dc_ema"}
         return cases.Case(f"{name}/", method, HEADS, metrics, outputs)
-    terms = (kl.term(weight=cfg["alpha"], temperature=cfg["kd_T"]),)
+    terms = (kl.term(weight=float(cfg["alpha"]), temperature=float(cfg["kd_T"])),)
     heads: dict[str, int] = {}
     if name != "kl":
         terms = (*terms, _relation(recording, name, cfg))
@@ -115,7 +115,7 @@ def _relation(recording: Recording, name: str, cfg: dict[str, Any]) -> Any:
 
 
 def _two_teachers(cfg: dict[str, Any], kept: int | None, *, swapped: bool) -> Any:
-    alpha, temperature = cfg["alpha"], cfg["kd_T"]
+    alpha, temperature = float(cfg["alpha"]), float(cfg["kd_T"])
     options = {
         "weight": cfg["beta"],
         "tau": cfg["nce_t"],
@@ -144,7 +144,7 @@ def _student(
         teacher=cases.RecordedTeacher(),
         terms=terms,
         rule=rule,
-        factor=len(terms) if rule == "agrees_batch" else 1.0,
+        factor=float(len(terms)) if rule == "agrees_batch" else 1.0,
         threshold=cfg.get("thresh", 0.1),
         momentum=cfg.get("grads_m", 0.5),
         ema_decay=cfg["ema_decay"],

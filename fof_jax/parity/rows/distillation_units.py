@@ -56,7 +56,7 @@ RKD_PARTS = {"d": (1.0, 0.0), "a": (0.0, 1.0)}
 
 @functools.partial(jax.jit, static_argnums=0)
 def _gradient(
-    function: Callable[..., jax.Array], s: jax.Array, t: jax.Array, *numbers: float
+    function: Callable[..., jax.Array], s: jax.Array, t: jax.Array, *numbers: Any
 ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
     def loss(s: jax.Array) -> tuple[jax.Array, jax.Array]:
         each = function(s, t, *numbers)
@@ -119,7 +119,7 @@ def _loss(
         loss_kind, gradient_kind = "loss, duplicates", "gradient, duplicates"
     loss_kind, gradient_kind = loss_kind or "loss", gradient_kind or "gradient"
     if loss_kind == "loss, zero":
-        rows = [row(f"{name} loss", value, wanted, loss_kind, scale=1, where=case)]
+        rows = [row(f"{name} loss", value, wanted, loss_kind, scale=1.0, where=case)]
     else:
         rows = [loss_row(f"{name} loss", value, wanted, loss_kind, case)]
     keep = _smooth_rows(name, s)
