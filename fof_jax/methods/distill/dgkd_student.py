@@ -4,9 +4,9 @@ from typing import Any
 
 from flax import linen as nn
 
-from fof_jax.methods.base import Method
 from fof_jax.methods.distill import dc, kl, terms
 from fof_jax.methods.distill import student as students
+from fof_jax.methods.distill.teaching import Teacher
 
 
 def term_tuple(
@@ -33,7 +33,7 @@ def term_tuple(
 
 
 def build(
-    config: Any, info: Any, *, encoder: nn.Module, teacher: Method
+    config: Any, info: Any, *, encoder: nn.Module, teacher: Teacher
 ) -> students.Student:
     """The student of a configuration.
 

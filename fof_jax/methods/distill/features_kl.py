@@ -8,9 +8,9 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float
 
-from fof_jax.methods.base import Method
 from fof_jax.methods.distill import heads, kl, terms
 from fof_jax.methods.distill import student as students
+from fof_jax.methods.distill.teaching import Teacher
 from fof_jax.types import Params, State
 
 
@@ -74,7 +74,7 @@ class FeaturesKL(terms.Term):
 
 
 def build(
-    config: Any, info: Any, *, encoder: nn.Module, teacher: Method
+    config: Any, info: Any, *, encoder: nn.Module, teacher: Teacher
 ) -> students.Student:
     """The row of a configuration: CE + alpha KL + beta R.
 

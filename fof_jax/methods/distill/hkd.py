@@ -9,10 +9,10 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from fof_jax.methods.base import Method
 from fof_jax.methods.distill import crd, heads, kl, memory, terms
 from fof_jax.methods.distill import student as students
 from fof_jax.methods.distill.normalize import unit
+from fof_jax.methods.distill.teaching import Teacher
 from fof_jax.types import Params, State
 
 NEIGHBORS = 8
@@ -222,7 +222,7 @@ class HKD(crd.BankTerm):
 
 
 def build(
-    config: Any, info: Any, *, encoder: nn.Module, teacher: Method
+    config: Any, info: Any, *, encoder: nn.Module, teacher: Teacher
 ) -> students.Student:
     """The row of a configuration: CE + alpha KL + beta R.
 

@@ -8,9 +8,9 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float
 
-from fof_jax.methods.base import Method
 from fof_jax.methods.distill import student as students
 from fof_jax.methods.distill import terms
+from fof_jax.methods.distill.teaching import Teacher
 
 
 def divergence(
@@ -63,7 +63,7 @@ def with_terms(
     info: Any,
     *more: terms.Term,
     encoder: nn.Module,
-    teacher: Method,
+    teacher: Teacher,
 ) -> students.Student:
     """CE + alpha KL + the sum of further terms: the frame of the single-teacher rows.
 
@@ -91,7 +91,7 @@ def with_terms(
 
 
 def build(
-    config: Any, info: Any, *, encoder: nn.Module, teacher: Method
+    config: Any, info: Any, *, encoder: nn.Module, teacher: Teacher
 ) -> students.Student:
     """The row of a configuration: CE + alpha KL; see `with_terms`."""
     return with_terms(config, info, encoder=encoder, teacher=teacher)

@@ -7,9 +7,9 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float
 
-from fof_jax.methods.base import Method
 from fof_jax.methods.distill import kl, terms
 from fof_jax.methods.distill import student as students
+from fof_jax.methods.distill.teaching import Teacher
 
 EPSILON = 1e-7
 
@@ -51,7 +51,7 @@ def _conditional(f: Float[Array, "B D"]) -> Float[Array, "B B"]:
 
 
 def build(
-    config: Any, info: Any, *, encoder: nn.Module, teacher: Method
+    config: Any, info: Any, *, encoder: nn.Module, teacher: Teacher
 ) -> students.Student:
     """The row of a configuration: CE + alpha KL + beta R.
 

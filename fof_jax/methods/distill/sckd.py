@@ -9,13 +9,13 @@ from typing import Any
 
 from flax import linen as nn
 
-from fof_jax.methods.base import Method
 from fof_jax.methods.distill import features_kl, kl, weighting
 from fof_jax.methods.distill import student as students
+from fof_jax.methods.distill.teaching import Teacher
 
 
 def build(
-    config: Any, info: Any, *, encoder: nn.Module, teacher: Method
+    config: Any, info: Any, *, encoder: nn.Module, teacher: Teacher
 ) -> students.Student:
     """The row of a configuration: CE + sum of masked alpha KL and beta Feats KL.
 

@@ -7,10 +7,10 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float
 
-from fof_jax.methods.base import Method
 from fof_jax.methods.distill import kl, terms
 from fof_jax.methods.distill import student as students
 from fof_jax.methods.distill.normalize import unit
+from fof_jax.methods.distill.teaching import Teacher
 
 
 def similarity_preserving(
@@ -40,7 +40,7 @@ def _similarity(f: Float[Array, "B D"]) -> Float[Array, "B B"]:
 
 
 def build(
-    config: Any, info: Any, *, encoder: nn.Module, teacher: Method
+    config: Any, info: Any, *, encoder: nn.Module, teacher: Teacher
 ) -> students.Student:
     """The row of a configuration: CE + alpha KL + beta R.
 
