@@ -83,8 +83,8 @@ def test_the_published_forms_are_flags():
 
 @pytest.mark.parametrize("row", ["sp", "crd"])
 def test_the_tested_network_with_a_vit_is_the_baselines(row):
-    size, patch = vit_variants.variant("mu/16")
-    encoder = vit.ViT(size=size, patch=patch, image_size=(32, 32))
+    size = vit_variants.SIZES["mu"]
+    encoder = vit.ViT(size=size, patch=16, image_size=(32, 32))
     method = build(row, encoder)
     whole = networks.batch(2)
     image = jax.random.normal(jax.random.key(1), (2, 32, 32, 3))
