@@ -1,0 +1,1 @@
+"""Cell graphs: records, construction from images, the published files, padding."""
