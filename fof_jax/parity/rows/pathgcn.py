@@ -16,6 +16,7 @@ from fof_jax import comparison
 from fof_jax.comparison import Row
 from fof_jax.data.graphs import padding, record
 from fof_jax.models import graph, pathgcn
+from fof_jax.parity.rows import named_tensors
 
 Recording = Mapping[str, np.ndarray]
 
@@ -28,10 +29,6 @@ TOLERANCES = {
     "parameter": 5e-5,  # absolute
     "kept": 0.0,  # nodes and edges that differ
 }
-GRADIENT_FLOOR = 1e-3
-# Adam divides by gradients that nearly cancel with the L2 term: of 20,000 elements this
-# many may move apart, as far as this fraction of the summed rates.
-LOOSE_ELEMENTS, LOOSE_OF, LOOSE_FRACTION = 5, 20_000, 0.1
 NORMALIZED_COLUMNS = 12
 CONSTANTS = ("output_range", "output_shift")
 
@@ -151,9 +148,17 @@ def replay(z: Recording) -> list[Row]:
         losses.append(float(value))
         if t == 0:
             rows += _first_step(z, graphs[0], out)
-            rows.append(_gradients(z, published_names(gradient)))
+            rows.append(
+                named_tensors.gradients(
+                    z,
+                    "t0/grad/",
+                    published_names(gradient),
+                    quantity="step 0 gradients",
+                    tolerance=TOLERANCES["gradient"],
+                )
+            )
         if f"after{t + 1}/lin1.bias" in z:
-            rows.append(_parameters(z, published_names(params), t + 1))
+            rows += _parameters(z, published_names(params), t + 1)
     rows.append(
         comparison.worst(
             [
@@ -207,54 +212,28 @@ def _first_step(z: Recording, x: jax.Array, out: dict[str, jax.Array]) -> list[R
 
 
 def _intermediate(z: Recording, name: str, ours: Any) -> Row:
-    return _row(f"step 0 {name}", *recorded(z, f"t0/{name}", ours), "forward")
+    return _row(
+        f"step 0 {name}", *named_tensors.recorded(z, f"t0/{name}", ours), "forward"
+    )
 
 
-def recorded(z: Recording, name: str, ours: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Ours and theirs; a thinned recording `NAME@flat13` thins ours alike."""
-    if name in z:
-        return np.asarray(ours), z[name]
-    return np.asarray(ours).ravel()[::13], z[f"{name}@flat13"]
-
-
-def _gradients(z: Recording, ours: dict[str, np.ndarray]) -> Row:
-    pairs = {name: recorded(z, f"t0/grad/{name}", ours[name]) for name in ours}
-    largest = max(float(np.abs(theirs).max()) for _, theirs in pairs.values())
-    rows = [
-        _row(
-            "gradients",
-            a,
-            b,
-            "gradient",
-            scale=max(float(np.abs(b).max()), GRADIENT_FLOOR * largest),
-            where=name,
-        )
-        for name, (a, b) in pairs.items()
-    ]
-    return comparison.worst(rows, "step 0 gradients")
-
-
-def _parameters(z: Recording, ours: dict[str, np.ndarray], steps: int) -> Row:
-    """All tensors, with few elements allowed to differ by more."""
+def _parameters(z: Recording, ours: dict[str, np.ndarray], steps: int) -> list[Row]:
     prefix = f"after{steps}/"
-    rows, beyond, size = [], 0, 0
-    for name, value in ours.items():
-        a, b = recorded(z, prefix + name, value)
-        loose = np.abs(a - b) > TOLERANCES["parameter"]
-        loose &= np.abs(a - b) <= LOOSE_FRACTION * steps * float(z["cfg/lr"])
-        beyond, size = beyond + int(loose.sum()), size + a.size
-        tight = np.where(loose, b, a)
-        rows.append(_row("parameters", tight, b, "parameter", scale=1.0, where=name))
-    if beyond > max(LOOSE_ELEMENTS * size / LOOSE_OF, LOOSE_ELEMENTS):
-        rows = [
-            _row("", *recorded(z, prefix + name, value), "parameter", scale=1.0)
-            for name, value in ours.items()
-        ]
-    rows += [
+    constants = [
         _row("", np.float32(value), z[f"{prefix}{name}"][0], "parameter", scale=1.0)
         for name, value in zip(CONSTANTS, (6, -3), strict=True)
     ]
-    return comparison.worst(rows, f"parameters after {steps}")
+    return [
+        named_tensors.parameters(
+            z,
+            prefix,
+            ours,
+            quantity=f"parameters after {steps}",
+            tolerance=TOLERANCES["parameter"],
+            summed_rates=steps * float(z["cfg/lr"]),
+        ),
+        comparison.worst(constants, f"constants after {steps}"),
+    ]
 
 
 def _evaluation(z: Recording, net: pathgcn.PathGCN, params: Any) -> list[Row]:
