@@ -1,5 +1,6 @@
 """Replays recordings of CLAT's stage 1: masks, losses, gradients, optimizer steps."""
 
+import functools
 from typing import Any
 
 import jax
@@ -152,13 +153,15 @@ def replay(z: Recording) -> list[Row]:
         out = step_loss(z, params, state, batch, masked)
         return out.total, out
 
+    steps = int(z["cfg/steps"])
+    capacity = max(z[f"mask{t}/score"].shape[1] for t in range(steps))
+    find_masks = jax.jit(functools.partial(input_masks, z, capacity=capacity))
     differentiate = jax.jit(jax.value_and_grad(loss, has_aux=True))
     rows: list[Row] = []
     by_loss: dict[str, list[Row]] = {}
-    for t in range(int(z["cfg/steps"])):
+    for t in range(steps):
         batch = batch_of(z, t)
-        labels = int(z[f"mask{t}/score"].shape[1])
-        masked = input_masks(z, params, state["statistics"], batch, capacity=labels)
+        masked = find_masks(params, state["statistics"], batch)
         rows += _mask_rows(z, t, batch, masked)
         (_, out), gradient = differentiate(params, state, batch, masked)
         if t == 0:
@@ -231,6 +234,8 @@ def _mask_rows(
     z: Recording, t: int, batch: dict[str, Any], masked: dict[str, Any]
 ) -> list[Row]:
     prefix, kind = f"mask{t}/", "array later" if t else "array"
+    # Labels beyond the batch's largest are not recorded.
+    masked = masked | {"score": masked["score"][:, : z[f"{prefix}score"].shape[1]]}
     rows = [
         compare(f"step {t} {name}", masked[name], z[prefix + name], kind)
         for name in ("eval_log_prob", "grad_image", "grad_omic", "score")
