@@ -16,6 +16,7 @@ from fof_jax.methods.distill.clat_network import Branch
 from fof_jax.methods.distill.clat_teacher import cross_entropy
 
 TEACHERS = ("fused", "ema")
+TERMS = ("kl_fused", "kl_ema", "crd_fused", "crd_ema")
 
 
 class Settings(NamedTuple):
@@ -205,6 +206,7 @@ def student_step(
     index: Int[Array, " B"],
     grade: Int[Array, " B"],
     settings: Settings,
+    weight: Float[Array, " B"] | None = None,
 ) -> StudentStep:
     r"""The loss of stage 2.
 
@@ -221,6 +223,7 @@ def student_step(
       index: the batch's rows of the banks.
       grade: of each row.
       settings: constants.
+      weight: of each row's cross-entropy; None is 1.
 
     Source: methods/clat_pathgcn.md, CLAT stage 2, "One step, in order".
     """
@@ -249,7 +252,7 @@ def student_step(
                 settings=settings,
             )
             terms.append(settings.beta * contrasts[name].sample_loss)
-        return jnp.stack(terms), cross_entropy(branch.logits, grade), contrasts
+        return jnp.stack(terms), cross_entropy(branch.logits, grade, weight), contrasts
 
     def sums(features: jax.Array) -> Float[Array, "5"]:
         terms, ce, _ = terms_of(features, lax.stop_gradient(params))

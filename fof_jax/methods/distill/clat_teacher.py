@@ -58,10 +58,18 @@ class TeacherStep(NamedTuple):
 
 
 def cross_entropy(
-    logits: Float[Array, "B K"], grade: Int[Array, " B"]
+    logits: Float[Array, "B K"],
+    grade: Int[Array, " B"],
+    weight: Float[Array, " B"] | None = None,
 ) -> Float[Array, ""]:
-    """Mean over the batch of -log softmax(logits)[grade]."""
-    return optax.softmax_cross_entropy_with_integer_labels(logits, grade).mean()
+    """Mean over the batch of -log softmax(logits)[grade].
+
+    Args:
+      logits, grade: of each row.
+      weight: of each row; None is 1. The sum is divided by B whatever the weights.
+    """
+    of_row = optax.softmax_cross_entropy_with_integer_labels(logits, grade)
+    return (of_row if weight is None else of_row * weight).mean()
 
 
 def absolute_sum(params: Tree) -> Float[Array, ""]:
@@ -82,6 +90,7 @@ def teacher_step(
     lambda_l1: float,
     l1_constant: float,
     ema_train: bool,
+    weight: Float[Array, " B"] | None = None,
     masking: Float[Array, ""] | float = 1.0,
     rate: float = 0.0,
     key: jax.Array | None = None,
@@ -104,6 +113,7 @@ def teacher_step(
         are not trained (M7).
       ema_train: the EMA network normalizes by the batch and has dropout, as published
         (M4). Otherwise it is in evaluation mode, with the student's statistics.
+      weight: of each row's cross-entropies; None is 1.
       masking: 1, or 0 in steps without masking; the last two terms and the first two
         passes' statistics then do not count.
       rate, key: of dropout; no key is no dropout.
@@ -144,7 +154,7 @@ def teacher_step(
     )
     passes = jax.lax.stop_gradient((*ema_passes, ema))
     passes = Passes(image_pass, omic_pass, student, *passes)
-    terms = _terms(passes, grade)
+    terms = _terms(passes, grade, weight)
     terms["l1"] = absolute_sum(params["omic"]) + l1_constant
     names = [f"{kind}_{branch}" for kind in ("ce", "kl") for branch in Branches._fields]
     total = sum((terms[name] for name in names), lambda_l1 * terms["l1"])
@@ -157,11 +167,13 @@ def _select(use: Any, new: Tree, old: Tree) -> Tree:
     return jax.tree.map(lambda a, b: jnp.where(use > 0, a, b), new, old)
 
 
-def _terms(passes: Passes, grade: jax.Array) -> dict[str, jax.Array]:
+def _terms(
+    passes: Passes, grade: jax.Array, weight: jax.Array | None
+) -> dict[str, jax.Array]:
     terms = {}
     for name in Branches._fields:
         student, ema = (getattr(p, name).logits for p in (passes.student, passes.ema))
-        terms[f"ce_{name}"] = cross_entropy(student, grade)
+        terms[f"ce_{name}"] = cross_entropy(student, grade, weight)
         terms[f"kl_{name}"] = losses.divergence(student=student, teacher=ema).mean()
     for name in ("masked_image", "masked_omic"):
         student = getattr(passes, name).fused.logits

@@ -1,0 +1,75 @@
+"""What both stages of CLAT read: encoder features, omics and the second view."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from fof_jax.types import Batch, Params, State
+
+
+def encode(
+    encoder: nn.Module,
+    params: Params,
+    statistics: State,
+    image: Float[Array, "B H W C"],
+    *,
+    train: bool,
+    key: jax.Array | None = None,
+) -> tuple[Float[Array, "B E"], State]:
+    """An image encoder's features, and its batch statistics after them."""
+    collections = {"params": params, "batch_stats": statistics}
+    if not train:
+        out: Any = encoder.apply(collections, image, train=False)
+        return out, statistics
+    rngs = {} if key is None else {"dropout": key}
+    updated: Any
+    out, updated = encoder.apply(
+        collections, image, train=True, rngs=rngs, mutable=["batch_stats"]
+    )
+    return out, dict(updated.get("batch_stats", statistics))
+
+
+def init_encoder(
+    encoder: nn.Module, key: jax.Array, batch: Batch
+) -> tuple[Params, State, int]:
+    """Parameters and batch statistics of an encoder, and its width."""
+    image = jnp.zeros((1, *batch.image.shape[1:]), jnp.float32)
+    variables: Any = encoder.init(key, image, train=False)
+    params, statistics = variables["params"], dict(variables.get("batch_stats", {}))
+    features, _ = jax.eval_shape(
+        lambda p, s: encode(encoder, p, s, image, train=False), params, statistics
+    )
+    return params, statistics, features.shape[-1]
+
+
+def omics_of(batch: Batch, row: str) -> Float[Array, "B M"]:
+    """The standardized omics, 0 where unknown.
+
+    Raises:
+      ValueError: the batch has none.
+    """
+    if batch.omics is None:
+        raise ValueError(
+            f"{row}: the batch has no omics, expected float32 [B, M]. Add the omics "
+            "columns to the data, or choose a row that reads the image alone."
+        )
+    if batch.omics_known is None:
+        return jnp.asarray(batch.omics)
+    return jnp.where(jnp.asarray(batch.omics_known), batch.omics, 0)
+
+
+def second_view(batch: Batch, row: str) -> Float[Array, "B H W C"]:
+    """The view for the moving average.
+
+    Raises:
+      ValueError: the batch has none.
+    """
+    if batch.second_view is None:
+        raise ValueError(
+            f"{row}: the batch has no second view, expected a second crop of each "
+            'image for the moving average. Load it with second_view "crop".'
+        )
+    return batch.second_view
