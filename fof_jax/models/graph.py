@@ -7,8 +7,10 @@ gathers. The layers have the semantics of torch-geometric 1.3.0, the only versio
 runs the published PathGCN.
 """
 
+from collections.abc import Callable
 from fractions import Fraction
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
@@ -178,6 +180,7 @@ def divide_by_maximum(
     *,
     columns: int,
     over: str,
+    gather: Callable[[jax.Array], jax.Array] = lambda rows: rows,
 ) -> Float[Array, "B N F"]:
     """Divides the first columns by their maximum.
 
@@ -187,6 +190,7 @@ def divide_by_maximum(
       columns: how many columns, 12 in the published network.
       over: "graph" takes the maximum of each graph; "batch" that of all graphs, as
         published, so that a graph's logits depend on the others of its batch (P2).
+      gather: local rows to the rows of all devices, for the maximum of a batch.
 
     Returns:
       x, with 0 at padding. A column whose maximum is 0 stays as it is (P6).
@@ -202,8 +206,9 @@ def divide_by_maximum(
             "the published batch maximum is to be reproduced."
         )
     mask = node_mask[..., None]
-    axes = (1,) if over == "graph" else (0, 1)
-    largest = jnp.where(mask, x, -jnp.inf).max(axes, keepdims=True)
+    largest = jnp.where(mask, x, -jnp.inf).max(1, keepdims=True)
+    if over == "batch":
+        largest = gather(largest).max(0, keepdims=True)
     usable = jnp.isfinite(largest) & (largest != 0)
     usable &= jnp.arange(x.shape[-1])[None, None] < columns
     return jnp.where(mask, x / jnp.where(usable, largest, 1), 0)

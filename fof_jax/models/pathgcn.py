@@ -71,7 +71,7 @@ class PathGCN:
         edge_index: Int[Array, "B 2 E"],
         node_mask: Bool[Array, "B N"],
         *,
-        dropout_key: jax.Array | None = None,
+        dropout_keys: jax.Array | None = None,
     ) -> dict[str, jax.Array]:
         """Normalized graphs to logits.
 
@@ -80,7 +80,8 @@ class PathGCN:
           x: node features, normalized (`divide_by_maximum` or a fold's statistics).
           edge_index: source row first; entries outside 0 … N-1 are padding.
           node_mask: True for real nodes.
-          dropout_key: None in evaluation.
+          dropout_keys: one for each graph, so that masks do not depend on how a batch
+            is divided among devices; None in evaluation.
 
         Returns:
           `feature` [B, feature_width] and `logits` [B, K]; and as intermediates, for
@@ -110,8 +111,10 @@ class PathGCN:
         out["readout_sum"] = sum(readouts[1:], readouts[0])
         out["lin1"] = _dense(out["readout_sum"], params["lin1"])
         hidden = jax.nn.relu(out["lin1"])
-        if dropout_key is not None:
-            keep = jax.random.bernoulli(dropout_key, 1 - self.dropout, hidden.shape)
+        if dropout_keys is not None:
+            keep = jax.vmap(
+                lambda key: jax.random.bernoulli(key, 1 - self.dropout, (self.width,))
+            )(dropout_keys)
             hidden = jnp.where(keep, hidden / (1 - self.dropout), 0)
         out["feature"] = jax.nn.relu(_dense(hidden, params["lin2"]))
         out["logits"] = _dense(out["feature"], params["lin3"])

@@ -87,7 +87,7 @@ def params(net):
 def test_a_batch_equals_the_loop_graph_by_graph(net, params):
     rng = np.random.default_rng(0)
     graphs = [random_graph(rng, n, 6) for n in (1, 4, 5, 6, 17, 40)]
-    out = net.apply(params, *padded(graphs, 48))
+    out = jax.jit(net.apply)(params, *padded(graphs, 48))
     for b, (x, edges) in enumerate(graphs):
         logits, readouts = loop_forward(params, x, edges)
         close(out["readout_sum"][b], readouts)
@@ -100,11 +100,13 @@ def test_order_of_nodes_and_edges_does_not_matter(net, params):
     new = rng.permutation(23)  # node i of the second graph is node new[i]
     moved = np.argsort(new)[edges][:, rng.permutation(edges.shape[1])]
 
-    def loss(params, graphs):
-        return net.apply(params, *graphs)["logits"][0, 1]
+    @jax.jit
+    def run(params, graphs):
+        loss = lambda p: net.apply(p, *graphs)["logits"][0, 1]  # noqa: E731
+        return jax.value_and_grad(loss)(params)
 
-    first, gradient = jax.value_and_grad(loss)(params, padded([(x, edges)], 32))
-    second, other = jax.value_and_grad(loss)(params, padded([(x[new], moved)], 32))
+    first, gradient = run(params, padded([(x, edges)], 32))
+    second, other = run(params, padded([(x[new], moved)], 32))
     close(second, np.asarray(first))
     jax.tree.map(lambda a, b: close(a, np.asarray(b), 2e-5), gradient, other)
 
@@ -112,29 +114,32 @@ def test_order_of_nodes_and_edges_does_not_matter(net, params):
 def test_padding_does_not_matter(net, params):
     graphs = [random_graph(np.random.default_rng(2), n, 6) for n in (9, 14)]
 
-    def loss(params, inputs):
-        return net.apply(params, *inputs)["logits"][:2].sum()
+    @jax.jit
+    def run(params, inputs):
+        loss = lambda p: net.apply(p, *inputs)["logits"][:2].sum()  # noqa: E731
+        return jax.value_and_grad(loss)(params)
 
-    tight = jax.value_and_grad(loss)(params, padded(graphs, 14, 64))
+    tight = run(params, padded(graphs, 14, 64))
     x, edge_index, mask = padded([*graphs, (np.zeros((0, 6)), np.zeros((2, 0)))], 40)
     x = jnp.where(mask[..., None], x, 7.0)  # what stands in padding is not read
     edge_index = jnp.where(edge_index == 40, jnp.array([40, -1, 99])[:, None, None],
                            edge_index)  # fmt: skip
-    wide = jax.value_and_grad(loss)(params, (x, edge_index, mask))
+    wide = run(params, (x, edge_index, mask))
     jax.tree.map(lambda a, b: close(a, np.asarray(b), 2e-5), wide, tight)
 
 
 def test_a_graph_without_nodes_gives_finite_values_and_gradients(net, params):
     inputs = padded([(np.zeros((0, 6)), np.zeros((2, 0)))], 8)
     loss = lambda params: net.apply(params, *inputs)["logits"].sum()  # noqa: E731
-    value, gradient = jax.value_and_grad(loss)(params)
+    value, gradient = jax.jit(jax.value_and_grad(loss))(params)
     assert all(bool(jnp.isfinite(a).all()) for a in jax.tree.leaves((value, gradient)))
 
 
 def test_zero_features_and_zero_weights_give_finite_gradients(net, params):
     zeros = jax.tree.map(jnp.zeros_like, params)
     inputs = padded([(np.zeros((5, 6)), np.array([[0, 1], [1, 0]]))], 8)
-    gradient = jax.grad(lambda p: net.apply(p, *inputs)["logits"].sum())(zeros)
+    loss = lambda p: net.apply(p, *inputs)["logits"].sum()  # noqa: E731
+    gradient = jax.jit(jax.grad(loss))(zeros)
     assert all(bool(jnp.isfinite(a).all()) for a in jax.tree.leaves(gradient))
 
 
@@ -182,7 +187,7 @@ def test_of_nodes_with_equal_neighborhoods_either_may_be_kept(net, params):
     # A complete graph of 6 equal nodes: all are alike, two are kept.
     x = np.ones((6, 6), np.float32)
     edges = np.array([(j, i) for i in range(6) for j in range(6) if i != j]).T
-    out = net.apply(params, *padded([(x, edges)], 8))
+    out = jax.jit(net.apply)(params, *padded([(x, edges)], 8))
     assert int(out["kept1"].sum()) == 2
     pooled = np.asarray(out["pool1"][0])[np.asarray(out["kept1"][0])]
     np.testing.assert_array_equal(pooled[0], pooled[1])
@@ -222,19 +227,21 @@ def test_initial_values_are_distributed_as_published():
 def test_dropout_keeps_the_expectation_and_is_off_in_evaluation(params):
     net = pathgcn.PathGCN(features=6, width=8, feature_width=5, dropout=0.25)
     inputs = padded([random_graph(np.random.default_rng(4), 11, 6)], 16)
-    out = net.apply(params, *inputs)
+    apply = jax.jit(net.apply)
+    out = apply(params, *inputs)
     # Before the second ReLU the head is linear in what is dropped.
     linear = jax.tree.map(jnp.asarray, params)
     linear["lin2"] = linear["lin2"] | {"bias": linear["lin2"]["bias"] + 100}
 
+    @jax.jit
     @jax.vmap
     def feature(key):
-        return net.apply(linear, *inputs, dropout_key=key)["feature"][0]
+        return net.apply(linear, *inputs, dropout_keys=key[None])["feature"][0]
 
     found = feature(jax.random.split(jax.random.key(5), 4000))
     error = np.asarray(found.std(0)) / np.sqrt(4000)
-    expected = net.apply(linear, *inputs)["feature"][0]
+    expected = apply(linear, *inputs)["feature"][0]
     assert (np.abs(found.mean(0) - expected) < 5 * error + 1e-4).all()
     hidden = np.unique(np.asarray(found)[:, 0]).size
     assert 1 < hidden <= 2**8
-    np.testing.assert_array_equal(out["logits"], net.apply(params, *inputs)["logits"])
+    np.testing.assert_array_equal(out["logits"], apply(params, *inputs)["logits"])
