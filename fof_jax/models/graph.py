@@ -154,9 +154,9 @@ def sag_pool(
     Source: methods/clat_pathgcn.md, PathGCN 2.
     """
     score = jnp.tanh(raw_score)
-    kept = highest(score, node_mask, ratio=ratio)
-    x = jnp.where(kept[..., None], x * score[..., None], 0)
-    return x, between(counts, kept), kept
+    keep = highest(score, node_mask, ratio=ratio)
+    x = jnp.where(keep[..., None], x * score[..., None], 0)
+    return x, between(counts, keep), keep
 
 
 def readout(

@@ -85,7 +85,7 @@ class PathGCN:
 
         Returns:
           `feature` [B, feature_width] and `logits` [B, K]; and as intermediates, for
-          each block l: `sage{l}` [B, N, D], `score_raw{l}` [B, N], `kept{l}` [B, N],
+          each block l: `sage{l}` [B, N, D], `score_raw{l}` [B, N], `keep{l}` [B, N],
           `pool{l}` [B, N, D], `counts{l}` [B, N, N], `readout{l}` [B, 2D]; and
           `readout_sum`, `lin1` before its ReLU.
         """
@@ -103,7 +103,7 @@ class PathGCN:
             readouts.append(graph.readout(x, node_mask))
             out |= {
                 f"score_raw{layer}": raw,
-                f"kept{layer}": node_mask,
+                f"keep{layer}": node_mask,
                 f"pool{layer}": x,
                 f"counts{layer}": counts,
                 f"readout{layer}": readouts[-1],

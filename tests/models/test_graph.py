@@ -60,9 +60,9 @@ def loop_forward(params, x, edges, ratio=0.2):
             received = sum(h[j] @ pool["kernel"][:, 0] for j, k in edges if k == i)
             score[i] = np.tanh(root + received)
         k = -(-len(x) * round(ratio * 10) // 10)
-        kept = sorted(sorted(range(len(x)), key=lambda i: -score[i])[:k])
-        x = h[kept] * score[kept, None]
-        place = {node: position for position, node in enumerate(kept)}
+        keep = sorted(sorted(range(len(x)), key=lambda i: -score[i])[:k])
+        x = h[keep] * score[keep, None]
+        place = {node: position for position, node in enumerate(keep)}
         edges = [(place[j], place[i]) for j, i in edges if j in place and i in place]
         total = total + np.concatenate([x.max(0), x.mean(0)])
     z = np.maximum(total @ p["lin1"]["kernel"] + p["lin1"]["bias"], 0)
@@ -188,8 +188,8 @@ def test_of_nodes_with_equal_neighborhoods_either_may_be_kept(net, params):
     x = np.ones((6, 6), np.float32)
     edges = np.array([(j, i) for i in range(6) for j in range(6) if i != j]).T
     out = jax.jit(net.apply)(params, *padded([(x, edges)], 8))
-    assert int(out["kept1"].sum()) == 2
-    pooled = np.asarray(out["pool1"][0])[np.asarray(out["kept1"][0])]
+    assert int(out["keep1"].sum()) == 2
+    pooled = np.asarray(out["pool1"][0])[np.asarray(out["keep1"][0])]
     np.testing.assert_array_equal(pooled[0], pooled[1])
     close(out["readout1"][0, :8], np.asarray(out["readout1"][0, 8:]))
 
@@ -229,7 +229,7 @@ def test_dropout_keeps_the_expectation_and_is_off_in_evaluation(params):
     inputs = padded([random_graph(np.random.default_rng(4), 11, 6)], 16)
     apply = jax.jit(net.apply)
     out = apply(params, *inputs)
-    # Before the second ReLU the head is linear in what is dropped.
+    # Before the second ReLU the head is linear in the dropped entries.
     linear = jax.tree.map(jnp.asarray, params)
     linear["lin2"] = linear["lin2"] | {"bias": linear["lin2"]["bias"] + 100}
 
@@ -238,10 +238,10 @@ def test_dropout_keeps_the_expectation_and_is_off_in_evaluation(params):
     def feature(key):
         return net.apply(linear, *inputs, dropout_keys=key[None])["feature"][0]
 
-    found = feature(jax.random.split(jax.random.key(5), 4000))
-    error = np.asarray(found.std(0)) / np.sqrt(4000)
+    samples = feature(jax.random.split(jax.random.key(5), 4000))
+    error = np.asarray(samples.std(0)) / np.sqrt(4000)
     expected = apply(linear, *inputs)["feature"][0]
-    assert (np.abs(found.mean(0) - expected) < 5 * error + 1e-4).all()
-    hidden = np.unique(np.asarray(found)[:, 0]).size
+    assert (np.abs(samples.mean(0) - expected) < 5 * error + 1e-4).all()
+    hidden = np.unique(np.asarray(samples)[:, 0]).size
     assert 1 < hidden <= 2**8
     np.testing.assert_array_equal(out["logits"], apply(params, *inputs)["logits"])

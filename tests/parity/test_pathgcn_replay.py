@@ -79,9 +79,9 @@ def _no_loops_in_score(x, counts, **weights):
 
 
 def _no_tanh(x, raw_score, counts, node_mask, *, ratio):
-    kept = graph.highest(raw_score, node_mask, ratio=ratio)
-    x = jnp.where(kept[..., None], x * raw_score[..., None], 0)
-    return x, graph.between(counts, kept), kept
+    keep = graph.highest(raw_score, node_mask, ratio=ratio)
+    x = jnp.where(keep[..., None], x * raw_score[..., None], 0)
+    return x, graph.between(counts, keep), keep
 
 
 def _floor(nodes, ratio):

@@ -1,4 +1,4 @@
-"""What both stages of CLAT read: encoder features, omics and the second view."""
+"""Inputs of both stages of CLAT: encoder features, omics and the second view."""
 
 from typing import Any
 

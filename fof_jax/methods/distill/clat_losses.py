@@ -90,7 +90,7 @@ def nearest_of_class(
     *,
     count: int,
 ) -> Neighbors:
-    """The rows of a bank nearest in cosine to each anchor's row, of its own class.
+    """The rows of a bank of an anchor's class that are nearest in cosine to its row.
 
     Args:
       bank: one row per training region.

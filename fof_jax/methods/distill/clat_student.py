@@ -82,7 +82,7 @@ class Contrast(NamedTuple):
 
 
 class StudentStep(NamedTuple):
-    """What the loss of a step gives.
+    """The loss of a step and its intermediate results.
 
     Attributes:
       total, ce, kd: the scalar; the cross-entropy; the weighted rest.

@@ -41,7 +41,7 @@ class Passes(NamedTuple):
 
 
 class TeacherStep(NamedTuple):
-    """What the loss of a step gives.
+    """The loss of a step and its intermediate results.
 
     Attributes:
       total: the scalar.

@@ -79,7 +79,7 @@ def step_loss(
     """The loss of a step as published: both teachers in training mode (S1, M4).
 
     Returns:
-      The step, and what the teachers give: outputs and statistics.
+      The step, and the teachers' outputs and statistics.
     """
     ema, ema_statistics = network.image_head(
         state["ema"], state["ema_statistics"], flatten(batch["image_ema"]), train=True
@@ -223,12 +223,12 @@ def _contrast(
         rows.append(compare(f"step {t} crd_{name}/{quantity}", value, theirs, kind))
 
     for side in BANKS:
-        found = getattr(neighbors, side)
+        ours_side = getattr(neighbors, side)
         theirs = z[f"{prefix}neighbours_{side}"]
         # Those of weight 0 were taken from the recording.
         quantity = f"step {t} crd_{name}/neighbours_{side}"
-        rows.append(compare(quantity, found.rows, theirs, "mask", scale=1.0))
-        array(f"similarity_{side}", found.weight)
+        rows.append(compare(quantity, ours_side.rows, theirs, "mask", scale=1.0))
+        array(f"similarity_{side}", ours_side.weight)
         array(f"embed_{side}", getattr(ours, f"embed_{side}"))
         array(f"out_{side}", getattr(ours, f"out_{side}"))
         array(f"Z_{side}", getattr(ours.memory, f"z_{side}"))

@@ -87,7 +87,7 @@ def split(z: Recording, prefix: str) -> list[record.CellGraph]:
 
 
 def inputs(graphs: padding.PaddedGraphs) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """What the network takes: node features as published (P2), edges and mask."""
+    """Node features divided as published (P2), edges and mask: the network's inputs."""
     x, edge_index, node_mask = map(jnp.asarray, graphs)
     x = graph.divide_by_maximum(x, node_mask, columns=NORMALIZED_COLUMNS, over="batch")
     return x, edge_index, node_mask
@@ -193,11 +193,11 @@ def _first_step(z: Recording, x: jax.Array, out: dict[str, jax.Array]) -> list[R
         ):
             rows.append(_intermediate(z, name, ours[b, i]))
         perm = z[f"t0/pool{layer}/perm"]
-        kept = np.zeros(len(b), bool)
-        kept[perm] = True
-        ours_kept = np.asarray(out[f"kept{layer}"])
+        theirs = np.zeros(len(b), bool)
+        theirs[perm] = True
+        keep = np.asarray(out[f"keep{layer}"])
         name = f"step 0 kept{layer}"
-        rows.append(_row(name, ours_kept[b, i], kept, "kept", scale=1.0))
+        rows.append(_row(name, keep[b, i], theirs, "kept", scale=1.0))
         b, i = b[perm], i[perm]
         edges = z[f"t0/pool{layer}/edge_index"]
         counts = np.zeros(out[f"counts{layer}"].shape)

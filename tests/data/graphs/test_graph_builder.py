@@ -24,7 +24,7 @@ NUCLEI = [(40, 40, 9), (80, 44, 10), (120, 60, 9), (60, 90, 11), (110, 120, 10),
           (30, 130, 9), (150, 150, 12), (76, 140, 9)]  # fmt: skip
 
 
-def drawn(nuclei=NUCLEI, size=190):
+def render(nuclei=NUCLEI, size=190):
     row, column = np.mgrid[:size, :size]
     labels = np.zeros((size, size), np.int32)
     for number, (x, y, radius) in enumerate(nuclei, 1):
@@ -36,11 +36,11 @@ def drawn(nuclei=NUCLEI, size=190):
 
 @needs_scikit_image
 def test_drawn_nuclei_are_found_where_they_are():
-    rgb, labels = drawn()
-    found = builder.segment(rgb)
-    assert found.max() == len(NUCLEI)
-    overlap = (found > 0) & (labels > 0)
-    assert overlap.sum() / ((found > 0) | (labels > 0)).sum() > 0.8
+    rgb, labels = render()
+    segmented = builder.segment(rgb)
+    assert segmented.max() == len(NUCLEI)
+    overlap = (segmented > 0) & (labels > 0)
+    assert overlap.sum() / ((segmented > 0) | (labels > 0)).sum() > 0.8
     graph = builder.build(rgb)
     nearest = np.abs(graph.centroid[:, None] - np.array(NUCLEI)[None, :, :2])
     assert nearest.max(-1).min(0).max() < 1.5
@@ -48,15 +48,15 @@ def test_drawn_nuclei_are_found_where_they_are():
 
 @needs_scikit_image
 def test_touching_nuclei_are_divided():
-    rgb, _ = drawn([(60, 60, 12), (80, 60, 12), (120, 120, 10)])
+    rgb, _ = render([(60, 60, 12), (80, 60, 12), (120, 120, 10)])
     assert builder.segment(rgb).max() == 3
 
 
 @needs_scikit_image
 def test_areas_outside_the_limits_are_dropped_and_labels_are_consecutive():
-    rgb, _ = drawn()
-    found = builder.segment(rgb, smallest=300)
-    area = np.bincount(found.ravel())[1:]
+    rgb, _ = render()
+    segmented = builder.segment(rgb, smallest=300)
+    area = np.bincount(segmented.ravel())[1:]
     assert (area >= 300).all()
     assert 0 < len(area) < len(NUCLEI)
     assert builder.segment(rgb, smallest=10**6, largest=10**7).max() == 0
@@ -64,7 +64,7 @@ def test_areas_outside_the_limits_are_dropped_and_labels_are_consecutive():
 
 @needs_scikit_image
 def test_columns_of_a_disk():
-    rgb, labels = drawn([(95, 95, 30)])
+    rgb, labels = render([(95, 95, 30)])
     x, centroid = builder.columns(rgb, labels)
     column = dict(zip(record.CONTOUR + record.TEXTURE, x[0], strict=True))
     np.testing.assert_array_equal(centroid, [[95, 95]])
@@ -82,7 +82,7 @@ def test_texture_is_that_of_scikit_image():
     from skimage.color import rgb2gray
     from skimage.feature import graycomatrix, graycoprops
 
-    rgb, labels = drawn()
+    rgb, labels = render()
     x, centroid = builder.columns(rgb, labels)
     gray = (rgb2gray(rgb) * 255).astype(np.uint8) // 8
     for row, (cx, cy) in zip(x, centroid, strict=True):
@@ -99,7 +99,7 @@ def test_texture_is_that_of_scikit_image():
 
 @needs_scikit_image
 def test_a_label_map_of_any_numbering_takes_the_place_of_the_segmentation():
-    rgb, labels = drawn()
+    rgb, labels = render()
     spread = np.where(labels > 0, labels * 7 + 3, 0).astype(np.int64)
     first, second = builder.build(rgb, labels), builder.build(rgb, spread)
     np.testing.assert_array_equal(first.x, second.x)
@@ -128,7 +128,7 @@ def test_a_region_without_nuclei_is_refused():
 
 
 def test_wrong_inputs_are_refused():
-    rgb, labels = drawn()
+    rgb, labels = render()
     with pytest.raises(ValueError, match="expected uint8"):
         builder.segment(rgb.astype(np.float32) / 255)
     with pytest.raises(ValueError, match="label map"):
@@ -142,7 +142,7 @@ def test_a_missing_scikit_image_is_named(monkeypatch):
 
     monkeypatch.setitem(sys.modules, "skimage.color", None)
     with pytest.raises(ValueError, match=r"pip install 'fof-jax\[graphs\]'"):
-        builder.segment(drawn()[0])
+        builder.segment(render()[0])
 
 
 @pytest.mark.parametrize("neighbors", [1, 4])

@@ -94,39 +94,39 @@ def test_neighbors_are_the_nearest_rows_of_the_class():
     bank, labels = rng.normal(size=(20, 3)), rng.integers(0, 3, 20)
     labels[[4, 9]], labels[[0, 1, 2]] = -1, [0, 1, 2]
     index = np.array([0, 1, 2, 7])
-    found = losses.nearest_of_class(
+    result = losses.nearest_of_class(
         as32(bank), jnp.asarray(labels), jnp.asarray(index), count=4
     )
     for b, row in enumerate(index):
         cosine = rows(bank) @ rows(bank)[row]
         cosine = np.where(labels == labels[row], cosine, 0)
         nearest = sorted(range(20), key=lambda i: -cosine[i])[:4]
-        np.testing.assert_allclose(found.weight[b], cosine[nearest], atol=1e-6)
+        np.testing.assert_allclose(result.weight[b], cosine[nearest], atol=1e-6)
         positive = cosine[nearest] > 0
         np.testing.assert_array_equal(
-            found.rows[b][positive], np.array(nearest)[positive]
+            result.rows[b][positive], np.array(nearest)[positive]
         )
-        assert int(found.rows[b][0]) == row
+        assert int(result.rows[b][0]) == row
 
 
 def test_a_small_class_is_filled_up_with_weight_0():
     bank = as32(np.eye(6))
     labels = jnp.array([0, 1, 1, 1, 1, 1])
-    found = losses.nearest_of_class(bank, labels, jnp.array([0]), count=3)
-    np.testing.assert_array_equal(found.weight, [[1, 0, 0]])
+    result = losses.nearest_of_class(bank, labels, jnp.array([0]), count=3)
+    np.testing.assert_array_equal(result.weight, [[1, 0, 0]])
     scores = jnp.array([[0.2, 0.4, 0.9, 0.1]])
     alone = losses.neighbor_contrast(scores[:, [0, 3]], jnp.ones((1, 1)), rows=6)
-    filled = losses.neighbor_contrast(scores, found.weight, rows=6)
+    filled = losses.neighbor_contrast(scores, result.weight, rows=6)
     np.testing.assert_allclose(filled, alone, rtol=1e-6)
 
 
 def test_negatives_are_all_other_rows_with_equal_probability():
     labels = jnp.array([0, 1, -1, 2, 0, -1, 1, 1])
     index = jnp.array([0, 4, 7])
-    drawn = np.asarray(
+    sampled = np.asarray(
         losses.sample_negatives(jax.random.key(0), labels, index, count=20_000)
     )
-    for row, negatives in zip([0, 4, 7], drawn, strict=True):
+    for row, negatives in zip([0, 4, 7], sampled, strict=True):
         others = [i for i in (0, 1, 3, 4, 6, 7) if i != row]
         counts = np.bincount(negatives, minlength=8)
         assert counts[others].sum() == 20_000
@@ -206,8 +206,8 @@ def test_an_absent_label_can_win_as_published_and_masks_nothing():
             gradient, labels, capacity=6, absent_zero=absent_zero
         )
         assert bool(jnp.isneginf(scores[:, 4:]).all())
-        found = masks.superpixel_mask(scores, labels, count=1)
-        assert bool(found.any()) == bool(masked)
+        result = masks.superpixel_mask(scores, labels, count=1)
+        assert bool(result.any()) == bool(masked)
 
 
 def test_ties_at_the_last_omic_mask_more():
@@ -383,10 +383,10 @@ def test_superpixels_follow_edges_and_cover_the_image_evenly():
     image = jnp.zeros((2, 64, 64, 3)).at[:, :, 27:].set(1).at[1, 20:40].add(0.7)
     labels = np.asarray(superpixels(image, count=25))
     assert labels.shape == (2, 64, 64)
-    for colors, found in zip(np.asarray(image[..., 0]), labels, strict=True):
-        assert len(np.unique(found)) >= 20
-        assert np.bincount(found.ravel()).max() < 4 * 64 * 64 / 25
-        mixed = [np.unique(colors[found == i]).size > 1 for i in range(25)]
+    for colors, result in zip(np.asarray(image[..., 0]), labels, strict=True):
+        assert len(np.unique(result)) >= 20
+        assert np.bincount(result.ravel()).max() < 4 * 64 * 64 / 25
+        mixed = [np.unique(colors[result == i]).size > 1 for i in range(25)]
         assert not any(mixed)
 
 
