@@ -43,6 +43,7 @@ class Batch:
         same crop, or another crop; None unless the method asks for it.
       omics: molecular vector, standardized by the training fold, 0 where unknown.
       omics_known: True where the entry of `omics` was measured.
+      graph: padded cell graphs, `fof_jax.data.graphs.padding.PaddedGraphs`.
     """
 
     image: Annotated[Any, "uint8 or float32 [B, H, W, C]"]
@@ -57,6 +58,7 @@ class Batch:
     second_view: Annotated[Any, "float32 [B, H, W, C] or None"] = None
     omics: Annotated[Any, "float32 [B, M] or None"] = None
     omics_known: Annotated[Any, "bool [B, M] or None"] = None
+    graph: Annotated[Any, "padded cell graphs or None"] = None
 
 
 @flax.struct.dataclass

@@ -67,14 +67,19 @@ def run(flags: argparse.Namespace) -> int:
 
 
 def replay(path: Path, *, others: list[Path]) -> list:
-    """Comparison rows of a recording of the paper or the release."""
+    """Comparison rows of a recording: of the paper, the release or another method."""
     from fof_jax.evaluation import metrics
     from fof_jax.parity import comparison, paper_replay
     from fof_jax.parity import release_replay as release
+    from fof_jax.parity.rows import clat, distillation, fusion, pathgcn
 
-    if release.kind(comparison.load(path)) is None:
-        return paper_replay.replay(path)
-    return release.replay(path, others=others, scores=metrics.scores)
+    recording = comparison.load(path)
+    if release.kind(recording) is not None:
+        return release.replay(path, others=others, scores=metrics.scores)
+    for family in (clat, distillation, fusion, pathgcn):
+        if family.recognizes(recording):
+            return family.replay(recording)
+    return paper_replay.replay(path)
 
 
 def live_rows(flags: argparse.Namespace) -> list:

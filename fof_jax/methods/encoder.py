@@ -1,12 +1,14 @@
-"""Image encoder that a config describes."""
+"""Image encoders that a config describes."""
 
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 from ml_collections import ConfigDict
 
 from fof_jax.models import vit
+from fof_jax.models.pooled_tokens import PooledTokens
 
 
 def build_vit(config: ConfigDict) -> vit.ViT:
@@ -29,6 +31,15 @@ def build_vit(config: ConfigDict) -> vit.ViT:
         pooling=config.pooling,
         frozen_blocks=config.optimizer.freeze_blocks,
     )
+
+
+def build_image_encoder(config: ConfigDict) -> nn.Module:
+    """The encoder of `build_vit`, called as `encoder(image, train=...)`, gives [B, D].
+
+    Raises:
+      ValueError: as `build_vit`.
+    """
+    return PooledTokens(encoder=build_vit(config))
 
 
 def compute_dtype(name: str, platform: str) -> Any:

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
+from ml_collections import ConfigDict
 
 from fof_jax.methods import omics_input
 from fof_jax.methods.base import Inputs
@@ -13,6 +14,7 @@ from fof_jax.methods.classification import cross_entropy
 from fof_jax.models.omics import MaxNet
 from fof_jax.types import (
     Batch,
+    DatasetInfo,
     LossOutput,
     Output,
     State,
@@ -123,7 +125,7 @@ class Omics:
         return Output(features=out.features, logits=out.logits)
 
 
-def build(config: Any, info: Any) -> Omics:
+def build(config: ConfigDict, info: DatasetInfo) -> Omics:
     """The row of a configuration.
 
     Args:

@@ -7,11 +7,13 @@ import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
+from ml_collections import ConfigDict
 
 from fof_jax.methods.base import Inputs
 from fof_jax.models import graph, pathgcn
 from fof_jax.types import (
     Batch,
+    DatasetInfo,
     LossOutput,
     Output,
     State,
@@ -150,7 +152,7 @@ class PathGCN:
             )
 
 
-def build(config: Any, info: Any) -> PathGCN:
+def build(config: ConfigDict, info: DatasetInfo) -> PathGCN:
     """The row of a configuration.
 
     Args:

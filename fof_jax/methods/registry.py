@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import pkgutil
 from collections.abc import Callable
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -68,6 +69,28 @@ def create(config: ConfigDict, info: DatasetInfo) -> Method:
             "Compare with a config in configs/ that uses this method; a checkpoint of "
             "an earlier version loads with that version."
         ) from None
+
+
+def stage_config(config: ConfigDict, stage: str) -> ConfigDict:
+    """Config of one stage: fields of `config.<stage>` replace those of the config.
+
+    Raises:
+      ValueError: the config has no fields for the stage.
+    """
+    if stage not in config:
+        raise ValueError(
+            f"stages: {stage!r} has no fields, expected config.{stage} with the fields "
+            "that differ in this stage."
+        )
+    own = ConfigDict(config.to_dict())
+    with own.ignore_type():
+        own.update(config[stage])
+    return own
+
+
+def create_teacher(config: ConfigDict, info: DatasetInfo) -> Any:
+    """The method of the stage "teacher", for the student that learns from it."""
+    return create(stage_config(config, "teacher"), info)
 
 
 def _has_build(module: str) -> bool:

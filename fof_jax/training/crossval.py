@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from fof_jax.data import cache, loader, metadata, splits, store
 from fof_jax.evaluation import localization, metrics, predictions, tables
+from fof_jax.methods import registry
 from fof_jax.methods.base import Method
 from fof_jax.training import (
     build,
@@ -133,6 +134,10 @@ def train_stages(
     frozen: Params = {}
     for stage in stages:
         constants = omics.fold_constants(stage.setup.method, images.store, rows[0])
+        if frozen:  # memory banks of a student have a row per training record
+            index = np.sort(rows[0]).astype(np.int32)
+            grade = images.store.grades[index].astype(np.int32)
+            constants |= {"labels": {"index": index, "grade": grade}}
         fold = train.Fold(
             config=stage.config,
             setup=stage.setup,
@@ -195,14 +200,20 @@ def conclude(
     return results
 
 
-def trace_init(method: Method, image_size: int) -> None:
+def trace_init(method: Method, image_size: int, omics: int) -> None:
     """Traces the method's initialization without computing it.
+
+    Args:
+      image_size: side of the images.
+      omics: number of omics columns.
 
     Raises:
       ValueError: the method or its encoder refuses its options.
     """
-    image = jax.ShapeDtypeStruct((1, image_size, image_size, 3), np.uint8)
-    jax.eval_shape(method.init, jax.random.key(0), Batch(image=image), {})
+    image = jax.ShapeDtypeStruct((1, image_size, image_size, 3), np.float32)
+    vector = jax.ShapeDtypeStruct((1, omics), np.float32)
+    batch = Batch(image=image, second_view=image, omics=vector if omics else None)
+    jax.eval_shape(method.init, jax.random.key(0), batch, {})
 
 
 def _stages(config: ConfigDict, data: store.Store) -> list[Stage]:
@@ -214,18 +225,13 @@ def _stages(config: ConfigDict, data: store.Store) -> list[Stage]:
       ValueError: a stage without fields, or one that does not fit the data.
     """
     names = tuple(config.stages) or ("",)
-    stages = []
+    stages: list[Stage] = []
     for name in names:
-        own = ConfigDict(config.to_dict())
-        if name:
-            if name not in config:
-                raise ValueError(
-                    f"stages: {name!r} has no fields: the config lacks config.{name}."
-                )
-            own.update(config[name])
+        own = registry.stage_config(config, name) if name else config
         setup = build.build(own, metadata.dataset_info(data))
         omics.require_inputs(setup.method, data, own.method)
-        trace_init(setup.method, own.data.image_size)
+        if not stages:  # a later stage is initialized from the ones before it
+            trace_init(setup.method, own.data.image_size, len(data.omic_names))
         stages.append(Stage("" if name == names[-1] else name, own, setup))
     return stages
 

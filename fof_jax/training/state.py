@@ -1,5 +1,6 @@
 """Training state and the update of one step, independent of the device layout."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from fof_jax.methods.base import Method
+from fof_jax.methods.base import Method, standardize_omics
 from fof_jax.training import optimizer as optim
 from fof_jax.types import Batch, Params, State, StepContext, Variables
 
@@ -67,7 +68,12 @@ def initial_state(
       batch: its shapes decide those of the parameters.
       frozen: constants of the fold; None for none.
     """
-    variables = jax.jit(method.init)(key, batch, {} if frozen is None else frozen)
+    frozen = {} if frozen is None else frozen
+    pixels = np.zeros(batch.image.shape, np.float32)  # as a method receives them
+    example = dataclasses.replace(batch, image=pixels)
+    if batch.omics is not None:
+        example = standardize_omics(example, frozen)
+    variables = jax.jit(method.init)(key, example, frozen)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=variables.params,

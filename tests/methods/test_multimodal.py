@@ -14,7 +14,7 @@ from jax import lax
 from fof_jax.methods import omics, omics_input
 from fof_jax.methods.base import Inputs
 from fof_jax.methods.fusion import pathomic
-from fof_jax.methods.fusion.network import PooledTokens
+from fof_jax.models.pooled_tokens import PooledTokens
 from tests.support import fusion_rows
 
 

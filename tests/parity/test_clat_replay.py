@@ -14,10 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fof_jax import comparison
 from fof_jax.methods.distill import clat_losses as losses
 from fof_jax.methods.distill import clat_masks as masks
 from fof_jax.methods.distill import clat_teacher
+from fof_jax.parity import comparison
 from fof_jax.parity.rows import clat, clat_names, clat_stage1, clat_stage2
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "methods"

@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fof_jax import comparison
 from fof_jax.methods.distill import (
     combine,
     crd,
@@ -26,6 +25,7 @@ from fof_jax.methods.distill import (
     student_network,
 )
 from fof_jax.methods.distill.normalize import unit
+from fof_jax.parity import comparison
 from fof_jax.parity.rows import distillation, distillation_banks, distillation_units
 from fof_jax.training import published_optimizers
 

@@ -13,7 +13,6 @@ import pytest
 from flax import linen as nn
 from jax import lax
 
-from fof_jax import comparison
 from fof_jax.methods.fusion import (
     ddmnet,
     ddmnet_losses,
@@ -25,6 +24,7 @@ from fof_jax.methods.fusion import (
     scnn,
 )
 from fof_jax.models import dropout, omics
+from fof_jax.parity import comparison
 from fof_jax.parity.rows import (
     fusion,
     fusion_compare,

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fof_jax import comparison
 from fof_jax.data.graphs import padding
 from fof_jax.models import graph
+from fof_jax.parity import comparison
 from fof_jax.parity.rows import pathgcn
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "methods" / "pathgcn_a.npz"

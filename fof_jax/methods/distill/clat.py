@@ -1,48 +1,27 @@
 """The row CLAT: an image-only student of a masked multimodal teacher and of itself.
 
-`build_teacher` gives the method of the first stage (`clat_multimodal`) and `build` that
+The first stage is `clat_multimodal`; `build` gives the method
 of the second (`clat_image_student`), which is tested. Variables of the first stage are
 `frozen["teacher"]` of the second.
 """
 
-from typing import Any
-
 from flax import linen as nn
+from ml_collections import ConfigDict
 
+from fof_jax.methods import encoder as encoders
+from fof_jax.methods.distill import clat_multimodal
 from fof_jax.methods.distill.clat_image_student import CLAT
 from fof_jax.methods.distill.clat_multimodal import MultimodalTeacher
 from fof_jax.methods.distill.clat_student import Settings
-
-
-def build_teacher(config: Any, info: Any, *, encoder: nn.Module) -> MultimodalTeacher:
-    """The first stage of a configuration.
-
-    Args:
-      config: `clat.features`, `clat.dropout`, `clat.superpixels`,
-        `clat.masked_superpixels`, `clat.masked_omics`, `clat.l1`, `clat.ema_decay`,
-        `clat.mask_from` and `clat.as_published` are read.
-      info: `classes` is read.
-      encoder: of the image, called as `encoder(image, train=...)`.
-
-    Source: methods/clat_pathgcn.md, "Like for like".
-    """
-    return MultimodalTeacher(
-        encoder=encoder,
-        classes=len(info.classes),
-        width=config.clat.features,
-        dropout=config.clat.dropout,
-        superpixel_count=config.clat.superpixels,
-        masked_superpixels=config.clat.masked_superpixels,
-        masked_omics=config.clat.masked_omics,
-        lambda_l1=config.clat.l1,
-        ema_decay=config.clat.ema_decay,
-        mask_from=config.clat.mask_from,
-        as_published=config.clat.as_published,
-    )
+from fof_jax.types import DatasetInfo
 
 
 def build(
-    config: Any, info: Any, *, encoder: nn.Module, teacher: MultimodalTeacher
+    config: ConfigDict,
+    info: DatasetInfo,
+    *,
+    encoder: nn.Module | None = None,
+    teacher: MultimodalTeacher | None = None,
 ) -> CLAT:
     """The second stage of a configuration, which is the row that is tested.
 
@@ -65,9 +44,9 @@ def build(
         threshold=config.clat.threshold,
     )
     return CLAT(
-        encoder=encoder,
+        encoder=encoders.build_image_encoder(config) if encoder is None else encoder,
         classes=len(info.classes),
-        teacher=teacher,
+        teacher=clat_multimodal.build(config, info) if teacher is None else teacher,
         settings=settings,
         width=config.clat.features,
         embedding=config.clat.embedding,

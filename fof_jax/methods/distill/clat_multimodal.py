@@ -8,7 +8,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
+from ml_collections import ConfigDict
 
+from fof_jax.methods import encoder as encoders
 from fof_jax.methods.base import Inputs
 from fof_jax.methods.distill import clat_losses as losses
 from fof_jax.methods.distill import clat_masks as masks
@@ -24,6 +26,7 @@ from fof_jax.methods.distill.clat_network import Branches
 from fof_jax.methods.distill.clat_superpixels import superpixels
 from fof_jax.types import (
     Batch,
+    DatasetInfo,
     LossOutput,
     Output,
     State,
@@ -277,3 +280,32 @@ class MultimodalTeacher:
                 lax.stop_gradient(variables.params),
             )
         }
+
+
+def build(
+    config: ConfigDict, info: DatasetInfo, *, encoder: nn.Module | None = None
+) -> MultimodalTeacher:
+    """The first stage of a configuration.
+
+    Args:
+      config: `clat.features`, `clat.dropout`, `clat.superpixels`,
+        `clat.masked_superpixels`, `clat.masked_omics`, `clat.l1`, `clat.ema_decay`,
+        `clat.mask_from` and `clat.as_published` are read.
+      info: `classes` is read.
+      encoder: of the image, called as `encoder(image, train=...)`.
+
+    Source: methods/clat_pathgcn.md, "Like for like".
+    """
+    return MultimodalTeacher(
+        encoder=encoders.build_image_encoder(config) if encoder is None else encoder,
+        classes=len(info.classes),
+        width=config.clat.features,
+        dropout=config.clat.dropout,
+        superpixel_count=config.clat.superpixels,
+        masked_superpixels=config.clat.masked_superpixels,
+        masked_omics=config.clat.masked_omics,
+        lambda_l1=config.clat.l1,
+        ema_decay=config.clat.ema_decay,
+        mask_from=config.clat.mask_from,
+        as_published=config.clat.as_published,
+    )

@@ -8,12 +8,13 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float, Int
+from ml_collections import ConfigDict
 
 from fof_jax.methods.distill import heads, kl, memory, terms
 from fof_jax.methods.distill import student as students
 from fof_jax.methods.distill.normalize import unit
 from fof_jax.methods.distill.teaching import Teacher
-from fof_jax.types import Params, State
+from fof_jax.types import DatasetInfo, Params, State
 
 EPSILON = 1e-7
 
@@ -195,7 +196,11 @@ def known_fold(name: str, fold: terms.Fold | None) -> terms.Fold:
 
 
 def build(
-    config: Any, info: Any, *, encoder: nn.Module, teacher: Teacher
+    config: ConfigDict,
+    info: DatasetInfo,
+    *,
+    encoder: nn.Module | None = None,
+    teacher: Teacher | None = None,
 ) -> students.Student:
     """The row of a configuration: CE + alpha KL + beta R.
 
@@ -203,8 +208,8 @@ def build(
       config: `distill.alpha`, `distill.temperature`, `distill.beta` (None is
         measured, 0.02 as published) and `distill.ramp_epochs` are read.
       info: `classes` is read.
-      encoder: of the image.
-      teacher: of the stage before.
+      encoder: of the image; None builds the config's.
+      teacher: of the stage before; None builds that of `config.teacher`.
 
     Source: methods/distillation.md, "Recipes" (CRD).
     """

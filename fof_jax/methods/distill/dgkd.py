@@ -14,7 +14,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float, Int
+from ml_collections import ConfigDict
 
+from fof_jax.methods import encoder as encoders
 from fof_jax.methods import omics_input
 from fof_jax.methods.base import Inputs
 from fof_jax.methods.classification import cross_entropy
@@ -22,6 +24,7 @@ from fof_jax.methods.distill import dgkd_network, ema, kl
 from fof_jax.methods.fusion.network import Network
 from fof_jax.types import (
     Batch,
+    DatasetInfo,
     LossOutput,
     Output,
     State,
@@ -228,7 +231,9 @@ class DGKD:
         return Output(features=out.fused.features, logits=out.fused.logits), state
 
 
-def build(config: Any, info: Any, *, encoder: nn.Module) -> DGKD:
+def build(
+    config: ConfigDict, info: DatasetInfo, *, encoder: nn.Module | None = None
+) -> DGKD:
     """The row of a configuration.
 
     Args:
@@ -242,6 +247,8 @@ def build(config: Any, info: Any, *, encoder: nn.Module) -> DGKD:
 
     Source: METHODS.md 5.7; methods/distillation.md, "Recipes" (DGKD teacher).
     """
+    if encoder is None:
+        encoder = encoders.build_image_encoder(config)
     return DGKD(
         network=dgkd_network.network(
             encoder=encoder,

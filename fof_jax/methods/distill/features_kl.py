@@ -1,17 +1,17 @@
 """The row "Feats KL": divergence between softmaxes over the feature axis."""
 
 import dataclasses
-from typing import Any
 
 import jax
 from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float
+from ml_collections import ConfigDict
 
 from fof_jax.methods.distill import heads, kl, terms
 from fof_jax.methods.distill import student as students
 from fof_jax.methods.distill.teaching import Teacher
-from fof_jax.types import Params, State
+from fof_jax.types import DatasetInfo, Params, State
 
 
 def features_divergence(
@@ -74,7 +74,11 @@ class FeaturesKL(terms.Term):
 
 
 def build(
-    config: Any, info: Any, *, encoder: nn.Module, teacher: Teacher
+    config: ConfigDict,
+    info: DatasetInfo,
+    *,
+    encoder: nn.Module | None = None,
+    teacher: Teacher | None = None,
 ) -> students.Student:
     """The row of a configuration: CE + alpha KL + beta R.
 
@@ -82,8 +86,8 @@ def build(
       config: `distill.alpha`, `distill.temperature` and `distill.beta` are read; a
         beta of None is measured.
       info: `classes` is read.
-      encoder: of the image.
-      teacher: of the stage before.
+      encoder: of the image; None builds the config's.
+      teacher: of the stage before; None builds that of `config.teacher`.
 
     Source: methods/distillation.md, "Recipes" (Feats KL).
     """

@@ -1,19 +1,19 @@
 """The row "HKD": contrast of embeddings and of neighborhood-averaged embeddings."""
 
 import dataclasses
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
+from ml_collections import ConfigDict
 
 from fof_jax.methods.distill import crd, heads, kl, memory, terms
 from fof_jax.methods.distill import student as students
 from fof_jax.methods.distill.normalize import unit
 from fof_jax.methods.distill.teaching import Teacher
-from fof_jax.types import Params, State
+from fof_jax.types import DatasetInfo, Params, State
 
 NEIGHBORS = 8
 SMOOTHING = 0.75
@@ -222,7 +222,11 @@ class HKD(crd.BankTerm):
 
 
 def build(
-    config: Any, info: Any, *, encoder: nn.Module, teacher: Teacher
+    config: ConfigDict,
+    info: DatasetInfo,
+    *,
+    encoder: nn.Module | None = None,
+    teacher: Teacher | None = None,
 ) -> students.Student:
     """The row of a configuration: CE + alpha KL + beta R.
 
@@ -230,8 +234,8 @@ def build(
       config: `distill.alpha`, `distill.temperature` and `distill.beta` are read; a
         beta of None is measured.
       info: `classes` is read.
-      encoder: of the image.
-      teacher: of the stage before.
+      encoder: of the image; None builds the config's.
+      teacher: of the stage before; None builds that of `config.teacher`.
 
     Source: methods/distillation.md, "Recipes" (HKD).
     """

@@ -1,16 +1,18 @@
 """The row "KL div": divergence between class probabilities."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float
+from ml_collections import ConfigDict
 
+from fof_jax.methods import encoder as encoders
+from fof_jax.methods import registry
 from fof_jax.methods.distill import student as students
 from fof_jax.methods.distill import terms
 from fof_jax.methods.distill.teaching import Teacher
+from fof_jax.types import DatasetInfo
 
 
 def divergence(
@@ -59,11 +61,11 @@ def term(
 
 
 def with_terms(
-    config: Any,
-    info: Any,
+    config: ConfigDict,
+    info: DatasetInfo,
     *more: terms.Term,
-    encoder: nn.Module,
-    teacher: Teacher,
+    encoder: nn.Module | None = None,
+    teacher: Teacher | None = None,
 ) -> students.Student:
     """CE + alpha KL + the sum of further terms: the frame of the single-teacher rows.
 
@@ -71,8 +73,8 @@ def with_terms(
       config: `distill.alpha` and `distill.temperature` are read.
       info: `classes` is read.
       more: terms with their weights.
-      encoder: of the image.
-      teacher: of the stage before.
+      encoder: of the image; None builds the config's.
+      teacher: of the stage before; None builds that of `config.teacher`.
 
     Returns:
       the method.
@@ -83,15 +85,19 @@ def with_terms(
         weight=config.distill.alpha, temperature=config.distill.temperature
     )
     return students.Student(
-        encoder=encoder,
+        encoder=encoders.build_vit(config) if encoder is None else encoder,
         num_classes=len(info.classes),
-        teacher=teacher,
+        teacher=registry.create_teacher(config, info) if teacher is None else teacher,
         terms=(divergence_term, *more),
     )
 
 
 def build(
-    config: Any, info: Any, *, encoder: nn.Module, teacher: Teacher
+    config: ConfigDict,
+    info: DatasetInfo,
+    *,
+    encoder: nn.Module | None = None,
+    teacher: Teacher | None = None,
 ) -> students.Student:
     """The row of a configuration: CE + alpha KL; see `with_terms`."""
     return with_terms(config, info, encoder=encoder, teacher=teacher)

@@ -5,17 +5,23 @@ divergences of logits and of features from the frozen teacher, with a mask for e
 sample.
 """
 
-from typing import Any
-
 from flax import linen as nn
+from ml_collections import ConfigDict
 
+from fof_jax.methods import encoder as encoders
+from fof_jax.methods import registry
 from fof_jax.methods.distill import features_kl, kl, weighting
 from fof_jax.methods.distill import student as students
 from fof_jax.methods.distill.teaching import Teacher
+from fof_jax.types import DatasetInfo
 
 
 def build(
-    config: Any, info: Any, *, encoder: nn.Module, teacher: Teacher
+    config: ConfigDict,
+    info: DatasetInfo,
+    *,
+    encoder: nn.Module | None = None,
+    teacher: Teacher | None = None,
 ) -> students.Student:
     """The row of a configuration: CE + sum of masked alpha KL and beta Feats KL.
 
@@ -23,8 +29,8 @@ def build(
       config: `distill.alpha`, `distill.temperature`, `distill.beta` (None is measured)
         and `distill.mask`, "sample" or "batch", are read.
       info: `classes` is read.
-      encoder: of the image.
-      teacher: of the stage before.
+      encoder: of the image; None builds the config's.
+      teacher: of the stage before; None builds that of `config.teacher`.
 
     Returns:
       the method.
@@ -46,9 +52,9 @@ def build(
         weight=config.distill.alpha, temperature=config.distill.temperature
     )
     return students.Student(
-        encoder=encoder,
+        encoder=encoders.build_vit(config) if encoder is None else encoder,
         num_classes=len(info.classes),
-        teacher=teacher,
+        teacher=registry.create_teacher(config, info) if teacher is None else teacher,
         terms=(divergence, features_kl.FeaturesKL(weight=config.distill.beta)),
         rule=rules[config.distill.mask],
     )

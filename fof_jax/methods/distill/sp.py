@@ -1,16 +1,16 @@
 """The row "SP": row-normalized Gram matrices of a batch (similarity preserving)."""
 
-from typing import Any
-
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float
+from ml_collections import ConfigDict
 
 from fof_jax.methods.distill import kl, terms
 from fof_jax.methods.distill import student as students
 from fof_jax.methods.distill.normalize import unit
 from fof_jax.methods.distill.teaching import Teacher
+from fof_jax.types import DatasetInfo
 
 
 def similarity_preserving(
@@ -40,7 +40,11 @@ def _similarity(f: Float[Array, "B D"]) -> Float[Array, "B B"]:
 
 
 def build(
-    config: Any, info: Any, *, encoder: nn.Module, teacher: Teacher
+    config: ConfigDict,
+    info: DatasetInfo,
+    *,
+    encoder: nn.Module | None = None,
+    teacher: Teacher | None = None,
 ) -> students.Student:
     """The row of a configuration: CE + alpha KL + beta R.
 
@@ -48,8 +52,8 @@ def build(
       config: `distill.alpha`, `distill.temperature` and `distill.beta` are read; a
         beta of None is measured.
       info: `classes` is read.
-      encoder: of the image.
-      teacher: of the stage before.
+      encoder: of the image; None builds the config's.
+      teacher: of the stage before; None builds that of `config.teacher`.
 
     Source: methods/distillation.md, "Recipes" (SP).
     """

@@ -1,16 +1,17 @@
 """Concatenation: one linear classifier on both features, the baseline of fusion."""
 
-from typing import Any
-
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float
+from ml_collections import ConfigDict
 
+from fof_jax.methods import encoder
 from fof_jax.methods.fusion.fusion_output import FusionOutput
 from fof_jax.methods.fusion.multimodal import Multimodal
 from fof_jax.methods.fusion.network import ImageProjection, Network
 from fof_jax.models.linear import Linear
 from fof_jax.models.omics import MaxNet
+from fof_jax.types import DatasetInfo
 
 
 class ConcatFusion(nn.Module):
@@ -47,20 +48,25 @@ class ConcatFusion(nn.Module):
         return FusionOutput(x, Linear(self.num_classes, name="classifier")(x), {})
 
 
-def build(config: Any, info: Any, *, image_encoder: nn.Module) -> Multimodal:
+def build(
+    config: ConfigDict, info: DatasetInfo, *, image_encoder: nn.Module | None = None
+) -> Multimodal:
     """The row of a configuration: three classifiers, cross-entropy of each.
 
     Args:
       config: `fusion.image_features`, `fusion.cut_gradient` and `omics.dropout` are
         read.
       info: `classes` is read.
-      image_encoder: called as `image_encoder(image, train=...)`, gives [B, C].
+      image_encoder: called as `image_encoder(image, train=...)`, gives [B, C]; None
+        builds the config's.
 
     Returns:
       the method.
 
     Source: methods/fusion.md "scnn" (concat); corrections 17.
     """
+    if image_encoder is None:
+        image_encoder = encoder.build_image_encoder(config)
     classes = len(info.classes)
     width = config.fusion.image_features
     network = Network(

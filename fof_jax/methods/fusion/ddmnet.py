@@ -4,20 +4,21 @@ Neither the equations nor code of Qiu et al. 2024 were available, only the abstr
 (Phys. Med. Biol. 69, 085028). Every layer and constant is a choice of this project.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
+from ml_collections import ConfigDict
 
+from fof_jax.methods import encoder
 from fof_jax.methods.fusion import ddmnet_losses
 from fof_jax.methods.fusion.fusion_output import FusionOutput
 from fof_jax.methods.fusion.multimodal import Multimodal
 from fof_jax.methods.fusion.network import ImageProjection, Network
 from fof_jax.models.dropout import Dropout
 from fof_jax.models.linear import Linear
+from fof_jax.types import DatasetInfo
 
 MODALITIES = ("image", "omics")
 LOG_VARIANCE_BOUND = 8.0
@@ -174,20 +175,25 @@ class DDMNetFusion(nn.Module):
         return Linear(width, "normal", name=f"{name}_1")(x)
 
 
-def build(config: Any, info: Any, *, image_encoder: nn.Module) -> Multimodal:
+def build(
+    config: ConfigDict, info: DatasetInfo, *, image_encoder: nn.Module | None = None
+) -> Multimodal:
     """The row of a configuration; accepts patients without omics.
 
     Args:
       config: `fusion.image_features`, `fusion.dropout` and `fusion.modality_dropout`
         are read.
       info: `classes` is read.
-      image_encoder: called as `image_encoder(image, train=...)`, gives [B, C].
+      image_encoder: called as `image_encoder(image, train=...)`, gives [B, C]; None
+        builds the config's.
 
     Returns:
       the method.
 
     Source: methods/fusion.md "ddm"; a reconstruction.
     """
+    if image_encoder is None:
+        image_encoder = encoder.build_image_encoder(config)
     classes = len(info.classes)
     fusion = DDMNetFusion(
         num_classes=classes,

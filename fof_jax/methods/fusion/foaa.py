@@ -1,17 +1,18 @@
 """FOAA: eight cross-attentions, one for each arithmetic operation and direction."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float
+from ml_collections import ConfigDict
 
+from fof_jax.methods import encoder
 from fof_jax.methods.fusion.fusion_output import FusionOutput
 from fof_jax.methods.fusion.multimodal import Multimodal
 from fof_jax.methods.fusion.network import ImageProjection, Network
 from fof_jax.models.dropout import Dropout
 from fof_jax.models.linear import Linear
+from fof_jax.types import DatasetInfo
 
 OPERATIONS = ("sum", "product", "difference", "quotient")
 LAYER_NORM_EPS = 1e-5
@@ -189,20 +190,25 @@ class FOAAFusion(nn.Module):
         return FusionOutput(x, Linear(self.num_classes, name="classifier")(x), {})
 
 
-def build(config: Any, info: Any, *, image_encoder: nn.Module) -> Multimodal:
+def build(
+    config: ConfigDict, info: DatasetInfo, *, image_encoder: nn.Module | None = None
+) -> Multimodal:
     """The row of a configuration.
 
     Args:
       config: `fusion.image_features` (64 as published), `fusion.dropout` and
         `fusion.over_entries` are read.
       info: `classes` is read.
-      image_encoder: called as `image_encoder(image, train=...)`, gives [B, C].
+      image_encoder: called as `image_encoder(image, train=...)`, gives [B, C]; None
+        builds the config's.
 
     Returns:
       the method.
 
     Source: METHODS.md C6.
     """
+    if image_encoder is None:
+        image_encoder = encoder.build_image_encoder(config)
     classes = len(info.classes)
     width = config.fusion.image_features
     fusion = FOAAFusion(

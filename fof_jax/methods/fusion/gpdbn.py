@@ -1,18 +1,19 @@
 """GPDBN: bilinear features between and within the modalities."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float
+from ml_collections import ConfigDict
 
+from fof_jax.methods import encoder
 from fof_jax.methods.fusion.fusion_output import FusionOutput
 from fof_jax.methods.fusion.multimodal import Multimodal
 from fof_jax.methods.fusion.network import ImageProjection, Network
 from fof_jax.models.dropout import Dropout
 from fof_jax.models.linear import Linear
 from fof_jax.models.omics import MaxNet
+from fof_jax.types import DatasetInfo
 
 
 class GPDBNFusion(nn.Module):
@@ -69,19 +70,24 @@ class GPDBNFusion(nn.Module):
         return jax.nn.relu(Linear(self.bilinear_features, name=name)(outer))
 
 
-def build(config: Any, info: Any, *, image_encoder: nn.Module) -> Multimodal:
+def build(
+    config: ConfigDict, info: DatasetInfo, *, image_encoder: nn.Module | None = None
+) -> Multimodal:
     """The row of a configuration; both features have the same width.
 
     Args:
       config: `fusion.image_features`, `fusion.dropout` and `omics.dropout` are read.
       info: `classes` is read.
-      image_encoder: called as `image_encoder(image, train=...)`, gives [B, C].
+      image_encoder: called as `image_encoder(image, train=...)`, gives [B, C]; None
+        builds the config's.
 
     Returns:
       the method.
 
     Source: METHODS.md C3.
     """
+    if image_encoder is None:
+        image_encoder = encoder.build_image_encoder(config)
     classes = len(info.classes)
     width = config.fusion.image_features
     network = Network(

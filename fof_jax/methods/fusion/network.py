@@ -1,6 +1,6 @@
 """Image encoder, omics network and fusion module as one Flax module."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 from flax import linen as nn
@@ -134,28 +134,3 @@ class Network(nn.Module):
     ) -> NetworkOutput:
         """Both in evaluation; initializes every parameter."""
         return self.fuse(self.encode(image, train=False), omics, train=False)
-
-
-class PooledTokens(nn.Module):
-    """A token encoder as an image encoder of the fusion rows.
-
-    Attributes:
-      encoder: gives tokens, and features by its method `pool`; the ViT.
-    """
-
-    encoder: Any
-
-    def __call__(
-        self, image: Float[Array, "B H W C"], *, train: bool
-    ) -> Float[Array, "B D"]:
-        """Image to pooled features.
-
-        Args:
-          image: normalized pixels.
-          train: ignored; the encoder has no dropout.
-
-        Returns:
-          features.
-        """
-        del train
-        return self.encoder.pool(self.encoder(image))

@@ -1,12 +1,12 @@
 """Pathomic: gated Kronecker fusion, in the published and the single-stage form."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float
+from ml_collections import ConfigDict
 
+from fof_jax.methods import encoder
 from fof_jax.methods.fusion.fusion_output import FusionOutput
 from fof_jax.methods.fusion.multimodal import Multimodal
 from fof_jax.methods.fusion.network import ImageProjection, Network
@@ -14,6 +14,7 @@ from fof_jax.models.batch_norm import BatchNorm
 from fof_jax.models.dropout import Dropout
 from fof_jax.models.linear import Bilinear, Linear
 from fof_jax.models.omics import MaxNet
+from fof_jax.types import DatasetInfo
 
 FORMS = ("two_stage", "single_stage")
 
@@ -144,7 +145,9 @@ class KroneckerFusion(nn.Module):
                 )
 
 
-def build(config: Any, info: Any, *, image_encoder: nn.Module) -> Multimodal:
+def build(
+    config: ConfigDict, info: DatasetInfo, *, image_encoder: nn.Module | None = None
+) -> Multimodal:
     """The row of a configuration, in one of two forms.
 
     Args:
@@ -153,7 +156,8 @@ def build(config: Any, info: Any, *, image_encoder: nn.Module) -> Multimodal:
         without its moving average: all trained at once). `fusion.dropout` and, for the
         single stage, `fusion.image_features` and `fusion.cut_gradient` are read.
       info: `classes` is read.
-      image_encoder: called as `image_encoder(image, train=...)`, gives [B, C].
+      image_encoder: called as `image_encoder(image, train=...)`, gives [B, C]; None
+        builds the config's.
 
     Returns:
       the method.
@@ -163,6 +167,8 @@ def build(config: Any, info: Any, *, image_encoder: nn.Module) -> Multimodal:
 
     Source: METHODS.md C2, 5.7; methods/fusion.md "pofusion"; corrections 1-8.
     """
+    if image_encoder is None:
+        image_encoder = encoder.build_image_encoder(config)
     classes = len(info.classes)
     rate = config.fusion.dropout
     if config.fusion.form not in FORMS:

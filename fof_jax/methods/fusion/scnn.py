@@ -1,18 +1,18 @@
 """SCNN: image feature and omics vector joined before three fully connected layers."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float
+from ml_collections import ConfigDict
 
+from fof_jax.methods import encoder
 from fof_jax.methods.fusion.fusion_output import FusionOutput
 from fof_jax.methods.fusion.multimodal import Multimodal
 from fof_jax.methods.fusion.network import ImageProjection, Network
 from fof_jax.models.dropout import Dropout
 from fof_jax.models.linear import Linear
-from fof_jax.types import Params
+from fof_jax.types import DatasetInfo, Params
 
 
 class SCNNFusion(nn.Module):
@@ -84,19 +84,24 @@ def kernel_decay(*, params: Params, weight: float) -> Float[Array, ""]:
     return weight / 2 * jnp.sum(jnp.stack(squares))
 
 
-def build(config: Any, info: Any, *, image_encoder: nn.Module) -> Multimodal:
+def build(
+    config: ConfigDict, info: DatasetInfo, *, image_encoder: nn.Module | None = None
+) -> Multimodal:
     """The row of a configuration.
 
     Args:
       config: `fusion.image_features` and `fusion.dropout` are read.
       info: `classes` is read.
-      image_encoder: called as `image_encoder(image, train=...)`, gives [B, C].
+      image_encoder: called as `image_encoder(image, train=...)`, gives [B, C]; None
+        builds the config's.
 
     Returns:
       the method.
 
     Source: METHODS.md C1.
     """
+    if image_encoder is None:
+        image_encoder = encoder.build_image_encoder(config)
     classes = len(info.classes)
     network = Network(
         image_encoder=image_encoder,

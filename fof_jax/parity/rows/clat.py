@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from fof_jax.comparison import Row
+from fof_jax.parity.comparison import Row
 from fof_jax.parity.rows import clat_stage1, clat_stage2
 
 

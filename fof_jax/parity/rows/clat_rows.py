@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from fof_jax import comparison
-from fof_jax.comparison import Row
+from fof_jax.parity import comparison
+from fof_jax.parity.comparison import Row
 from fof_jax.parity.rows import clat_names as names
 from fof_jax.parity.rows import named_tensors
 

@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from fof_jax import comparison
-from fof_jax.comparison import Row
 from fof_jax.methods.distill import clat_losses as losses
 from fof_jax.methods.distill import clat_masks as masks
 from fof_jax.methods.distill import clat_network as network
 from fof_jax.methods.distill import clat_teacher as teacher
+from fof_jax.parity import comparison
+from fof_jax.parity.comparison import Row
 from fof_jax.parity.rows import clat_names as names
 from fof_jax.parity.rows.clat_rows import (
     Recording,

@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from fof_jax import comparison
-from fof_jax.comparison import Row
 from fof_jax.methods.distill import clat_losses as losses
 from fof_jax.methods.distill import clat_network as network
 from fof_jax.methods.distill import clat_student as student
 from fof_jax.methods.distill.clat_losses import Neighbors
 from fof_jax.methods.distill.clat_student import TEACHERS, Pair
+from fof_jax.parity import comparison
+from fof_jax.parity.comparison import Row
 from fof_jax.parity.rows import clat_names as names
 from fof_jax.parity.rows.clat_rows import (
     Recording,

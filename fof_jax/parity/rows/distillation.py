@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from fof_jax.comparison import Row
+from fof_jax.parity.comparison import Row
 from fof_jax.parity.rows import distillation_banks as banks
 from fof_jax.parity.rows import distillation_students as students
 from fof_jax.parity.rows import distillation_teacher as teacher
@@ -40,6 +40,11 @@ def kind(recording: Recording) -> str | None:
     if "step0/mask" in keys and "step0/loss/kl_per_sample" in keys:
         return "sckd sample"
     return None
+
+
+def recognizes(recording: Recording) -> bool:
+    """Whether a recording is of a distillation loss or row."""
+    return kind(recording) is not None
 
 
 def replay(recording: Recording) -> list[Row]:

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fof_jax.comparison import Row
 from fof_jax.methods.distill import crd, dc, hkd, terms
+from fof_jax.parity.comparison import Row
 from fof_jax.parity.rows import torch_layout
 from fof_jax.parity.rows.distillation_tolerances import (
     grouped,

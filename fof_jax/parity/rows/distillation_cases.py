@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fof_jax.comparison import Row
 from fof_jax.methods.base import Inputs
 from fof_jax.methods.distill import combine, features_kl, pkt, rkd, sp, student, terms
+from fof_jax.parity.comparison import Row
 from fof_jax.parity.rows import distillation_banks as banks
 from fof_jax.parity.rows import distillation_networks as networks
 from fof_jax.parity.rows import torch_layout

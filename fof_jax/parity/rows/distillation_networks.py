@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from fof_jax.comparison import Row
 from fof_jax.methods.distill import dgkd_network
 from fof_jax.methods.fusion.network import ImageProjection, Network
+from fof_jax.parity.comparison import Row
 from fof_jax.parity.rows import fusion_layers, torch_layout
 from fof_jax.parity.rows.distillation_tolerances import VANISHING, row
 from fof_jax.parity.rows.torch_layout import Layers, Path, Recording

@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fof_jax.comparison import Row
 from fof_jax.methods.distill import (
     crd,
     dc,
 )
+from fof_jax.parity.comparison import Row
 from fof_jax.parity.rows import distillation_banks as banks
 from fof_jax.parity.rows import distillation_cases as cases
 from fof_jax.parity.rows import distillation_networks as networks

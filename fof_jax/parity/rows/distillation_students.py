@@ -5,8 +5,8 @@ from typing import Any
 
 import jax
 
-from fof_jax.comparison import Row
 from fof_jax.methods.distill import crd, dgkd, features_kl, hkd, kl, student
+from fof_jax.parity.comparison import Row
 from fof_jax.parity.rows import distillation_banks as banks
 from fof_jax.parity.rows import distillation_cases as cases
 from fof_jax.parity.rows import distillation_networks as networks

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from fof_jax import comparison
-from fof_jax.comparison import Row
+from fof_jax.parity import comparison
+from fof_jax.parity.comparison import Row
 
 # Bounds for a float32 program against a float32 recording, as the description of the
 # recordings proposes. Relative to the largest recorded magnitude unless said otherwise.

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fof_jax.comparison import Row
 from fof_jax.methods.distill import combine, features_kl, kl, pkt, rkd, sp
+from fof_jax.parity.comparison import Row
 from fof_jax.parity.rows import torch_layout
 from fof_jax.parity.rows.distillation_tolerances import grouped, loss_row, row
 from fof_jax.parity.rows.torch_layout import Recording

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fof_jax import comparison
-from fof_jax.comparison import Row
 from fof_jax.methods.classification import cross_entropy
 from fof_jax.methods.fusion.hfbsurv import factorized_bilinear
+from fof_jax.parity import comparison
+from fof_jax.parity.comparison import Row
 from fof_jax.parity.rows import (
     fusion_compare,
     fusion_modules,
@@ -31,6 +31,11 @@ def kind(recording: Recording) -> str | None:
     if any(fusion_modules.find(recording, case) for case in cases):
         return "modules"
     return None
+
+
+def recognizes(recording: Recording) -> bool:
+    """Whether a recording is of the omics network or a fusion."""
+    return kind(recording) is not None
 
 
 def replay(recording: Recording) -> list[Row]:

@@ -6,8 +6,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from fof_jax import comparison
-from fof_jax.comparison import Row
+from fof_jax.parity import comparison
+from fof_jax.parity.comparison import Row
 from fof_jax.parity.rows import torch_layout
 from fof_jax.parity.rows.fusion_modules import Replay
 from fof_jax.parity.rows.torch_layout import Path, Recording

@@ -6,8 +6,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from fof_jax import comparison
-from fof_jax.comparison import Row
+from fof_jax.parity import comparison
+from fof_jax.parity.comparison import Row
 from fof_jax.parity.rows import fusion_trainer, torch_layout
 from fof_jax.parity.rows.fusion_trainer import State, Trainer
 from fof_jax.parity.rows.torch_layout import Recording

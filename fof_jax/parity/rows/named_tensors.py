@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from fof_jax import comparison
-from fof_jax.comparison import Row
+from fof_jax.parity import comparison
+from fof_jax.parity.comparison import Row
 
 Recording = Mapping[str, np.ndarray]
 

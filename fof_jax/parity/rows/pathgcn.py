@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from fof_jax import comparison
-from fof_jax.comparison import Row
 from fof_jax.data.graphs import padding, record
 from fof_jax.models import graph, pathgcn
+from fof_jax.parity import comparison
+from fof_jax.parity.comparison import Row
 from fof_jax.parity.rows import named_tensors
 
 Recording = Mapping[str, np.ndarray]

@@ -16,7 +16,7 @@ import pytest
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from fof_jax.methods.distill import clat
+from fof_jax.methods.distill import clat, clat_multimodal
 from fof_jax.types import Batch, StepContext
 
 B, SIDE, OMICS, FOLD = 6, 8, 9, 12
@@ -85,7 +85,7 @@ def context(key=0, step=1, progress=0.5, gather=lambda a: a):
 def methods(**changes):
     """Both stages with their variables."""
     chosen = config(**changes)
-    teacher = clat.build_teacher(chosen, INFO, encoder=Encoder())
+    teacher = clat_multimodal.build(chosen, INFO, encoder=Encoder())
     student = clat.build(chosen, INFO, encoder=Encoder(), teacher=teacher)
     first = teacher.init(jax.random.key(1), batch(), None)
     rows = np.arange(FOLD)
@@ -286,7 +286,7 @@ def test_a_small_batch_is_learned(stage):
 
 def test_dropout_changes_the_loss_of_the_teacher():
     chosen = config(dropout=0.5)
-    teacher = clat.build_teacher(chosen, INFO, encoder=Encoder())
+    teacher = clat_multimodal.build(chosen, INFO, encoder=Encoder())
     variables = teacher.init(jax.random.key(1), batch(), None)
     data = batch()
     run = jax.jit(lambda k: teacher.loss(variables, data, context().replace(key=k))[0])
