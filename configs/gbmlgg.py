@@ -155,6 +155,9 @@ def get_config(arg: str = "") -> ConfigDict:
     config.data.biomarkers = ("idh", "codeletion", "PTEN", "EGFR", "CARD11", "FGFR2")
     # [n] Float columns; the paper uses none.
     config.data.float_markers = ()
+    # [n] Columns of the molecular vector, for methods that read omics. () takes what
+    # the store has (gbmlgg: 80 columns), or none.
+    config.data.omics = ()
     # [n] patient keeps a patient on one side of a split; roi is the authors' KFold
     # over regions (docs/parity.md, 46); fold is the table's own column; pnas15 the 15
     # randomisations of pnas_splits.csv; pickle a split pickle

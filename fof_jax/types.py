@@ -93,7 +93,7 @@ class LossOutput:
     state: State
 
 
-@dataclasses.dataclass(frozen=True)
+@flax.struct.dataclass
 class StepContext:
     """What a loss may depend on besides variables and batch.
 
@@ -107,10 +107,12 @@ class StepContext:
         is the gradient of one device on the global batch.
     """
 
-    key: jax.Array
+    key: Annotated[Any, "random key"]
     step: Annotated[Any, "int32 scalar"] = 0
     progress: Annotated[Any, "float32 scalar"] = 0.0
-    gather: Callable[[jax.Array], jax.Array] = lambda rows: rows
+    gather: Callable[[jax.Array], jax.Array] = flax.struct.field(
+        pytree_node=False, default=lambda rows: rows
+    )
 
 
 @dataclasses.dataclass(frozen=True)

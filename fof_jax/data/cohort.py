@@ -42,7 +42,7 @@ class Row:
       floats: value of each float marker, None where unknown.
       fold: fold number of the column `fold`, or None.
       mask: ground-truth mask of the diagnostic structures (phantom only), or None.
-      omics: molecular features (gbmlgg only), None where unknown.
+      omics: molecular features, None where unknown.
     """
 
     image: Path
@@ -64,6 +64,7 @@ class Cohort:
       classes: grade labels; `Row.grade` indexes them.
       biomarkers: names, in the order of `Row.biomarkers`.
       float_markers: names, in the order of `Row.floats`.
+      omics: float columns of the molecular vector; may be none.
       root: folder that image names are relative to.
       lines: row number in the table of each of `rows`.
       omics: names, in the order of `Row.omics`.
@@ -106,6 +107,9 @@ def _row(reader: TableReader, number: int, cells: dict[str, str], empty: Cohort)
         floats=tuple(
             reader.real(number, name, cells.get(name, ""))
             for name in empty.float_markers
+        ),
+        omics=tuple(
+            reader.real(number, name, cells.get(name, "")) for name in empty.omics
         ),
         fold=reader.fold(number, cells["fold"]) if "fold" in cells else None,
         mask=None if unknown(mask) else root / mask,
@@ -186,6 +190,7 @@ def read_cohort(
     classes: tuple[str, ...],
     biomarkers: tuple[str, ...],
     float_markers: tuple[str, ...] = (),
+    omics: tuple[str, ...] = (),
     root: Path | str | None = None,
     threads: int = 2,
     progress: Progress | None = None,
@@ -216,8 +221,8 @@ def read_cohort(
         raise CohortError(f"data.classes must be distinct labels; got {classes}")
     reader = TableReader(table)
     reader.load()
-    reader.require(("image", "patient", "grade", *biomarkers, *float_markers))
-    empty = Cohort((), classes, biomarkers, float_markers, root)
+    reader.require(("image", "patient", "grade", *biomarkers, *float_markers, *omics))
+    empty = Cohort((), classes, biomarkers, float_markers, root, omics=omics)
     cohort = dataclasses.replace(
         empty,
         rows=tuple(

@@ -66,6 +66,13 @@ def prepare(
                 f"{actual}. Change the field, or build again: python launch.py data "
                 f"build --config=configs/{config.data.name}.py"
             )
+    omics = _labels(config, "omics")
+    if omics and omics != store.omic_names:
+        raise ValueError(
+            f"data.omics names {len(omics)} columns; the store '{config.data.name}' "
+            f"has {len(store.omic_names)} others. Change the field, or build again: "
+            f"python launch.py data build --config=configs/{config.data.name}.py"
+        )
     small, side = config.data.small, config.data.image_size
     with warnings_to(out):
         views = (config.data.train_view, config.data.test_view)
@@ -141,6 +148,7 @@ def read_raw(config: ConfigDict, out: Out) -> Cohort:
         classes=_labels(config, "classes"),
         biomarkers=_labels(config, "biomarkers"),
         float_markers=_labels(config, "float_markers"),
+        omics=_labels(config, "omics"),
         root=config.data.raw_dir or None,
         threads=threads,
         progress=progress,
@@ -173,7 +181,7 @@ def phantom_store(config: ConfigDict, out: Out, *, generate: bool = True) -> Sto
     }
     labels: dict[str, Any] = {
         field: _labels(config, field)
-        for field in ("classes", "biomarkers", "float_markers")
+        for field in ("classes", "biomarkers", "float_markers", "omics")
     }
     # Changes of the generator's code invalidate the store, too.
     sources = sorted(Path(str(phantom.__file__)).parent.glob("**/*.py"))
@@ -196,7 +204,10 @@ def phantom_store(config: ConfigDict, out: Out, *, generate: bool = True) -> Sto
         print(f"generating the phantom: {parameters}", file=out, flush=True)
         with tempfile.TemporaryDirectory(dir=home, prefix=_STAGING) as folder:
             progress = progress_to("generated", out)
-            table = phantom.write_cohort(Path(folder), **parameters, progress=progress)
+            columns = {"omics": True} if labels["omics"] else {}
+            table = phantom.write_cohort(
+                Path(folder), **parameters, **columns, progress=progress
+            )
             cohort = read_cohort(table, **labels, progress=progress_to("checked", out))
             write_store(config, cohort, origin, out)
         return open_store(config.data.dir, "phantom")

@@ -50,6 +50,7 @@ _OURS = (_SPLITS, "results.json")
 MODEL_FILE = "model.json"  # in a fold's folder: metadata to rebuild the model
 # Fields that later versions added, with the value that earlier runs had.
 ADDED_FIELDS = {
+    "data_omics": [],
     "optimizer_constant_epochs": 0,
     "optimizer_name": "adamw",
     "optimizer_schedule": "cosine",

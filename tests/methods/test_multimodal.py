@@ -3,8 +3,6 @@
 Tolerances: 2e-6 of the largest gradient between one and two devices (float32).
 """
 
-from types import SimpleNamespace
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +13,7 @@ from fof_jax.methods import omics, omics_input
 from fof_jax.methods.base import Inputs
 from fof_jax.methods.fusion import pathomic
 from fof_jax.models.pooled_tokens import PooledTokens
+from fof_jax.types import DatasetInfo
 from tests.support import fusion_rows
 
 
@@ -67,7 +66,7 @@ def test_unknown_form_is_refused():
     with pytest.raises(ValueError, match="expected one of two_stage, single_stage"):
         pathomic.build(
             config,
-            SimpleNamespace(classes=fusion_rows.CLASSES),
+            DatasetInfo(fusion_rows.CLASSES, (), ()),
             image_encoder=fusion_rows.SmallEncoder(),
         )
 
@@ -87,7 +86,7 @@ def test_cut_gradient_keeps_the_fusion_out_of_the_encoders():
         config.fusion.cut_gradient = cut
         method = pathomic.build(
             config,
-            SimpleNamespace(classes=fusion_rows.CLASSES),
+            DatasetInfo(fusion_rows.CLASSES, (), ()),
             image_encoder=fusion_rows.SmallEncoder(),
         )
         batch = fusion_rows.batch()
@@ -185,7 +184,7 @@ def omics_row():
     config = fusion_rows.namespace(
         omics={"features": 32, "dropout": 0.25, "rectify": False}
     )
-    return omics.build(config, SimpleNamespace(classes=fusion_rows.CLASSES))
+    return omics.build(config, DatasetInfo(fusion_rows.CLASSES, (), ()))
 
 
 def test_omics_row():

@@ -20,6 +20,7 @@ def config_for(tmp_path, **data):
         "classes": CLASSES,
         "biomarkers": BIOMARKERS,
         "float_markers": (),
+        "omics": (),
         "scheme": "patient",
         "splits_file": "",
         "small": "resize",

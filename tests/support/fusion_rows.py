@@ -1,11 +1,10 @@
 """The fusion rows with small encoders and published widths, and batches for them."""
 
-from types import SimpleNamespace
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from ml_collections import ConfigDict
 
 from fof_jax.methods.fusion import (
     concat,
@@ -16,7 +15,7 @@ from fof_jax.methods.fusion import (
     pathomic,
     scnn,
 )
-from fof_jax.types import Batch, StepContext, Variables
+from fof_jax.types import Batch, DatasetInfo, StepContext, Variables
 
 CLASSES = ("II", "III", "IV")
 OMICS = 80
@@ -35,9 +34,7 @@ class SmallEncoder(nn.Module):
 
 
 def namespace(**sections):
-    return SimpleNamespace(
-        **{name: SimpleNamespace(**fields) for name, fields in sections.items()}
-    )
+    return ConfigDict(sections)
 
 
 def config(row):
@@ -76,7 +73,7 @@ def build(row):
     width = 32 if row == "pathomic_two_stage" else ENCODER_WIDTH
     return MODULES[row].build(
         config(row),
-        SimpleNamespace(classes=CLASSES),
+        DatasetInfo(CLASSES, (), ()),
         image_encoder=SmallEncoder(width),
     )
 

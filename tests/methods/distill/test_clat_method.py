@@ -7,7 +7,6 @@ states to 1e-4.
 
 import dataclasses
 import functools
-import types
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +16,7 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 from fof_jax.methods.distill import clat, clat_multimodal
-from fof_jax.types import Batch, StepContext
+from fof_jax.types import Batch, DatasetInfo, StepContext
 
 B, SIDE, OMICS, FOLD = 6, 8, 9, 12
 
@@ -42,7 +41,7 @@ CONFIG = ConfigDict(
         }
     }
 )  # fmt: skip
-INFO = types.SimpleNamespace(classes=("II", "III", "IV"))
+INFO = DatasetInfo(("II", "III", "IV"), (), ())
 
 
 def config(**changes):

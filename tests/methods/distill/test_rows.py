@@ -1,7 +1,6 @@
 """Every row as its `build` makes it, and the tested network against the Baseline's."""
 
 import importlib
-from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +11,10 @@ import pytest
 from fof_jax.methods.baseline import Model
 from fof_jax.methods.distill import dgkd
 from fof_jax.models import vit, vit_variants
+from fof_jax.types import DatasetInfo
 from tests.methods.distill import networks
 
-INFO = SimpleNamespace(classes=("II", "III", "IV"))
+INFO = DatasetInfo(("II", "III", "IV"), (), ())
 ROWS = {
     "kl": ("kl",),
     "features_kl": ("kl", "features_kl"),

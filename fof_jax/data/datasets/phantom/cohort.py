@@ -25,6 +25,7 @@ from jaxtyping import Bool, UInt8
 from PIL import Image, ImageDraw
 
 from fof_jax import files
+from fof_jax.data.datasets.phantom import omics as vector
 from fof_jax.data.datasets.phantom import region as region_
 from fof_jax.data.datasets.phantom import slide
 from fof_jax.data.datasets.phantom.patient import (
@@ -175,6 +176,7 @@ def write_cohort(
     image_size: int,
     seed: int,
     progress: Callable[[int, int], None] | None = None,
+    omics: bool = False,
 ) -> Path:
     """Generates a cohort: table, images and masks.
 
@@ -188,6 +190,7 @@ def write_cohort(
       image_size: side in pixels, 64 … 1024.
       seed: 0 or more.
       progress: called with (written, regions) after each region.
+      omics: whether the table has the columns `omics.OMIC_NAMES`.
 
     Returns:
       The path of `cohort.csv`. Columns: image and mask (relative to the table),
@@ -199,7 +202,8 @@ def write_cohort(
     directory = Path(directory)
     text = io.StringIO(newline="")
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(["image", "patient", "grade", *BIOMARKERS, *FLOAT_MARKERS, "mask"])
+    header = ["image", "patient", "grade", *BIOMARKERS, *FLOAT_MARKERS, "mask"]
+    table.writerow(header + list(vector.OMIC_NAMES) * omics)
     for done, (patient, index) in enumerate(cohort(regions=regions, seed=seed), 1):
         region = draw_region(patient, index, image_size=image_size)
         image, mask = f"images/{region.name}.png", f"masks/{region.name}.png"
@@ -208,7 +212,11 @@ def write_cohort(
         markers = ["" if b is None else b for b in region.biomarkers]
         floats = [f"{value:.4f}" for value in region.floats]
         grade = CLASSES[region.grade]
-        table.writerow([image, region.patient, grade, *markers, *floats, mask])
+        row = [image, region.patient, grade, *markers, *floats, mask]
+        if omics:
+            values = vector.omics_vector(patient)
+            row += ["" if v is None else f"{v:g}" for v in values]
+        table.writerow(row)
         if progress is not None:
             progress(done, regions)
     path = directory / "cohort.csv"
