@@ -64,7 +64,6 @@ class Cohort:
       classes: grade labels; `Row.grade` indexes them.
       biomarkers: names, in the order of `Row.biomarkers`.
       float_markers: names, in the order of `Row.floats`.
-      omics: float columns of the molecular vector; may be none.
       root: folder that image names are relative to.
       lines: row number in the table of each of `rows`.
       omics: names, in the order of `Row.omics`.
@@ -204,6 +203,7 @@ def read_cohort(
         gives the class indices.
       biomarkers: integer columns; may be empty.
       float_markers: float columns; may be empty.
+      omics: float columns of the molecular vector; may be empty.
       root: folder that image and mask paths are relative to; the table's if None.
       threads: number of image files checked in parallel.
       progress: called with (done, total) after each image.
