@@ -1,11 +1,11 @@
-"""Your own cohort: a table of images, a label column, biomarkers with gaps.
+"""A user's cohort: a CSV table of images, patients, grades and biomarkers.
 
     python launch.py data build --config=configs/cohort.py --config.data.table=T.csv
     python launch.py --config=configs/cohort.py
 
 The table is a CSV with `image` (paths relative to it), `patient`, `grade` and one
-integer column a biomarker; empty or NA is unknown. Name yours in `data.classes` and
-`data.biomarkers`; () is a cohort without biomarkers. Arguments as in gbmlgg.py.
+integer column per biomarker; empty or NA means unknown. Set `data.classes` and
+`data.biomarkers` accordingly; () for no biomarkers. Arguments as in gbmlgg.py.
 """
 
 from ml_collections import ConfigDict, config_dict
@@ -14,12 +14,12 @@ from fof_jax.configs import gbmlgg
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """The paper's method and numbers on a table of yours."""
+    """The paper's method and hyperparameters on another cohort."""
     config = gbmlgg.get_config(arg)
-    config.paper_row = None  # another cohort: nothing of the paper to stand beside
+    config.paper_row = None  # results of another cohort are not comparable
     config.data.name = "cohort"
-    # The table; `data build` reads it, training the store made from it.
+    # The CSV table, read by `data build`; training reads the store.
     config.data.table = config_dict.placeholder(str)
-    # From scratch; name a folder that `import` made to begin with weights.
+    # From scratch; or a folder of pretrained weights from `import`.
     config.init.checkpoint = None
     return config

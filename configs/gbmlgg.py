@@ -4,15 +4,15 @@
     python launch.py --config=configs/gbmlgg.py
 
 Arguments, after a colon: `wo_frl` and `wo_mca` are the ablation rows of Table I,
-`baseline` is its ViT-Tiny. The data must be fetched first; the first command says what
-goes where.
+`baseline` is its ViT-Tiny. The data must be downloaded first; the first command says
+what and where to.
 
 Hardware of the paper: four GTX 1080 Ti, a batch of 4. Expected (its Table I, five
 folds): AUC 94.17 ± 0.68, AP 89.98 ± 1.35, accuracy 79.98 ± 2.17, kappa 69.05 ± 2.24.
-Those folds were drawn over regions; ours keep a patient on one side (`data.scheme`).
-This configuration has not been run on the TCGA images by us.
+Those folds split regions; here they split patients (`data.scheme`). This config has not
+been run on the TCGA images.
 
-Fields marked [n] alter the numbers: a workdir refuses another value later.
+Fields marked [n] change results: they are fixed for a workdir.
 """
 
 from ml_collections import ConfigDict, config_dict
@@ -31,10 +31,10 @@ def get_config(arg: str = "") -> ConfigDict:
 
     # [n] Name in fof_jax/methods/registry.py: "fof" is the paper, "vit" its baseline.
     config.method = "vit" if arg == "baseline" else "fof"
-    # [n] Stages that a fold is trained in, e.g. ("teacher", "student"): fields of
-    # config.teacher replace those of the config in that stage. () is one training.
+    # [n] Training stages of a fold, e.g. ("teacher", "student"): fields of
+    # config.teacher override the config in that stage. () for a single stage.
     config.stages = ()
-    # Row of Table I that results are printed beside; None for none.
+    # Row of Table I printed next to the results; None for none.
     config.paper_row = {
         "": "FoF",
         "wo_frl": "FoF w/o FRL",
@@ -42,7 +42,7 @@ def get_config(arg: str = "") -> ConfigDict:
         "baseline": "Baseline",
     }[arg]
 
-    # [n] Draws of parameters, data order, augmentation and splits. Not in the paper.
+    # [n] Seed of initialization, data order, augmentation and splits. Not in the paper.
     config.seed = 42
     # [n] Sec. IV-A: "trained for 70 epochs".
     config.epochs = 70
@@ -50,39 +50,39 @@ def get_config(arg: str = "") -> ConfigDict:
     config.batch_size = 4
     # [n] Sec. IV-A: "5-fold cross-validation".
     config.folds = 5
-    # One fold alone, 0 … folds - 1; unset runs all.
+    # Runs a single fold, 0 … folds - 1; unset runs all.
     config.fold = config_dict.placeholder(int)
-    # Local devices; unset takes as many as divide the batch.
+    # Number of local devices; unset uses as many as divide the batch.
     config.devices = config_dict.placeholder(int)
-    # Devices that a CPU is divided into where there is no accelerator. One is best for
-    # large images (its matrix products use all cores), one a core for small ones.
+    # Number of virtual CPU devices without an accelerator. One is fastest for large
+    # images (matrix products use all cores), one per core for small ones.
     config.cpu_devices = 1
     # Steps between checkpoints; the last step is always saved.
     config.save_every = 500
-    # Minutes after which one is written in any case; 0 leaves it to save_every.
+    # Maximum minutes between checkpoints; 0 for save_every only.
     config.save_minutes = 10.0
-    # Epochs between evaluations of the test fold, for the curves only; 0 is the end
-    # alone. The last epoch is what counts, as in the paper.
+    # Epochs between evaluations of the test fold, for the curves only; 0 evaluates at
+    # the end. Results are those of the last epoch, as in the paper.
     config.eval_every = 0
     # Steps between lines on the terminal and in metrics.jsonl.
     config.log_every = 10
-    # Images in a prediction batch.
+    # Batch size of evaluation and prediction.
     config.eval_batch_size = 8
 
     # [n] Sec. IV-A: ViT-Tiny; patch 16 as in the authors' code (docs/parity.md, 38).
     # Other variants: docs/pretrained.md.
     config.encoder = "Ti/16"
-    # [n] P7: v is the mean of the patches; class_token takes that token instead, where
-    # init.class_token keeps it.
+    # [n] P7: v is the mean of the patch tokens; class_token uses that token, and needs
+    # init.class_token=keep.
     config.pooling = "patches"
-    # [n] P10. Weights from elsewhere may want another.
+    # [n] P10. Other pretrained weights may require another value.
     config.layer_norm_eps = 1e-6
     # [n] float32, bfloat16, or auto: bfloat16 on GPU and TPU, float32 on CPU.
     # Parameters, softmax, LayerNorm statistics and losses are float32 in each.
     config.compute_dtype = "float32"
     # Attention: auto, chunked, cudnn, pallas or naive (fof_jax/models/attention.py).
     config.attention = "auto"
-    # What the backward pass keeps of a block (fof_jax/models/vit.py): none, attention,
+    # Rematerialization policy of a block (fof_jax/models/vit.py): none, attention,
     # output or block. output takes a third less temporary memory than attention in the
     # same CPU time (docs/performance.md).
     config.remat = "output"
@@ -97,19 +97,19 @@ def get_config(arg: str = "") -> ConfigDict:
     # [n] Weights of the cross-entropy of x_pos and x_neg. Eq. (3) has none: 1.
     config.lambda_pos = 1.0
     config.lambda_neg = 1.0
-    # [n] False leaves masks, masked views and L_FRL out: the row "w/o FRL".
+    # [n] False removes masks, masked views and L_FRL: the row "w/o FRL".
     config.frl = arg != "wo_frl"
     config.cam = ConfigDict()
-    # [n] P1: tokens after the last block but one.
+    # [n] P1: tokens after the penultimate block.
     config.cam.block = -2
-    # [n] P3: scale of A, minmax per image, or max: divided by its maximum alone.
+    # [n] P3: scale of A, minmax per image, or max: only divided by its maximum.
     config.cam.scale = "minmax"
-    # [n] Whose evidence A shows in training: grade, the true one (Sec. III-B), or
-    # predicted, the class predicted from x_glb. Not in the paper: docs/results.md.
+    # [n] Target class of A in training: grade, the true one (Sec. III-B), or predicted
+    # from x_glb, which is not in the paper (docs/results.md).
     config.cam.target = "grade"
     config.views = ConfigDict()
-    # [n] P4: what stands in a masked patch: zero, mean (colour of the image), or token
-    # (a trained embedding).
+    # [n] P4: fill of masked patches: zero, mean (color of the image), or token (a
+    # learned embedding).
     config.views.fill = "zero"
     config.mca = ConfigDict()
     # [n] P9: Eq. (5) sums over positives; True divides by their number.
@@ -128,26 +128,26 @@ def get_config(arg: str = "") -> ConfigDict:
     config.optimizer.eps = 1e-8  # [n] PyTorch's default
     config.optimizer.weight_decay = 0.01  # [n]
     config.optimizer.warmup_epochs = 0  # [n] none in the paper
-    # [n] Not in the paper, off: block l of L has its rate times layer_decay^(L - l);
-    # the first freeze_blocks blocks and the embeddings stay as they are; the heads'
-    # rate is multiplied by head_factor.
+    # [n] Not in the paper, off: the learning rate of block l of L is multiplied by
+    # layer_decay^(L - l) and that of the heads by head_factor; embeddings and the
+    # first freeze_blocks blocks are frozen.
     config.optimizer.layer_decay = 1.0
     config.optimizer.freeze_blocks = 0
     config.optimizer.head_factor = 1.0
 
     config.data = ConfigDict()
-    # gbmlgg, cohort or phantom: how the table comes about.
+    # Dataset: gbmlgg, cohort or phantom.
     config.data.name = "gbmlgg"
-    # Where stores are kept.
+    # Folder of the stores.
     config.data.dir = "data"
-    # Where Pathomic Fusion's distribution was unpacked; unset is data.dir/gbmlgg.
+    # Folder of Pathomic Fusion's distribution; unset is data.dir/gbmlgg.
     config.data.raw_dir = config_dict.placeholder(str)
     # [n] molecular: the 664 patients with biomarkers (1,325 regions, Sec. IV-A);
-    # graded: the 736 with a grade, unknown biomarkers stay unknown.
+    # graded: the 736 with a grade, some with unknown biomarkers.
     config.data.subset = "molecular"
     # [n] Sec. IV-A: 1,024 x 1,024.
     config.data.image_size = 1024
-    # [n] False: greyscale, standardised per image.
+    # [n] False: grayscale, standardized per image.
     config.data.color = True
     # [n] WHO grades, in order.
     config.data.classes = ("II", "III", "IV")
@@ -155,47 +155,47 @@ def get_config(arg: str = "") -> ConfigDict:
     config.data.biomarkers = ("idh", "codeletion", "PTEN", "EGFR", "CARD11", "FGFR2")
     # [n] Float columns; the paper uses none.
     config.data.float_markers = ()
-    # [n] Columns of the molecular vector, for methods that read omics. () takes what
-    # the store has (gbmlgg: 80 columns), or none.
+    # [n] Columns of the molecular features, for methods that read omics. () uses those
+    # of the store (gbmlgg: 80 columns), or none.
     config.data.omics = ()
-    # [n] patient keeps a patient on one side of a split; roi is the authors' KFold
-    # over regions (docs/parity.md, 46); fold is the table's own column; pnas15 the 15
-    # randomisations of pnas_splits.csv; pickle a split pickle
-    # (fof_jax/data/external_splits.py). The last two bring their own number of folds.
+    # [n] patient splits by patient; roi is the authors' KFold over regions
+    # (docs/parity.md, 46); fold follows the table's column; pnas15 the 15
+    # randomizations of pnas_splits.csv; pickle a split pickle
+    # (fof_jax/data/external_splits.py). The last two define the number of folds.
     config.data.scheme = "patient"
-    # [n] File of pnas15 and pickle; unset is pnas_splits.csv where raw_dir has it.
+    # [n] File of pnas15 and pickle; unset is pnas_splits.csv in raw_dir.
     config.data.splits_file = config_dict.placeholder(str)
-    # What happens to an image smaller than image_size: resize, pad or error. [n]
+    # Handling of images smaller than image_size: resize, pad or error. [n]
     config.data.small = "resize"
-    # [n] How an image becomes image_size x image_size, training and testing: resize
-    # takes the whole of it (1,024 here: as it is), crop a square at its own scale,
-    # anywhere in training, the centre in testing.
+    # [n] How images are brought to image_size x image_size in training and testing:
+    # resize, or crop a square without scaling, at random in training, the center in
+    # testing.
     config.data.train_view = "resize"
     config.data.test_view = "resize"
-    # [n] Stain normalisation of each image: none (the TCGA regions have had one), or
+    # [n] Stain normalization: none (the TCGA regions are already normalized), or
     # macenko.
     config.data.stain = "none"
-    # [n] True draws the classes equally often in training. Not in the paper.
+    # [n] True samples the classes equally often in training. Not in the paper.
     config.data.balanced = False
-    # [n] Whether a row's cross-entropy weighs inversely to how often its class occurs
-    # in the training fold. Not in the paper.
+    # [n] True weights the cross-entropy inversely to the class frequencies in the
+    # training fold. Not in the paper.
     config.data.class_weights = False
-    # Decoded images: ram keeps them, none decodes each time.
+    # Cache of decoded images: ram, or none to decode them every time.
     config.data.cache = "ram"
-    # Grain worker processes, and threads that read ahead. Neither alters the data.
+    # Grain worker processes and prefetching threads; neither changes the data.
     config.data.workers = 0
     config.data.threads = 2
 
     # [n] Augmentation, on the device. paper is P11, the four of Sec. IV-A: cropping,
-    # colour jittering, flipping, distortion; release is the authors' code
+    # color jittering, flipping, distortion; release is the authors' code
     # (docs/parity.md, 43-45); off is none.
     config.augment = ConfigDict()
     config.augment.preset = "paper"
-    # [n] Amounts; unset uses the preset's (fof_jax/data/augment/options.py). After each
-    # field: the value of the presets paper and release.
+    # [n] Options; unset uses the preset (fof_jax/data/augment/options.py). After each
+    # field: its values in the presets paper and release.
     config.augment.crop_area = config_dict.placeholder(
         tuple
-    )  # share of the area; (0.7, 1), whole
+    )  # fraction of the area; (0.7, 1), whole
     config.augment.crop_aspect = config_dict.placeholder(tuple)  # (0.9, 1.1), whole
     config.augment.flip_horizontal = config_dict.placeholder(float)  # 0.5, 0.5
     config.augment.flip_vertical = config_dict.placeholder(float)  # 0.5, 0.5
@@ -216,19 +216,19 @@ def get_config(arg: str = "") -> ConfigDict:
     config.augment.stain = config_dict.placeholder(float)  # density 1 ± this; 0, 0
 
     config.init = ConfigDict()
-    # [n] Folder of weights to begin with: what `import` made, or a fold of a run; None
-    # trains from scratch. The authors' code begins with WinKawaks' ViT-Tiny of
-    # ImageNet (docs/parity.md, 38); a run without it says how to get it.
+    # [n] Folder of pretrained weights: from `import`, or a fold of a run; None trains
+    # from scratch. The authors' code starts from WinKawaks' ViT-Tiny of ImageNet
+    # (docs/parity.md, 38); a run without it says how to get it.
     config.init.checkpoint = config_dict.placeholder(str)
     config.init.checkpoint = "weights/vit-tiny-patch16-224"
-    # [n] drop: P7 and the authors' code. keep: it takes part in attention, not in P.
+    # [n] drop: P7 and the authors' code. keep: used in attention, not part of P.
     config.init.class_token = "drop"
-    # [n] Position embedding of another grid: interpolate, or redraw as the authors'
-    # code does (docs/parity.md, 38), with bicubic or bilinear resizing.
+    # [n] Position embedding of another grid: interpolate (bicubic or bilinear), or
+    # redraw, a new initialization as in the authors' code (docs/parity.md, 38).
     config.init.pos_embed = "interpolate"
     config.init.pos_resize = "bicubic"
 
     config.debug = ConfigDict()
-    # Stops at the first operation that gives a NaN; slow.
+    # Stops at the first operation that produces a NaN; slow.
     config.debug.nans = False
     return config

@@ -1,11 +1,11 @@
-"""A procedural cohort, drawn on the spot: a complete run on two CPU cores.
+"""The phantom, a synthetic cohort: a complete run on two CPU cores.
 
     python launch.py --config=configs/phantom.py --workdir=runs/phantom
     python launch.py --config=configs/phantom.py:study-wo_frl
     python launch.py --config=configs/phantom.py:large
 
 Hardware: two CPU cores (AMD EPYC, Zen 4) with nothing else running, JAX 0.10.2. Time of
-the first run: 6 min 47 s, drawing and compiling included. Result of 2026-11-24, five
+the first run: 6 min 47 s, with generation and compilation. Result of 2026-11-24, five
 folds by patient, per region: micro AUC 80.66 ± 3.10, AP 68.11 ± 5.88, accuracy 62.45 ±
 2.22, kappa 43.68 ± 3.33.
 
@@ -13,12 +13,12 @@ A size, `study` or `large`, and a row, as in gbmlgg.py or `release` for the auth
 code (gbmlgg_release.py); either or both, joined by a dash:
 
 * none: the first run. 2,000 regions of 64 pixels, a field of 128 um.
-* `study`: where difficulty and the ablation are measured (difficulty.py and
-  ablation.py in benchmarks/experiments): the same regions, more epochs at a lower rate.
-* `large`: the paper's size, 1,024 pixels or 512 um, with its encoder and batch, for a
-  GPU. Not run by us beyond tracing its step.
+* `study`: for the difficulty and ablation studies (difficulty.py and ablation.py in
+  benchmarks/experiments): the same regions, more epochs at a lower learning rate.
+* `large`: the paper's image size, 1,024 pixels or 512 um, encoder and batch, for a GPU.
+  Only its step has been traced.
 
-What the phantom shows, and what it does not have: docs/phantom.md.
+The phantom and its limits: docs/phantom.md.
 """
 
 from ml_collections import ConfigDict
@@ -39,13 +39,13 @@ def get_config(arg: str = "") -> ConfigDict:
         # Eq. (5) sums over positives, whose number grows with the batch: at 16 images
         # the sum would be most of the loss. The mean keeps its weight (P9).
         config.mca.normalize_positives = size != "large"
-    config.init.checkpoint = None  # from scratch: a first run fetches nothing
+    config.init.checkpoint = None  # from scratch: nothing to download
     config.paper_row = None
     config.data.name = "phantom"
-    # Regions to draw, one to three a patient. [n]
+    # Number of regions to generate, one to three per patient. [n]
     config.data.regions = 1325 if size == "large" else 2000
-    # As the regions of TCGA have had it. Drawn stains differ widely, and a short run
-    # has too few regions to learn not to mind them.
+    # Like the regions of TCGA. Stains of the phantom vary widely, and a short run has
+    # too few regions to become invariant to them.
     config.data.stain = "macenko"
     if size == "large":
         # The number of regions, the encoder, the batch and the epochs are the paper's.
@@ -55,20 +55,19 @@ def get_config(arg: str = "") -> ConfigDict:
     config.data.image_size = 64
     config.encoder = "mu/8"
     config.batch_size = 16
-    # From scratch many regions teach more than many epochs.
+    # From scratch, more regions help more than more epochs.
     config.epochs = 10 if size == "study" else 6
-    # At 64 pixels a nucleus is four pixels wide: a resampling blurs what tells the
-    # grades apart. Stains are normalised, so that no other colours are to be expected.
-    # Flips stay.
+    # At 64 pixels a nucleus is four pixels wide, and resampling would blur what
+    # distinguishes the grades. Stains are normalized, so color jitter is off, too.
     config.augment.crop_area = (1.0, 1.0)
     config.augment.crop_aspect = (1.0, 1.0)
     config.augment.elastic = 0.0
     config.augment.jitter = 0.0
-    # From scratch, and a third of the width.
+    # From scratch, with a third of the width.
     config.optimizer.learning_rate = 2e-3 if size == "study" else 3e-3
     config.optimizer.warmup_epochs = 1
     config.eval_batch_size = 32
-    # 64 tokens: the whole matrix of probabilities is a few kilobytes.
+    # With 64 tokens the attention matrix takes a few kilobytes.
     config.attention = "naive"
     config.remat = "none"
     config.cpu_devices = 2
@@ -76,7 +75,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
 
 def _parse(arg: str) -> tuple[str, str]:
-    """Size and row of an argument; "" for none."""
+    """Splits an argument into size and row; "" for none."""
     words = arg.split("-") if arg else []
     size = words.pop(0) if words and words[0] in SIZES else ""
     row = words.pop(0) if words and words[0] in ROWS else ""

@@ -1,7 +1,7 @@
 """Thirty kinds of broken input through the command line, each with a clean twin.
 
 Each kind spoils a sound cohort in one way. The command must leave with 2, one message
-that names the fault, and the store that was there before unchanged; the twin, spoiled
+that names the error, and the store that was there before unchanged; the twin, spoiled
 by nothing or mended, must pass.
 """
 
@@ -137,7 +137,7 @@ TABLES = {
     "fold not a number": (column("fold", ["0", "x"] * 6), "bad fold"),
     "fold missing": (column("fold", ["0", ""] * 6), "bad fold"),
     "mask of another size": (mask(9, "L"), "mask of another size"),
-    "mask in colour": (mask(20, "RGB"), "unsupported channels"),
+    "mask in color": (mask(20, "RGB"), "unsupported channels"),
 }
 IMAGES = {
     f"image: {name}": (image(make), kind) for name, (make, kind) in BAD_IMAGES.items()
@@ -168,7 +168,7 @@ def cohort(sound, tmp_path):
 
 @pytest.mark.parametrize("kind", list(KINDS))
 def test_broken_and_mended(cohort, kind, capsys):
-    spoil, told = KINDS[kind]
+    spoil, output = KINDS[kind]
     before = snapshot(cohort)
     table = (cohort / "table.csv").read_bytes()
     spoil(cohort)
@@ -176,7 +176,7 @@ def test_broken_and_mended(cohort, kind, capsys):
         assert main(words(cohort, action)) == 2
         out = capsys.readouterr()
         assert out.err.count("error: ") == 1
-        assert told in out.err
+        assert output in out.err
         assert "Traceback" not in out.err
         assert snapshot(cohort) == before
     # The clean twin: the same files, without what was spoiled.
@@ -227,11 +227,11 @@ TRAINING = {
 @pytest.mark.parametrize("kind", list(SETTINGS) + list(TRAINING))
 def test_settings_that_do_not_fit(cohort, kind, capsys):
     action = "build" if kind in SETTINGS else "split"
-    wrong, right, told = (SETTINGS | TRAINING)[kind]
+    wrong, right, output = (SETTINGS | TRAINING)[kind]
     before = snapshot(cohort)
     assert main(words(cohort, action, *wrong)) == 2
     error = capsys.readouterr().err
-    assert told in error
+    assert output in error
     assert error.count("error: ") == 1
     assert snapshot(cohort) == before
     assert main(words(cohort, action, *right)) == 0
@@ -239,7 +239,7 @@ def test_settings_that_do_not_fit(cohort, kind, capsys):
 
 @pytest.mark.parametrize("kind", ["unknown grade", "image: truncated PNG"])
 def test_in_a_process_of_its_own(cohort, kind):
-    spoil, told = KINDS[kind]
+    spoil, output = KINDS[kind]
     root = Path(__file__).parents[2]
 
     assert main(words(cohort, "build")) == 0
@@ -251,7 +251,7 @@ def test_in_a_process_of_its_own(cohort, kind):
     )  # fmt: skip
     assert done.returncode == 2
     assert done.stderr.count("error: ") == 1
-    assert told in done.stderr
+    assert output in done.stderr
     assert "Traceback" not in done.stderr
     assert snapshot(cohort) == before
 
@@ -281,17 +281,17 @@ def test_cohorts_of_other_kinds_pass(tmp_path, capsys):
         form, mode = [("png", "RGB"), ("png", "RGBA"), ("jpg", "RGB"), ("tif", "L")][
             i % 4
         ]
-        picture = Image.fromarray(pixels(i, 20 + i, 22)).convert(mode)
-        picture.save(tmp_path / f"a/b/{i}.{form}")
+        image = Image.fromarray(pixels(i, 20 + i, 22)).convert(mode)
+        image.save(tmp_path / f"a/b/{i}.{form}")
         grade = "high" if i > 3 else "low"
         rows.append({"image": f"a/b/{i}.{form}", "patient": f"{i}", "grade": grade})
     write_table(tmp_path, rows, delimiter=";")
     own = ("--config.data.classes=('low','high')", "--config.data.biomarkers=()",
            "--config.data.train_view=crop", "--config.data.test_view=crop")  # fmt: skip
     assert main(words(tmp_path, "build", *own)) == 0
-    told = capsys.readouterr().out
-    assert "8 images of 8 patients: low 4, high 4" in told
-    assert "not square" not in told  # nothing is squeezed
+    output = capsys.readouterr().out
+    assert "8 images of 8 patients: low 4, high 4" in output
+    assert "not square" not in output  # nothing is squeezed
     assert main(words(tmp_path, "check", *own)) == 0
     assert "no biomarkers: L_MCA, Eq. (5), is off" in capsys.readouterr().out
     assert main(words(tmp_path, "split", *own)) == 0

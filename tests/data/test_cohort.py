@@ -1,4 +1,4 @@
-"""Cohort tables: sound ones are read exactly, broken ones are told whole."""
+"""Cohort tables: valid ones are read exactly, all errors of others are reported."""
 
 import numpy as np
 import pytest
@@ -18,12 +18,12 @@ def read(table, **kwargs):
 
 def kinds(error: CohortError) -> dict[str, list[int | None]]:
     found: dict[str, list[int | None]] = {}
-    for fault in error.errors:
-        found.setdefault(fault.kind, []).append(fault.row)
+    for row_error in error.errors:
+        found.setdefault(row_error.kind, []).append(row_error.row)
     return found
 
 
-def faults_of(table, **kwargs) -> tuple[dict[str, list[int | None]], str]:
+def errors_of(table, **kwargs) -> tuple[dict[str, list[int | None]], str]:
     with pytest.raises(CohortError) as caught:
         read(table, **kwargs)
     return kinds(caught.value), str(caught.value)
@@ -84,7 +84,7 @@ def test_no_biomarkers_and_other_classes(tmp_path):
     assert cohort.rows[0].biomarkers == ()
 
 
-def test_all_faults_come_at_once_with_rows_and_counts(tmp_path):
+def test_all_errors_come_at_once_with_rows_and_counts(tmp_path):
     files(tmp_path, 40)
     rows = rows_of(40)
     for row in rows[:12]:
@@ -95,7 +95,7 @@ def test_all_faults_come_at_once_with_rows_and_counts(tmp_path):
     rows[31]["EGFR"] = "9"
     rows[35]["patient"] = ""
     (tmp_path / "img/039.png").write_bytes(b"not an image")
-    found, text = faults_of(write_table(tmp_path, rows))
+    found, text = errors_of(write_table(tmp_path, rows))
     assert found["unknown grade"] == list(range(2, 14))
     assert found["biomarker not an integer"] == [15]
     assert found["missing file"] == [22]
@@ -114,16 +114,16 @@ def test_missing_columns_and_missing_table(tmp_path):
     rows = [{k: v for k, v in r.items() if k != "idh"} for r in rows_of(2)]
     files(tmp_path, 2)
     rows = [{("Grade" if k == "grade" else k): v for k, v in r.items()} for r in rows]
-    found, text = faults_of(write_table(tmp_path, rows))
+    found, text = errors_of(write_table(tmp_path, rows))
     assert found == {"column": [1, 1]}
     assert "'grade' is missing" in text
     assert "close: 'Grade'" in text
     assert "'idh' is missing" in text
-    assert faults_of(tmp_path / "none.csv")[0] == {"table": [None]}
+    assert errors_of(tmp_path / "none.csv")[0] == {"table": [None]}
     (tmp_path / "empty.csv").write_text("")
-    assert faults_of(tmp_path / "empty.csv")[0] == {"table": [None]}
+    assert errors_of(tmp_path / "empty.csv")[0] == {"table": [None]}
     (tmp_path / "utf16.csv").write_text("image,patient,grade", encoding="utf-16")
-    assert faults_of(tmp_path / "utf16.csv")[0] == {"table": [None]}
+    assert errors_of(tmp_path / "utf16.csv")[0] == {"table": [None]}
 
 
 def test_rows_of_another_length_and_columns_there_twice(tmp_path):
@@ -131,31 +131,31 @@ def test_rows_of_another_length_and_columns_there_twice(tmp_path):
     lines = table.read_text().splitlines()
     lines[2] += ",extra"
     table.write_text("\n".join(lines))
-    assert faults_of(table)[0] == {"number of cells": [3]}
+    assert errors_of(table)[0] == {"number of cells": [3]}
     table.write_text("\n".join(line + ",0" for line in lines[:2]).replace(
         "EGFR,0", "EGFR,EGFR"))  # fmt: skip
-    assert faults_of(table)[0]["column"] == [1]
+    assert errors_of(table)[0]["column"] == [1]
 
 
 @pytest.mark.parametrize("fold", ["-1", "a", "", "1.5"])
 def test_bad_folds(tmp_path, fold):
     files(tmp_path, 2)
     rows = [{**r, "fold": f} for r, f in zip(rows_of(2), ["0", fold], strict=True)]
-    assert faults_of(write_table(tmp_path, rows))[0] == {"bad fold": [3]}
+    assert errors_of(write_table(tmp_path, rows))[0] == {"bad fold": [3]}
 
 
 def test_empty_cells_are_told_once(tmp_path):
     files(tmp_path, 4)
     rows = rows_of(4)
     rows[0]["image"] = rows[1]["image"] = rows[2]["grade"] = ""
-    found, _ = faults_of(write_table(tmp_path, rows))
+    found, _ = errors_of(write_table(tmp_path, rows))
     assert found == {"empty cell": [2, 3], "unknown grade": [4]}
 
 
 def test_bad_floats(tmp_path):
     files(tmp_path, 2)
     rows = [{**r, "7p": f} for r, f in zip(rows_of(2), ["inf", "x"], strict=True)]
-    found, _ = faults_of(write_table(tmp_path, rows), float_markers=("7p",))
+    found, _ = errors_of(write_table(tmp_path, rows), float_markers=("7p",))
     assert found == {"float marker not a number": [2, 3]}
 
 
@@ -165,15 +165,15 @@ def test_images_that_cannot_be_used(tmp_path, name):
     spoil, kind = BAD_IMAGES[name]
     (tmp_path / "img/002.png").unlink()
     spoil(tmp_path / "img/002.png")
-    found, text = faults_of(table)
+    found, text = errors_of(table)
     assert found == {kind: [4]}
     assert "002.png" in text
 
 
-def test_a_bomb_is_a_fault(tmp_path, monkeypatch):
+def test_a_decompression_bomb_is_an_error(tmp_path, monkeypatch):
     table = files(tmp_path, 2)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 300)  # ours have 400
-    assert faults_of(table)[0] == {"image too large": [2, 3]}
+    assert errors_of(table)[0] == {"image too large": [2, 3]}
 
 
 @pytest.mark.parametrize(
@@ -193,12 +193,12 @@ def test_masks_are_checked(tmp_path):
     rows = [
         {**r, "mask": m} for r, m in zip(rows_of(2), ["m.png", "no.png"], strict=True)
     ]
-    found, _ = faults_of(write_table(tmp_path, rows))
+    found, _ = errors_of(write_table(tmp_path, rows))
     assert found == {"mask of another size": [2], "missing file": [3]}
 
 
 def test_check_images_tells_progress(tmp_path):
     cohort = read(files(tmp_path, 5))
-    told = []
-    assert check_images(cohort, progress=lambda done, of: told.append((done, of))) == []
-    assert told == [(k, 5) for k in range(1, 6)]
+    calls = []
+    assert check_images(cohort, progress=lambda *call: calls.append(call)) == []
+    assert calls == [(k, 5) for k in range(1, 6)]

@@ -31,13 +31,13 @@ from tests.support.distribution import distribution
 def test_build_then_split(tmp_path):
     write_cohort_files(tmp_path, 24)
     config = config_for(tmp_path)
-    told = call("build", config)
-    assert "24 images of 12 patients: II 8, III 8, IV 8" in told
-    assert "idh: known for 20 of 24" in told
-    assert "stored 24/24 images" in told
+    output = call("build", config)
+    assert "24 images of 12 patients: II 8, III 8, IV 8" in output
+    assert "idh: known for 20 of 24" in output
+    assert "stored 24/24 images" in output
     assert prepare(config).grades.tolist() == [i // 2 % 3 for i in range(24)]
-    told = call("split", config)
-    assert "scheme patient: 0.0% of test regions" in told
+    output = call("split", config)
+    assert "scheme patient: 0.0% of test regions" in output
     document = json.loads((tmp_path / "data/cohort/splits.json").read_text())
     assert len(document["folds"]) == 3
     config.data.scheme = "roi"
@@ -91,8 +91,8 @@ def test_errors_write_nothing(tmp_path):
 
 def test_warnings_are_lines(tmp_path):
     write_cohort_files(tmp_path, 4, side=10)
-    told = call("build", config_for(tmp_path))
-    assert "warning: 4 of 4 images are smaller than image_size=20" in told
+    output = call("build", config_for(tmp_path))
+    assert "warning: 4 of 4 images are smaller than image_size=20" in output
 
 
 def test_the_rule_for_small_images_is_the_configs(tmp_path):
@@ -163,10 +163,10 @@ def test_gbmlgg_from_distribution_to_folds(tmp_path):
     config = config_for(
         tmp_path, name="gbmlgg", biomarkers=tuple(gbmlgg.BIOMARKERS), image_size=4
     )
-    told = call("build", config)
-    assert "18 images of 9 patients: II 6, III 6, IV 6" in told
-    assert "warning: subset 'molecular': expected" in told
-    assert "CARD11: known for 0 of 18" in told
+    output = call("build", config)
+    assert "18 images of 9 patients: II 6, III 6, IV 6" in output
+    assert "warning: subset 'molecular': expected" in output
+    assert "CARD11: known for 0 of 18" in output
     assert prepare(config).images[0] == "TCGA-AA-0000-01Z-00-DX1.abc_0.png"
     assert "scheme patient: 0.0%" in call("split", config)
     config.data.subset = "graded"
@@ -176,7 +176,7 @@ def test_gbmlgg_from_distribution_to_folds(tmp_path):
 
 
 def stand_in_phantom(tmp_path, monkeypatch):
-    """A phantom of noise, in place of the drawn one; counts how often it is drawn."""
+    """A phantom of noise that counts how often it is generated."""
     calls: list[dict] = []
 
     def write_cohort(directory, *, regions, image_size, seed, progress):
@@ -204,7 +204,7 @@ def stand_in_phantom(tmp_path, monkeypatch):
     return calls
 
 
-def test_the_phantom_is_drawn_when_its_parameters_change(tmp_path, monkeypatch):
+def test_the_phantom_is_generated_when_its_parameters_change(tmp_path, monkeypatch):
     calls = stand_in_phantom(tmp_path, monkeypatch)
     config = config_for(tmp_path, name="phantom")
     out = io.StringIO()
@@ -220,7 +220,7 @@ def test_the_phantom_is_drawn_when_its_parameters_change(tmp_path, monkeypatch):
     again = prepare(config, out=out)
     np.testing.assert_array_equal(again.read(2, 20), pixels(1002))
     assert len(calls) == 3
-    (tmp_path / "phantom.py").write_text("version 2")  # drawn by other code
+    (tmp_path / "phantom.py").write_text("version 2")  # other generator code
     prepare(config, out=out)
     assert len(calls) == 4
     assert not list((tmp_path / "data/phantom").glob(".drawing-*"))
@@ -248,11 +248,11 @@ def test_five_real_regions_to_two_folds(tmp_path):
         tmp_path, raw_dir=str(folder), biomarkers=tuple(markers), image_size=1024
     )
     config.folds = 2
-    told = call("build", config)
-    assert "warning: 2 of 5 images are smaller than image_size=1024" in told
-    assert "5 images of 5 patients: II 0, III 3, IV 2" in told
-    told = call("split", config)
-    assert "scheme patient: 0.0% of test regions" in told
+    output = call("build", config)
+    assert "warning: 2 of 5 images are smaller than image_size=1024" in output
+    assert "5 images of 5 patients: II 0, III 3, IV 2" in output
+    output = call("split", config)
+    assert "scheme patient: 0.0% of test regions" in output
     document = json.loads((tmp_path / "data/cohort/splits.json").read_text())
     tested = [name for fold in document["folds"] for name in fold["test"]["images"]]
     assert sorted(tested) == sorted(row["file"] for row in labels)
@@ -287,10 +287,10 @@ def test_real_lung_tiles(tmp_path):
         biomarkers=("malignant", "squamous"),
         image_size=224,
     )
-    told = call("build", config)
+    output = call("build", config)
     n = len(labels)
-    assert f"{n} images of " in told
-    assert "warning" not in told
+    assert f"{n} images of " in output
+    assert "warning" not in output
     store = prepare(config)
     with Image.open(folder / labels[500]["file"]) as image:
         np.testing.assert_array_equal(store.read(500, 224), np.asarray(image))

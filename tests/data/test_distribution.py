@@ -85,8 +85,8 @@ def built(raw, tmp_path_factory):
 
 
 def test_both_subsets_and_all_15_folds(raw, tmp_path, capsys):
-    told = reference()
-    assert len(told) == 769
+    output = reference()
+    assert len(output) == 769
     seen: set[str] = set()
     for subset, counts in (
         ("molecular", "1325 images of 664 patients: II 393, III 408, IV 524"),
@@ -105,7 +105,7 @@ def test_both_subsets_and_all_15_folds(raw, tmp_path, capsys):
         for k, fold in enumerate(document["folds"]):
             for side, word in (("train", "Train"), ("test", "Test")):
                 owners = {name[:12] for name in fold[side]["images"]}
-                assert {told[p][k] for p in owners} == {word}
+                assert {output[p][k] for p in owners} == {word}
                 assert fold[side]["patients"] == len(owners)
                 seen |= owners
             both = len(fold["train"]["images"]) + len(fold["test"]["images"])
@@ -136,9 +136,9 @@ def test_a_patient_that_differs_is_reported_by_id(raw, tmp_path, capsys):
     )  # fmt: skip
     next((changed / "all_st").glob(f"{patient}*")).unlink()
     assert run(changed, tmp_path / "d", "build")  # not fatal
-    told = capsys.readouterr().out
-    assert "found (664, 1324" in told
-    assert f"{patient} ({count}, {count - 1} here)" in told
+    output = capsys.readouterr().out
+    assert "found (664, 1324" in output
+    assert f"{patient} ({count}, {count - 1} here)" in output
 
 
 def test_a_patient_without_markers_or_row_is_reported_by_id(raw, tmp_path, capsys):
@@ -157,9 +157,9 @@ def test_a_patient_without_markers_or_row_is_reported_by_id(raw, tmp_path, capsy
     ):
         (tmp_path / "all_dataset.csv").write_text(changed)
         assert run(tmp_path, tmp_path / "d", "check")
-        told = capsys.readouterr().out
-        assert "found (663, " in told
-        assert patient in told.split(why)[1].split(". ")[0]
+        output = capsys.readouterr().out
+        assert "found (663, " in output
+        assert patient in output.split(why)[1].split(". ")[0]
 
 
 def test_the_store_keeps_the_molecular_vector(built):
@@ -206,9 +206,9 @@ def test_a_split_pickle_from_the_command_line(raw, built, tmp_path, capsys):
     file.write_bytes(pickle.dumps({"splits": folds, "data_pd": None}))
     words = ("--config.data.scheme=pickle", f"--config.data.splits_file={file}")
     assert run(raw, built, "split", *words)
-    told = capsys.readouterr().out
-    assert "x_omic is z-scored" in told
-    assert "180 of its names are not in this table" in told
+    output = capsys.readouterr().out
+    assert "x_omic is z-scored" in output
+    assert "180 of its names are not in this table" in output
     document = json.loads((built / "gbmlgg/splits.json").read_text())
     kept = set(document["folds"][3]["test"]["images"])
     assert kept < {name for i, name in enumerate(names) if i % 5 == 3}

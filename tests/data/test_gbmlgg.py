@@ -87,9 +87,9 @@ def test_strangers_are_listed(tmp_path):
     Image.fromarray(pixels(1, 4, 4)).save(tmp_path / "all_st/TCGA-ZZ-9999-1_1.png")
     with pytest.warns(DataWarning) as caught:
         make_cohort(tmp_path)
-    told = " ".join(str(w.message) for w in caught)
-    assert "in no table, left out: TCGA-ZZ-9999" in told
-    assert "no image in all_st/: TCGA-AA-0002" in told
+    output = " ".join(str(w.message) for w in caught)
+    assert "in no table, left out: TCGA-ZZ-9999" in output
+    assert "no image in all_st/: TCGA-AA-0002" in output
 
 
 def test_what_is_missing_is_said_with_the_remedy(tmp_path):
@@ -136,8 +136,8 @@ def test_the_real_rows_parse_to_the_joined_table(tmp_path):
     with pytest.warns(DataWarning) as caught:
         rows = make_cohort(tmp_path, subset="graded").rows
     # The excerpt ends at PTEN: the arms are listed and unknown, the rest verbatim.
-    told = " ".join(str(w.message) for w in caught)
-    assert "lacks 37 of 80 columns, unknown everywhere: 1q, 2p, 2q" in told
+    output = " ".join(str(w.message) for w in caught)
+    assert "lacks 37 of 80 columns, set to unknown: 1q, 2p, 2q" in output
     cells = {
         line["TCGA ID"]: line
         for line in csv.DictReader(

@@ -35,9 +35,11 @@ def test_a_gap_takes_the_median_over_patients(plain):
     store = with_floats(
         plain, [1, 1, 4, 4, 9] + [nan] * 5, [0, 0, 6, nan, 8] + [nan] * 5, range(10)
     )
-    with pytest.warns(DataWarning, match=r"a in 5 of 10 regions \(4\), b in 6") as told:
+    with pytest.warns(
+        DataWarning, match=r"a in 5 of 10 regions \(4\), b in 6"
+    ) as caught:
         filled = fill_floats(store)
-    assert " c in" not in str(told[0].message)
+    assert " c in" not in str(caught[0].message)
     want = np.array(
         [[1, 1, 4, 4, 9, 4, 4, 4, 4, 4], [0, 0, 6, 6, 8, 6, 6, 6, 6, 6], range(10)]
     )

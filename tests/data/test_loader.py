@@ -65,12 +65,12 @@ def test_epochs(store):
     batches = draw(store)
     epochs = [np.concatenate([b.index for b in batches[3 * e : 3 * e + 3]])
               for e in range(3)]  # fmt: skip
-    for e, drawn in enumerate(epochs):
-        assert len(set(drawn.tolist())) == 18  # none twice
-        assert set(drawn.tolist()) <= set(ROWS)
+    for e, sampled in enumerate(epochs):
+        assert len(set(sampled.tolist())) == 18  # none twice
+        assert set(sampled.tolist()) <= set(ROWS)
         assert all((b.epoch == e).all() for b in batches[3 * e : 3 * e + 3])
-    assert len({tuple(drawn) for drawn in epochs}) == 3  # shuffled anew
-    # What is left over differs by epoch: over many epochs all rows are drawn.
+    assert len({tuple(sampled) for sampled in epochs}) == 3  # shuffled anew
+    # What is left over differs by epoch: over many epochs all rows are sampled.
     many = draw(store, epochs=12)
     assert set(np.concatenate([b.index for b in many]).tolist()) == set(ROWS)
 
@@ -228,7 +228,7 @@ def uneven(tmp_path_factory):
     return open_store(folder / "data", "cohort")
 
 
-def asked(store, **kwargs):
+def with_options(store, **kwargs):
     return apply_read_options(store, small="resize", float_markers=(), **kwargs)
 
 
@@ -245,8 +245,8 @@ def cut_of(image, whole):
 
 
 @pytest.mark.parametrize("cache", ["ram", "none"])
-def test_training_cuts_anywhere_and_testing_in_the_centre(uneven, cache):
-    cut = asked(uneven, train_view="crop", test_view="crop")
+def test_training_cuts_anywhere_and_testing_in_the_center(uneven, cache):
+    cut = with_options(uneven, train_view="crop", test_view="crop")
     rows, places = list(range(24)), {}
     for batch in draw(cut, rows=rows, epochs=4, cache=cache):
         for image, i, epoch in zip(batch.image, batch.index, batch.epoch, strict=True):
@@ -271,21 +271,21 @@ def test_each_view_is_a_field_of_its_own(uneven):
             (20, 20), Image.Resampling.BICUBIC))
         for i in rows
     ]  # fmt: skip
-    one = asked(uneven, train_view="crop")
+    one = with_options(uneven, train_view="crop")
     (batch,) = eval_batches(one, rows, batch_size=24, image_size=20)
     np.testing.assert_array_equal(batch.image, squeezed)
     first = draw(one, rows=rows)[0]
     i = int(first.index[0])
     assert cut_of(first.image[0], pixels(i, 24 + i % 3, 30))
-    other = asked(uneven, test_view="crop")
+    other = with_options(uneven, test_view="crop")
     for batch in draw(other, rows=rows, epochs=1):
         np.testing.assert_array_equal(batch.image, [squeezed[i] for i in batch.index])
     with pytest.raises(ValueError, match="data.test_view='zoom': expected one of res"):
-        asked(uneven, test_view="zoom")
+        with_options(uneven, test_view="zoom")
 
 
 def test_cuts_do_not_depend_on_threads_or_processes(uneven):
-    cut = asked(uneven, train_view="crop", balanced=True)
+    cut = with_options(uneven, train_view="crop", balanced=True)
     rows = list(range(24))
     whole = draw(cut, rows=rows)
     same(whole, draw(cut, rows=rows, cache="none", threads=0))
@@ -307,7 +307,7 @@ def test_cuts_do_not_depend_on_threads_or_processes(uneven):
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_cuts_and_balance_do_not_depend_on_workers(uneven, workers):
-    cut = asked(uneven, train_view="crop", balanced=True)
+    cut = with_options(uneven, train_view="crop", balanced=True)
     rows = list(range(24))
     same(draw(cut, rows=rows), draw(cut, rows=rows, workers=workers, cache="none"))
 
@@ -317,19 +317,19 @@ def test_a_cache_of_whole_images_is_counted_at_their_size(uneven, monkeypatch):
     monkeypatch.setattr(data_cache, "available_memory", lambda: 2 * needed - 2)
     open_cache(uneven, 20)
     with pytest.raises(ValueError, match="of their stored size"):
-        open_cache(asked(uneven, train_view="crop"), 20)
+        open_cache(with_options(uneven, train_view="crop"), 20)
 
 
 def test_balanced_draws_classes_equally_often(uneven):
     rows = list(range(24))
     plain = np.concatenate([b.grade for b in draw(uneven, rows=rows)])
     assert np.bincount(plain).tolist() == [6, 18, 48]
-    batches = draw(asked(uneven, balanced=True), rows=rows, epochs=6)
+    batches = draw(with_options(uneven, balanced=True), rows=rows, epochs=6)
     assert len(batches) == 6 * steps_per_epoch(24, 6)
     for epoch in range(6):
-        drawn = np.concatenate([b.index for b in batches[4 * epoch : 4 * epoch + 4]])
+        sampled = np.concatenate([b.index for b in batches[4 * epoch : 4 * epoch + 4]])
         assert all((b.epoch == epoch).all() for b in batches[4 * epoch : 4 * epoch + 4])
-        times = np.bincount(drawn, minlength=24)
+        times = np.bincount(sampled, minlength=24)
         assert [times[:2].sum(), times[2:8].sum(), times[8:].sum()] == [8, 8, 8]
         assert times[:2].tolist() == [4, 4]
         assert set(times[2:8].tolist()) == {1, 2}

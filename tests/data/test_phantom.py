@@ -1,8 +1,7 @@
-"""The phantom: same bytes, right table, masks where the structures are, silent colour.
+"""Phantom: reproducibility, table, masks, and color that does not reveal the grade.
 
-References are independent of the code under test: Pillow reads the files that our
-encoder wrote, hashes were recorded once, and the counts of the frequency table are
-summed here.
+References are independent of the code under test: hashes were recorded once, and the
+counts of the frequency table are summed here.
 """
 
 import csv
@@ -95,21 +94,21 @@ def test_files_have_the_pixels_of_the_regions(tmp_path):
 
 @pytest.mark.parametrize("size", [64, 97, 224])
 def test_region_at_any_size(size):
-    drawn = cohort.draw_region(_patient_of(2), 1, image_size=size)
-    assert drawn.image.shape == (size, size, 3)
-    assert drawn.image.dtype == np.uint8
-    assert drawn.mask.shape == (size, size)
+    sampled = cohort.draw_region(_patient_of(2), 1, image_size=size)
+    assert sampled.image.shape == (size, size, 3)
+    assert sampled.image.dtype == np.uint8
+    assert sampled.mask.shape == (size, size)
     # Structures are a small part, and there is contrast to see them by.
-    assert 0.01 < drawn.mask.mean() < 0.4
-    assert drawn.image.std() > 15
+    assert 0.01 < sampled.mask.mean() < 0.4
+    assert sampled.image.std() > 15
 
 
 def test_mask_follows_the_grade():
     share = {0: [], 1: [], 2: []}
     for i in range(45):
         p = cohort.draw_patient(2, i)
-        drawn = cohort.draw_region(p, 0, image_size=64, artifacts=False)
-        share[p.grade].append(drawn.mask.mean())
+        sampled = cohort.draw_region(p, 0, image_size=64, artifacts=False)
+        share[p.grade].append(sampled.mask.mean())
     assert max(share[0]) == 0
     assert min(share[1]) > 0
     assert min(share[2]) > 0.03
@@ -126,12 +125,12 @@ def test_structures_left_out_change_little_elsewhere(grade):
     bare = cohort.draw_region(p, 0, structures=False, **plain)
     assert not bare.mask.any()
     change = np.abs(full.image.astype(int) - bare.image.astype(int)).max(axis=2)
-    # Elsewhere the stain's normalisation moves the colours, and no more: the
+    # Elsewhere the stain's normalization moves the colors, and no more: the
     # correlation of the two images stays nearly 1, and is lost in the structures.
     out = ~full.mask
-    grey = [r.image.mean(axis=2) for r in (full, bare)]
-    assert np.corrcoef(grey[0][out], grey[1][out])[0, 1] > 0.9
-    assert np.corrcoef(grey[0][full.mask], grey[1][full.mask])[0, 1] < 0.6
+    gray = [r.image.mean(axis=2) for r in (full, bare)]
+    assert np.corrcoef(gray[0][out], gray[1][out])[0, 1] > 0.9
+    assert np.corrcoef(gray[0][full.mask], gray[1][full.mask])[0, 1] < 0.6
     assert change[full.mask].mean() > 2 * change[out].mean()
 
 
@@ -142,8 +141,8 @@ def test_restaining_keeps_the_tissue():
     np.testing.assert_array_equal(own.mask, other.mask)
     means = [r.image.mean(axis=(0, 1)) for r in (own, other)]
     assert np.abs(means[0] - means[1]).max() > 4
-    grey = [r.image.mean(axis=2).ravel() for r in (own, other)]
-    assert np.corrcoef(*grey)[0, 1] > 0.9
+    gray = [r.image.mean(axis=2).ravel() for r in (own, other)]
+    assert np.corrcoef(*gray)[0, 1] > 0.9
 
 
 def test_biomarkers_follow_the_frequencies():
@@ -244,7 +243,7 @@ def _color_features(image: np.ndarray) -> list[float]:
         pytest.param(256, 900, marks=pytest.mark.slow),
     ],
 )
-def test_colour_does_not_tell_the_grade(size, patients):
+def test_color_does_not_reveal_the_grade(size, patients):
     x, y = [], []
     for i in range(patients):
         p = cohort.draw_patient(11, i)
@@ -258,7 +257,7 @@ def test_colour_does_not_tell_the_grade(size, patients):
         assert np.mean(pred == y) < 1 / 3 + 0.10
 
 
-def test_density_of_nuclei_alone_does_not_tell_the_grade():
+def test_density_of_nuclei_alone_does_not_reveal_the_grade():
     patients = [cohort.draw_patient(12, i) for i in range(600)]
     x = np.array([[cohort.nuclei_density(p, 0)] for p in patients])
     y = np.array([p.grade for p in patients])
@@ -278,7 +277,7 @@ def test_density_of_another_region():
     same = cohort.draw_region(p, 0, density=cohort.nuclei_density(p, 0), **plain)
     np.testing.assert_array_equal(own.image, same.image)
     sparse = cohort.draw_region(p, 0, density=300.0, **plain)
-    # Few nuclei: less of the field is dark before the slide's normalisation.
+    # Few nuclei: less of the field is dark before the slide's normalization.
     maps = [region.tissue(p, 0, 96, density=density)[0] for density in (300.0, 3000.0)]
     assert (maps[0] > 0.6).mean() < 0.8 * (maps[1] > 0.6).mean()
     assert not np.array_equal(own.image, sparse.image)
@@ -287,8 +286,8 @@ def test_density_of_another_region():
 def test_recorded_bytes():
     # Recorded on x86-64, numpy 2: another machine must draw the same.
     p = cohort.draw_patient(42, 2)
-    drawn = cohort.draw_region(p, 0, image_size=96)
-    digest = hashlib.sha256(drawn.image.tobytes() + drawn.mask.tobytes())
+    sampled = cohort.draw_region(p, 0, image_size=96)
+    digest = hashlib.sha256(sampled.image.tobytes() + sampled.mask.tobytes())
     assert digest.hexdigest()[:16] == RECORDED
 
 

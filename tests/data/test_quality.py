@@ -31,7 +31,7 @@ def tissue(seed, side=96):
 
 
 def copies(image):
-    """The same picture as other people save it."""
+    """The same image as other people save it."""
     stream = io.BytesIO()
     image.save(stream, "JPEG", quality=50)
     turned = image.transpose(Image.Transpose.ROTATE_90)
@@ -46,14 +46,14 @@ def copies(image):
     }
 
 
-def thumbs_of(pictures, folder):
-    paths = [folder / f"{k}.png" for k in range(len(pictures))]
-    for path, picture in zip(paths, pictures, strict=True):
-        picture.save(path)
+def thumbs_of(images, folder):
+    paths = [folder / f"{k}.png" for k in range(len(images))]
+    for path, image in zip(paths, images, strict=True):
+        image.save(path)
     return np.stack([thumbnail(path) for path in paths])
 
 
-def test_copies_of_a_picture_are_found_and_others_are_not(tmp_path):
+def test_copies_of_a_image_are_found_and_others_are_not(tmp_path):
     made = list(copies(tissue(0)).values())
     others = [tissue(seed) for seed in range(1, 60)]
     thumbs = thumbs_of([*made, *others], tmp_path)
@@ -64,7 +64,7 @@ def test_copies_of_a_picture_are_found_and_others_are_not(tmp_path):
     assert near_duplicates(thumbs, ("P",) * len(thumbs)) == []
 
 
-def test_flat_pictures_are_not_duplicates(tmp_path):
+def test_flat_images_are_not_duplicates(tmp_path):
     white = [Image.new("RGB", (40, 40), (250 + k,) * 3) for k in range(3)]
     assert near_duplicates(thumbs_of(white, tmp_path), ("a", "b", "c")) == []
 
@@ -106,12 +106,12 @@ def test_check_says_what_is_odd(tmp_path):
     rows[3]["grade"] = "IV"  # its patient's other image is III
     for row in rows[8:]:
         row["grade"] = "III" if row["grade"] == "II" else row["grade"]
-    picture = tissue(5)
-    picture.save(tmp_path / rows[6]["image"])
-    copies(picture)["turned"].save(tmp_path / rows[20]["image"])
+    image = tissue(5)
+    image.save(tmp_path / rows[6]["image"])
+    copies(image)["turned"].save(tmp_path / rows[20]["image"])
     write_table(tmp_path, rows)
-    told = call("check", config_for(tmp_path))
-    warnings = [line for line in told.splitlines() if line.startswith("warning")]
+    output = call("check", config_for(tmp_path))
+    warnings = [line for line in output.splitlines() if line.startswith("warning")]
     for part in (
         "1 patients have images of more than one grade: P001 (III, IV)",
         "Fewer patients than the 3 folds in class II: 2",
@@ -120,7 +120,7 @@ def test_check_says_what_is_odd(tmp_path):
         "and img/020.png (P010)",
     ):
         assert any(part in line for line in warnings), part
-    assert "no errors" in told
+    assert "no errors" in output
     assert not (tmp_path / "data").exists()
 
 
@@ -132,6 +132,6 @@ def test_check_is_silent_about_an_ordinary_cohort(tmp_path):
 def test_classes_without_images_and_cohorts_without_biomarkers_are_said(tmp_path):
     write_cohort_files(tmp_path, 24)
     config = config_for(tmp_path, classes=(*CLASSES, "V"), biomarkers=())
-    told = call("check", config)
-    assert "No image has the grade V" in told
-    assert "no biomarkers: L_MCA, Eq. (5), is off" in told
+    output = call("check", config)
+    assert "No image has the grade V" in output
+    assert "no biomarkers: L_MCA, Eq. (5), is off" in output

@@ -138,7 +138,7 @@ def test_leaks_are_refused(tmp_path):
     path.write_text(json.dumps(document))
     with pytest.raises(SplitError, match="1 images on both sides"):
         read_splits(path, table)
-    document["scheme"] = "roi"  # there, a patient on both sides is what one asked for
+    document["scheme"] = "roi"  # allows patients on both sides
     sides["test"]["images"].remove(moved)
     path.write_text(json.dumps(document))
     assert read_splits(path, table).scheme == "roi"

@@ -1,4 +1,4 @@
-"""Stain normalisation against torchstain 1.4.1, and jitter of stains against NumPy."""
+"""Stain normalization against torchstain 1.4.1, and jitter of stains against NumPy."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from tests.support.cohort_files import pixels, write_cohort_files
 from tests.support.data_verb import call, config_for
 
 # `image` is 48 x 48 pixels of two invented stains and glass; `torchstain_1_4_1` what
-# that package's NumPy normaliser makes of it with its own reference.
+# that package's NumPy normalizer makes of it with its own reference.
 RECORDED = np.load(Path(__file__).parents[1] / "golden/macenko.npz")
 
 
@@ -28,7 +28,7 @@ def test_macenko_is_torchstains():
     ours = macenko(RECORDED["image"])
     theirs = RECORDED["torchstain_1_4_1"]
     assert np.abs(theirs.astype(int) - RECORDED["image"]).mean() > 20
-    # One grey level: float32 against float64 before the fraction is cut off.
+    # One gray level: float32 against float64 before the fraction is cut off.
     assert np.abs(ours.astype(int) - theirs).max() <= 1
     assert (ours != theirs).mean() < 0.01
 
@@ -47,10 +47,10 @@ def test_two_laboratories_become_alike():
     [
         np.full((32, 32, 3), 245, np.uint8),  # glass
         np.zeros((32, 32, 3), np.uint8),  # no light at all
-        np.full((32, 32, 3), (180, 90, 160), np.uint8),  # one colour
-        np.repeat(pixels(0, 32, 32)[..., :1], 3, axis=2) // 2,  # grey
+        np.full((32, 32, 3), (180, 90, 160), np.uint8),  # one color
+        np.repeat(pixels(0, 32, 32)[..., :1], 3, axis=2) // 2,  # gray
     ],
-    ids=["glass", "black", "one colour", "grey"],
+    ids=["glass", "black", "one color", "gray"],
 )
 def test_images_without_two_stains_stay_as_they_are(image):
     np.testing.assert_array_equal(macenko(image), image)
@@ -63,7 +63,7 @@ def test_larger_images_are_judged_by_a_part_of_their_pixels():
     assert np.abs(again - macenko(small)).mean() < 2
 
 
-def test_the_store_normalises_where_the_config_asks_for_it(tmp_path):
+def test_the_store_normalizes_where_the_config_asks_for_it(tmp_path):
     write_cohort_files(tmp_path, 4)
     call("build", config_for(tmp_path))
     plain = prepare(config_for(tmp_path))

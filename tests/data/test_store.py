@@ -98,7 +98,7 @@ def test_jpeg_is_kept_verbatim(tmp_path):
     assert store.encoded(0) == (tmp_path / "a.jpg").read_bytes()
 
 
-def test_grey_rgba_and_tiff_become_rgb_png_without_loss(tmp_path):
+def test_gray_rgba_and_tiff_become_rgb_png_without_loss(tmp_path):
     rgb = pixels(0)
     alpha = np.dstack([rgb, np.full((20, 20), 255, np.uint8)])
     alpha[3:6, 4:9, 3] = 0  # transparent: white shows
@@ -148,7 +148,7 @@ def test_larger_and_oblong_images(tmp_path):
         store = build(single(tmp_path, tmp_path / "a.png"), tmp_path)
     read = store.read(0, 20)
     assert read.shape == (20, 20, 3)
-    # Bicubic keeps the mean of a large area: within 3 grey levels.
+    # Bicubic keeps the mean of a large area: within 3 gray levels.
     np.testing.assert_allclose(read.mean(axis=(0, 1)), blocks.mean(axis=(0, 1)), atol=3)
 
 

@@ -54,12 +54,12 @@ quick = jax.jit(
 
 
 @partial(jax.jit, static_argnames="spec")
-def grey(images, index, *, spec):
+def gray(images, index, *, spec):
     return augment(batch_of(images, index), key(), spec=spec, color=False).image
 
 
 def levels(images, spec, *, seed=0, index=None, epoch=None, run=quick):
-    """What augment gives, in grey levels."""
+    """Augmented images in gray levels."""
     n = len(images)
     index = np.arange(n) if index is None else np.asarray(index)
     epoch = np.zeros(n, int) if epoch is None else np.asarray(epoch)

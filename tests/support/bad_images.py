@@ -1,4 +1,4 @@
-"""Image files that the cohort reader must refuse, each with its reason."""
+"""Image files that the cohort reader must reject, with the kind of error."""
 
 import struct
 import zlib
@@ -24,7 +24,7 @@ def _flipped(path: Path) -> None:
 
 
 def _sixteen_bit_rgb(path: Path) -> None:
-    # Written by hand: PIL does not save 16-bit RGB, and opens it as if it were 8-bit.
+    # Encoded here, because PIL cannot save 16-bit RGB and truncates it when opening.
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         body = kind + data
@@ -50,7 +50,7 @@ BAD_IMAGES = {
     "truncated TIFF": (lambda p: _truncated(p, ".tiff"), "unreadable image"),
     "one bit flipped": (_flipped, "unreadable image"),
     "empty file": (lambda p: p.write_bytes(b""), "unreadable image"),
-    "16-bit grey": (
+    "16-bit gray": (
         lambda p: Image.fromarray(np.zeros((4, 4), np.uint16)).save(p),
         "unsupported channels",
     ),

@@ -1,4 +1,4 @@
-"""Small cohorts on disk, for the tests of the data side."""
+"""Small cohorts on disk for tests."""
 
 import csv
 import os
@@ -11,17 +11,17 @@ CLASSES = ("II", "III", "IV")
 BIOMARKERS = ("idh", "EGFR")
 SHARED = Path(
     os.environ.get("FOF_SHARED", Path(__file__).parents[3] / "shared")
-)  # real files, where they are at hand
+)  # real files, if available
 
 
 def pixels(seed: int, height: int = 20, width: int = 20) -> np.ndarray:
-    """Noise: no two images alike, and nothing that a codec could guess."""
+    """Noise images, incompressible and distinct for each seed."""
     rng = np.random.default_rng(seed)
     return rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
 def rows_of(n: int) -> list[dict[str, str]]:
-    """n rows, two a patient; every fifth patient lacks idh."""
+    """n rows, two per patient; every fifth patient lacks idh."""
     rows = []
     for i in range(n):
         patient = i // 2
@@ -38,7 +38,7 @@ def rows_of(n: int) -> list[dict[str, str]]:
 
 
 def write_table(folder: Path, rows: list[dict[str, str]], delimiter: str = ",") -> Path:
-    """The table alone."""
+    """Writes the CSV table."""
     path = folder / "table.csv"
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]), delimiter=delimiter)
@@ -48,7 +48,7 @@ def write_table(folder: Path, rows: list[dict[str, str]], delimiter: str = ",") 
 
 
 def write_cohort_files(folder: Path, n: int, side: int = 20) -> Path:
-    """n PNG images and their table."""
+    """Writes n PNG images and their table."""
     rows = rows_of(n)
     (folder / "img").mkdir()
     for i, row in enumerate(rows):

@@ -1,4 +1,4 @@
-"""The `data` verb called in this process on a small cohort."""
+"""Calls the `data` command in this process on a small cohort."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""A small folder laid out as Pathomic Fusion's distribution of TCGA GBM-LGG."""
+"""Small folder in the layout of Pathomic Fusion's distribution of TCGA GBM-LGG."""
 
 import csv
 
@@ -11,7 +11,7 @@ COLUMNS = ["TCGA ID", "indexes", "censored", "Survival months", *OMICS]
 
 
 def distribution(folder, patients):
-    """`patients`: id -> (grade cell, idh cell, number of regions)."""
+    """Writes the files; `patients` maps IDs to (grade, idh, number of regions)."""
     (folder / "all_st").mkdir(exist_ok=True)
     Image.fromarray(pixels(0, 4, 4)).save(folder / "one.png")
     data = (folder / "one.png").read_bytes()

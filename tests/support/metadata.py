@@ -1,4 +1,4 @@
-"""Metadata of a made-up cohort, without images."""
+"""Metadata of a synthetic cohort without images."""
 
 import numpy as np
 

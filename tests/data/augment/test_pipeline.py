@@ -1,6 +1,6 @@
 """Augmentation, against scipy, numpy loops and colorsys, none of which it uses.
 
-Pixels are compared in grey levels (0-255) unless a test says otherwise. A float32
+Pixels are compared in gray levels (0-255) unless a test says otherwise. A float32
 coordinate near 1000 is known to 6e-5 of a pixel, so on noise (steps of 255 levels
 between neighbours) 0.02 levels is what rounding may do; at these sizes, 0.01.
 """
@@ -30,7 +30,7 @@ from tests.support.augmented import (
     OFF,
     batch_of,
     compiled,
-    grey,
+    gray,
     key,
     levels,
     noise,
@@ -102,7 +102,7 @@ def test_the_crop_has_the_share_and_proportions_that_were_asked_for():
     assert aspect.min() > 0.8 - 1e-3
     assert aspect.max() < 1.25 + 1e-3
     assert aspect.std() > 0.05
-    # Whole crops lie inside of the image: half a pixel of the crop beyond its centres.
+    # Whole crops lie inside of the image: half a pixel of the crop beyond its centers.
     for at, share, side in ((rows, share_r, 30), (columns, share_c, 50)):
         ends = at.reshape(200, -1)
         assert (ends.min(axis=1) - share / 2).min() >= -0.5 - 1e-4
@@ -153,12 +153,12 @@ def test_a_flip_of_probability_a_half_is_done_half_of_the_time():
     assert 160 < done < 240  # 4 standard deviations
 
 
-# --- colour -----------------------------------------------------------------------
+# --- color -----------------------------------------------------------------------
 
 
 def test_hue_is_colorsys():
     image = noise(8, 8, 3) / np.float32(255)
-    image[0, 0] = 0.5  # a grey, black, white and two equal maxima
+    image[0, 0] = 0.5  # a gray, black, white and two equal maxima
     image[0, 1] = 0.0
     image[0, 2] = 1.0
     image[0, 3] = (0.7, 0.7, 0.1)
@@ -176,23 +176,23 @@ def test_jitter_is_the_blend_that_it_says(name):
     image = noise(6, 7, 3) / np.float32(255)
     amounts = {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0}
     ours = color.augment_color(jnp.asarray(image), key(5), **amounts | {name: 0.6})
-    grey = (image * np.array([0.299, 0.587, 0.114])).sum(axis=2, keepdims=True)
-    other = {"brightness": 0.0, "contrast": grey.mean(), "saturation": grey}[name]
+    gray = (image * np.array([0.299, 0.587, 0.114])).sum(axis=2, keepdims=True)
+    other = {"brightness": 0.0, "contrast": gray.mean(), "saturation": gray}[name]
     order = ["brightness", "contrast", "saturation", "hue"]
-    drawn = jax.random.uniform(key(5), (4,), minval=-1.0)[order.index(name)]
-    factor = 1 + 0.6 * float(drawn)
+    sampled = jax.random.uniform(key(5), (4,), minval=-1.0)[order.index(name)]
+    factor = 1 + 0.6 * float(sampled)
     assert abs(factor - 1) > 0.02  # else the test shows nothing
     theirs = np.clip(other + factor * (image - other), 0, 1)
     np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
 
-def test_greys_black_and_white_stay_finite_grey():
+def test_greys_black_and_white_stay_finite_gray():
     image = np.stack([np.full((4, 4, 3), v, np.uint8) for v in (0, 128, 255)])
     spec = dataclasses.replace(OFF, saturation=0.5, hue=0.5)
     np.testing.assert_allclose(levels(image, spec), image, atol=1e-3)
 
 
-# --- normalisation and greyscale --------------------------------------------------
+# --- normalization and grayscale --------------------------------------------------
 
 
 def test_off_is_normalize_and_normalize_is_numpy():
@@ -205,7 +205,7 @@ def test_off_is_normalize_and_normalize_is_numpy():
     np.testing.assert_array_equal(levels(images, OFF).round(3), images)
 
 
-def test_greyscale_is_luma_standardised_within_each_image():
+def test_grayscale_is_luma_standardized_within_each_image():
     images = noise(2, 16, 16, 3)
     images[1] = images[1] // 8 + 90
     ours = np.asarray(normalize(jnp.asarray(images), color=False))
@@ -224,11 +224,11 @@ def test_greyscale_is_luma_standardised_within_each_image():
 
 
 @pytest.mark.parametrize("value", [0, 1, 77, 255])
-def test_a_constant_image_is_zero_in_greyscale(value):
+def test_a_constant_image_is_zero_in_grayscale(value):
     images = np.full((1, 300, 300, 3), value, np.uint8)
     assert not np.any(normalize(jnp.asarray(images), color=False))
-    drawn = grey(images, np.arange(1), spec=Augmentation())
-    np.testing.assert_array_equal(drawn, np.zeros_like(drawn))
+    sampled = gray(images, np.arange(1), spec=Augmentation())
+    np.testing.assert_array_equal(sampled, np.zeros_like(sampled))
 
 
 def test_one_pixel_off_is_not_constant():
@@ -238,14 +238,14 @@ def test_one_pixel_off_is_not_constant():
     assert view.std() == pytest.approx(1.0, abs=1e-3)
 
 
-def test_greyscale_ignores_saturation_and_hue_and_undoes_mild_brightness():
+def test_grayscale_ignores_saturation_and_hue_and_undoes_mild_brightness():
     images = noise(2, 24, 24, 3) // 2 + 60  # far from the clipping ends
     wild = dataclasses.replace(
         OFF, brightness=0.1, contrast=0.1, saturation=1.0, hue=0.5
     )
     plain = np.asarray(normalize(jnp.asarray(images), color=False))
-    drawn = grey(images, np.arange(2), spec=wild)
-    np.testing.assert_allclose(drawn, plain, atol=1e-4)
+    sampled = gray(images, np.arange(2), spec=wild)
+    np.testing.assert_allclose(sampled, plain, atol=1e-4)
 
 
 # --- draws ------------------------------------------------------------------------
@@ -266,10 +266,10 @@ def test_a_record_has_one_draw_an_epoch_wherever_it_stands():
 def test_another_index_epoch_or_seed_is_another_draw():
     image = np.broadcast_to(noise(32, 32, 3), (4, 32, 32, 3))
     options = {"spec": Augmentation(), "index": [1, 2, 1, 1], "epoch": [0, 0, 1, 0]}
-    drawn = levels(image, **options)
-    np.testing.assert_array_equal(drawn[0], drawn[3])
+    sampled = levels(image, **options)
+    np.testing.assert_array_equal(sampled[0], sampled[3])
     other = levels(image, **options, seed=1)[0]
-    views = [*drawn[:3], other]
+    views = [*sampled[:3], other]
     for i in range(4):
         for j in range(i):
             assert np.abs(views[i] - views[j]).mean() > 3
@@ -330,7 +330,7 @@ def test_every_amount_does_something(names):
     assert change > 0.5
 
 
-def test_the_second_view_has_the_same_crop_under_other_colours():
+def test_the_second_view_has_the_same_crop_under_other_colors():
     images = noise(4, 32, 32, 3)
     spec = dataclasses.replace(OFF, crop_area=(0.5, 0.5), brightness=0.2)
     both = jax.jit(lambda b: augment(b, key(), spec=spec, second_view="color"))(
@@ -405,13 +405,13 @@ def test_the_contact_sheet_shows_the_original_and_the_draws(tmp_path):
     assert sheet.shape == (16 + 2 * (32 + 16 + 4), columns * (32 + 4), 3)
     cells = [sheet[16 : 16 + 32, j * 36 : j * 36 + 32] for j in range(columns)]
     np.testing.assert_array_equal(cells[0], images[0])
-    drawn = levels(images[0][None], spec, epoch=[1], seed=4)[0]
-    np.testing.assert_allclose(cells[2], drawn.clip(0, 255), atol=0.51)
+    sampled = levels(images[0][None], spec, epoch=[1], seed=4)[0]
+    np.testing.assert_allclose(cells[2], sampled.clip(0, 255), atol=0.51)
     np.testing.assert_array_equal(cells[4], images[0][:, ::-1])
     assert [p.name for p in tmp_path.iterdir()] == ["sheet.png"]
 
 
-def test_the_contact_sheet_in_greyscale_is_grey(tmp_path):
+def test_the_contact_sheet_in_grayscale_is_gray(tmp_path):
     path = tmp_path / "sheet.png"
     contact_sheet(
         [noise(16, 16, 3)], ["a"], path, spec=OFF, seed=0, draws=1, color=False, side=16
@@ -422,7 +422,7 @@ def test_the_contact_sheet_in_greyscale_is_grey(tmp_path):
     assert sheet[16:32, :16].std() > 20
 
 
-def test_a_contact_sheet_wants_a_name_an_image(tmp_path):
+def test_a_contact_sheet_requires_a_name_per_image(tmp_path):
     with pytest.raises(ValueError, match="1 images and 2 names"):
         contact_sheet(
             [noise(8, 8, 3)], ["a", "b"], tmp_path / "x.png", spec=OFF, seed=0

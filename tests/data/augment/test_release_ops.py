@@ -1,6 +1,6 @@
 """The release's operations against scipy and NumPy loops; and its preset as a whole.
 
-Coordinates are compared in pixels, pixels in grey levels (0-255).
+Coordinates are compared in pixels, pixels in gray levels (0-255).
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ from scipy import ndimage
 from fof_jax.data.augment import color, release_ops
 from fof_jax.data.augment.geometry import warp
 from fof_jax.data.augment.pipeline import Augmentation, augment
-from tests.support.augmented import OFF, batch_of, grey, key, levels, noise
+from tests.support.augmented import OFF, batch_of, gray, key, levels, noise
 
 SIDE = 24
 NONE = dict.fromkeys(("rotate90", "affine", "distort", "shuffle"), 0.0)
@@ -66,10 +66,10 @@ def test_affine_is_scipys():
         turn = np.array(
             [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
         )
-        centre = np.full(2, (SIDE - 1) / 2)
-        # x_in = turn (x_out - centre - shift) / scale + centre
+        center = np.full(2, (SIDE - 1) / 2)
+        # x_in = turn (x_out - center - shift) / scale + center
         matrix = turn / scale
-        offset = centre - matrix @ (centre + 0.0625 * SIDE * u[2:])
+        offset = center - matrix @ (center + 0.0625 * SIDE * u[2:])
         theirs = ndimage.affine_transform(
             image[..., 0].astype(float), matrix, offset, order=1, mode="mirror"
         )
@@ -180,8 +180,8 @@ def test_colours_of_the_release():
 
 def test_jitter_is_done_as_often_as_it_says():
     image = np.broadcast_to(noise(2, 3, 3) // 2, (300, 2, 3, 3))
-    drawn = levels(image, dataclasses.replace(OFF, brightness=0.4, jitter=0.5))
-    done = (np.abs(drawn - image) > 0.01).any(axis=(1, 2, 3)).sum()
+    sampled = levels(image, dataclasses.replace(OFF, brightness=0.4, jitter=0.5))
+    done = (np.abs(sampled - image) > 0.01).any(axis=(1, 2, 3)).sum()
     assert 110 < done < 190  # 4.6 standard deviations
 
 
@@ -189,26 +189,26 @@ def test_the_release_preset_draws_anew_in_every_epoch():
     spec = Augmentation.release()
     assert spec != Augmentation.paper()
     image = np.broadcast_to(noise(33, 33, 3), (12, 33, 33, 3))
-    drawn = levels(image, spec, index=[5] * 12, epoch=range(12))
-    apart = [np.abs(a - b).mean() for i, a in enumerate(drawn) for b in drawn[:i]]
+    sampled = levels(image, spec, index=[5] * 12, epoch=range(12))
+    apart = [np.abs(a - b).mean() for i, a in enumerate(sampled) for b in sampled[:i]]
     assert np.median(apart) > 20
     assert min(apart) > 0  # item 43: theirs repeats
     np.testing.assert_allclose(
-        levels(image, spec, index=[5] * 12, epoch=range(12)), drawn, atol=0.01
+        levels(image, spec, index=[5] * 12, epoch=range(12)), sampled, atol=0.01
     )
-    assert np.isfinite(drawn).all()
-    assert drawn.min() >= -1e-3
-    assert drawn.max() <= 255.001
+    assert np.isfinite(sampled).all()
+    assert sampled.min() >= -1e-3
+    assert sampled.max() <= 255.001
 
 
-def test_the_release_preset_in_greyscale():
+def test_the_release_preset_in_grayscale():
     images = noise(2, 33, 33, 3)
-    drawn = grey(images, np.arange(2), spec=Augmentation.release())
-    assert np.isfinite(drawn).all()
-    np.testing.assert_allclose(np.std(drawn, axis=(1, 2)), 1, atol=1e-3)
+    sampled = gray(images, np.arange(2), spec=Augmentation.release())
+    assert np.isfinite(sampled).all()
+    np.testing.assert_allclose(np.std(sampled, axis=(1, 2)), 1, atol=1e-3)
 
 
-def test_the_releases_second_view_shares_places_and_not_colours():
+def test_the_releases_second_view_shares_places_and_not_colors():
     spec = dataclasses.replace(
         Augmentation.release(), jitter=0.0, channel_shuffle=0.0, rgb_shift=1.0,
         brightness_contrast=0.0, hue=0.0, brightness=0.0, contrast=0.0, saturation=0.0,
