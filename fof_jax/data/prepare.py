@@ -121,7 +121,8 @@ def source(config: ConfigDict) -> str:
 
 
 def _labels(config: ConfigDict, field: str) -> tuple[str, ...]:
-    return tuple(str(label) for label in config.data[field])
+    # Configs of runs of version 0.1 have no data.omics.
+    return tuple(str(label) for label in config.data.get(field, ()))
 
 
 def _raw(config: ConfigDict) -> Path:
