@@ -103,3 +103,11 @@ def test_readme_has_the_commands_of_ci():
     assert "-e '.[test]' && pytest" in ci
     assert "pip install -e . && python launch.py --config=configs/phantom.py" in readme
     assert "in a virtual environment" in readme
+
+
+def test_the_method_that_contributing_shows_is_the_file():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    shown = re.search(r"```python\n(.*?)```", text, re.S)[1]
+    file = (ROOT / "fof_jax/methods/distill/sp.py").read_text()
+    assert shown == file
+    assert len(file.splitlines()) <= 60

@@ -31,12 +31,11 @@ def similarity_preserving(
 
     Source: METHODS.md 6.4; methods/distillation.md, "Formulas" (SP).
     """
-    difference = _similarity(lax.stop_gradient(teacher)) - _similarity(student)
-    return (difference**2).mean()
-
-
-def _similarity(f: Float[Array, "B D"]) -> Float[Array, "B B"]:
-    return unit(jnp.matmul(f, f.T, precision=lax.Precision.HIGHEST))
+    similarity = [
+        unit(jnp.matmul(f, f.T, precision=lax.Precision.HIGHEST))
+        for f in (lax.stop_gradient(teacher), student)
+    ]  # [B, B] each
+    return ((similarity[0] - similarity[1]) ** 2).mean()
 
 
 def build(
@@ -46,25 +45,14 @@ def build(
     encoder: nn.Module | None = None,
     teacher: Teacher | None = None,
 ) -> students.Student:
-    """The row of a configuration: CE + alpha KL + beta R.
+    """The row of a configuration: CE + alpha KL + beta R; see `kl.with_terms`.
 
     Args:
-      config: `distill.alpha`, `distill.temperature` and `distill.beta` are read; a
-        beta of None is measured.
-      info: `classes` is read.
-      encoder: of the image; None builds the config's.
-      teacher: of the stage before; None builds that of `config.teacher`.
-
-    Source: methods/distillation.md, "Recipes" (SP).
+      config: `distill.beta`, and what `kl.with_terms` reads.
     """
 
     def of(student: terms.Side, teacher: terms.Side) -> Float[Array, ""]:
         return similarity_preserving(student=student.features, teacher=teacher.features)
 
-    return kl.with_terms(
-        config,
-        info,
-        terms.Pairwise(name="sp", weight=config.distill.beta, of=of),
-        encoder=encoder,
-        teacher=teacher,
-    )
+    term = terms.Pairwise(name="sp", weight=config.distill.beta, of=of)
+    return kl.with_terms(config, info, term, encoder=encoder, teacher=teacher)
