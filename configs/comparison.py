@@ -65,7 +65,7 @@ def get_config(arg: str = "distill.dgkd") -> ConfigDict:
     config.fusion.image_features = 64  # width of both features; FOAA's published width
     config.fusion.dropout = 0.25
     config.fusion.cut_gradient = False  # whether the fusion's gradient stops there
-    # Pathomic: single_stage trains all at once, two_stage wants earlier stages.
+    # Pathomic: single_stage trains all at once, two_stage requires earlier stages.
     config.fusion.form = "single_stage"
     config.fusion.over_entries = False  # FOAA: the intended quotient, not the published
     config.fusion.modality_dropout = 0.0  # DDM-net

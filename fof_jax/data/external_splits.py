@@ -168,12 +168,12 @@ def zscored_message(omics: Sequence[Any]) -> str:
         return ""
     values = matrices[0]
     varied = values[:, values.std(axis=0) > 0]
-    whole = (varied == np.round(varied)).all(axis=0)
-    if not varied.size or whole.mean() >= _MIN_INTEGER:
+    integer = (varied == np.round(varied)).all(axis=0)
+    if not varied.size or integer.mean() >= _MIN_INTEGER:
         return ""
     mean, spread = values.mean(axis=0), values.std(axis=0)
     return (
-        f"x_omic is z-scored: of {varied.shape[1]} columns that vary {whole.sum()} "
+        f"x_omic is z-scored: of {varied.shape[1]} columns that vary {integer.sum()} "
         f"hold integers (first training set: means {mean.min():.2f} to "
         f"{mean.max():.2f}, standard deviations up to {spread.max():.2f}). It "
         "is not used: biomarkers are the raw ones of all_dataset.csv."

@@ -72,15 +72,15 @@ def _header(path: Path, image: Image.Image, head: bytes, modes: tuple[str, ...])
     return Header(image.format, image.mode, image.height, image.width)
 
 
-def _open(path: Path, modes: tuple[str, ...], *, whole: bool) -> Header:
+def _open(path: Path, modes: tuple[str, ...], *, decode: bool) -> Header:
     try:
         with path.open("rb") as file:
             head = file.read(32)
         with Image.open(path) as image:
             header = _header(path, image, head, modes)
-            if whole and image.format == "PNG":
+            if decode and image.format == "PNG":
                 image.verify()  # checksums; PIL requires reopening afterwards
-        if whole:
+        if decode:
             with Image.open(path) as image:
                 image.load()
         return header
@@ -111,17 +111,17 @@ def read_header(path: Path) -> Header:
     Raises:
       ImageError: the file is not a supported image.
     """
-    return _open(path, _MODES, whole=False)
+    return _open(path, _MODES, decode=False)
 
 
 def check_region(path: Path) -> Header:
     """Like `read_header`, but decodes every pixel, which detects truncated files."""
-    return _open(path, _MODES, whole=True)
+    return _open(path, _MODES, decode=True)
 
 
 def check_mask(path: Path) -> Header:
     """Checks a mask: one channel with 8 bits or 1 bit; nonzero is foreground."""
-    return _open(path, _MASK_MODES, whole=True)
+    return _open(path, _MASK_MODES, decode=True)
 
 
 def encode_region(path: Path) -> bytes:

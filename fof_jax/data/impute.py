@@ -55,7 +55,4 @@ def fill_floats(store: Store) -> Store:
         DataWarning,
         stacklevel=2,
     )
-    filled = dataclasses.replace(store, floats=floats)
-    # Imputation does not change the table's identity.
-    filled.__dict__["table_hash"] = store.table_hash
-    return filled
+    return dataclasses.replace(store, floats=floats, original_hash=store.table_hash)

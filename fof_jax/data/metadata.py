@@ -34,6 +34,8 @@ class Metadata:
       omic_names: names of the O molecular features; may be empty.
       omics: raw molecular features, input of some methods; NaN where unknown.
       external_folds: externally defined splits, or None.
+      original_hash: `table_hash` of the table from which read options or imputation
+        derived this one; None if it is not derived.
     """
 
     classes: tuple[str, ...]
@@ -51,6 +53,7 @@ class Metadata:
         default=None, kw_only=True
     )
     external_folds: Folds | None = dataclasses.field(default=None, kw_only=True)
+    original_hash: str | None = dataclasses.field(default=None, kw_only=True)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -58,6 +61,8 @@ class Metadata:
     @functools.cached_property
     def table_hash(self) -> str:
         """SHA-256 of all columns; identifies the table of a store and its splits."""
+        if self.original_hash is not None:
+            return self.original_hash
         return hashlib.sha256(json.dumps(to_json(self)).encode()).hexdigest()
 
 

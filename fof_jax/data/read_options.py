@@ -46,7 +46,7 @@ def apply_read_options(
             )
     order = [store.float_markers.index(name) for name in float_markers]
     floats = store.floats[:, order]
-    selected = dataclasses.replace(
+    return dataclasses.replace(
         store,
         small=small,
         float_markers=float_markers,
@@ -55,7 +55,5 @@ def apply_read_options(
         train_view=train_view,
         test_view=test_view,
         balanced=balanced,
+        original_hash=store.table_hash,
     )
-    # Read options do not change the table's identity: fills the cached property.
-    selected.__dict__["table_hash"] = store.table_hash
-    return selected

@@ -127,9 +127,9 @@ def _distorted(key, where: Where, sides: tuple[int, int], uniform) -> Where:
 
 def _stretched(at, side: int, widths):
     """Grid distortion: maps equal cells to cells of the given widths."""
-    share = (at + 0.5) * (GRID_CELLS / side)
+    cell = (at + 0.5) * (GRID_CELLS / side)
     total = sum(
-        widths[i] * jnp.clip(share - i, 0 if i else None, 1 if i < 4 else None)
+        widths[i] * jnp.clip(cell - i, 0 if i else None, 1 if i < 4 else None)
         for i in range(GRID_CELLS)
     )
     return total * (side / jnp.sum(widths)) - 0.5
@@ -167,8 +167,8 @@ def _tiles(key, where: Where, sides: tuple[int, int], uniform) -> Where:
     count = jnp.array(TILES)[jnp.int32(jnp.floor(len(TILES) * uniform))]
     every = jnp.arange(most * most)
     # A random permutation of the first count^2 tiles; the others sort last.
-    drawn = jax.random.uniform(key, (most * most,))
-    order = jnp.argsort(jnp.where(every < count * count, drawn, 2.0))
+    random_keys = jax.random.uniform(key, (most * most,))
+    order = jnp.argsort(jnp.where(every < count * count, random_keys, 2.0))
     tile = [side // count for side in sides]
     cell = [
         jnp.floor((at + 0.5) / side).astype(jnp.int32)

@@ -1,16 +1,15 @@
-"""Molecular vector of a phantom patient: 80 columns as in Pathomic Fusion's tables.
+"""Molecular features of phantom patients: the 80 columns of Pathomic Fusion's tables.
 
-The columns are drawn given grade and the six biomarkers, so that omics alone tell
-something of the grade and do not decide it.
+The columns are sampled given grade and the six biomarkers, so that they are informative
+about the grade but do not determine it.
 
-* The six biomarkers stand in their columns.
-* Genes that lie together mostly share a copy number: one gene of each arm is drawn by
-  its counts over 71 TCGA patients of a grade, the others copy it in the fraction of
-  patients in which they agreed there.
-* The tables at hand have no arm-level values. Assumption: an arm has 0.35 copies per
-  step of the mean of its genes, between -1 and 1, plus a noise of 0.12; an arm without
-  a gene of the table has the noise alone. 7p, 7q, 10p and 10q are the patient's float
-  markers.
+* The six biomarkers are copied to their columns.
+* Genes of one arm mostly share a copy number: one gene per arm is sampled by its counts
+  over 71 TCGA patients per grade, the others copy it in the fraction of patients in
+  which they agree there.
+* The available tables have no arm-level values. Assumption: an arm has 0.35 copies per
+  unit of the mean of its genes, clipped to -1 and 1, plus noise with std 0.12; an arm
+  without genes in the table has only noise. 7p, 7q, 10p and 10q are the float markers.
 """
 
 import math
@@ -18,9 +17,9 @@ import math
 from fof_jax.data.datasets.phantom import random
 from fof_jax.data.datasets.phantom.patient import BIOMARKERS, FLOAT_MARKERS, Patient
 
-_OMICS = 3  # key of this file's stream
+_OMICS = 3  # stream key of this module
 
-# Copy numbers of the first gene of an arm, for the grades II, III, IV.
+# Copy numbers of the sampled gene of each arm, for grades II, III, IV.
 COUNTS_BY_GRADE: dict[str, tuple[dict[int, int], dict[int, int], dict[int, int]]] = {
     "MDM4": ({-1: 2, 0: 22, 2: 1}, {0: 22, 1: 2, 2: 1}, {0: 17, 1: 2}),
     "MYC": (
@@ -46,7 +45,7 @@ COUNTS_BY_GRADE: dict[str, tuple[dict[int, int], dict[int, int], dict[int, int]]
     "MYB": ({-1: 3, 0: 22}, {-1: 3, 0: 22}, {-2: 1, -1: 7, 0: 11}),
     "STK11": ({0: 22, 1: 3}, {-1: 3, 0: 18, 1: 4}, {-1: 1, 0: 12, 1: 6}),
 }
-# Gene -> (gene that it copies, patients that agreed, of). EGFR counts as -1, 0 or 1.
+# Gene -> (copied gene, number of patients that agree). EGFR counts as -1, 0 or 1.
 COPIED = {
     **dict.fromkeys(("NTRK1", "PRCC"), ("MDM4", 66)),
     **dict.fromkeys(("NTRK3", "CRTC3"), ("BLM", 71)),

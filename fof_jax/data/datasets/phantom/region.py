@@ -151,9 +151,9 @@ def tissue(
     haze = np.maximum(
         haze, distractors.out_of_focus(random.stream(*seed, _BENEATH), side, um)
     )
-    haematoxylin = np.maximum(haze, chromatin)
+    hematoxylin = np.maximum(haze, chromatin)
     eosin = eosin * (1 - np.float32(0.55) * np.minimum(chromatin, 1))
-    return haematoxylin, eosin, diagnostic.mask | (giants > 0.4)
+    return hematoxylin, eosin, diagnostic.mask | (giants > 0.4)
 
 
 def _neuropil(
