@@ -52,7 +52,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         action="append",
         type=float,
         default=[],
-        metavar="SHARE",
+        metavar="FRACTION",
         help="report each class's sensitivity at it; repeat the flag for more",
     )
     parser.add_argument(

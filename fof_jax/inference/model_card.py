@@ -35,7 +35,7 @@ def of_run(model: Predictor) -> str:
     lines = [f"# {model.config.method}, {model.config.encoder}", "", f"**{USE}**"]
     lines += _section("Model", _model(model, folds))
     lines += _section("Data", _data(model, splits))
-    lines += _section("Figures", _metrics(results, model, folds))
+    lines += _section("Metrics", _metrics(results, model, folds))
     lines += _section("Initial weights", _weights(model))
     lines += _section("Made with", _versions(made_with))
     return "\n".join(lines) + "\n"
@@ -51,7 +51,7 @@ def of_folder(folder: Path) -> str:
         return of_run(load.load_trained(folder))
     lines = [f"# {about.get('method', folder.name)}", "", f"**{USE}**"]
     lines += _section("Imported from" if about else "Weights", _imported(about))
-    lines += _section("Data and figures", iter(["Unknown: there is no run."]))
+    lines += _section("Data and metrics", iter(["Unknown: there is no run."]))
     lines += _section("Made with", _versions({}))
     return "\n".join(lines) + "\n"
 

@@ -8,13 +8,12 @@ import jinja2
 
 import fof_jax
 from fof_jax import files
+from fof_jax.inference.outputs import USE
 from fof_jax.report import gallery
 from fof_jax.report.gallery import Case
 from fof_jax.report.run import Run
 from fof_jax.report.style import Plot
 from fof_jax.report.tables import Table
-
-NOTICE = "Research use, not for diagnosis."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +54,7 @@ def write(path: Path, run: Run, warnings: list[str], parts: list[Section]) -> No
     text = template.render(
         title=f"{run.workdir.resolve().name}: {run.name}",
         run=run,
-        notice=NOTICE,
+        notice=USE,
         version=fof_jax.__version__,
         warnings=warnings,
         gradient=gallery.gradient(),

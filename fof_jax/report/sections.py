@@ -38,17 +38,7 @@ def sections(
     folder: Path,
     log: Callable[[str], None],
 ) -> list[Section]:
-    """Builds all sections.
-
-    Args:
-      run: the run to report.
-      versus: a second run to compare with, or None.
-      fold: fold whose features and regions are shown; None: the first finished one.
-      open_data: opens the store of a config.
-      replicates: bootstrap replicates of an interval.
-      folder: for the files of plots.
-      log: prints a line.
-    """
+    """Builds all sections; arguments as in `build.report`, `folder` is for plots."""
     log("report: tables and intervals")
     parts = [_results(run, versus, replicates), _folds(run)]
     log("report: curves")

@@ -26,32 +26,12 @@ from fof_jax.inference.model import has_gradients
 from tests.support import pages
 
 ROOT = Path(__file__).parents[2]
-FLAGS = [
-    "--config=phantom",
-    "--config.data.regions=18",
-    "--config.folds=2",
-    "--config.epochs=1",
-    "--config.batch_size=4",
-    "--config.encoder=mu/16",
-]
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return tmp_path_factory.mktemp("data")
-
-
-@pytest.fixture(scope="module")
-def workdir(data, tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("run")
-    assert main([*FLAGS, f"--config.data.dir={data}", f"--workdir={workdir}"]) == 0
-    return workdir
-
-
-@pytest.fixture(scope="module")
-def file(workdir, tmp_path_factory):
+def file(small_run, tmp_path_factory):
     path = tmp_path_factory.mktemp("file") / "model.fof"
-    words = ["export", "--to=stablehlo", f"--checkpoint={workdir}", f"--out={path}"]
+    words = ["export", "--to=stablehlo", f"--checkpoint={small_run}", f"--out={path}"]
     assert main(words) == 0
     return path
 
@@ -60,7 +40,13 @@ def file(workdir, tmp_path_factory):
 def images(tmp_path_factory):
     """Fifty images that no fold was trained on: the phantom of another seed."""
     folder = tmp_path_factory.mktemp("held_out")
-    words = ["data", "build", FLAGS[0], "--config.data.regions=50", "--config.seed=7"]
+    words = [
+        "data",
+        "build",
+        "--config=phantom",
+        "--config.data.regions=50",
+        "--config.seed=7",
+    ]
     assert main([*words, f"--config.data.dir={folder}"]) == 0
     opened = store.open_store(folder, "phantom")
     return [opened.native(i) for i in range(50)]
@@ -82,9 +68,9 @@ def served_probabilities(model, images):
     return np.array(results)
 
 
-def test_run_exported_file_and_page_agree(workdir, file, images):
+def test_run_exported_file_and_page_agree(small_run, file, images):
     """Pages of both the run and the exported file."""
-    trained, loaded = fof_jax.load(workdir), fof_jax.load(file)
+    trained, loaded = fof_jax.load(small_run), fof_jax.load(file)
     expected, grades = trained.predict(images), loaded.predict(images)
     assert len(grades.prob) == 50
     np.testing.assert_allclose(grades.prob, expected.prob, atol=1e-5)
@@ -99,12 +85,12 @@ def test_run_exported_file_and_page_agree(workdir, file, images):
 
 
 def test_large_and_broken_images_are_handled_as_by_the_run(
-    workdir, file, images, tmp_path
+    small_run, file, images, tmp_path
 ):
     large = np.concatenate([np.concatenate(images[:2]), np.concatenate(images[2:4])])
     (tmp_path / "no.png").write_text("no image")
     mixed = [large, tmp_path / "no.png", images[0]]
-    expected = fof_jax.load(workdir).stream(mixed)
+    expected = fof_jax.load(small_run).stream(mixed)
     loaded = fof_jax.load(file).stream(mixed)
     for one, other in zip(expected, loaded, strict=True):
         np.testing.assert_allclose(other.prob, one.prob, atol=1e-5)
@@ -113,14 +99,14 @@ def test_large_and_broken_images_are_handled_as_by_the_run(
 
 
 def test_predict_and_explain_with_an_exported_file(
-    workdir, file, images, tmp_path, capsys
+    small_run, file, images, tmp_path, capsys
 ):
     folder = tmp_path / "images"
     folder.mkdir()
     for i in range(3):
         Image.fromarray(images[i]).save(folder / f"{i}.png")
     tables = []
-    for name, checkpoint in (("run", workdir), ("file", file)):
+    for name, checkpoint in (("run", small_run), ("file", file)):
         words = [f"--checkpoint={checkpoint}", f"--images={folder}"]
         assert main(["predict", *words, f"--out={tmp_path / name}"]) == 0
         table = predictions.read_predictions(tmp_path / name / "predictions.csv")
@@ -153,8 +139,8 @@ def test_the_example_rejects_stain_normalization(file, tmp_path):
     assert "launch.py predict" in done.stderr
 
 
-def test_the_example_runs_without_fof_jax(workdir, images, tmp_path):
-    model = fof_jax.load(workdir)
+def test_the_example_runs_without_fof_jax(small_run, images, tmp_path):
+    model = fof_jax.load(small_run)
     model.config.data.stain = "none"  # the phantom uses macenko
     file = tmp_path / "plain.fof"
     exported.write(file, model, card=model_card.of_model(model))
@@ -177,7 +163,7 @@ def test_the_example_runs_without_fof_jax(workdir, images, tmp_path):
     assert "not for diagnosis" in last
 
 
-def test_metadata_and_model_card_in_the_file(file, workdir):
+def test_metadata_and_model_card_in_the_file(file, small_run):
     with zipfile.ZipFile(file) as whole:
         about = json.loads(whole.read("about.json"))
         card = whole.read("model_card.md").decode()
@@ -185,7 +171,7 @@ def test_metadata_and_model_card_in_the_file(file, workdir):
     assert about["image_size"] == 64
     assert about["folds"] == ["fold_0", "fold_1"]
     assert about["normalisation"]["mean"] == pytest.approx([0.485, 0.456, 0.406])
-    results = json.loads((workdir / "results.json").read_text())
+    results = json.loads((small_run / "results.json").read_text())
     auc = results["units"]["patient"]["macro"]["mean"]["auc"]
     assert f"{100 * auc:.2f}" in card
     assert "patient split" in card.lower()
@@ -234,8 +220,8 @@ def test_a_changed_byte_is_detected(file, tmp_path):
         fof_jax.load(tmp_path / "changed.fof")
 
 
-def test_a_failed_export_writes_nothing(workdir, tmp_path, capsys):
-    words = ["export", "--to=stablehlo", f"--checkpoint={workdir}"]
+def test_a_failed_export_writes_nothing(small_run, tmp_path, capsys):
+    words = ["export", "--to=stablehlo", f"--checkpoint={small_run}"]
     assert main([*words, f"--out={tmp_path}"]) == 2
     assert "is a folder" in capsys.readouterr().err
     assert main([*words, f"--out={tmp_path}/a", "--whole"]) == 2

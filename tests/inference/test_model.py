@@ -19,22 +19,12 @@ from fof_jax.inference import tiling
 
 
 @pytest.fixture(scope="module")
-def workdir(small_run):
-    return small_run
+def model(small_run):
+    return fof_jax.load(small_run)
 
 
-@pytest.fixture(scope="module")
-def model(workdir):
-    return fof_jax.load(workdir)
-
-
-@pytest.fixture(scope="module")
-def images(small_pictures):
-    return small_pictures
-
-
-def saved_probabilities(workdir, fold):
-    with (workdir / f"fold_{fold}/predictions.csv").open() as file:
+def saved_probabilities(small_run, fold):
+    with (small_run / f"fold_{fold}/predictions.csv").open() as file:
         return {
             row["image"]: [float(row[f"p_{k}"]) for k in range(3)]
             for row in csv.DictReader(file)
@@ -42,18 +32,18 @@ def saved_probabilities(workdir, fold):
 
 
 @pytest.mark.parametrize("fold", [0, 1])
-def test_a_fold_reproduces_its_predictions(workdir, images, fold):
-    expected = saved_probabilities(workdir, fold)
-    grades = fof_jax.load(workdir / f"fold_{fold}").predict(
-        [images[name] for name in expected]
+def test_a_fold_reproduces_its_predictions(small_run, small_pictures, fold):
+    expected = saved_probabilities(small_run, fold)
+    grades = fof_jax.load(small_run / f"fold_{fold}").predict(
+        [small_pictures[name] for name in expected]
     )
     np.testing.assert_allclose(grades.prob, list(expected.values()), atol=1e-5)
     assert (grades.spread == 0).all()
 
 
-def test_a_run_is_the_mean_over_its_folds(workdir, model, images):
-    some = list(images.values())[:3]
-    each = [fof_jax.load(workdir / f"fold_{k}").predict(some).prob for k in (0, 1)]
+def test_a_run_is_the_mean_over_its_folds(small_run, model, small_pictures):
+    some = list(small_pictures.values())[:3]
+    each = [fof_jax.load(small_run / f"fold_{k}").predict(some).prob for k in (0, 1)]
     grades = model.predict(some)
     np.testing.assert_allclose(grades.prob, np.mean(each, axis=0), atol=1e-6)
     np.testing.assert_allclose(grades.spread, np.std(each, axis=0), atol=1e-6)
@@ -61,16 +51,16 @@ def test_a_run_is_the_mean_over_its_folds(workdir, model, images):
     assert grades.pred == tuple(model.classes[k] for k in best)
 
 
-def test_a_copied_fold_is_self_contained(workdir, model, images, tmp_path):
-    shutil.copytree(workdir / "fold_1", tmp_path / "elsewhere")
-    one = list(images.values())[:1]
+def test_a_copied_fold_is_self_contained(small_run, model, small_pictures, tmp_path):
+    shutil.copytree(small_run / "fold_1", tmp_path / "elsewhere")
+    one = list(small_pictures.values())[:1]
     moved = fof_jax.load(tmp_path / "elsewhere").predict(one).prob
-    here = fof_jax.load(workdir / "fold_1").predict(one).prob
+    here = fof_jax.load(small_run / "fold_1").predict(one).prob
     np.testing.assert_array_equal(moved, here)
 
 
-def test_files_pil_images_and_arrays_are_equivalent(model, images, tmp_path):
-    pixels = next(iter(images.values()))
+def test_files_pil_images_and_arrays_are_equivalent(model, small_pictures, tmp_path):
+    pixels = next(iter(small_pictures.values()))
     Image.fromarray(pixels).save(tmp_path / "a.png")
     Image.fromarray(pixels).save(tmp_path / "a.tif")
     same = [pixels, Image.fromarray(pixels), tmp_path / "a.png", tmp_path / "a.tif"]
@@ -78,13 +68,13 @@ def test_files_pil_images_and_arrays_are_equivalent(model, images, tmp_path):
     np.testing.assert_allclose(prob, np.repeat(prob[:1], 4, axis=0), atol=1e-6)
 
 
-def test_a_larger_image_is_the_mean_over_its_tiles(workdir, images):
-    model = fof_jax.load(workdir / "fold_0")
-    several = list(images.values())[:4]
+def test_a_larger_image_is_the_mean_over_its_tiles(small_run, small_pictures):
+    model = fof_jax.load(small_run / "fold_0")
+    several = list(small_pictures.values())[:4]
     large = np.concatenate(
         [np.concatenate(several[:2], axis=1), np.concatenate(several[2:], axis=1)]
     )[:, :100]
-    plain = fof_jax.load(workdir / "fold_0")
+    plain = fof_jax.load(small_run / "fold_0")
     plain.config.data.stain = "none"
     stained = macenko(large)  # of the whole image, before tiling
     at = tiling.corners(128, 100, 64)
@@ -98,10 +88,10 @@ def test_a_larger_image_is_the_mean_over_its_tiles(workdir, images):
     np.testing.assert_array_equal(result.keep, patches > model.config.theta)
 
 
-def test_explain_computes_the_map_of_the_method(workdir, images):
+def test_explain_computes_the_map_of_the_method(small_run, small_pictures):
     """Tolerance 1e-5: compiled for another batch size."""
-    model = fof_jax.load(workdir / "fold_0")
-    pixels = next(iter(images.values()))
+    model = fof_jax.load(small_run / "fold_0")
+    pixels = next(iter(small_pictures.values()))
     result = model.explain(pixels, "IV")
     (variables,) = model.folds.values()
     image = pipeline.normalize(jnp.asarray(macenko(pixels))[None])
@@ -112,17 +102,17 @@ def test_explain_computes_the_map_of_the_method(workdir, images):
     assert model.explain(pixels).target == model.predict([pixels]).pred[0]
 
 
-def test_features_are_ordered_by_fold_and_image(workdir, model, images):
-    some = list(images.values())[:2]
+def test_features_are_ordered_by_fold_and_image(small_run, model, small_pictures):
+    some = list(small_pictures.values())[:2]
     v = model.features(some)
     assert v.shape == (2, 2, 64)
-    alone = fof_jax.load(workdir / "fold_1").features(some[1:])
+    alone = fof_jax.load(small_run / "fold_1").features(some[1:])
     np.testing.assert_allclose(v[1, 1], alone[0, 0], atol=1e-5)
 
 
-def test_an_unreadable_image_is_a_row_with_an_error(model, images, tmp_path):
+def test_an_unreadable_image_is_a_row_with_an_error(model, small_pictures, tmp_path):
     (tmp_path / "no.png").write_text("no image")
-    good = next(iter(images.values()))
+    good = next(iter(small_pictures.values()))
     rows = list(model.stream([good, tmp_path / "no.png", tmp_path / "gone.png", good]))
     assert [bool(row.error[0]) for row in rows] == [False, True, True, False]
     assert rows[1].pred == ("",)
@@ -141,8 +131,8 @@ def test_loading_anything_else_is_rejected(tmp_path, path, words):
         fof_jax.load(tmp_path / path)
 
 
-def test_an_unknown_class_is_rejected(model, images):
+def test_an_unknown_class_is_rejected(model, small_pictures):
     with pytest.raises(ValueError, match="V.*does not exist"):
-        model.explain(next(iter(images.values())), "V")
+        model.explain(next(iter(small_pictures.values())), "V")
     with pytest.raises(AttributeError, match="lod"):
         fof_jax.lod  # noqa: B018

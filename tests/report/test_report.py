@@ -130,7 +130,7 @@ def test_the_page_is_self_contained(whole):
     # XML namespaces are URLs that are not loaded.
     loaded = re.sub(r'xmlns(:\w+)?="[^"]*"', "", page.source)
     assert "http" not in loaded.replace("http-equiv", "")
-    assert page.source.count("Research use, not for diagnosis") == 2
+    assert page.source.count("Research use only; not for diagnosis.") == 2
     assert len(page.ids) == len(set(page.ids))
     for anchor in re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', page.source):
         assert "".join(anchor) in page.ids
