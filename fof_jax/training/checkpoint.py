@@ -1,4 +1,4 @@
-"""Checkpoints of one fold: Orbax, with a manifest that says when one is whole.
+"""Checkpoints of one fold by Orbax, each with a manifest that marks completion.
 
 The manifest of a step is written last and verified first; a step without one, or one
 that does not fit it, is not used.
@@ -27,7 +27,7 @@ _NONE = -1  # no step
 
 
 class Checkpoints:
-    """The newest checkpoints of a fold, in one folder.
+    """Directory of the newest checkpoints of a fold.
 
     Of several processes all call the same methods at the same time, on one folder
     that all of them see; Orbax has the first of them write.
@@ -60,7 +60,7 @@ class Checkpoints:
         )
 
     def save(self, state: TrainState) -> None:
-        """Writes a step; when this returns, it is whole on disk.
+        """Writes a step; it is complete on disk when this returns.
 
         Raises:
           OSError: it cannot be written: the disk is full, say.
@@ -84,15 +84,15 @@ class Checkpoints:
                 else (str(error).splitlines()[0][:200])
             )
             raise OSError(
-                f"checkpoint {step} cannot be written to {self.directory} ({why}). See "
-                "to the disk; the same command goes on from the checkpoint before."
+                f"checkpoint {step} cannot be written to {self.directory} ({why}). "
+                "Free space; the same command then resumes from the one before."
             ) from error
         if multihost.is_main_process():
             shutil.rmtree(self.directory / _TO_DELETE, ignore_errors=True)
         multihost.barrier("sealed")
 
     def restore(self, like: TrainState) -> TrainState | None:
-        """The newest whole checkpoint, or None if there is none.
+        """Restores the newest valid checkpoint, or returns None if there is none.
 
         Args:
           like: a state of the same structure and shapes.
@@ -108,7 +108,7 @@ class Checkpoints:
         return None if step == _NONE else self._read(step, like)
 
     def _room_for(self, host: TrainState) -> None:
-        """Looks first: a write that fails inside Orbax leaves threads that complain."""
+        """Checks the free space first: a failed write leaves Orbax threads running."""
         needed = sum(np.asarray(a).nbytes for a in jax.tree.leaves(host))
         free = shutil.disk_usage(self.directory).free
         if multihost.is_main_process() and free < needed:
@@ -119,7 +119,7 @@ class Checkpoints:
         self._manager.close()
 
     def _newest_whole(self) -> int:
-        """Verifies from the newest on, and puts aside what cannot be used.
+        """Finds the newest valid checkpoint, and quarantines invalid ones.
 
         Unfinished is what a kill leaves in the middle of a save: nothing is lost, and
         where it is the first save training begins anew. Damaged is another matter: it
@@ -180,7 +180,7 @@ class Checkpoints:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without Orbax's tracebacks: what it raises is told in a line."""
+    """Suppresses Orbax's tracebacks; its errors are reported in one line."""
     before = logging.get_verbosity()
     logging.set_verbosity(logging.FATAL)
     try:
@@ -201,7 +201,7 @@ def _plain(state: TrainState) -> dict:
 
 
 class SaveTimer:
-    """Says when it is time for a checkpoint again, whatever the steps are worth."""
+    """Timer for periodic checkpoints."""
 
     def __init__(self, minutes: float):
         """Starts.
@@ -213,11 +213,11 @@ class SaveTimer:
         self.restart()
 
     def restart(self) -> None:
-        """A checkpoint has been written."""
+        """Restarts the interval after a checkpoint."""
         self._last = time.monotonic()
 
     def due(self) -> bool:
-        """Whether the minutes are over; says so once, and counts anew."""
+        """Whether the interval has passed; resets after firing."""
         if not self._seconds or time.monotonic() - self._last < self._seconds:
             return False
         self.restart()

@@ -1,4 +1,4 @@
-"""Compiling: a program is compiled once, and read back by the next run."""
+"""Compilation cache, and compilation ahead of the first call."""
 
 import ctypes
 import gc
@@ -46,7 +46,7 @@ def use_cache(folder: Path | str) -> Path:
 
 
 class Ahead:
-    """A mapped function that is compiled before it is called, once for each shape.
+    """Ahead-of-time compilation of a mapped function, once per argument shape.
 
     Compiling takes hundreds of megabytes that the allocator keeps. Given back before
     the first call, they do not add to the peak of a step.

@@ -1,4 +1,4 @@
-"""Whether a machine can run this program: one finding a question, each with a remedy.
+"""Environment check: findings on devices, versions, data and memory, with remedies.
 
 Nothing here writes, and nothing raises on what it finds.
 """
@@ -31,7 +31,7 @@ _MIB = 2**20
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """The answer to one question.
+    """Result of one check.
 
     Attributes:
       verdict: PASS, WARN or FAIL.
@@ -47,7 +47,7 @@ class Finding:
 
 
 def examine(config: ConfigDict | None) -> Iterator[Finding]:
-    """All findings, one after the other; the slow ones last.
+    """Runs all checks, the slow ones last.
 
     Args:
       config: what is to be run; None leaves out what depends on it.
@@ -78,7 +78,7 @@ def examine(config: ConfigDict | None) -> Iterator[Finding]:
 
 
 def devices() -> Finding:
-    """What JAX computes on, and whether it missed a GPU."""
+    """Checks which devices JAX uses, and whether a GPU is left unused."""
     here = jax.local_devices()
     found = f"{len(here)} x {here[0].device_kind} ({here[0].platform})"
     if here[0].platform == "cpu" and _NVIDIA.exists():
@@ -90,7 +90,7 @@ def devices() -> Finding:
 
 
 def versions() -> Iterator[Finding]:
-    """Installed packages against the ranges that the tests cover."""
+    """Checks installed versions against the tested ranges."""
     for requirement in map(Requirement, _requirements()):
         name = requirement.name
         try:
@@ -110,14 +110,14 @@ def versions() -> Iterator[Finding]:
 
 
 def configuration(config: ConfigDict) -> Finding:
-    """Whether the configuration can be run by any data."""
+    """Checks the config fields that do not depend on data."""
     validate(config)
     side = config.data.image_size
     return Finding(PASS, "config", f"{config.method}, {config.encoder}, {side} px")
 
 
 def data(config: ConfigDict) -> Finding:
-    """Whether the store is there; the phantom draws its own."""
+    """Checks that the store exists; the phantom is generated at the first run."""
     try:
         store = open_store(config.data.dir, config.data.name)
     except ValueError as error:
@@ -129,10 +129,10 @@ def data(config: ConfigDict) -> Finding:
 
 
 def initial_weights(config: ConfigDict) -> Finding:
-    """Whether the weights to begin with can be read whole."""
+    """Checks that the initial weights can be read."""
     folder = init_weights.checkpoint_path(config.init.checkpoint)
     if folder is None:
-        return Finding(PASS, "weights", "drawn at random, none asked for")
+        return Finding(PASS, "weights", "initialized at random, none configured")
     init_weights.require_checkpoint(config.init.checkpoint)
     given = weights.read(folder)
     return Finding(PASS, "weights", f"{', '.join(sorted(given.params))} read")
@@ -153,7 +153,7 @@ def tiny_step(config: ConfigDict) -> Finding:
 
 
 def memory(config: ConfigDict) -> Finding:
-    """The memory of a training step against what is free."""
+    """Compares the memory of a training step with the free memory."""
     need = estimate(config)
     statistics = jax.local_devices()[0].memory_stats() or {}
     # On a CPU the estimate is of a process of its own, beside this one.
@@ -169,7 +169,7 @@ def memory(config: ConfigDict) -> Finding:
 
 
 def estimate(config: ConfigDict) -> int:
-    """Bytes at the peak of a training process, cached images not counted.
+    """Peak bytes of a training process, without cached images.
 
     The step of this very configuration is compiled, not run. On a CPU the whole process
     counts, and memory that compiling has taken once stays: another process compiles, so
@@ -196,7 +196,7 @@ def estimate(config: ConfigDict) -> int:
 
 
 def _peak_of_compiling(config: ConfigDict, devices: int) -> int:
-    """The peak is that of compiling, or what stays and the arrays, whichever is more.
+    """max(peak of compilation, resident memory + arrays of the step).
 
     Args:
       devices: that the CPU is divided into, which the process that asks has settled.
@@ -219,7 +219,7 @@ def _figures(step: Any) -> Any:
 
 
 def _arrays(figures: Any) -> int:
-    """Bytes of results and of what is between; the state is donated to the results."""
+    """Bytes of results and temporaries; the state is donated to the results."""
     return figures.temp_size_in_bytes + figures.output_size_in_bytes
 
 
@@ -229,7 +229,7 @@ def _run(config: ConfigDict) -> dict[str, float]:
 
 
 def _compiled(config: ConfigDict) -> tuple[Any, tuple]:
-    """The executable of a training step, and noise to run it on."""
+    """The compiled training step, and random arguments for it."""
     setup = build(config, config_info(config))
     batch = _noise(config)
     state = training_state.initial_state(
@@ -261,7 +261,7 @@ def _noise(config: ConfigDict) -> Batch:
 
 
 def _requirements() -> list[str]:
-    """The dependencies of this version: of the checkout, or else as installed."""
+    """Dependencies of this version: from the checkout, or else as installed."""
     project = Path(__file__).resolve().parents[2] / "pyproject.toml"
     if project.exists():
         return tomllib.loads(project.read_text())["project"]["dependencies"]
@@ -274,7 +274,7 @@ def _resident() -> int:
 
 
 def _peak() -> int:
-    """Of this program alone: getrusage's begins with that of whoever started it."""
+    """Peak of this process alone; getrusage's includes that of its parent."""
     return _status("VmHWM")
 
 

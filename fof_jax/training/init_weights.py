@@ -1,4 +1,4 @@
-"""The start of training: imported or trained weights in the place of drawn ones."""
+"""Initial weights: imported or trained weights replace random initialization."""
 
 import math
 from collections.abc import Callable
@@ -33,7 +33,7 @@ def checkpoint_path(checkpoint: str | None) -> Path | None:
 
 
 def require_checkpoint(checkpoint: str | None) -> None:
-    """Refuses a folder that is not there, before anything is compiled.
+    """Checks that the folder of `init.checkpoint` exists, before compilation.
 
     Raises:
       ValueError: with the file to get and the command to import it.
@@ -61,13 +61,13 @@ def initial_variables(
     pos_resize: str,
     say: Callable[[str], None],
 ) -> Variables:
-    """Variables to train from: `fresh`, with the weights of a folder in their place.
+    """Variables to train from: `fresh` with the weights of a folder inserted.
 
     Args:
       fresh: as drawn.
       checkpoint: `init.checkpoint`; None leaves everything as drawn.
       encoder: of the method.
-      class_token: "drop" leaves a source's class token out, "keep" wants one.
+      class_token: "drop" leaves a source's class token out, "keep" requires one.
       pos_embed: what happens to a position embedding of another grid: "interpolate",
         or "redraw", which keeps the drawn one.
       pos_resize: see `position.resize`.
@@ -144,7 +144,7 @@ def _check_class_token(said: dict[str, Any], class_token: str) -> None:
 def _at_encoder(
     given: Params, fresh: Params, fit: Callable[[Params, Params], Params]
 ) -> Params:
-    """Fits the encoder where it is; one that is alone goes where the method has its."""
+    """Applies `fit` to the encoder; a bare encoder is put where the method has its."""
     if "encoder" in fresh:
         if "encoder" not in given:
             return given
@@ -193,7 +193,7 @@ def _position(
 def insert_weights(
     fresh: Variables, given: Variables, *, say: Callable[[str], None], hint: str = ""
 ) -> Variables:
-    """Fresh variables with the given weights in their place.
+    """Inserts given weights into freshly initialized variables.
 
     Whole parts (encoder, classifier, …) may be missing from what is given: they stay
     as drawn. A part that is there has to fit to the last number. What was loaded and
@@ -234,7 +234,7 @@ def insert_weights(
 
 
 def _parts(tree: dict[str, Any]) -> dict[str, Any]:
-    """Parts by name; those of a part that holds the encoder among others, apart."""
+    """Top-level parts by name; a part that contains the encoder is split."""
     out: dict[str, Any] = {}
     for name, part in tree.items():
         if isinstance(part, dict) and "encoder" in part:

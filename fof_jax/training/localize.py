@@ -26,7 +26,7 @@ def measure(
     color: bool,
     fold: int,
 ) -> list[localization.Row]:
-    """Every figure of the regions of `rows` that have a mask with something in it.
+    """Localization metrics of the regions of `rows` that have a non-empty mask.
 
     Args:
       method, variables: the trained network.

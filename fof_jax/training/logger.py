@@ -1,4 +1,4 @@
-"""What a fold tells while it trains: a file of lines, TensorBoard, the terminal."""
+"""Training metrics logger: metrics.jsonl, TensorBoard events, terminal lines."""
 
 import json
 import time
@@ -17,9 +17,9 @@ _TESTED = "test_accuracy"
 
 
 class MetricsLogger:
-    """metrics.jsonl, TensorBoard events and lines on the terminal.
+    """Writes metrics.jsonl, TensorBoard events and lines on the terminal.
 
-    metrics.jsonl holds nothing that a clock gives: equal runs write equal files.
+    metrics.jsonl contains no timing, so that identical runs write identical files.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class MetricsLogger:
         every: int,
         say: Callable[[str], None],
     ):
-        """Opens the files of a fold, dropping what a killed run wrote too much.
+        """Opens the files of a fold, truncating entries after the restored step.
 
         Args:
           folder: of the fold.
@@ -62,7 +62,7 @@ class MetricsLogger:
         self._events.close()
 
     def step(self, step: int, figures: dict[str, float]) -> None:
-        """Notes the figures of step `step` (from 0), if its turn has come."""
+        """Logs the metrics of step `step` (from 0), every `every` steps."""
         done = step + 1
         if done % self._every and done != self._total:
             return
@@ -86,22 +86,22 @@ class MetricsLogger:
         )
 
     def waited(self, seconds: float) -> None:
-        """Notes time that a step had to wait for its batch."""
+        """Adds time that a step waited for its batch."""
         self._waited += seconds
 
     def _share_waited(self) -> float:
-        """Share of the time since the last line that was spent waiting for input."""
+        """Fraction of the time since the last line that was spent waiting for input."""
         now = time.monotonic()
         share = self._waited / max(now - self._last, 1e-9)
         self._last, self._waited = now, 0.0
         return min(share, 1.0)
 
     def evaluated(self, done: int) -> bool:
-        """Whether the file that was found holds an evaluation after `done` steps."""
+        """Whether the existing file holds an evaluation after `done` steps."""
         return done in self._evaluated
 
     def evaluation(self, done: int, tested: predictions.Predictions) -> None:
-        """Notes the accuracy on the test fold after `done` steps."""
+        """Logs the accuracy on the test fold after `done` steps."""
         right = float((tested.pred == tested.y).mean())
         self._line({"step": done, _TESTED: right})
         self._events.scalar("test/accuracy", right, done)
@@ -112,7 +112,7 @@ class MetricsLogger:
 
 
 class _Events:
-    """TensorBoard's file, written at once.
+    """TensorBoard event file, written synchronously.
 
     tensorboardX's own SummaryWriter writes in a thread: on a full disk that ends, and
     training waits for it for ever.
@@ -136,7 +136,7 @@ class _Events:
 
 
 class NullLogger:
-    """Takes what `RunLog` takes, for the processes that do not write."""
+    """Logger without output, for the processes that do not write."""
 
     def __init__(self, folder: Path, **_):
         """Opens nothing."""
@@ -154,7 +154,7 @@ class NullLogger:
         """Nothing."""
 
     def evaluated(self, done: int) -> bool:
-        """Nothing is known here."""
+        """False: nothing is read."""
         return False
 
     def evaluation(self, done: int, tested: predictions.Predictions) -> None:
@@ -162,7 +162,7 @@ class NullLogger:
 
 
 def _keep_steps_below(path: Path, first: int) -> list[dict]:
-    """Drops the lines of steps that a killed run took after its last checkpoint.
+    """Removes the lines of steps after the last checkpoint of a killed run.
 
     Returns:
       What the lines that stay hold.

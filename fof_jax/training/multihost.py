@@ -1,4 +1,4 @@
-"""Several hosts: one process on each, which take the same steps at the same time.
+"""Multi-host training: one process per host, all taking the same steps.
 
 `jax.distributed` connects them. What is here is what training asks besides: who
 writes, what all have to know alike, and how one that fails takes the others along.
@@ -33,7 +33,7 @@ _LAST = 2  # seconds that the first process stays behind those that fail with it
 
 
 class LostProcessError(ConnectionError):
-    """Another process of the run is gone; this one cannot go on alone."""
+    """Another process of the run was lost; this one cannot continue alone."""
 
 
 def connect(
@@ -43,7 +43,7 @@ def connect(
     *,
     timeout: int = TIMEOUT,
 ) -> None:
-    """Joins the processes of one run; call it before anything asks for a device.
+    """Connects the processes of one run; call it before any device is used.
 
     Args:
       coordinator: HOST:PORT of process 0, the same for all; `auto` where SLURM, Open
@@ -104,7 +104,8 @@ def _by_hand(
         )
     if process_id is None or num_processes is None:
         raise ValueError(
-            f"--coordinator={coordinator} wants --process_id and --num_processes too."
+            f"--coordinator={coordinator} requires --process_id and --num_processes "
+            "too."
         )
     if num_processes < 1 or not 0 <= process_id < num_processes:
         raise ValueError(
@@ -120,7 +121,7 @@ def _by_hand(
 
 @contextlib.contextmanager
 def translate_lost_process() -> Iterator[None]:
-    """Turns what a collective says when a process is gone into `LostProcessError`.
+    """Translates the error of a collective with a lost process.
 
     Raises:
       LostProcessError: says what to do.
@@ -134,17 +135,17 @@ def translate_lost_process() -> Iterator[None]:
         raise LostProcessError(
             f"process {jax.process_index()} of {jax.process_count()} has lost another "
             f"({str(error).splitlines()[0][:200]}). Start all of them again with the "
-            "same commands: the run goes on from its last checkpoint."
+            "same commands: the run resumes from its last checkpoint."
         ) from error
 
 
 def is_lost_process(error: Exception) -> bool:
-    """Whether a collective failed because another process is gone."""
+    """Whether a collective failed because another process was lost."""
     return jax.process_count() > 1 and bool(_STATUS.match(str(error)))
 
 
 def exit_now(code: int) -> None:
-    """Ends a process that has failed alone, at once, if there are others.
+    """Exits immediately after a failure if the run has other processes.
 
     Python would stay to say goodbye to processes that wait for a step of ours.
     """
@@ -159,7 +160,7 @@ def exit_now(code: int) -> None:
 
 
 def is_main_process() -> bool:
-    """True in the one process that writes tables and logs and talks."""
+    """True in the one process that writes files and prints."""
     return jax.process_index() == 0
 
 

@@ -1,4 +1,4 @@
-"""Data parallelism: the one file that says pmap and all_gather.
+"""Data parallelism: the only file that uses pmap and all_gather.
 
 State is broadcast (`in_axes=None`, `out_axes=None`), batches carry a leading device
 axis. `jax.pmap` is jit + shard_map underneath; should it ever go, this file changes.
@@ -73,7 +73,7 @@ def to_devices(batch: Batch, count: int) -> Batch:
 
 
 def place(batch: Batch, devices: Sequence[jax.Device]) -> Batch:
-    """Starts sending a batch [B, …] to the devices, divided as `train_step` wants it.
+    """Starts the transfer of a batch [B, …] to the devices, split for `train_step`.
 
     Of several processes each sends its own rows. Returns at once; JAX copies while
     the device computes.

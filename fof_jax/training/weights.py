@@ -1,4 +1,4 @@
-"""Weights on disk by themselves: written by `import`, read by `export`.
+"""Standalone weights without a run: written by `import`, read by `export`.
 
 A folder of imported weights holds `weights/` (Orbax: params, and state where there is
 some), `about.json` (what it is, and of which file) and the manifest that checkpoints
@@ -24,7 +24,7 @@ _STEP_ITEM = "default"  # where an Orbax manager puts the one item of a step
 
 
 def write(folder: Path, variables: Variables, about: dict[str, Any]) -> None:
-    """Writes a folder of weights, whole or not at all.
+    """Writes a folder of weights atomically.
 
     Args:
       folder: is made; may not exist.
@@ -81,13 +81,13 @@ def read(folder: Path) -> Variables:
 
 
 def about(folder: Path) -> dict[str, Any]:
-    """What `write` was told of a folder; {} for a fold or a step of a run."""
+    """The metadata given to `write`; {} for a fold or a step of a run."""
     path = folder / ABOUT
     return json.loads(path.read_text()) if path.exists() else {}
 
 
 def _place(folder: Path) -> tuple[Path, str]:
-    """The folder that has the manifest, and the name of what is in it."""
+    """The folder with the manifest, and the name of the item in it."""
     if (folder / ABOUT).exists():
         return folder, _WEIGHTS
     if (folder / _STEP_ITEM).is_dir():

@@ -1,7 +1,7 @@
-"""The folder of a run: whose it is, what it was made with, who works in it.
+"""Run directory: config, provenance, locks.
 
-config.json is its first file. It holds the configuration, and says by which code, on
-which machine and from which data the numbers come.
+config.json is its first file. It holds the configuration, and by which code, on which
+machine and from which data the results were computed.
 """
 
 import contextlib
@@ -59,7 +59,7 @@ ADDED_FIELDS = {
 
 
 def require_same_run(config: ConfigDict, data: store.Store, workdir: Path) -> None:
-    """Refuses a workdir that is not of this configuration and these data.
+    """Checks that a workdir is new, or belongs to this configuration and data.
 
     Raises:
       ValueError: it holds other files, or another run; then with the fields that
@@ -138,7 +138,7 @@ def read_config(workdir: Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def shared_files_lock(workdir: Path) -> Iterator[None]:
-    """Holds the files that all folds share, for a moment; others wait."""
+    """Locks the files that all folds share; other processes wait."""
     with files.file_lock(workdir / _LOCKS / "shared"):
         yield
 
@@ -195,7 +195,7 @@ def _strange(workdir: Path, stores: Path) -> list[str]:
 
 
 def _other_versions(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
-    """Lines on what a run goes on with that it was not begun with."""
+    """Describes version differences since the run started."""
     there = {"python": before.get("python"), **before.get("packages", {})}
     here = {"python": now["python"], **now["packages"]}
     differing = [
@@ -214,7 +214,7 @@ def _other_versions(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str
 
 
 def provenance(data: store.Store) -> dict[str, Any]:
-    """Versions, commit and machine, for whoever asks later where numbers come from."""
+    """Provenance of the results: versions, commit and machine."""
     here = Path(__file__).resolve().parents[2]
     commit, changes = (
         _git(here, *words) for words in (("rev-parse", "HEAD"), ("status", "--short"))

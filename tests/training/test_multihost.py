@@ -130,7 +130,7 @@ def test_a_killed_process_ends_the_other_and_the_run_goes_on(
     [
         (["--process_id=0"], "nothing without --coordinator"),
         (["--coordinator=here"], "expected HOST:PORT"),
-        (["--coordinator=here:1234"], "wants --process_id and --num_processes"),
+        (["--coordinator=here:1234"], "requires --process_id and --num_processes"),
         (["--coordinator=auto", "--process_id=1"], "by itself"),
         (["--coordinator=h:1", "--process_id=2", "--num_processes=2"], "got 2 of"),
         (["--coordinator=h:1", "--heartbeat_timeout=0"], "expected 1 or more seconds"),
