@@ -15,6 +15,13 @@ _PIXELS, _CONDITION = 100, 50.0
 _SAMPLE = 2**18
 
 
+def normalize_stain(
+    image: UInt8[np.ndarray, "H W 3"], rule: str
+) -> UInt8[np.ndarray, "H W 3"]:
+    """Applies one of `STAIN_RULES`, the same in training and inference."""
+    return macenko(image) if rule == "macenko" else image
+
+
 def macenko(image: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W 3"]:
     """Normalizes an H&E image to the reference stains.
 

@@ -29,7 +29,7 @@ from fof_jax.data import images, metadata
 from fof_jax.data.cohort import Cohort
 from fof_jax.data.errors import MissingDataError
 from fof_jax.data.image_sizes import check_sizes, measure
-from fof_jax.data.stain import macenko
+from fof_jax.data.stain import normalize_stain
 from fof_jax.data.store_writer import NAME, SPLIT, VERSION, write_dataset
 
 _FORMAT = 1  # layout version; stores of another one must be rebuilt
@@ -91,12 +91,11 @@ class Store(metadata.Metadata):
     @property
     def test_corner(self) -> images.Corner | None:
         """Position of the test crop, or None for whole images."""
-        return (0.5, 0.5) if self.test_view == "crop" else None
+        return images.test_view_corner(self.test_view)
 
     def native(self, i: int) -> UInt8[np.ndarray, "H W 3"]:
         """Decodes image i at its stored size and applies stain normalization."""
-        pixels = images.decode(self.encoded(i))
-        return macenko(pixels) if self.stain == "macenko" else pixels
+        return normalize_stain(images.decode(self.encoded(i)), self.stain)
 
     def fit(
         self,

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from fof_jax.data import images
-from fof_jax.data.stain import macenko
+from fof_jax.data.stain import normalize_stain
 from fof_jax.inference import tiling
 
 # jaxtyping: "_" is not bound, so that images of a list may differ in size.
@@ -48,10 +48,8 @@ def preprocess(
     Raises:
       ValueError: not an image, or not a supported one (`data/images.py`).
     """
-    pixels = _read(image)
+    pixels = normalize_stain(_read(image), options.stain)
     side = int(options.image_size)
-    if options.stain == "macenko":
-        pixels = macenko(pixels)
     shortest, longest = sides or (side, side)
     if max(pixels.shape[:2]) > max(longest, side):
         if options.test_view == "resize" and longest > side:
@@ -60,7 +58,7 @@ def preprocess(
             corners = tiling.corners(pixels.shape[0], pixels.shape[1], side)
             tiles = [pixels[y : y + side, x : x + side] for y, x in corners]
             return PreparedImage(pixels, np.stack(tiles), corners)
-    corner = (0.5, 0.5) if options.test_view == "crop" else None
+    corner = images.test_view_corner(options.test_view)
     name = str(image) if isinstance(image, str | Path) else "image"
     square = images.fit_region(
         pixels, side, small=options.small, name=name, corner=corner
