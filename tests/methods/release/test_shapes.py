@@ -86,7 +86,8 @@ def test_five_classes_nine_biomarkers(five_classes):
     value, aux, gradient = gradient_of(method, variables, batch)
     assert all_finite((value, aux, gradient))
     assert float(value) > 0
-    assert jax.eval_shape(method.predict, variables, batch.image).shape == (6, 5)
+    output = jax.eval_shape(method.apply, variables, batch)
+    assert output.logits.shape == (6, 5)
 
 
 @pytest.mark.slow
