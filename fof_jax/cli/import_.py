@@ -37,7 +37,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--image_size",
-        type=_image_size,
+        type=image_size,
         metavar="SIDE",
         help="of pretraining, 224 or 224x320; default: from config.json",
     )
@@ -131,7 +131,7 @@ def _collapsed(names: Iterable[str]) -> str:
     return ", ".join(f"{n} x {c}" if c > 1 else n for n, c in sorted(counts.items()))
 
 
-def _image_size(text: str) -> tuple[int, int]:
+def image_size(text: str) -> tuple[int, int]:
     """Parses "224" or "224x320" to H, W."""
     sides = [int(side) for side in text.split("x")]  # argparse reports ValueError
     if len(sides) > 2 or min(sides) < 1:
