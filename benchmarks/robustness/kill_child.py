@@ -16,11 +16,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from fof_jax.cli.main import main
-from fof_jax.training import (
-    checkpoint,
-    crossval,
-    train,
-)
+from fof_jax.training import build, checkpoint, train
 
 WIDTH = 32  # bytes, written at once, so that a reader never sees a part
 
@@ -74,13 +70,14 @@ def watch(phase: PhaseFile) -> None:
     checkpoint.Checkpoints.close = phase.starting(
         "fold change", checkpoint.Checkpoints.close
     )
-    build = crossval.build_program
+    build_setup = build.build
 
     def build_wrapped(*arguments: Any) -> Any:
-        made = build(*arguments)
-        return dataclasses.replace(made, train=phase.starting("step", made.train))
+        setup = build_setup(*arguments)
+        step = phase.starting("step", setup.train_step)
+        return dataclasses.replace(setup, train_step=step)
 
-    crossval.build_program = build_wrapped
+    build.build = build_wrapped
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 
 def small_tiles(monkeypatch):
     """Recordings have few tokens: a tile of one row and three makes every loop run."""
-    monkeypatch.setattr(attention, "tile", lambda elements, rows, length: (1, 3))
+    monkeypatch.setattr(attention, "tile_shape", lambda elements, rows, length: (1, 3))
 
 
 @pytest.mark.slow

@@ -409,7 +409,7 @@ def test_damage_is_never_a_wrong_number_nor_a_traceback(kind, tmp_path):
 
 @pytest.mark.slow
 def test_a_killed_run_ends_as_one_that_was_left_alone(tmp_path):
-    kill.leave_alone(tmp_path, tmp_path / "reference")
+    kill.run_to_end(tmp_path, tmp_path / "reference")
     for name, number in (("kills", signal.SIGKILL), ("terms", signal.SIGTERM)):
         hits, workdir = kill.series(tmp_path, name, number, 4, 1, seed=1)
         want = -signal.SIGKILL if name == "kills" else 143
