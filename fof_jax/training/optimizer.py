@@ -14,6 +14,7 @@ import optax
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
+from fof_jax.training.published_optimizers import adam_l2, linear_epochs
 from fof_jax.types import Params
 
 OPTIMIZERS = ("adamw", "adam_l2")
@@ -68,8 +69,8 @@ def learning_rate(config: ConfigDict, step: int, *, steps_per_epoch: int) -> flo
         return linear_epochs(
             step // steps_per_epoch,
             learning_rate=options.learning_rate,
-            epochs=config.epochs,
             constant_epochs=options.constant_epochs,
+            decay_epochs=config.epochs - options.constant_epochs,
         )
     raise ValueError(
         f"optimizer.schedule: got {name!r}, expected one of {', '.join(SCHEDULES)}. "
@@ -94,20 +95,6 @@ def cosine(
     return learning_rate * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
 
 
-def linear_epochs(
-    epoch: int, *, learning_rate: float, epochs: int, constant_epochs: int
-) -> float:
-    """Constant rate for some epochs, then a linear decay toward 0, epoch by epoch.
-
-    learning_rate (1 - max(0, epoch - constant_epochs) / (decay_epochs + 1)), where
-    decay_epochs = epochs - constant_epochs.
-
-    Source: METHODS.md, the schedule of Pathomic Fusion.
-    """
-    decay = epochs - constant_epochs
-    return learning_rate * (1 - max(0, epoch - constant_epochs) / (decay + 1))
-
-
 def adamw(
     *, beta1: float, beta2: float, eps: float, weight_decay: float
 ) -> optax.GradientTransformation:
@@ -120,19 +107,6 @@ def adamw(
     return optax.chain(
         optax.scale_by_adam(b1=beta1, b2=beta2, eps=eps),
         optax.add_decayed_weights(weight_decay),
-    )
-
-
-def adam_l2(
-    *, beta1: float, beta2: float, eps: float, weight_decay: float
-) -> optax.GradientTransformation:
-    """Adam on the gradient of the loss plus weight_decay / 2 times the squared norm.
-
-    Source: PyTorch's Adam with `weight_decay`, the optimizer of Pathomic Fusion.
-    """
-    return optax.chain(
-        optax.add_decayed_weights(weight_decay),
-        optax.scale_by_adam(b1=beta1, b2=beta2, eps=eps),
     )
 
 
