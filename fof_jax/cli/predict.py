@@ -66,7 +66,7 @@ def run(flags: argparse.Namespace) -> int:
     """Calls `batch.predict`; 1 if no image could be read."""
     check_out(flags.out)
     from fof_jax.inference import batch, inputs, load, slides
-    from fof_jax.inference.model import has_gradients
+    from fof_jax.inference.model import has_map, no_map_reason
     from fof_jax.inference.predictor import Predictor
 
     def predict_slide(model: Predictor, path: Path) -> slides.SlidePrediction:
@@ -80,8 +80,8 @@ def run(flags: argparse.Namespace) -> int:
 
     images = inputs.find(flags.images, exclude=flags.out)
     model = load.load(flags.checkpoint)
-    if not (has_gradients(model) or flags.no_pictures):
-        print_warnings(["no class activation maps: an exported file has no gradients"])
+    if not (has_map(model) or flags.no_pictures):
+        print_warnings([f"no class activation maps: {no_map_reason(model)}"])
     table = batch.predict(
         model,
         images,

@@ -47,13 +47,13 @@ def _serve(flags: argparse.Namespace, bound: socket.socket) -> int:
     import uvicorn
 
     from fof_jax.inference import load
-    from fof_jax.inference.model import has_gradients
+    from fof_jax.inference.model import has_map
     from fof_jax.inference.serve import app
 
     model = load.load(flags.checkpoint)
     blank = np.zeros((model.image_size, model.image_size, 3), np.uint8)
     # Compiles before the first request.
-    model.explain(blank) if has_gradients(model) else model.predict([blank])
+    model.explain(blank) if has_map(model) else model.predict([blank])
     local = flags.host in LOOPBACK
     if not local:
         print(

@@ -26,7 +26,7 @@ from fof_jax.evaluation.predictions import (
 )
 from fof_jax.inference import resume, slides
 from fof_jax.inference.inputs import ImageInput
-from fof_jax.inference.model import TrainedModel, has_gradients
+from fof_jax.inference.model import TrainedModel, has_map, no_map_reason
 from fof_jax.inference.outputs import Explanation, GradePredictions
 from fof_jax.inference.predictor import Predictor
 
@@ -141,13 +141,13 @@ def explain(
       Errors of unreadable images, one line each.
 
     Raises:
-      ValueError: no such class, a model without gradients, or the folder holds results
+      ValueError: no such class, a model without a map, or the folder holds results
         of another job.
     """
-    if not has_gradients(model):
+    if not has_map(model):
         raise ValueError(
-            "checkpoint: an exported file has no gradients, which Eq. (1) requires. "
-            "Pass the run's folder as --checkpoint."
+            f"checkpoint: no class activation map, {no_map_reason(model)}. Pass the "
+            "folder of a run of 'fof', 'release' or 'vit' as --checkpoint."
         )
     model.class_index(target)
     errors = []
@@ -207,7 +207,7 @@ def _predict(
         predict_one: Callable[[ImageInput, Path | None], GradePredictions]
         if is_slide:
             predict_one = functools.partial(_predict_slide, model, predict_slide)
-        elif plots is not None and has_gradients(model):
+        elif plots is not None and has_map(model):
             predict_one = functools.partial(_predict_region, model)
         else:
             yield from model.stream(one.path for one, _ in group)

@@ -25,6 +25,7 @@ from fof_jax.inference import tiling
 from fof_jax.inference.outputs import Explanation
 from fof_jax.inference.predictor import Predictor, in_batches
 from fof_jax.inference.preprocess import ImageLike
+from fof_jax.methods.base import Explainer
 from fof_jax.models import vit
 from fof_jax.types import Batch, Variables
 
@@ -152,6 +153,13 @@ class TrainedModel(Predictor):
         return jax.jit(apply)
 
 
-def has_gradients(model: Predictor) -> TypeGuard[TrainedModel]:
-    """Whether a model can compute Eq. (1), which needs gradients."""
-    return isinstance(model, TrainedModel)
+def has_map(model: Predictor) -> TypeGuard[TrainedModel]:
+    """Whether a model has a class activation map, Eq. (1); see `no_map_reason`."""
+    return isinstance(model, TrainedModel) and isinstance(model.method, Explainer)
+
+
+def no_map_reason(model: Predictor) -> str:
+    """Why a model has no class activation map, for messages."""
+    if not isinstance(model, TrainedModel):
+        return "an exported file has no gradients, which Eq. (1) requires"
+    return f"method {model.config.method!r} has none"

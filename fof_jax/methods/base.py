@@ -116,6 +116,7 @@ def standardize_omics(batch: Batch, frozen: Params) -> Batch:
         return batch
     statistics = frozen["omics"]
     known = jnp.isfinite(batch.omics)
-    scaled = (batch.omics - statistics["mean"]) / statistics["std"]
+    mean, std = (jnp.asarray(statistics[name])[None] for name in ("mean", "std"))
+    scaled = (batch.omics - mean) / std  # [B, M]
     scaled = jnp.where(known, scaled, 0.0)
     return dataclasses.replace(batch, omics=scaled, omics_known=known)

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from fof_jax.data.store import Store
 from fof_jax.evaluation import metrics
 from fof_jax.inference import load, model_card
+from fof_jax.inference.model import has_map, no_map_reason
 from fof_jax.report import (
     embedding,
     fold_model,
@@ -224,6 +225,9 @@ def _regions(
     title = "Regions (the paper's Fig. 2 and 4)"
     if isinstance(opened, ValueError):
         return Section("regions", title, (f"Omitted: {_sentence(opened)}",))
+    if not has_map(opened.model):
+        reason = f"no class activation map, {no_map_reason(opened.model)}"
+        return Section("regions", title, (f"Omitted: {reason}.",))
     table = run.folds[opened.fold].predictions
     shown = gallery.cases(opened, table) if table is not None else []
     if not shown:

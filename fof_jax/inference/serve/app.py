@@ -23,7 +23,7 @@ from starlette.routing import Route
 
 from fof_jax.data import images
 from fof_jax.inference import model_card, visualization
-from fof_jax.inference.model import has_gradients
+from fof_jax.inference.model import has_map
 from fof_jax.inference.outputs import Explanation
 from fof_jax.inference.predictor import Predictor
 
@@ -145,7 +145,7 @@ def describe(model: Predictor, max_bytes: int, max_pixels: int) -> dict[str, Any
         "data": model.config.data.name,
         "image_size": model.image_size,
         "card": model_card.of_model(model),
-        "explains": has_gradients(model),
+        "explains": has_map(model),
         "max_bytes": max_bytes,
         "max_pixels": max_pixels,
     }
@@ -157,7 +157,7 @@ def grade_image(
     """Grades one image.
 
     Returns:
-      classes, prob, spread, pred; for a model with gradients also target, kept (the
+      classes, prob, spread, pred; for a model with a map also target, kept (the
       fraction of patches) and the plots as data URIs.
 
     Raises:
@@ -167,7 +167,7 @@ def grade_image(
     try:
         model.class_index(target)
         pixels = decode(body, max_pixels)
-        if has_gradients(model):
+        if has_map(model):
             result = model.explain(pixels, target)
             prob, spread = result.prob, result.spread
             map_ = {"target": result.target, "kept": float(result.keep.mean())}
