@@ -133,7 +133,9 @@ def train_stages(
     """
     frozen: Params = {}
     for stage in stages:
-        constants = omics.fold_constants(stage.setup.method, images.store, rows[0])
+        constants = omics.fold_constants(
+            stage.setup.method.inputs, images.store, rows[0]
+        )
         if frozen:  # memory banks of a student have a row per training record
             index = np.sort(rows[0]).astype(np.int32)
             grade = images.store.grades[index].astype(np.int32)
@@ -229,7 +231,7 @@ def _stages(config: ConfigDict, data: store.Store) -> list[Stage]:
     for name in names:
         own = registry.stage_config(config, name) if name else config
         setup = build.build(own, metadata.dataset_info(data))
-        omics.require_inputs(setup.method, data, own.method)
+        omics.require_inputs(setup.method.inputs, data, own.method)
         if not stages:  # a later stage is initialized from the ones before it
             trace_init(setup.method, own.data.image_size, len(data.omic_names))
         stages.append(Stage("" if name == names[-1] else name, own, setup))

@@ -2,16 +2,16 @@
 
 import numpy as np
 
-from fof_jax.data.store import Store
-from fof_jax.methods.base import Method
+from fof_jax.data.metadata import Metadata
+from fof_jax.methods.base import Inputs
 from fof_jax.types import Params
 
 
-def fold_constants(method: Method, data: Store, train_rows: np.ndarray) -> Params:
+def fold_constants(inputs: Inputs, data: Metadata, train_rows: np.ndarray) -> Params:
     """`frozen` of a method that reads omics; {} for one that does not.
 
     Args:
-      method: whose inputs decide.
+      inputs: of the method.
       data: with `omics` [n, M], NaN where unknown.
       train_rows: positions of the training regions of the fold.
 
@@ -20,7 +20,7 @@ def fold_constants(method: Method, data: Store, train_rows: np.ndarray) -> Param
       the training patients, each patient counted once. A column that is constant or
       entirely unknown has standard deviation 1.
     """
-    if not {"omics"} & {*method.inputs.train, *method.inputs.test}:
+    if not {"omics"} & {*inputs.train, *inputs.test}:
         return {}
     patients = np.asarray(data.patients)[train_rows]
     first = np.unique(patients, return_index=True)[1]
@@ -42,30 +42,31 @@ def fold_constants(method: Method, data: Store, train_rows: np.ndarray) -> Param
     return {"omics": {k: v.astype(np.float32) for k, v in statistics.items()}}
 
 
-def require_inputs(method: Method, data: Store, name: str) -> None:
+def require_inputs(inputs: Inputs, data: Metadata, name: str) -> None:
     """Checks that a store has what a method reads.
 
     Args:
+      inputs: of the method.
       name: of the method, for the message.
 
     Raises:
       ValueError: the method reads omics and the table has none; or a patient has no
         known omics entry.
     """
-    if not {"omics"} & {*method.inputs.train, *method.inputs.test}:
+    if not {"omics"} & {*inputs.train, *inputs.test}:
         return
     if data.omics is None:
         raise ValueError(
             f"method {name!r} reads omics, and the table has no omics columns "
             "(data.omics). Name some, or use a method that reads images alone."
         )
-    if "omics" not in method.inputs.test:
+    if "omics" not in inputs.test:
         return
     lacking = ~np.isfinite(data.omics).any(axis=1)
     if lacking.any():
         patients = sorted({data.patients[i] for i in np.flatnonzero(lacking)})
         raise ValueError(
-            f"method {name!r} needs omics at test ({', '.join(method.inputs.test)}), "
+            f"method {name!r} needs omics at test ({', '.join(inputs.test)}), "
             f"and {len(patients)} patients have no known entry: "
             f"{', '.join(patients[:5])}. Leave them out of the table, or use a method "
             "that needs the image alone."
