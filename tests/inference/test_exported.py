@@ -22,7 +22,7 @@ from fof_jax.cli.main import main
 from fof_jax.data import store
 from fof_jax.evaluation import predictions
 from fof_jax.inference import exported, model_card
-from fof_jax.inference.model import has_gradients
+from fof_jax.inference.model import has_map
 from tests.support import pages
 
 ROOT = Path(__file__).parents[2]
@@ -196,7 +196,7 @@ def test_it_is_lowered_for_all_platforms_and_any_batch_size(file):
 
 def test_an_exported_model_has_no_gradients_and_is_not_exported_again(file):
     model = fof_jax.load(file)
-    assert not has_gradients(model)
+    assert not has_map(model)
     assert not hasattr(model, "explain")
     assert not hasattr(model, "features")
     with pytest.raises(ValueError, match="exported file already"):
