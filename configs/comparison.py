@@ -11,7 +11,8 @@ fold, which is trained first, in the folder `teacher` of the fold.
 
 Results: none over five folds. Fold 0 alone, one CPU core (AMD EPYC) under other load,
 2026-11-25, per region, micro AUC and accuracy: omics 79.27, 61.00; fusion.scnn 81.41,
-63.75; fusion.gpdbn 77.22, 57.25; fusion.pathomic 85.17, 69.25; distill.pkt 84.62, 66.25.
+63.75; fusion.gpdbn 77.22, 57.25; fusion.pathomic 85.17, 69.25; distill.pkt 84.62,
+66.25.
 The other rows have not been trained to the end.
 """
 
