@@ -5,17 +5,19 @@
 
 The table is a CSV with `image` (paths relative to it), `patient`, `grade` and one
 integer column per biomarker; empty or NA means unknown. Set `data.classes` and
-`data.biomarkers` accordingly; () for no biomarkers. Arguments as in gbmlgg.py.
+`data.biomarkers` accordingly; () for no biomarkers. Arguments as in gbmlgg.py, and
+`release` for the authors' code (gbmlgg_release.py).
 """
 
 from ml_collections import ConfigDict, config_dict
 
-from fof_jax.configs import gbmlgg
+from fof_jax.configs import gbmlgg, gbmlgg_release
 
 
 def get_config(arg: str = "") -> ConfigDict:
     """The paper's method and hyperparameters on another cohort."""
-    config = gbmlgg.get_config(arg)
+    release = arg == "release"
+    config = gbmlgg_release.get_config() if release else gbmlgg.get_config(arg)
     config.paper_row = None  # results of another cohort are not comparable
     config.data.name = "cohort"
     # The CSV table, read by `data build`; training reads the store.

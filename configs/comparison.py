@@ -1,26 +1,40 @@
-"""Rows of the paper's Tables I and II that are not FoF, on the phantom.
+"""All rows of the paper's Tables I and II, like for like.
 
+    python launch.py compare --config=configs/comparison.py --workdir=runs/tables
     python launch.py --config=configs/comparison.py:fusion.scnn
-    python launch.py --config=configs/comparison.py:distill.pkt --config.fold=0
+    python launch.py --config=configs/comparison.py:gbmlgg-distill.pkt --config.fold=0
 
-The argument is a row of `ROWS`. All rows are in the form `common`: encoder, folds,
-schedule and budget of FoF's first run (configs/phantom.py), from scratch. The published
-forms, with their own encoders and optimizers, are not configured; docs/methods.md says
-what each row takes from its source. Students learn from the DGKD model of the same
-fold, which is trained first, in the folder `teacher` of the fold.
+The argument is a data set, a row of `ROWS`, or both joined by a dash; none is
+phantom-fof. `compare` takes the data set and trains every row.
 
-Results: none over five folds. Fold 0 alone, one CPU core (AMD EPYC) under other load,
-2026-11-25, per region, micro AUC and accuracy: omics 79.27, 61.00; fusion.scnn 81.41,
-63.75; fusion.gpdbn 77.22, 57.25; fusion.pathomic 85.17, 69.25; distill.pkt 84.62,
-66.25.
-The other rows have not been trained to the end.
+* `phantom`: the synthetic cohort with its omics columns; small images, few epochs.
+* `gbmlgg`: TCGA GBM-LGG, the 664 patients with molecular data, 1,024 pixels.
+* `cohort`: your own table (configs/cohort.py); omics are its columns `data.omics`.
+
+All rows are in the form `common`: encoder, folds by patient, schedule and budget of
+FoF. Rows that are published with their own encoders and optimizers are not configured
+so; docs/methods.md says what each row takes from its source. Students learn from the
+DGKD model of the same fold, which is trained first, in the folder `teacher` of the
+fold.
+
+Results: docs/results.md.
 """
 
 from ml_collections import ConfigDict, config_dict
 
-from fof_jax.configs import phantom
+from fof_jax.configs import cohort, gbmlgg, gbmlgg_release, phantom
 from fof_jax.data.datasets.phantom.omics import OMIC_NAMES
+from fof_jax.evaluation import published
 
+DATA = ("phantom", "gbmlgg", "cohort")
+# Row -> argument of the data set's own config. Their test input is the image alone.
+IMAGE = {
+    "fof": "",
+    "wo_frl": "wo_frl",
+    "wo_mca": "wo_mca",
+    "vit": "baseline",
+    "release": "release",
+}
 DIRECT = (
     "omics",
     "fusion.concat",
@@ -43,20 +57,23 @@ STUDENTS = (
     "distill.sckd",
     "distill.dgkd_student",
 )
-ROWS = DIRECT + STUDENTS
+ROWS = (*IMAGE, *DIRECT, *STUDENTS)
 
 
-def get_config(arg: str = "distill.dgkd") -> ConfigDict:
-    """The config of a row."""
-    row = arg or "distill.dgkd"
-    if row not in ROWS:
-        raise ValueError(
-            f"configs/comparison.py: row {row!r} does not exist. Expected one of "
-            f"{', '.join(ROWS)}."
-        )
-    config = phantom.get_config("baseline")
+def get_config(arg: str = "") -> ConfigDict:
+    """The config of a row on a data set."""
+    data, row = _parse(arg)
+    config = _on_data(data, IMAGE.get(row, "baseline"))
+    # Of the figures, those of other data are not comparable.
+    config.paper_row = published.label_of(row) if data == "gbmlgg" else None
+    config.data.scheme = "patient"  # the authors' code splits regions
+    if data == "phantom":
+        # The same store for all rows. Float markers are read by the release alone.
+        config.data.omics = OMIC_NAMES
+        config.data.float_markers = gbmlgg_release.get_config().data.float_markers
+    if row in IMAGE:
+        return config
     config.method = row
-    config.data.omics = OMIC_NAMES
 
     # MaxNet, METHODS.md 5.0.
     config.omics = ConfigDict()
@@ -99,3 +116,28 @@ def get_config(arg: str = "distill.dgkd") -> ConfigDict:
         config.teacher = ConfigDict({"method": "distill.dgkd"})
         config.student = ConfigDict({"method": row})
     return config
+
+
+def _parse(arg: str) -> tuple[str, str]:
+    """Splits an argument into data set and row."""
+    data, _, row = arg.partition("-")
+    if data not in DATA:
+        data, row = "phantom", arg
+    row = row or "fof"
+    if row not in ROWS:
+        raise ValueError(
+            f"configs/comparison.py: argument {arg!r} does not exist. Expected a data "
+            f"set ({', '.join(DATA)}), a row ({', '.join(ROWS)}), or both as in "
+            "phantom-distill.pkt."
+        )
+    return data, row
+
+
+def _on_data(data: str, argument: str) -> ConfigDict:
+    if data == "phantom":
+        return phantom.get_config(argument)
+    if data == "cohort":
+        return cohort.get_config(argument)
+    if argument == "release":
+        return gbmlgg_release.get_config()
+    return gbmlgg.get_config(argument)

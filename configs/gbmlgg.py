@@ -145,6 +145,9 @@ def get_config(arg: str = "") -> ConfigDict:
     # [n] molecular: the 664 patients with biomarkers (1,325 regions, Sec. IV-A);
     # graded: the 736 with a grade, some with unknown biomarkers.
     config.data.subset = "molecular"
+    # [n] Seed of the splits, and of the phantom's regions, where it is not that of the
+    # run: several seeds then train and test on the same folds. Unset: `seed`.
+    config.data.seed = config_dict.placeholder(int)
     # [n] Sec. IV-A: 1,024 x 1,024.
     config.data.image_size = 1024
     # [n] False: grayscale, standardized per image.

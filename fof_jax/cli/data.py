@@ -21,6 +21,7 @@ from fof_jax.data import metadata, near_duplicates
 from fof_jax.data.image_sizes import check_sizes, measure
 from fof_jax.data.prepare import (
     build_origin,
+    data_seed,
     phantom_store,
     prepare,
     read_raw,
@@ -115,7 +116,10 @@ def _check(config: ConfigDict, out: Out) -> None:
 def _split(config: ConfigDict, out: Out) -> None:
     store = prepare(config, out=out)
     splits = make_splits(
-        store, scheme=config.data.scheme, folds=config.folds, seed=config.seed
+        store,
+        scheme=config.data.scheme,
+        folds=config.folds,
+        seed=data_seed(config),
     )
     path = Path(config.data.dir) / config.data.name / "splits.json"
     write_splits(path, splits, store)
@@ -153,7 +157,9 @@ def _augment(config: ConfigDict, out: Out, plot: Path) -> None:
 
 def _phantom(config: ConfigDict, out: Out, plot: Path) -> None:
     phantom = importlib.import_module("fof_jax.data.datasets.phantom.cohort")
-    phantom.contact_sheet(plot, image_size=config.data.image_size, seed=config.seed)
+    phantom.contact_sheet(
+        plot, image_size=config.data.image_size, seed=data_seed(config)
+    )
     print(f"plot: {plot}", file=out)
 
 

@@ -38,7 +38,7 @@ def prepare(
     must exist. Missing float markers are imputed. Warnings go to `out`.
 
     Args:
-      config: `data.*` and, for the phantom, `seed`.
+      config: `data.*` and, for the phantom, `seed` where `data.seed` is unset.
       out: stream for progress and warnings; stdout if None.
       generate: False to raise instead of generating the phantom.
 
@@ -120,6 +120,12 @@ def source(config: ConfigDict) -> str:
     return config.data.name
 
 
+def data_seed(config: ConfigDict) -> int:
+    """Seed of splits and phantom: `data.seed`, or that of the run."""
+    seed = config.data.get("seed")  # configs of earlier runs do not have it
+    return config.seed if seed is None else seed
+
+
 def _labels(config: ConfigDict, field: str) -> tuple[str, ...]:
     # Configs of runs of version 0.1 have no data.omics.
     return tuple(str(label) for label in config.data.get(field, ()))
@@ -178,7 +184,7 @@ def phantom_store(config: ConfigDict, out: Out, *, generate: bool = True) -> Sto
     parameters = {
         "regions": config.data.regions,
         "image_size": config.data.image_size,
-        "seed": config.seed,
+        "seed": data_seed(config),
     }
     labels: dict[str, Any] = {
         field: _labels(config, field)

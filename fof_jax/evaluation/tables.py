@@ -2,16 +2,12 @@
 
 from typing import Any, Literal
 
-# Table I of Pan et al., BIBM 2024: mean and standard deviation over 5 folds, percent.
-# The authors' code splits by region, scores each region, micro-averages AUC and AP.
+from fof_jax.evaluation.published import FIGURES, cited
+
+# Of the paper's tables. The authors' code splits by region, scores each region,
+# micro-averages AUC and AP.
 COLUMNS = {"auc": "AUC (%)", "ap": "AP (%)", "accuracy": "Accuracy (%)"}
 COLUMNS |= {"kappa": "Kappa (%)"}
-PAPER_ROWS = {
-    "Baseline": ((90.37, 0.82), (83.05, 2.39), (74.36, 2.14), (61.16, 3.84)),
-    "FoF w/o FRL": ((93.20, 0.53), (88.44, 1.48), (76.89, 1.60), (64.31, 2.13)),
-    "FoF w/o MCA": ((93.64, 0.42), (88.26, 0.93), (76.55, 2.32), (63.85, 2.55)),
-    "FoF": ((94.17, 0.68), (89.98, 1.35), (79.98, 2.17), (69.05, 2.24)),
-}
 SPLIT_DESCRIPTIONS = {
     "patient": "patient split",
     "roi": "roi split (split by region: patients are in both training and test)",
@@ -37,7 +33,7 @@ def format_table(
       scheme: how the folds were split; None if unknown.
       caption: the first line.
       average: averaging of AUC and AP.
-      paper_row: a key of `PAPER_ROWS`, or None to leave the paper's row out.
+      paper_row: a key of `published.FIGURES`, or None to leave the paper's row out.
 
     Returns:
       Lines of text, without a trailing newline.
@@ -45,10 +41,10 @@ def format_table(
     Raises:
       ValueError: unknown paper_row, or a unit without rows.
     """
-    if paper_row is not None and paper_row not in PAPER_ROWS:
+    if paper_row is not None and paper_row not in FIGURES:
         raise ValueError(
             f"The paper's table has no row {paper_row!r}; expected one of "
-            f"{', '.join(map(repr, PAPER_ROWS))}. Pass one of these, or none."
+            f"{', '.join(map(repr, FIGURES))}. Pass one of these, or none."
         )
     metrics = results["units"].get(unit)
     if metrics is None:
@@ -71,8 +67,8 @@ def format_table(
         ["this run", *(percent(own["mean"][f], own["std"][f]) for f in COLUMNS)]
     )
     if paper_row is not None:
-        cells = [f"{mean:.2f} ± {std:.2f}" for mean, std in PAPER_ROWS[paper_row]]
-        lines.append([f"{paper_row} (paper, Table I)", *cells])
+        cells = [f"{mean:.2f} ± {std:.2f}" for mean, std in FIGURES[paper_row]]
+        lines.append([cited(paper_row), *cells])
     return "\n".join([caption, conditions, *align(lines)])
 
 

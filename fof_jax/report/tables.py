@@ -8,7 +8,8 @@ import numpy as np
 from fof_jax.evaluation import bootstrap, metrics
 from fof_jax.evaluation.metrics import Average
 from fof_jax.evaluation.predictions import Predictions
-from fof_jax.evaluation.tables import COLUMNS, PAPER_ROWS, describe_split, percent
+from fof_jax.evaluation.published import FIGURES, cited
+from fof_jax.evaluation.tables import COLUMNS, describe_split, percent
 from fof_jax.report.run import Run
 from fof_jax.training.build import flatten_fields
 
@@ -68,9 +69,9 @@ def _results(
             of_unit(one.predictions, unit), average=average, replicates=replicates
         )
         columns.append([_interval(intervals.get(metric)) for metric in NAMES])
-        if comparable and one.paper_row in PAPER_ROWS:
-            header.append(f"{one.paper_row} (paper, Table I)")
-            paper = dict(zip(COLUMNS, PAPER_ROWS[one.paper_row], strict=True))
+        if comparable and one.paper_row in FIGURES:
+            header.append(cited(one.paper_row))
+            paper = dict(zip(COLUMNS, FIGURES[one.paper_row], strict=True))
             columns.append(
                 [
                     f"{paper[m][0]:.2f} ± {paper[m][1]:.2f}" if m in paper else ""

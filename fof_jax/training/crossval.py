@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from fof_jax.data import cache, loader, metadata, splits, store
+from fof_jax.data import cache, loader, metadata, prepare, splits, store
 from fof_jax.evaluation import localization, metrics, predictions, tables
 from fof_jax.methods import registry
 from fof_jax.methods.base import Method
@@ -256,7 +256,10 @@ def _splits(config: ConfigDict, data: store.Store, workdir: Path) -> splits.Spli
     if path.exists():
         return splits.read_splits(path, data)
     return splits.make_splits(
-        data, scheme=config.data.scheme, folds=config.folds, seed=config.seed
+        data,
+        scheme=config.data.scheme,
+        folds=config.folds,
+        seed=prepare.data_seed(config),
     )
 
 

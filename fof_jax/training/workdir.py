@@ -49,8 +49,9 @@ _CONFIG, _SPLITS, _LOCKS = "config.json", "splits.json", ".locks"
 _OURS = (_SPLITS, "results.json")
 MODEL_FILE = "model.json"  # in a fold's folder: metadata to rebuild the model
 # Fields that later versions added, with the value that earlier runs had.
-ADDED_FIELDS = {
+ADDED_FIELDS: dict[str, Any] = {
     "data_omics": [],
+    "data_seed": None,
     "optimizer_constant_epochs": 0,
     "optimizer_name": "adamw",
     "optimizer_schedule": "cosine",
