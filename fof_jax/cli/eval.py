@@ -7,6 +7,8 @@ python launch.py eval --table=T.csv --checkpoint=runs/phantom --out=external
 """
 
 import argparse
+import contextlib
+import dataclasses
 import json
 import sys
 from collections.abc import Sequence
@@ -23,7 +25,12 @@ from fof_jax.evaluation.metrics import (
     summarize,
     units_with_results,
 )
-from fof_jax.evaluation.predictions import join, read_predictions, write_predictions
+from fof_jax.evaluation.predictions import (
+    Predictions,
+    join,
+    read_predictions,
+    write_predictions,
+)
 from fof_jax.evaluation.tables import (
     align,
     describe_split,
@@ -103,13 +110,15 @@ def _predict_table(
     if path.exists():
         raise ValueError(f"eval: {path} exists already. Pass another --out.")
     from fof_jax.data.cohort import read_cohort
-    from fof_jax.inference import batch, load
+    from fof_jax.inference import batch, load, provenance
 
     model = load.load(checkpoint)
     # Images are opened one by one later: an unreadable one becomes a row with an error.
     cohort = read_cohort(table, classes=model.classes, biomarkers=(), decode=False)
     rows = batch.predict_cohort(model, cohort, progress_to("graded", sys.stderr))
     out.mkdir(parents=True, exist_ok=True)
+    about = provenance.describe(model, command="eval", checkpoint=checkpoint)
+    provenance.write(out, about, table=str(table), images=len(rows))
     write_predictions(path, rows)
     predict.print_warnings(predict.failures(rows))
     return model.classes
@@ -134,7 +143,8 @@ def evaluate(
       paper_row: row of the paper's Table I to print for comparison, or None.
       out: JSON file for all metrics, also of single folds; written atomically.
       specificities: of the tables of operating points; no tables if empty.
-      classes: names of the classes; None: "class 0" and so on.
+      classes: names of the classes; None takes them from the tables, or from the run
+        that these lie in; "class 0" and so on without either.
 
     Returns:
       0.
@@ -152,10 +162,11 @@ def evaluate(
             f"{out} is a folder; expected a file to write. Pass --out={out}/eval.json."
         )
     table = join([read_predictions(path) for path in predictions])
+    table = _with_names(table, predictions, classes)
     results = summarize(table, aggregate=aggregate)
     results["scheme"] = scheme
     results["focus"] = localization.summarize(localization.read_next_to(predictions))
-    names = classes or [f"class {k}" for k in range(results["classes"])]
+    names = table.classes or [f"class {k}" for k in range(results["classes"])]
     results["names"] = list(names)
     results["operating_points"] = []
     patients = by_patient(table, aggregate=aggregate)
@@ -187,6 +198,28 @@ def evaluate(
         files.write_text(out, json.dumps(results, indent=1, allow_nan=False) + "\n")
     print("\n\n".join(blocks))
     return 0
+
+
+def _with_names(
+    table: Predictions, paths: Sequence[Path], classes: Sequence[str] | None
+) -> Predictions:
+    """Names the classes of a table that only numbers them, as its run does."""
+    if table.classes is not None:
+        return table
+    found = {tuple(classes)} if classes else {_classes_of_run(path) for path in paths}
+    names = found.pop() if len(found) == 1 else None
+    if names is None or len(names) != table.prob.shape[1]:
+        return table
+    return dataclasses.replace(table, classes=names)
+
+
+def _classes_of_run(path: Path) -> tuple[str, ...] | None:
+    """Classes of the fold or the run in whose folder a predictions file lies."""
+    for file in (path.parent / "model.json", path.parent.parent / "config.json"):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            config = json.loads(file.read_text(encoding="utf-8"))["config"]
+            return tuple(map(str, config["data"]["classes"]))
+    return None
 
 
 def _format_classes(

@@ -26,16 +26,23 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def run(flags: argparse.Namespace) -> int:
     """Calls `batch.explain`; 1 if no image could be read."""
     predict.check_out(flags.out)
-    from fof_jax.inference import batch, inputs, load
+    from fof_jax.inference import batch, inputs, load, provenance
 
     images = inputs.find(flags.images, exclude=flags.out)
+    model = load.load(flags.checkpoint)
     errors = batch.explain(
-        load.load(flags.checkpoint),
+        model,
         images,
         flags.out,
         target=flags.target,
         report_progress=progress_to("explained", sys.stdout),
         job={"checkpoint": str(flags.checkpoint.resolve())},
+        about=provenance.describe(
+            model,
+            command="explain",
+            checkpoint=flags.checkpoint,
+            target=flags.target,
+        ),
     )
     predict.print_warnings(errors)
     print(f"{len(images) - len(errors)} of {len(images)} images explained: {flags.out}")

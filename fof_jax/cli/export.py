@@ -98,7 +98,7 @@ def _stablehlo(flags: argparse.Namespace) -> str:
 def _hf(flags: argparse.Namespace) -> str:
     from fof_jax import files
     from fof_jax.data.augment import pipeline
-    from fof_jax.inference import components, model_card
+    from fof_jax.inference import components, load, model_card, provenance
     from fof_jax.models.pretrained import hf_export
 
     model = components.read(flags.checkpoint)
@@ -114,6 +114,11 @@ def _hf(flags: argparse.Namespace) -> str:
     )
     # README.md is where Hugging Face expects the model card.
     files.write_text(flags.out / "README.md", model_card.of_folder(flags.checkpoint))
+    if model.head is not None:  # not an imported encoder
+        about = provenance.describe(
+            load.load(flags.checkpoint), command="export", checkpoint=flags.checkpoint
+        )
+        provenance.write(flags.out, about)
     message = f"{flags.out}: {name}, for transformers' from_pretrained"
     if not model.color:
         message += (

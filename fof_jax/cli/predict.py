@@ -65,7 +65,7 @@ def _mpp(text: str) -> float:
 def run(flags: argparse.Namespace) -> int:
     """Calls `batch.predict`; 1 if no image could be read."""
     check_out(flags.out)
-    from fof_jax.inference import batch, inputs, load, slides
+    from fof_jax.inference import batch, inputs, load, provenance, slides
     from fof_jax.inference.model import has_map, no_map_reason
     from fof_jax.inference.predictor import Predictor
 
@@ -92,6 +92,12 @@ def run(flags: argparse.Namespace) -> int:
             "checkpoint": str(flags.checkpoint.resolve()),
             "mpp": f"{flags.mpp} {flags.slide_mpp}",
         },
+        about=provenance.describe(
+            model,
+            command="predict",
+            checkpoint=flags.checkpoint,
+            slides={"mpp": flags.mpp, "slide_mpp": flags.slide_mpp},
+        ),
         predict_slide=predict_slide,
     )
     failed = failures(table)

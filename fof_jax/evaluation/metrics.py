@@ -5,7 +5,7 @@ into one binary problem, macro is the unweighted mean over the classes that occu
 undefined metric is None with a note, never 0 and never NaN.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -23,7 +23,11 @@ METRICS = ("auc", "ap", "accuracy", "kappa", "balanced_accuracy", "f1")
 
 
 def scores(
-    y: Int[np.ndarray, " n"], prob: Float[np.ndarray, "n K"], *, average: Average
+    y: Int[np.ndarray, " n"],
+    prob: Float[np.ndarray, "n K"],
+    *,
+    average: Average,
+    names: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Computes the metrics of one fold.
 
@@ -33,6 +37,7 @@ def scores(
       average: "micro" or "macro", for auc, ap and f1. Accuracy, kappa (unweighted
         Cohen) and balanced accuracy (mean recall over the classes that occur) do not
         depend on it.
+      names: of the K classes, for the notes; None numbers them.
 
     Returns:
       auc, ap, accuracy, kappa, balanced_accuracy, f1 (0-1, kappa -1 to 1; None where
@@ -45,6 +50,7 @@ def scores(
     """
     _check(y, prob, average)
     classes = prob.shape[1]
+    names = names or [str(k) for k in range(classes)]
     # Not LabelBinarizer, which drops the column of an absent class.
     onehot = y[:, None] == np.arange(classes)[None, :]  # [n, K]
     pred = np.argmax(prob, axis=1)
@@ -54,15 +60,16 @@ def scores(
     per_class: list[float | None] = [None] * classes
     if len(present) == 1:
         notes.append(
-            f"only class {present[0]} occurs ({len(y)} rows): AUC and AP are undefined."
+            f"only class {names[present[0]]} occurs ({len(y)} rows): AUC and AP are "
+            "undefined."
         )
     else:
         for k in present:
             per_class[k] = float(sk.roc_auc_score(onehot[:, k], prob[:, k]))
         if len(present) < classes:
-            absent = [k for k in range(classes) if k not in present]
+            absent = [names[k] for k in range(classes) if k not in present]
             notes.append(
-                f"class(es) {', '.join(map(str, absent))} do not occur: macro metrics "
+                f"class(es) {', '.join(absent)} do not occur: macro metrics "
                 "and balanced accuracy are over the others."
             )
         if average == "micro":
@@ -152,6 +159,7 @@ def by_patient(
         prob=np.reshape(prob, (len(groups), predictions.prob.shape[1])),
         error=("",) * len(groups),
         notes=tuple(notes),
+        classes=predictions.classes,
     )
 
 
@@ -231,7 +239,10 @@ def _unit(table: Predictions, unit: str, notes: list[str]) -> dict[str, Any]:
         for k in folds:
             in_fold = table.fold == k
             per_fold[_fold_name(k)] = scores(
-                table.y[in_fold], table.prob[in_fold], average=average
+                table.y[in_fold],
+                table.prob[in_fold],
+                average=average,
+                names=table.classes,
             )
         for name, fold in per_fold.items():
             notes += [f"fold {name}, per {unit}: {note}" for note in fold["notes"]]

@@ -78,8 +78,9 @@ def from_predictions(
       unit: "region" or "patient", recorded in each point.
     """
     table = table.rows(table.ok & (table.y != UNKNOWN))
+    names = table.classes or [str(k) for k in range(table.prob.shape[1])]
     return [
-        {"unit": unit, "class": k, "wanted": minimum}
+        {"unit": unit, "class": k, "name": names[k], "wanted": minimum}
         | at_specificity(table.y == k, table.prob[:, k], minimum)
         for k in range(table.prob.shape[1])
         for minimum in specificities

@@ -1,7 +1,9 @@
 """Reads, writes and joins predictions.csv.
 
-Columns patient, image, fold, y, pred, p_0 … p_{K-1}, entropy, error; unknown values
-are empty. A row with an error has no probabilities.
+Columns patient, image, fold, y, pred, pred_index, p_CLASS for each class, entropy,
+error; unknown values are empty. `y` and `pred` are names of classes, `pred_index` is
+the position of `pred`. Training's own tables have the numbers 0 … K-1 for the names,
+and no `pred_index`. A row with an error has no probabilities.
 """
 
 import csv
@@ -14,10 +16,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from fof_jax import files
+from fof_jax.evaluation import prediction_rows
+from fof_jax.evaluation.prediction_rows import PREFIX, UNKNOWN
 
-UNKNOWN = -1  # an unknown fold, class or prediction
-# Probabilities rounded to four decimals sum to 1 within this.
-SUM_TOLERANCE = 2e-3
 _FIRST, _LAST = ("patient", "image", "fold", "y", "pred"), ("entropy", "error")
 
 
@@ -37,6 +38,7 @@ class Predictions:
       prob: probabilities of the K classes; NaN on rows with an error.
       error: why a row has no probabilities; "" otherwise.
       notes: caveats to print with metrics computed from this table.
+      classes: names of the K classes; None where they are only numbered.
     """
 
     patient: tuple[str, ...]
@@ -46,6 +48,7 @@ class Predictions:
     prob: Float[np.ndarray, "n K"]
     error: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    classes: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.image)
@@ -78,6 +81,7 @@ class Predictions:
             prob=self.prob[at],
             error=tuple(self.error[i] for i in at),
             notes=self.notes,
+            classes=self.classes,
         )
 
 
@@ -89,10 +93,11 @@ def read_predictions(path: str | Path) -> Predictions:
     `metrics.summarize` leaves them out and counts them.
 
     Args:
-      path: a CSV with the columns above; others are ignored.
+      path: a CSV with `y` and two or more columns p_CLASS; the other columns above
+        are optional, further ones are ignored.
 
     Returns:
-      The table.
+      The table; rows without a column `image` are named by file and line.
 
     Raises:
       PredictionsError: no file, missing columns, no rows, or invalid rows, of which
@@ -107,19 +112,10 @@ def read_predictions(path: str | Path) -> Predictions:
             "file that train, predict or eval wrote."
         ) from error
     reader = csv.DictReader(io.StringIO(text, newline=""))
-    header = list(reader.fieldnames or ())
-    classes = 0
-    while f"p_{classes}" in header:
-        classes += 1
-    required = [*_FIRST, *(f"p_{k}" for k in range(max(classes, 2))), *_LAST]
-    missing = [name for name in required if name not in header]
-    if missing:
-        raise PredictionsError(
-            f"{path} lacks the column(s) {', '.join(missing)}; it has "
-            f"{', '.join(header) or 'none'}. Expected {', '.join(_FIRST)}, p_0 … "
-            "p_{K-1} with K >= 2, entropy, error. Rename the columns; leave unknown "
-            "values empty."
-        )
+    try:
+        header = prediction_rows.read_header(list(reader.fieldnames or ()))
+    except ValueError as error:
+        raise PredictionsError(f"{path} {error}") from None
     invalid: list[str] = []
     rows = []
     first_line: dict[tuple, int] = {}
@@ -132,7 +128,9 @@ def read_predictions(path: str | Path) -> Predictions:
         ) from error
     for line, row in lines:
         try:
-            parsed = _row(row, classes)
+            parsed = prediction_rows.parse_row(
+                row, header, unnamed=f"{path}, line {line}"
+            )
         except ValueError as error:
             invalid.append(f"line {line}: {error}")
             continue
@@ -150,9 +148,10 @@ def read_predictions(path: str | Path) -> Predictions:
             f"{path} has {len(invalid)} invalid row(s):\n  "
             + "\n  ".join(invalid[:10])
             + more
-            + "\nExpected one row per image and fold, y and pred 0 … "
-            f"{classes - 1} or empty, probabilities that sum to 1. Correct these rows, "
-            "or write a message into their error column to leave them out."
+            + "\nExpected one row per image and fold, y and pred "
+            f"{prediction_rows.describe_classes(header)} or empty, probabilities that "
+            "sum to 1. Correct these rows, or write a message into their error column "
+            "to leave them out."
         )
     if not rows:
         raise PredictionsError(
@@ -167,6 +166,7 @@ def read_predictions(path: str | Path) -> Predictions:
         y=np.array(y, np.int64),
         prob=np.array(prob, np.float64),
         error=message,
+        classes=None if header.numbered else header.classes,
     )
 
 
@@ -180,7 +180,8 @@ def write_predictions(
 
     Args:
       path: the CSV.
-      table: its rows. Probabilities are written with nine significant digits.
+      table: its rows; with `classes`, columns and grades have their names.
+        Probabilities are written with nine significant digits.
       spread: see `as_csv`.
     """
     files.write_text(Path(path), as_csv(table, spread=spread))
@@ -197,24 +198,33 @@ def as_csv(
     Args:
       table: its rows.
       spread: std of the probabilities over an ensemble, written to the last columns
-        s_0 … s_{K-1}, which `read_predictions` ignores.
+        s_CLASS, which `read_predictions` ignores.
       header: whether to write the header line.
     """
-    classes = table.prob.shape[1]
+    named = table.classes is not None
+    classes = table.classes or [str(k) for k in range(table.prob.shape[1])]
     lines = io.StringIO(newline="")
     writer = csv.writer(lines, lineterminator="\n")
-    spread_columns = [] if spread is None else [f"s_{k}" for k in range(classes)]
-    names = (f"p_{k}" for k in range(classes))
     if header:
-        writer.writerow([*_FIRST, *names, *_LAST, *spread_columns])
+        index = ["pred_index"] * named
+        spreads = [] if spread is None else [f"s_{name}" for name in classes]
+        probabilities = [PREFIX + name for name in classes]
+        writer.writerow([*_FIRST, *index, *probabilities, *_LAST, *spreads])
     pred, entropy = table.pred, table.entropy
+
+    def text(index: int) -> str:
+        return "" if index == UNKNOWN else str(index)
+
+    def label(index: int) -> str:
+        return "" if index == UNKNOWN else classes[index]
+
     for i in range(len(table)):
-        labels = (int(v[i]) for v in (table.fold, table.y, pred))
-        row = [table.patient[i], table.image[i]]
-        row += ["" if value == UNKNOWN else str(value) for value in labels]
+        row = [table.patient[i], table.image[i], text(int(table.fold[i]))]
+        row += [label(int(table.y[i])), label(int(pred[i]))]
+        row += [text(int(pred[i]))] * named
         row += [_format(value) for value in (*table.prob[i], entropy[i])]
-        spreads = () if spread is None else spread[i]
-        writer.writerow([*row, table.error[i], *map(_format, spreads)])
+        deviations = () if spread is None else spread[i]
+        writer.writerow([*row, table.error[i], *map(_format, deviations)])
     return lines.getvalue()
 
 
@@ -229,6 +239,15 @@ def join(tables: Sequence[Predictions]) -> Predictions:
         raise PredictionsError(
             f"The predictions have {sizes or 'no'} classes; expected tables "
             "with the same classes. Evaluate them one by one."
+        )
+    names = {table.classes for table in tables}
+    if len(names) > 1:
+        shown = " and ".join(
+            sorted(", ".join(n) if n else "only numbers" for n in names)
+        )
+        raise PredictionsError(
+            f"The predictions name their classes differently: {shown}. Expected the "
+            "same names in the same order. Evaluate the files one by one."
         )
     keys = [
         key
@@ -250,57 +269,9 @@ def join(tables: Sequence[Predictions]) -> Predictions:
         prob=np.concatenate([table.prob for table in tables]),
         error=tuple(text for table in tables for text in table.error),
         notes=tuple(dict.fromkeys(note for t in tables for note in t.notes)),
+        classes=tables[0].classes,
     )
 
 
 def _format(value: float) -> str:
     return "" if np.isnan(value) else f"{value:.9g}"
-
-
-def _row(row: dict, classes: int) -> tuple:
-    """Parses one row: patient, image, fold, y, probabilities, error."""
-    if None in row or None in row.values():
-        raise ValueError("has more or fewer fields than the header")
-    patient, image = row["patient"].strip(), row["image"].strip()
-    if not patient and not image:
-        raise ValueError("has neither patient nor image")
-    fold = _integer(row, "fold", None)
-    y = _integer(row, "y", classes)
-    pred = _integer(row, "pred", classes)
-    error = row["error"].strip()
-    if error:
-        return patient, image, fold, y, [np.nan] * classes, error
-    prob = [_probability(row, f"p_{k}") for k in range(classes)]
-    # A patient's maximum over images (a row without an image) sums to at most K.
-    max_sum = 1.0 if image else float(classes)
-    if not 1 - SUM_TOLERANCE <= sum(prob) <= max_sum + SUM_TOLERANCE:
-        raise ValueError(f"probabilities sum to {sum(prob):.6g}, expected 1")
-    if pred != UNKNOWN and prob[pred] < max(prob) - SUM_TOLERANCE:
-        best = prob.index(max(prob))
-        raise ValueError(f"pred is {pred}, but p_{best} is the largest probability")
-    return patient, image, fold, y, prob, error
-
-
-def _integer(row: dict, name: str, below: int | None) -> int:
-    text = row[name].strip()
-    if not text:
-        return UNKNOWN
-    try:
-        value = float(text)  # pandas writes 2.0 in a column with missing values
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < (below or 10**6) or value != int(value):  # NaN too
-        limit = f"0 … {below - 1}" if below else "0, 1, 2 …"
-        raise ValueError(f"{name} is {text!r}, expected {limit} or empty")
-    return int(value)
-
-
-def _probability(row: dict, name: str) -> float:
-    text = row[name].strip()
-    try:
-        value = float(text)
-    except ValueError:
-        value = np.nan
-    if not 0 <= value <= 1:  # NaN too
-        raise ValueError(f"{name} is {text!r}, expected a probability, 0 to 1")
-    return value

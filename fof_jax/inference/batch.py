@@ -10,6 +10,7 @@ import itertools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -24,7 +25,7 @@ from fof_jax.evaluation.predictions import (
     read_predictions,
     write_predictions,
 )
-from fof_jax.inference import resume, slides
+from fof_jax.inference import provenance, resume, slides
 from fof_jax.inference.inputs import ImageInput
 from fof_jax.inference.model import TrainedModel, has_map, no_map_reason
 from fof_jax.inference.outputs import Explanation, GradePredictions
@@ -43,6 +44,7 @@ def predict(
     plots: bool,
     report_progress: Progress,
     job: Mapping[str, str] | None = None,
+    about: Mapping[str, Any] | None = None,
     predict_slide: SlidePredictor = slides.predict_slide,
 ) -> Predictions:
     """Predicts the grade of every image; an unreadable one becomes a row with an error.
@@ -56,6 +58,7 @@ def predict(
       report_progress: called with (done, total); images of an earlier, interrupted run
         are not counted.
       job: what identifies this job besides its images, such as the checkpoint.
+      about: content of about.json, of `provenance.describe`; None writes none.
       predict_slide: predicts whole slides.
 
     Returns:
@@ -84,6 +87,7 @@ def predict(
         table = read_predictions(rows)
         patients = metrics.by_patient(table)
         write_predictions(staging / "patients.csv", patients)
+        _write_about(out, about, table)
         for name in ("patients.csv", "predictions.csv"):
             (staging / name).replace(out / name)
     return table
@@ -127,6 +131,7 @@ def explain(
     target: str | None,
     report_progress: Progress,
     job: Mapping[str, str] | None = None,
+    about: Mapping[str, Any] | None = None,
 ) -> list[str]:
     """Writes the class activation map A of every image, as a plot and as an array.
 
@@ -135,7 +140,7 @@ def explain(
       images: of `inputs.find`.
       out: folder for NAME.png and NAME.npy (A, float32, [H, W]).
       target: class that A explains; None for the predicted one.
-      report_progress, job: as in `predict`.
+      report_progress, job, about: as in `predict`.
 
     Returns:
       Errors of unreadable images, one line each.
@@ -174,7 +179,18 @@ def explain(
                 save = functools.partial(np.save, arr=A)
                 files.write_with(out / f"{stem}.npy", save)
             report_progress(done, len(remaining))
+        _write_about(out, about)
     return errors
+
+
+def _write_about(
+    out: Path, about: Mapping[str, Any] | None, table: Predictions | None = None
+) -> None:
+    if about is not None:
+        counted = {} if table is None else {
+            "images": len(table), "without_a_grade": int((~table.ok).sum())
+        }  # fmt: skip
+        provenance.write(out, about, **counted)
 
 
 def plot_explanation(
@@ -289,6 +305,7 @@ def _table(
         error=tuple(
             _one_line(text, one) for one, text in zip(images, error, strict=True)
         ),
+        classes=model.classes,
     )
 
 

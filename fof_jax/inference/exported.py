@@ -7,6 +7,7 @@ probabilities; weights and normalization included, any b, for cpu, cuda and tpu)
 
 import dataclasses
 import functools
+import hashlib
 import importlib.metadata
 import io
 import json
@@ -43,11 +44,13 @@ class ExportedModel(Predictor):
       about: content of about.json.
       card: content of model_card.md.
       program: uint8 tiles to mean, standard deviation and probabilities per fold.
+      program_sha256: of its bytes.
     """
 
     about: dict[str, Any]
     card: str
     program: Any
+    program_sha256: str = ""
 
     def __post_init__(self):
         self.config = ConfigDict(self.about["config"])
@@ -128,6 +131,7 @@ def load(path: Path) -> ExportedModel:
         about=parsed,
         card=card.decode(),
         program=export.deserialize(bytearray(program)).call,
+        program_sha256=hashlib.sha256(program).hexdigest(),
     )
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from fof_jax.cli import eval
+from fof_jax.cli.main import main
 from fof_jax.evaluation.metrics import summarize
 from fof_jax.evaluation.predictions import Predictions, write_predictions
 
@@ -92,6 +93,36 @@ def test_eval_reports_excluded_rows(tmp_path, capsys):
     assert "fold -, per patient: only class 0 occurs" in text
     assert "none" in text
     assert "nan" not in text.lower().replace("name", "")
+
+
+def test_classes_have_the_names_of_the_run(tmp_path, capsys):
+    """Training's tables number the classes; model.json beside them names them."""
+    fold(tmp_path / "fold_0/predictions.csv", 0)
+    config = {"config": {"data": {"classes": ["II", "III", "IV"]}}}
+    (tmp_path / "fold_0/model.json").write_text(json.dumps(config))
+    words = ["eval", f"--predictions={tmp_path}/fold_0/predictions.csv"]
+    assert main([*words, f"--out={tmp_path}/eval.json"]) == 0
+    text = capsys.readouterr().out
+    assert "truth" in text
+    assert "pred IV" in text
+    assert "class 2" not in text
+    written = json.loads((tmp_path / "eval.json").read_text())
+    assert written["names"] == ["II", "III", "IV"]
+
+
+def test_a_table_of_somebody_else_is_evaluated(tmp_path, capsys):
+    path = tmp_path / "p.csv"
+    path.write_text("y,p_low,p_high\nlow,0.9,0.1\nhigh,0.2,0.8\nhigh,0.6,0.4\n")
+    words = ["eval", f"--predictions={path}", f"--out={tmp_path}/eval.json"]
+    assert main(words) == 0
+    text = capsys.readouterr().out
+    assert "pred high" in text
+    assert "no row has a patient" in text
+    written = json.loads((tmp_path / "eval.json").read_text())
+    assert written["names"] == ["low", "high"]
+    region = written["units"]["region"]
+    assert region["confusion"] == [[1, 0], [1, 1]]
+    assert region["micro"]["mean"]["accuracy"] == pytest.approx(2 / 3)
 
 
 @pytest.mark.parametrize(

@@ -65,11 +65,21 @@ def test_a_cohort_is_predicted_and_evaluated(file, models, cohort, capsys):
     np.testing.assert_allclose(table.prob[[0, 7]], expected, atol=1e-5)
     assert table.y.tolist() == [0, 0, 1, 1, 2, 2] * 2
 
+    with (cohort / "out/predictions.csv").open() as read:
+        row = next(csv.DictReader(read))
+    assert row["y"] == "II"
+    assert row["pred"] in ("II", "III", "IV")
+    assert float(row["p_III"]) == pytest.approx(expected[0, 1], abs=1e-5)
+    about = json.loads((cohort / "out/about.json").read_text())
+    assert (about["command"], about["images"]) == ("eval", 12)
+    assert about["checkpoint_sha256"]
+
     results = json.loads((cohort / "out/eval.json").read_text())
     assert results["units"]["patient"]["n"] == 6
     assert results["failed"] == 1
     points = results["operating_points"]
     assert len(points) == 2 * 3 * 2  # units, classes, specificities
+    assert [point["name"] for point in points[::2][:3]] == ["II", "III", "IV"]
     for point in points[:6]:  # of regions, counted directly
         y, p = table.y[table.ok], table.prob[table.ok][:, point["class"]]
         if point["threshold"] is not None:

@@ -405,7 +405,12 @@ HEAD = "patient,image,fold,y,pred,p_0,p_1,entropy,error\n"
     ("text", "message"),
     [
         ("", "lacks the column.*it has none"),
-        ("patient,image,y,p_0,p_1\na,1,0,1,0\n", "fold, pred, entropy, error; it has"),
+        ("patient,image,p_0,p_1\na,1,1,0\n", r"lacks the column\(s\) y; it has"),
+        ("y,p_0,p_1,p_1\n0,1,0,0\n", r"column\(s\) p_1 twice"),
+        ("y,p_0,p_1,p_value\n0,1,0,0\n", "p_value beside p_0"),
+        ("y,p_II,p_III\n2,1,0\n", "y is '2', expected II, III or empty"),
+        ("y,p_2,p_3\n0,1,0\n", "y is '0', expected 2, 3 or empty"),
+        ("y,pred,p_II,p_IV\nII,IV,0.9,0.1\n", "pred is IV, but p_II is the largest"),
         ("patient,image,fold,y,pred,p_1,entropy,error\n", r"lacks the column\(s\) p_0"),
         (HEAD, "no rows below its header"),
         (HEAD + "a,1,0,0,0,1.2,-0.2,,\n", "line 2: p_0 is '1.2', expected a prob"),
@@ -429,6 +434,51 @@ def test_invalid_file_message(tmp_path, text, message):
     with pytest.raises(ValueError, match=f"(?s)wrong.csv .*{message}") as caught:
         read_predictions(path)
     assert "xpected" in str(caught.value)
+
+
+def test_named_classes_are_written_and_read(tmp_path):
+    rows = dataclasses.replace(
+        table([0, -1, 2], [[0.2, 0.5, 0.3], [1.0, 0, 0], [0.1, 0.2, 0.7]]),
+        classes=("1", "0", "2+"),
+    )
+    write_predictions(tmp_path / "p.csv", rows, spread=rows.prob / 10)
+    head, first, *_ = (tmp_path / "p.csv").read_text().splitlines()
+    assert head == (
+        "patient,image,fold,y,pred,pred_index,p_1,p_0,p_2+,entropy,error,s_1,s_0,s_2+"
+    )
+    assert first.split(",")[3:9] == ["1", "0", "1", "0.2", "0.5", "0.3"]
+    restored = read_predictions(tmp_path / "p.csv")
+    assert restored.classes == rows.classes
+    assert restored.y.tolist() == [0, -1, 2]
+    assert restored.pred.tolist() == [1, 0, 2]
+    np.testing.assert_allclose(restored.prob, rows.prob)
+    assert by_patient(restored).classes == rows.classes
+    numbered = dataclasses.replace(rows, classes=None)
+    with pytest.raises(ValueError, match="name their classes differently"):
+        join([rows.rows(np.arange(3) < 1), numbered.rows(np.arange(3) > 0)])
+
+
+def test_only_labels_and_probabilities_are_required(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text("p_IV,y,p_II\n0.75,IV,0.25\n0.1,II,0.9\n0.5,,0.5\n")
+    rows = read_predictions(path)
+    assert rows.classes == ("IV", "II")
+    assert rows.y.tolist() == [0, 1, -1]
+    assert rows.prob.tolist() == [[0.75, 0.25], [0.1, 0.9], [0.5, 0.5]]
+    assert rows.patient == ("",) * 3
+    assert rows.fold.tolist() == [-1] * 3
+    assert rows.image[0] == f"{path}, line 2"
+    other = tmp_path / "y.csv"
+    other.write_text(path.read_text())
+    assert len(join([rows, read_predictions(other)])) == 6
+    with pytest.raises(ValueError, match="in two of the predictions files"):
+        join([rows, read_predictions(path)])
+
+
+def test_notes_name_the_classes():
+    found = scores(np.array([1, 1]), np.full((2, 2), 0.5), average="micro",
+                   names=("II", "IV"))  # fmt: skip
+    assert found["notes"][0].startswith("only class IV occurs (2 rows)")
 
 
 def test_missing_or_binary_file_is_named(tmp_path):

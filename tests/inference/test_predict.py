@@ -1,6 +1,8 @@
 """Commands `predict` and `explain`: tables, plots, arrays, resuming, broken input."""
 
 import csv
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ import fof_jax
 from fof_jax.cli.main import main
 from fof_jax.data import progress as data_progress
 from fof_jax.evaluation.predictions import read_predictions
-from fof_jax.inference import batch, inputs, visualization
+from fof_jax.inference import batch, inputs, provenance, visualization
 
 
 @pytest.fixture(scope="module")
@@ -45,19 +47,32 @@ def test_a_folder_gives_tables_and_plots(small_run, folder, tmp_path, capsys):
     rows = {row["image"]: row for row in table(out / "predictions.csv")}
     assert set(rows) == {"a.jpg", "a.png", "below/b.tif", "large.png", "torn.png"}
     assert rows["torn.png"]["error"]
-    assert rows["torn.png"]["p_0"] == ""
+    assert rows["torn.png"]["p_IV"] == ""
     model = fof_jax.load(small_run)
     grades = model.predict([folder / "a.png", folder / "large.png"])
     for i, name in enumerate(("a.png", "large.png")):
         row = rows[name]
-        prob = [float(row[f"p_{k}"]) for k in range(3)]
-        spread = [float(row[f"s_{k}"]) for k in range(3)]
+        prob = [float(row[f"p_{name}"]) for name in model.classes]
+        spread = [float(row[f"s_{name}"]) for name in model.classes]
         np.testing.assert_allclose(prob, grades.prob[i], atol=1e-5)
         np.testing.assert_allclose(spread, grades.spread[i], atol=1e-5)
-        assert model.classes[int(row["pred"])] == grades.pred[i]
+        assert row["pred"] == grades.pred[i]
+        assert model.classes[int(row["pred_index"])] == grades.pred[i]
     # The tables can be read as those of the other commands.
     assert len(read_predictions(out / "predictions.csv")) == 5
-    assert len(table(out / "patients.csv")) == 4
+    patients = table(out / "patients.csv")
+    assert len(patients) == 4
+    assert {row["pred"] for row in patients} <= {"II", "III", "IV"}
+    about = json.loads((out / "about.json").read_text())
+    assert about["classes"] == ["II", "III", "IV"]
+    assert about["checkpoint"] == str(small_run)
+    assert about["checkpoint_sha256"] == provenance.model_hash(model)
+    assert about["version"] == fof_jax.__version__
+    assert about["scale"]["image_size"] == 64
+    assert about["slides"] == {"mpp": 0.5, "slide_mpp": None}
+    assert about["stain"] == "macenko"
+    assert (about["images"], about["without_a_grade"]) == (5, 1)
+    assert "not for diagnosis" in about["use"]
     plots = {path.name for path in (out / "focus").iterdir()}
     assert plots == {"a.jpg.png", "a.png.png", "below__b.png", "large.png"}
     with Image.open(out / "focus" / "large.png") as picture:
@@ -81,11 +96,12 @@ def test_an_input_table_gives_patients_and_grades(small_run, folder, tmp_path):
     words = [f"--checkpoint={small_run}", f"--images={listed}", f"--out={tmp_path}"]
     assert main(["predict", *words, "--no_pictures"]) == 0
     images = table(tmp_path / "predictions.csv")
-    assert [row["y"] for row in images] == ["0", "0", ""]
+    assert [row["y"] for row in images] == ["II", "II", ""]
     first, second = table(tmp_path / "patients.csv")
     assert (first["patient"], second["patient"]) == ("P1", "a.jpg")
-    mean = np.mean([[float(r[f"p_{k}"]) for k in range(3)] for r in images[:2]], axis=0)
-    np.testing.assert_allclose([float(first[f"p_{k}"]) for k in range(3)], mean)
+    names = ("p_II", "p_III", "p_IV")
+    mean = np.mean([[float(r[k]) for k in names] for r in images[:2]], axis=0)
+    np.testing.assert_allclose([float(first[k]) for k in names], mean)
 
 
 def test_explain_writes_the_map_of_the_target_class(small_run, folder, tmp_path):
@@ -96,6 +112,17 @@ def test_explain_writes_the_map_of_the_target_class(small_run, folder, tmp_path)
     np.testing.assert_allclose(A, expected, atol=1e-6)
     assert A.dtype == np.float32
     assert (tmp_path / "a.png").exists()
+    about = json.loads((tmp_path / "about.json").read_text())
+    assert (about["command"], about["target"]) == ("explain", "III")
+    assert about["folds"] == ["fold_0"]
+
+
+def test_the_hash_is_of_the_weights(small_run, tmp_path):
+    """Equal for a copy, another for another fold; an exported file has its own."""
+    first, second = (fof_jax.load(small_run / f"fold_{k}") for k in (0, 1))
+    copy = shutil.copytree(small_run / "fold_0", tmp_path / "fold_7")
+    assert provenance.model_hash(fof_jax.load(copy)) == provenance.model_hash(first)
+    assert provenance.model_hash(second) != provenance.model_hash(first)
 
 
 @pytest.mark.parametrize(
@@ -167,7 +194,8 @@ def test_a_killed_job_resumes_after_its_last_complete_row(
     rows.write_text(kept + "large.png,lar")  # killed while writing
     assert main([*words, f"--out={out}"]) == 0
     assert "2/2 images" in capsys.readouterr().out
-    assert {path.name for path in out.iterdir()} == {"predictions.csv", "patients.csv"}
+    files = {"about.json", "patients.csv", "predictions.csv"}
+    assert {path.name for path in out.iterdir()} == files
     again = read_predictions(out / "predictions.csv")
     whole = read_predictions(tmp_path / "whole" / "predictions.csv")
     assert again.image == whole.image
@@ -191,7 +219,7 @@ def test_explain_resumes_after_being_killed(small_run, folder, tmp_path, monkeyp
     )
     assert main([*words, f"--out={tmp_path / 'out'}"]) == 0
     assert sorted(saved) == ["a.jpg", "a.png", "below__b", "large"]
-    assert len(list((tmp_path / "out").iterdir())) == 8
+    assert len(list((tmp_path / "out").iterdir())) == 9
 
 
 def test_existing_files_are_not_overwritten(small_run, folder, tmp_path, capsys):

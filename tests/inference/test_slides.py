@@ -117,7 +117,7 @@ def test_predict_with_slides_and_images(small_run, slide, regions, tmp_path):
         assert [row["image"] for row in rows] == ["a.png", "b.tif", "c.png", "d.svs"]
         assert [bool(row["error"]) for row in rows] == [False, False, False, True]
         found = slides.predict_slide(fof_jax.load(small_run), slide).grades.prob[0]
-        prob = [float(rows[1][f"p_{k}"]) for k in range(3)]
+        prob = [float(rows[1][f"p_{name}"]) for name in ("II", "III", "IV")]
         np.testing.assert_allclose(prob, found, atol=1e-6)
     with Image.open(tmp_path / "plots" / "focus" / "b.png") as picture:
         assert min(picture.size) > 300
