@@ -71,6 +71,7 @@ def measure(config: ConfigDict, data: store.Store, fold: int) -> list[dict[str, 
         epochs=config.epochs,
         seed=config.seed,
         image_size=config.data.image_size,
+        balanced=config.data.balanced,
     )
     first = next(batches)
     key = jax.random.fold_in(jax.random.fold_in(setup.key, INIT), fold)

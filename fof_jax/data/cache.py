@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
+from fof_jax.data import images
 from fof_jax.data.store import Store
 
 CACHES = ("ram", "none")
@@ -77,12 +78,19 @@ class ImageCache:
             out = np.empty((len(rows), side, side, 3), np.uint8)
             for k, i in enumerate(rows):
                 corner = None if corners is None else tuple(corners[k].tolist())
-                out[k] = self.store.fit(self._native(int(i)), int(i), side, corner)
+                out[k] = self._square(self._native(int(i)), int(i), corner)
             return out
         for i in rows[~self.filled[rows]].tolist():
-            self.pixels[i] = self.store.fit(self.store.native(i), i, side, None)
+            self.pixels[i] = self._square(self.store.native(i), i, None)
             self.filled[i] = True  # after the pixels, for concurrent readers
         return self.pixels[rows]
+
+    def _square(
+        self, pixels: np.ndarray, i: int, corner: images.Corner | None
+    ) -> np.ndarray:
+        return self.store.options.square(
+            pixels, self.image_size, name=self.store.images[i], corner=corner
+        )
 
     def _native(self, i: int) -> np.ndarray:
         if self.natives is None:
@@ -113,7 +121,7 @@ def open_cache(store: Store, image_size: int, cache: str = "ram") -> ImageCache:
         raise ValueError(f"data.cache={cache!r}: expected one of {', '.join(CACHES)}")
     if cache == "none":
         return ImageCache(store, image_size)
-    crops = "crop" in (store.train_view, store.test_view)
+    crops = "crop" in (store.options.train_view, store.options.test_view)
     native_sizes = crops and bool((store.sizes != image_size).any())
     shape = (len(store), image_size, image_size, 3)
     needed = int(np.prod(shape, dtype=np.int64))

@@ -210,11 +210,6 @@ def decode(data: bytes) -> UInt8[np.ndarray, "H W 3"]:
         return np.array(rgb)
 
 
-def test_view_corner(view: str) -> Corner | None:
-    """Position of the crop for testing and inference; None for whole images."""
-    return (0.5, 0.5) if view == "crop" else None
-
-
 def fit_region(
     pixels: UInt8[np.ndarray, "H W 3"],
     side: int,

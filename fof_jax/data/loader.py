@@ -65,9 +65,9 @@ class _Gather:
     def _corners(self, rows: np.ndarray, epoch: np.ndarray) -> np.ndarray | None:
         store = self.cache.store
         if self.seed is None:  # evaluation
-            corner = store.test_corner
+            corner = store.options.test_corner
             return None if corner is None else np.tile(corner, (len(rows), 1))
-        if store.train_view != "crop":
+        if store.options.train_view != "crop":
             return None
         keys = zip(rows.tolist(), epoch.tolist(), strict=True)
         return np.array(
@@ -138,6 +138,7 @@ def train_batches(
     seed: int,
     image_size: int,
     start_step: int = 0,
+    balanced: bool = False,
     omics: bool = False,
     cache: str | ImageCache = "ram",
     workers: int = 0,
@@ -152,14 +153,15 @@ def train_batches(
     on seed, rows and step.
 
     Args:
-      store: source of the data. Its `balanced` samples the classes equally often
-        with unchanged epoch length; its `train_view` selects random crops.
+      store: source of the data; its `options.train_view` selects random crops.
       rows: positions of the training rows in the store.
       batch_size: size of the global batch.
       epochs: number of epochs.
       seed: of the shuffle, at least 0.
       image_size: side of the images.
       start_step: number of completed steps to skip.
+      balanced: whether the classes are sampled equally often, with unchanged epoch
+        length.
       omics: whether batches include raw molecular features, NaN where unknown.
       cache: `ram`, `none`, or a shared cache from `open_cache`.
       workers: number of decoding processes. Unused with a RAM cache, which decodes
@@ -199,7 +201,7 @@ def train_batches(
         workers = 0
     # Grain shuffles epoch e with seed + e; mixing keeps adjacent seeds independent.
     mixed = int(np.random.SeedSequence(seed).generate_state(1)[0])
-    if store.balanced:
+    if balanced:
         grades = store.grades[positions]
         order = BalancedRows(positions, grades, steps * batch_size, epochs, seed)
         records = grain.MapDataset.source(order)

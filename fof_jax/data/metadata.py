@@ -5,7 +5,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -34,8 +34,8 @@ class Metadata:
       omic_names: names of the O molecular features; may be empty.
       omics: raw molecular features, input of some methods; NaN where unknown.
       external_folds: externally defined splits, or None.
-      original_hash: `table_hash` of the table from which read options or imputation
-        derived this one; None if it is not derived.
+      original_hash: `table_hash` of the table from which a selection of markers or
+        imputation derived this one; None if it is not derived.
     """
 
     classes: tuple[str, ...]
@@ -115,6 +115,20 @@ def _reals(rows: Sequence[Sequence[float | None]], width: int) -> np.ndarray | N
         return None
     filled = [[np.nan if v is None else v for v in row] for row in rows]
     return np.array(filled, np.float32).reshape(len(rows), width)
+
+
+M = TypeVar("M", bound=Metadata)
+
+
+def select_floats(metadata: M, names: tuple[str, ...]) -> M:
+    """Keeps the float markers of these names, in this order, and the table hash."""
+    order = [metadata.float_markers.index(name) for name in names]
+    return dataclasses.replace(
+        metadata,
+        float_markers=names,
+        floats=metadata.floats[:, order],
+        original_hash=metadata.table_hash,
+    )
 
 
 def to_json(metadata: Metadata) -> dict[str, Any]:

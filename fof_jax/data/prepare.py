@@ -13,7 +13,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from fof_jax import files
-from fof_jax.data import external_splits
+from fof_jax.data import external_splits, metadata
 from fof_jax.data.cohort import Cohort, check_images, read_cohort
 from fof_jax.data.datasets import gbmlgg
 from fof_jax.data.errors import MissingDataError, raise_errors
@@ -21,7 +21,7 @@ from fof_jax.data.image_sizes import check_sizes
 from fof_jax.data.impute import fill_floats
 from fof_jax.data.metadata import Folds
 from fof_jax.data.progress import Out, progress_to, warnings_to
-from fof_jax.data.read_options import apply_read_options
+from fof_jax.data.read_options import ReadOptions
 from fof_jax.data.splits import EXTERNAL_SCHEMES
 from fof_jax.data.store import Store, build_store, open_store
 
@@ -73,25 +73,26 @@ def prepare(
             f"has {len(store.omic_names)} others. Change the field, or build again: "
             f"python launch.py data build --config=configs/{config.data.name}.py"
         )
-    small, side = config.data.small, config.data.image_size
+    options = ReadOptions(
+        small=config.data.small,
+        stain=config.data.stain,
+        train_view=config.data.train_view,
+        test_view=config.data.test_view,
+    )
     with warnings_to(out):
-        views = (config.data.train_view, config.data.test_view)
         check_sizes(
-            store.sizes, store.images, small=small, image_size=side, views=views
+            store.sizes,
+            store.images,
+            small=options.small,
+            image_size=config.data.image_size,
+            views=(options.train_view, options.test_view),
         )
         if config.data.scheme in EXTERNAL_SCHEMES:
             store = dataclasses.replace(
                 store, external_folds=_external_folds(config, store)
             )
-        store = apply_read_options(
-            store,
-            small=small,
-            float_markers=_labels(config, "float_markers"),
-            stain=config.data.stain,
-            train_view=config.data.train_view,
-            test_view=config.data.test_view,
-            balanced=config.data.balanced,
-        )
+        store = metadata.select_floats(store, _labels(config, "float_markers"))
+        store = dataclasses.replace(store, options=options)
         return fill_floats(store)
 
 

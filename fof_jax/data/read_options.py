@@ -1,59 +1,74 @@
-"""Applies read options to a store: resizing, stain, crops, float markers, balance."""
+"""How stored and new images become squares: one preprocessing for all of the program.
+
+Training, testing and inference decode an image, normalize its stain (`load`), and
+resize or crop it (`square`), with the same functions and the same options.
+"""
 
 import dataclasses
 
+import numpy as np
+from jaxtyping import Bool, UInt8
+
 from fof_jax.data import images
-from fof_jax.data.stain import STAIN_RULES
-from fof_jax.data.store import Store
+from fof_jax.data.stain import STAIN_RULES, normalize_stain
 
 
-def apply_read_options(
-    store: Store,
-    *,
-    small: str,
-    float_markers: tuple[str, ...],
-    stain: str = "none",
-    train_view: str = "resize",
-    test_view: str = "resize",
-    balanced: bool = False,
-) -> Store:
-    """Returns the store with other read options and a selection of float markers.
+@dataclasses.dataclass(frozen=True)
+class ReadOptions:
+    """Options of the config's section `data` that decide pixels.
 
-    Args:
-      store: as built.
-      small: `resize`, `pad` or `error`.
-      float_markers: names to select, in this order.
-      stain: `none` or `macenko`.
-      train_view: `resize` or `crop`.
-      test_view: `resize` or `crop`.
-      balanced: whether training samples the classes equally often.
-
-    Returns:
-      A store with the same table hash.
+    Attributes:
+      small: how images smaller than the target are read: `resize`, `pad` or `error`.
+      stain: `none`, or `macenko` to normalize images after decoding.
+      train_view: `resize` reads whole images, `crop` a random square without scaling.
+      test_view: likewise; `crop` is the center.
 
     Raises:
       ValueError: an unknown option.
     """
-    options = {
-        "stain": (stain, STAIN_RULES),
-        "train_view": (train_view, images.VIEW_RULES),
-        "test_view": (test_view, images.VIEW_RULES),
-    }
-    for name, (value, allowed) in options.items():
-        if value not in allowed:
-            raise ValueError(
-                f"data.{name}={value!r}: expected one of {', '.join(allowed)}"
-            )
-    order = [store.float_markers.index(name) for name in float_markers]
-    floats = store.floats[:, order]
-    return dataclasses.replace(
-        store,
-        small=small,
-        float_markers=float_markers,
-        floats=floats,
-        stain=stain,
-        train_view=train_view,
-        test_view=test_view,
-        balanced=balanced,
-        original_hash=store.table_hash,
-    )
+
+    small: str = "resize"
+    stain: str = "none"
+    train_view: str = "resize"
+    test_view: str = "resize"
+
+    def __post_init__(self) -> None:
+        for name, allowed in {
+            "small": images.SMALL_RULES,
+            "stain": STAIN_RULES,
+            "train_view": images.VIEW_RULES,
+            "test_view": images.VIEW_RULES,
+        }.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(
+                    f"data.{name}={getattr(self, name)!r}: expected one of "
+                    f"{', '.join(allowed)}"
+                )
+
+    @property
+    def test_corner(self) -> images.Corner | None:
+        """Position of the test crop, or None for whole images."""
+        return (0.5, 0.5) if self.test_view == "crop" else None
+
+    def load(self, pixels: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W 3"]:
+        """Normalizes the stain of decoded pixels."""
+        return normalize_stain(pixels, self.stain)
+
+    def square(
+        self,
+        pixels: UInt8[np.ndarray, "H W 3"],
+        side: int,
+        *,
+        name: str,
+        corner: images.Corner | None,
+    ) -> UInt8[np.ndarray, "S S 3"]:
+        """Resizes or crops loaded pixels, see `images.fit_region`."""
+        return images.fit_region(
+            pixels, side, small=self.small, name=name, corner=corner
+        )
+
+    def mask(self, data: bytes, side: int, *, name: str) -> Bool[np.ndarray, "S S"]:
+        """Decodes a mask as images are read for testing, see `images.decode_mask`."""
+        return images.decode_mask(
+            data, side, small=self.small, name=name, corner=self.test_corner
+        )

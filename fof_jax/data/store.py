@@ -29,11 +29,30 @@ from fof_jax.data import images, metadata
 from fof_jax.data.cohort import Cohort
 from fof_jax.data.errors import MissingDataError
 from fof_jax.data.image_sizes import check_sizes, measure
-from fof_jax.data.stain import normalize_stain
+from fof_jax.data.read_options import ReadOptions
 from fof_jax.data.store_writer import NAME, SPLIT, VERSION, write_dataset
 
 _FORMAT = 1  # layout version; stores of another one must be rebuilt
 _STAGING = ".building-"
+
+
+class Records:
+    """Records of a build by position; its files are opened when one is first read."""
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+
+    @functools.cached_property
+    def _source(self):
+        builder = tfds.builder_from_directory(_dataset_folder(self._folder))
+        skip = {"image": tfds.decode.SkipDecoding()}
+        return builder.as_data_source(split=SPLIT, decoders=skip)
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        return self._source[i]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Records, (self._folder,)  # a worker process opens the files itself
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -42,35 +61,19 @@ class Store(metadata.Metadata):
 
     Attributes:
       folder: folder of the build.
-      small: how images smaller than the target are read: `resize`, `pad` or `error`.
+      records: its images and masks, encoded.
       sizes: height and width as stored.
       has_mask: True where a ground-truth mask exists.
       origin: provenance, identifies how the store was built.
-      stain: `none`, or `macenko` to normalize images after decoding.
-      train_view: `resize` reads whole images, `crop` a random square without scaling.
-      test_view: likewise; `crop` is the center.
-      balanced: whether training samples the classes equally often.
+      options: how images are read.
     """
 
     folder: Path
-    small: str
+    records: Records
     sizes: Int[np.ndarray, "n 2"]
     has_mask: Bool[np.ndarray, " n"]
     origin: str
-    stain: str = dataclasses.field(default="none", kw_only=True)
-    train_view: str = dataclasses.field(default="resize", kw_only=True)
-    test_view: str = dataclasses.field(default="resize", kw_only=True)
-    balanced: bool = dataclasses.field(default=False, kw_only=True)
-
-    @functools.cached_property
-    def _source(self):
-        builder = tfds.builder_from_directory(_dataset_folder(self.folder))
-        skip = {"image": tfds.decode.SkipDecoding()}
-        return builder.as_data_source(split=SPLIT, decoders=skip)
-
-    def __getstate__(self) -> dict[str, Any]:
-        # Open files cannot be pickled; worker processes reopen them.
-        return {k: v for k, v in self.__dict__.items() if k != "_source"}
+    options: ReadOptions = dataclasses.field(default=ReadOptions(), kw_only=True)
 
     def encoded(self, i: int) -> bytes:
         """PNG or JPEG bytes of image i."""
@@ -78,7 +81,7 @@ class Store(metadata.Metadata):
 
     def _record(self, i: int) -> dict[str, Any]:
         try:
-            return self._source[i]
+            return self.records[i]
         # Checksum errors of ArrayRecord, and errors of truncated shards.
         except (RuntimeError, IndexError, OSError, ValueError) as error:
             raise ValueError(
@@ -88,43 +91,29 @@ class Store(metadata.Metadata):
                 "again, other stores are built by python launch.py data build."
             ) from error
 
-    @property
-    def test_corner(self) -> images.Corner | None:
-        """Position of the test crop, or None for whole images."""
-        return images.test_view_corner(self.test_view)
-
     def native(self, i: int) -> UInt8[np.ndarray, "H W 3"]:
         """Decodes image i at its stored size and applies stain normalization."""
-        return normalize_stain(images.decode(self.encoded(i)), self.stain)
-
-    def fit(
-        self,
-        pixels: UInt8[np.ndarray, "H W 3"],
-        i: int,
-        image_size: int,
-        corner: images.Corner | None,
-    ) -> UInt8[np.ndarray, "S S 3"]:
-        """Resizes or crops pixels of image i, see `images.fit_region`."""
-        return images.fit_region(
-            pixels, image_size, small=self.small, name=self.images[i], corner=corner
-        )
+        return self.options.load(images.decode(self.encoded(i)))
 
     def read(self, i: int, image_size: int) -> UInt8[np.ndarray, "S S 3"]:
         """Reads image i at image_size x image_size with the test view.
 
         Raises:
-          ValueError: the image is smaller and `small` is `error`.
+          ValueError: the image is smaller and `options.small` is `error`.
         """
-        return self.fit(self.native(i), i, image_size, self.test_corner)
+        return self.options.square(
+            self.native(i),
+            image_size,
+            name=self.images[i],
+            corner=self.options.test_corner,
+        )
 
     def read_mask(self, i: int, image_size: int) -> Bool[np.ndarray, "S S"] | None:
         """Reads the mask of image i with the test view; None if it has none."""
         if not self.has_mask[i]:
             return None
-        data, name = self._record(i)["mask"], self.images[i]
-        return images.decode_mask(
-            data, image_size, small=self.small, name=name, corner=self.test_corner
-        )
+        mask = self._record(i)["mask"]
+        return self.options.mask(mask, image_size, name=self.images[i])
 
 
 def _home(directory: Path | str, name: str) -> Path:
@@ -247,7 +236,8 @@ def open_store(directory: Path | str, name: str) -> Store:
         store = Store(
             **metadata.fields_from_json(data),
             folder=folder,
-            small=data["small"],
+            records=Records(folder),
+            options=ReadOptions(small=data["small"]),
             sizes=np.array(data["sizes"], np.int32),
             has_mask=np.array(data["has_mask"], bool),
             origin=data["origin"],

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from fof_jax.data import images
-from fof_jax.data.stain import normalize_stain
+from fof_jax.data.read_options import ReadOptions
 from fof_jax.inference import tiling
 
 # jaxtyping: "_" is not bound, so that images of a list may differ in size.
@@ -48,21 +48,21 @@ def preprocess(
     Raises:
       ValueError: not an image, or not a supported one (`data/images.py`).
     """
-    pixels = normalize_stain(_read(image), options.stain)
+    read = ReadOptions(
+        small=options.small, stain=options.stain, test_view=options.test_view
+    )
+    pixels = read.load(_read(image))
     side = int(options.image_size)
     shortest, longest = sides or (side, side)
     if max(pixels.shape[:2]) > max(longest, side):
-        if options.test_view == "resize" and longest > side:
+        if read.test_view == "resize" and longest > side:
             pixels = _rescale(pixels, side / ((shortest + longest) / 2))
         if min(pixels.shape[:2]) >= side:
             corners = tiling.corners(pixels.shape[0], pixels.shape[1], side)
             tiles = [pixels[y : y + side, x : x + side] for y, x in corners]
             return PreparedImage(pixels, np.stack(tiles), corners)
-    corner = images.test_view_corner(options.test_view)
     name = str(image) if isinstance(image, str | Path) else "image"
-    square = images.fit_region(
-        pixels, side, small=options.small, name=name, corner=corner
-    )
+    square = read.square(pixels, side, name=name, corner=read.test_corner)
     return PreparedImage(square, square[None], [(0, 0)])
 
 

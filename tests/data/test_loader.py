@@ -1,5 +1,6 @@
 """Batches: the step alone fixes them, whatever threads, workers and processes do."""
 
+import dataclasses
 import threading
 import time
 
@@ -16,7 +17,7 @@ from fof_jax.data.loader import (
     steps_per_epoch,
     train_batches,
 )
-from fof_jax.data.read_options import apply_read_options
+from fof_jax.data.read_options import ReadOptions
 from fof_jax.data.sampling import class_weights
 from fof_jax.data.store import build_store, open_store
 from tests.support.cohort_files import BIOMARKERS, CLASSES, pixels, write_cohort_files
@@ -229,7 +230,7 @@ def uneven(tmp_path_factory):
 
 
 def with_options(store, **kwargs):
-    return apply_read_options(store, small="resize", float_markers=(), **kwargs)
+    return dataclasses.replace(store, options=ReadOptions(**kwargs))
 
 
 def cut_of(image, whole):
@@ -285,12 +286,13 @@ def test_each_view_is_a_field_of_its_own(uneven):
 
 
 def test_cuts_do_not_depend_on_threads_or_processes(uneven):
-    cut = with_options(uneven, train_view="crop", balanced=True)
+    cut = with_options(uneven, train_view="crop")
     rows = list(range(24))
-    whole = draw(cut, rows=rows)
-    same(whole, draw(cut, rows=rows, cache="none", threads=0))
-    same(whole[5:], draw(cut, rows=rows, start_step=5))
-    parts = [draw(cut, rows=rows, process_index=p, process_count=2) for p in range(2)]
+    options = {"rows": rows, "balanced": True}
+    whole = draw(cut, **options)
+    same(whole, draw(cut, **options, cache="none", threads=0))
+    same(whole[5:], draw(cut, **options, start_step=5))
+    parts = [draw(cut, **options, process_index=p, process_count=2) for p in range(2)]
     for step, batch in enumerate(whole):
         got = {
             (int(i), int(e)): image
@@ -307,9 +309,9 @@ def test_cuts_do_not_depend_on_threads_or_processes(uneven):
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_cuts_and_balance_do_not_depend_on_workers(uneven, workers):
-    cut = with_options(uneven, train_view="crop", balanced=True)
-    rows = list(range(24))
-    same(draw(cut, rows=rows), draw(cut, rows=rows, workers=workers, cache="none"))
+    cut = with_options(uneven, train_view="crop")
+    options = {"rows": list(range(24)), "balanced": True}
+    same(draw(cut, **options), draw(cut, **options, workers=workers, cache="none"))
 
 
 def test_a_cache_of_whole_images_is_counted_at_their_size(uneven, monkeypatch):
@@ -324,7 +326,7 @@ def test_balanced_draws_classes_equally_often(uneven):
     rows = list(range(24))
     plain = np.concatenate([b.grade for b in draw(uneven, rows=rows)])
     assert np.bincount(plain).tolist() == [6, 18, 48]
-    batches = draw(with_options(uneven, balanced=True), rows=rows, epochs=6)
+    batches = draw(uneven, rows=rows, epochs=6, balanced=True)
     assert len(batches) == 6 * steps_per_epoch(24, 6)
     for epoch in range(6):
         sampled = np.concatenate([b.index for b in batches[4 * epoch : 4 * epoch + 4]])
