@@ -91,7 +91,7 @@ def checkpoints(scratch: Path) -> Case:
     def case(rng: random.Random) -> str:
         broken, messages = fresh(scratch / "broken", intact), []
         damage(broken / "2", "*", rng)
-        opened = checkpoint.Checkpoints(broken, say=messages.append)
+        opened = checkpoint.Checkpoints(broken, log=messages.append)
         try:
             got = opened.restore(state)
         finally:

@@ -37,17 +37,17 @@ class Checkpoints:
     """
 
     def __init__(
-        self, directory: Path, *, keep: int = 2, say: Callable[[str], None] = print
+        self, directory: Path, *, keep: int = 2, log: Callable[[str], None] = print
     ):
         """Opens the folder.
 
         Args:
           directory: absolute or relative path.
           keep: how many of the newest steps stay.
-          say: where a damaged checkpoint is reported.
+          log: where a damaged checkpoint is reported.
         """
         self.directory = directory.resolve()
-        self._say = say
+        self._log = log
         self.directory.mkdir(parents=True, exist_ok=True)
         self._manager = ocp.CheckpointManager(
             self.directory,
@@ -146,7 +146,7 @@ class Checkpoints:
             rest = "training begins anew" if found == _NONE else (
                 f"step {found}, the one before it, is used"
             )  # fmt: skip
-            self._say(f"checkpoint {step} of {name}: {fault}; {rest}")
+            self._log(f"checkpoint {step} of {name}: {fault}; {rest}")
             self._put_aside(step)
         for left in self.directory.glob(f"*{_UNFINISHED}*"):
             shutil.rmtree(left, ignore_errors=True)

@@ -178,10 +178,8 @@ def conclude(
     caption = f"{config.data.name}, {config.method} {start}"
     if len(finished) < folds:
         caption += f", {len(finished)} of {folds} folds finished"
-    for unit in ("region", "patient"):
+    for unit, _ in metrics.units_with_results(results):
         for average in metrics.AVERAGES:
-            if results["units"][unit] is None:
-                continue
             # The paper's metrics are per region and micro-averaged.
             as_in_the_paper = (unit, average) == ("region", "micro")
             log(

@@ -74,19 +74,19 @@ def examine(config: ConfigDict | None) -> Iterator[Finding]:
             finding = Finding(FAIL, subject, str(error))
         yield finding
         if finding.verdict == FAIL and subject in ("config", "step"):
-            return  # what follows would say the same again
+            return  # later checks would fail for the same reason
 
 
 def devices() -> Finding:
     """Checks which devices JAX uses, and whether a GPU is left unused."""
-    here = jax.local_devices()
-    found = f"{len(here)} x {here[0].device_kind} ({here[0].platform})"
-    if here[0].platform == "cpu" and _NVIDIA.exists():
+    local = jax.local_devices()
+    text = f"{len(local)} x {local[0].device_kind} ({local[0].platform})"
+    if local[0].platform == "cpu" and _NVIDIA.exists():
         return Finding(
-            WARN, "devices", f"{found}, but the machine has an NVIDIA driver",
+            WARN, "devices", f"{text}, but the machine has an NVIDIA driver",
             "pip install -e '.[gpu]'.",
         )  # fmt: skip
-    return Finding(PASS, "devices", found)
+    return Finding(PASS, "devices", text)
 
 
 def versions() -> Iterator[Finding]:
@@ -122,7 +122,7 @@ def data(config: ConfigDict) -> Finding:
         store = open_store(config.data.dir, config.data.name)
     except ValueError as error:
         if prepare.source(config) == "phantom":
-            return Finding(PASS, "data", "the phantom is drawn at the first run")
+            return Finding(PASS, "data", "the phantom is generated at the first run")
         return Finding(FAIL, "data", str(error))
     patients = len(set(store.patients))
     return Finding(PASS, "data", f"{len(store)} regions of {patients} patients")
@@ -134,8 +134,8 @@ def initial_weights(config: ConfigDict) -> Finding:
     if folder is None:
         return Finding(PASS, "weights", "initialized at random, none configured")
     init_weights.require_checkpoint(config.init.checkpoint)
-    given = weights.read(folder)
-    return Finding(PASS, "weights", f"{', '.join(sorted(given.params))} read")
+    loaded = weights.read(folder)
+    return Finding(PASS, "weights", f"{', '.join(sorted(loaded.params))} read")
 
 
 def tiny_step(config: ConfigDict) -> Finding:
@@ -143,13 +143,13 @@ def tiny_step(config: ConfigDict) -> Finding:
     small = ConfigDict(config.to_dict())
     patch = int(config.encoder.partition("/")[2])
     small.encoder, small.data.image_size = f"mu/{patch}", 4 * patch
-    figures = _run(small)
-    bad = [name for name, value in figures.items() if not np.isfinite(value)]
+    metrics = _run(small)
+    bad = [name for name, value in metrics.items() if not np.isfinite(value)]
     if bad:
         return Finding(
             FAIL, "step", f"{', '.join(bad)} not finite", "Reinstall jax and jaxlib."
         )
-    return Finding(PASS, "step", f"compiled and run, loss {figures['total']:.3f}")
+    return Finding(PASS, "step", f"compiled and run, loss {metrics['total']:.3f}")
 
 
 def memory(config: ConfigDict) -> Finding:
@@ -158,14 +158,14 @@ def memory(config: ConfigDict) -> Finding:
     statistics = jax.local_devices()[0].memory_stats() or {}
     # On a CPU the estimate is of a process of its own, beside this one.
     free = statistics.get("bytes_limit", cache.available_memory())
-    found = f"a step needs about {need / _MIB:.0f} MiB, {free / _MIB:.0f} MiB are free"
+    text = f"a step needs about {need / _MIB:.0f} MiB, {free / _MIB:.0f} MiB are free"
     if need > free:
         return Finding(
-            FAIL, "memory", found,
+            FAIL, "memory", text,
             "Pass a smaller --config.batch_size or --config.data.image_size, or "
             "--config.remat=block.",
         )  # fmt: skip
-    return Finding(PASS, "memory", found)
+    return Finding(PASS, "memory", text)
 
 
 def estimate(config: ConfigDict) -> int:
@@ -176,18 +176,19 @@ def estimate(config: ConfigDict) -> int:
     that nothing which was done here before is in the figure.
 
     Raises:
-      RuntimeError: XLA gives no figures, or the system ended the process that compiles.
+      RuntimeError: XLA reports no memory analysis, or the system ended the process
+        that compiles.
     """
     if jax.default_backend() != "cpu":  # memory of the device alone
         step, _ = _compiled(config)
-        figures = _figures(step)
-        return figures.argument_size_in_bytes + _arrays(figures)
+        analysis = _memory_analysis(step)
+        return analysis.argument_size_in_bytes + _arrays(analysis)
     with concurrent.futures.ProcessPoolExecutor(
         1, multiprocessing.get_context("spawn")
     ) as alone:
-        asked = alone.submit(_peak_of_compiling, config, jax.local_device_count())
+        peak = alone.submit(_peak_of_compiling, config, jax.local_device_count())
         try:
-            return asked.result()
+            return peak.result()
         except concurrent.futures.process.BrokenProcessPool:
             raise RuntimeError(
                 "the system ended the process that compiles the step, as it does where "
@@ -208,19 +209,19 @@ def _peak_of_compiling(config: ConfigDict, devices: int) -> int:
     step, arguments = _compiled(config)
     stays = _resident()  # the arguments among it
     del arguments
-    return max(_peak(), stays + _arrays(_figures(step)))
+    return max(_peak(), stays + _arrays(_memory_analysis(step)))
 
 
-def _figures(step: Any) -> Any:
-    figures = step.memory_analysis()
-    if figures is None:
-        raise RuntimeError("XLA gives no memory figures here; try the run itself.")
-    return figures
+def _memory_analysis(step: Any) -> Any:
+    analysis = step.memory_analysis()
+    if analysis is None:
+        raise RuntimeError("XLA reports no memory analysis here; try the run itself.")
+    return analysis
 
 
-def _arrays(figures: Any) -> int:
+def _arrays(analysis: Any) -> int:
     """Bytes of results and temporaries; the state is donated to the results."""
-    return figures.temp_size_in_bytes + figures.output_size_in_bytes
+    return analysis.temp_size_in_bytes + analysis.output_size_in_bytes
 
 
 def _run(config: ConfigDict) -> dict[str, float]:

@@ -59,82 +59,86 @@ def initial_variables(
     class_token: str,
     pos_embed: str,
     pos_resize: str,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> Variables:
     """Variables to train from: `fresh` with the weights of a folder inserted.
 
     Args:
-      fresh: as drawn.
-      checkpoint: `init.checkpoint`; None leaves everything as drawn.
+      fresh: as initialized.
+      checkpoint: `init.checkpoint`; None leaves everything as initialized.
       encoder: of the method.
       class_token: "drop" leaves a source's class token out, "keep" requires one.
       pos_embed: what happens to a position embedding of another grid: "interpolate",
-        or "redraw", which keeps the drawn one.
+        or "redraw", which keeps the newly initialized one.
       pos_resize: see `position.resize`.
-      say: prints what was loaded, left out, resized and new.
+      log: prints what was loaded, left out, resized and new.
 
     Raises:
-      ValueError: what does not fit, with both shapes; a field that is not known.
+      ValueError: a tensor that does not fit, with both shapes; an unknown option.
     """
-    for field, value, known in (
+    for field, value, allowed in (
         ("class_token", class_token, CLASS_TOKEN),
         ("pos_embed", pos_embed, POS_EMBED),
     ):
-        if value not in known:
+        if value not in allowed:
             raise ValueError(
-                f"init.{field}: {value!r} is not known. Expected one of "
-                f"{', '.join(known)}."
+                f"init.{field}={value!r}: expected one of {', '.join(allowed)}"
             )
     folder = checkpoint_path(checkpoint)
     if folder is None:
-        say("init.checkpoint: none; everything is drawn at random (from scratch)")
+        log("init.checkpoint: none; everything is drawn at random (from scratch)")
         return fresh
     require_checkpoint(checkpoint)
-    given, about = weights.read(folder), weights.about(folder)
-    said = about.get("encoder", {})
-    name = said.get("variant")
+    source, about = weights.read(folder), weights.about(folder)
+    encoder_about = about.get("encoder", {})
+    name = encoder_about.get("variant")
     origin = f" ({about['from']}: {about['file']})" if about else ""
-    say(f"init.checkpoint: {folder}{origin}")
-    _check_class_token(said, class_token)
+    log(f"init.checkpoint: {folder}{origin}")
+    _check_class_token(encoder_about, class_token)
 
-    def fit(tree: Params, drawn: Params) -> Params:
+    def fit(tree: Params, initial: Params) -> Params:
         tree = dict(tree)
-        if said.get("class_token") and class_token == "drop":
-            say("init.checkpoint: encoder class token left out (init.class_token=drop)")
+        if encoder_about.get("class_token") and class_token == "drop":
+            log("init.checkpoint: encoder class token left out (init.class_token=drop)")
             tree["ahead"] = np.asarray(tree["ahead"])[1:]
             if not len(tree["ahead"]):
                 del tree["ahead"]
-        width = np.shape(drawn["position"])[1]
+        width = np.shape(initial["position"])[1]
         if np.shape(tree["position"])[1] == width:
             tree["position"] = _position(
-                tree["position"], drawn["position"], said.get("grid"), encoder.grid,
-                pos_embed=pos_embed, pos_resize=pos_resize, say=say,
-            )  # fmt: skip
+                tree["position"],
+                initial["position"],
+                encoder_about.get("grid"),
+                encoder.grid,
+                pos_embed=pos_embed,
+                pos_resize=pos_resize,
+                log=log,
+            )
         return tree
 
-    params = _at_encoder(given.params, fresh.params, fit)
+    params = _at_encoder(source.params, fresh.params, fit)
     hint = (
         f"The encoder there is {name}: pass --config.encoder={name}. " if name else ""
     )
-    begun = insert_weights(
-        fresh, Variables(params=params, state=given.state), say=say, hint=hint
+    filled = insert_weights(
+        fresh, Variables(params=params, state=source.state), log=log, hint=hint
     )
-    heads, eps = said.get("heads"), said.get("layer_norm_eps")
+    heads, eps = encoder_about.get("heads"), encoder_about.get("layer_norm_eps")
     if heads is not None and heads != encoder.size.heads:
         raise ValueError(
             f"init.checkpoint: the encoder there has {heads} attention heads, the "
             f"config's {encoder.size.heads}. {hint}"
         )
     if eps is not None and eps != encoder.layer_norm_eps:
-        say(
+        log(
             f"init.checkpoint: made with a LayerNorm eps of {eps:g}, the config has "
             f"{encoder.layer_norm_eps:g} (--config.layer_norm_eps)"
         )
-    return begun
+    return filled
 
 
-def _check_class_token(said: dict[str, Any], class_token: str) -> None:
-    if class_token == "keep" and said.get("class_token") is False:
+def _check_class_token(encoder_about: dict[str, Any], class_token: str) -> None:
+    if class_token == "keep" and encoder_about.get("class_token") is False:
         raise ValueError(
             "init.class_token: keep, but the encoder there has no class token. Pass "
             "--config.init.class_token=drop."
@@ -142,48 +146,50 @@ def _check_class_token(said: dict[str, Any], class_token: str) -> None:
 
 
 def _at_encoder(
-    given: Params, fresh: Params, fit: Callable[[Params, Params], Params]
+    source: Params, fresh: Params, fit: Callable[[Params, Params], Params]
 ) -> Params:
     """Applies `fit` to the encoder; a bare encoder is put where the method has its."""
     if "encoder" in fresh:
-        if "encoder" not in given:
-            return given
-        return {**given, "encoder": fit(given["encoder"], fresh["encoder"])}
+        if "encoder" not in source:
+            return source
+        return {**source, "encoder": fit(source["encoder"], fresh["encoder"])}
     for part, tree in fresh.items():
         if not isinstance(tree, dict) or "encoder" not in tree:
             continue
-        inner = {"encoder": given["encoder"]} if "encoder" in given else given.get(part)
+        inner = (
+            {"encoder": source["encoder"]} if "encoder" in source else source.get(part)
+        )
         if not inner or "encoder" not in inner:
-            return given
-        rest = {name: sub for name, sub in given.items() if name != "encoder"}
+            return source
+        rest = {name: sub for name, sub in source.items() if name != "encoder"}
         return {**rest, part: _at_encoder(inner, tree, fit)}
-    return given
+    return source
 
 
 def _position(
-    given: np.ndarray,
-    drawn: Any,
+    source: np.ndarray,
+    initial: Any,
     grid: list[int] | None,
     to: tuple[int, int],
     *,
     pos_embed: str,
     pos_resize: str,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> np.ndarray:
-    side = math.isqrt(len(given))
+    side = math.isqrt(len(source))
     h, w = grid or (side, side)  # runs have square images
     if (h, w) == to:
-        return given
+        return source
     sizes = f"{h} x {w} -> {to[0]} x {to[1]}"
     if pos_embed == "redraw":
-        out, how = np.asarray(drawn), "drawn anew"
+        out, how = np.asarray(initial), "initialized anew"
     else:
         out = position_embedding.resize(
-            np.asarray(given), grid=(h, w), to=to, method=pos_resize
+            np.asarray(source), grid=(h, w), to=to, method=pos_resize
         )
         how = pos_resize
-    before, after = (float(np.sqrt(np.mean(np.square(a)))) for a in (given, out))
-    say(
+    before, after = (float(np.sqrt(np.mean(np.square(a)))) for a in (source, out))
+    log(
         f"init.checkpoint: encoder position {sizes}, {how}; root mean square "
         f"{before:.4f} -> {after:.4f}"
     )
@@ -191,46 +197,46 @@ def _position(
 
 
 def insert_weights(
-    fresh: Variables, given: Variables, *, say: Callable[[str], None], hint: str = ""
+    fresh: Variables, source: Variables, *, log: Callable[[str], None], hint: str = ""
 ) -> Variables:
-    """Inserts given weights into freshly initialized variables.
+    """Inserts loaded weights into freshly initialized variables.
 
-    Whole parts (encoder, classifier, …) may be missing from what is given: they stay
-    as drawn. A part that is there has to fit to the last number. What was loaded and
-    what is new is said by name.
+    Whole parts (encoder, classifier, …) may be missing from the source; they stay as
+    initialized. A part that is present must have all tensors of the method's part, with
+    equal shapes. Logs which parts were loaded and which are new.
 
     Args:
-      fresh: of the method that is to be trained.
-      given: of `read`.
-      say: prints a line.
+      fresh: initial variables of the method.
+      source: as read by `weights.read`.
+      log: prints a line.
       hint: ends the message of a shape that does not fit.
 
     Raises:
       ValueError: a tensor has another shape, is missing from its part, or is not of
         this model; the first of each by name, with both shapes.
     """
-    begun: dict[str, dict[str, Any]] = {}
+    filled: dict[str, dict[str, Any]] = {}
     for name in ("params", "state"):
-        wanted, found = _parts(getattr(fresh, name)), _parts(getattr(given, name))
-        extra = sorted(set(found) - set(wanted))
+        expected, loaded = _parts(getattr(fresh, name)), _parts(getattr(source, name))
+        extra = sorted(set(loaded) - set(expected))
         if extra:
             raise ValueError(
                 f"init.checkpoint: it holds {', '.join(extra)}, which this method does "
-                f"not have ({', '.join(wanted) or 'nothing'}). Was it made by another "
-                "method?"
+                f"not have; its parts are {', '.join(expected) or 'none'}. Was it made "
+                "by another method?"
             )
         fitted = {
-            part: _fitted(part, tree, found[part], hint) if part in found else tree
-            for part, tree in wanted.items()
+            part: _fitted(part, tree, loaded[part], hint) if part in loaded else tree
+            for part, tree in expected.items()
         }
-        for part in sorted(found):
-            tensors = ", ".join(filter(None, _shapes(found[part])))
-            say(f"init.checkpoint: {part} loaded" + (f": {tensors}" if tensors else ""))
-        drawn = sorted(set(wanted) - set(found))
-        if drawn:
-            say(f"init.checkpoint: {', '.join(drawn)} new, drawn at random")
-        begun[name] = _joined(fitted)
-    return Variables(params=begun["params"], state=begun["state"])
+        for part in sorted(loaded):
+            tensors = ", ".join(filter(None, _shapes(loaded[part])))
+            log(f"init.checkpoint: {part} loaded" + (f": {tensors}" if tensors else ""))
+        new = sorted(set(expected) - set(loaded))
+        if new:
+            log(f"init.checkpoint: {', '.join(new)} new, initialized at random")
+        filled[name] = _joined(fitted)
+    return Variables(params=filled["params"], state=filled["state"])
 
 
 def _parts(tree: dict[str, Any]) -> dict[str, Any]:
@@ -263,8 +269,8 @@ def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
     }
 
 
-def _fitted(part: str, wanted: Any, found: Any, hint: str) -> Any:
-    shapes, there = _shapes(wanted), _shapes(found)
+def _fitted(part: str, expected: Any, loaded: Any, hint: str) -> Any:
+    shapes, there = _shapes(expected), _shapes(loaded)
     for name in sorted(set(shapes) | set(there)):
         if shapes.get(name) != there.get(name):
             tensor = f"{part}.{name}".rstrip(".")
@@ -273,4 +279,4 @@ def _fitted(part: str, wanted: Any, found: Any, hint: str) -> Any:
                 f"there and {shapes.get(name, 'none')} in the model that the config "
                 f"describes. {hint}Compare encoder, image_size, classes and biomarkers."
             )
-    return jax.tree.map(lambda _, leaf: jnp.asarray(leaf), wanted, found)
+    return jax.tree.map(lambda _, leaf: jnp.asarray(leaf), expected, loaded)

@@ -31,7 +31,7 @@ class MetricsLogger:
         total: int,
         per_epoch: int,
         every: int,
-        say: Callable[[str], None],
+        log: Callable[[str], None],
     ):
         """Opens the files of a fold, truncating entries after the restored step.
 
@@ -42,7 +42,7 @@ class MetricsLogger:
           total: steps in all.
           per_epoch: steps an epoch.
           every: steps between lines.
-          say: prints a line.
+          log: prints a line.
         """
         self._path = folder / "metrics.jsonl"
         kept = _keep_steps_below(self._path, first)
@@ -50,7 +50,7 @@ class MetricsLogger:
         self._file = self._path.open("a")
         self._events = _Events(folder / "tensorboard", purge_step=first)
         self._first, self._total, self._per_epoch = first, total, per_epoch
-        self._every, self._say, self._label = every, say, label
+        self._every, self._log, self._label = every, log, label
         self._start = self._last = time.monotonic()
         self._waited = 0.0
 
@@ -80,7 +80,7 @@ class MetricsLogger:
             for name in ("total", "cls", "frl", "mca", "kept")
             if name in figures
         )
-        self._say(
+        self._log(
             f"{self._label} step {done}/{self._total} {terms} "
             f"({rate:.2f} steps/s, {share:.0%} waiting for input, {left:.0f} s left)"
         )

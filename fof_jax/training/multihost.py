@@ -55,9 +55,9 @@ def connect(
     Raises:
       ValueError: values that are missing or do not fit, or the others cannot be found.
     """
-    given = process_id is not None or num_processes is not None
+    explicit = process_id is not None or num_processes is not None
     if coordinator is None:
-        if given:
+        if explicit:
             raise ValueError(
                 "--process_id and --num_processes are nothing without --coordinator. "
                 "Pass --coordinator=HOST:PORT of process 0, or --coordinator=auto."
@@ -67,10 +67,10 @@ def connect(
         raise ValueError(
             f"--heartbeat_timeout: got {timeout}, expected 1 or more seconds."
         )
-    wanted: dict[str, Any] = {}
+    addresses: dict[str, Any] = {}
     if coordinator != DISCOVER:
-        wanted = _by_hand(coordinator, process_id, num_processes)
-    elif given:
+        addresses = _by_hand(coordinator, process_id, num_processes)
+    elif explicit:
         raise ValueError(
             "--coordinator=auto finds out --process_id and --num_processes by itself. "
             "Leave them out, or pass --coordinator=HOST:PORT."
@@ -81,7 +81,7 @@ def connect(
     jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(
-            **wanted,
+            **addresses,
             heartbeat_timeout_seconds=timeout,
             shutdown_timeout_seconds=_GOODBYE,
         )
@@ -236,15 +236,17 @@ def raise_on_all() -> Iterator[None]:
     Raises:
       ValueError: another process refused, and why.
     """
-    fault: Exception | None = None
+    refusal: Exception | None = None
     try:
         yield
     except (ValueError, OSError) as error:
-        fault = error
-    said = gather_texts("" if fault is None else str(fault) or type(fault).__name__)
-    if fault is not None:
-        raise fault
-    for process, text in enumerate(said):
+        refusal = error
+    refusals = gather_texts(
+        "" if refusal is None else str(refusal) or type(refusal).__name__
+    )
+    if refusal is not None:
+        raise refusal
+    for process, text in enumerate(refusals):
         if text:
             raise ValueError(f"process {process} refused: {text}")
 
@@ -258,12 +260,13 @@ def require_equal(fields: Mapping[str, Any]) -> None:
     Raises:
       ValueError: which fields differ, and in which processes.
     """
-    known = [json.loads(text) for text in gather_texts(json.dumps(dict(fields)))]
+    per_process = [json.loads(text) for text in gather_texts(json.dumps(dict(fields)))]
+    first = per_process[0]
     differing = [
-        f"  {name}: {known[0].get(name)!r} in process 0, {other.get(name)!r} in {k}"
-        for k, other in enumerate(known)
-        for name in sorted(set(known[0]) | set(other))
-        if known[0].get(name) != other.get(name)
+        f"  {name}: {first.get(name)!r} in process 0, {other.get(name)!r} in {k}"
+        for k, other in enumerate(per_process)
+        for name in sorted(set(first) | set(other))
+        if first.get(name) != other.get(name)
     ]
     if differing:
         raise ValueError(

@@ -105,7 +105,7 @@ def train_fold(fold: Fold, stop: preemption.StopRequest) -> predictions.Predicti
     total = fold.total_steps
 
     # --- State: the newest valid checkpoint, or initialized ---
-    checkpoints = checkpoint.Checkpoints(fold.folder / "checkpoints", say=fold.log)
+    checkpoints = checkpoint.Checkpoints(fold.folder / "checkpoints", log=fold.log)
     state = restore_or_initialize(fold, checkpoints)
     first = int(state.step)
     state = parallel.replicate(state, setup.devices)
@@ -186,7 +186,7 @@ def restore_or_initialize(
         class_token=config.init.class_token,
         pos_embed=config.init.pos_embed,
         pos_resize=config.init.pos_resize,
-        say=fold.log,
+        log=fold.log,
     )
     return dataclasses.replace(state, params=variables.params, state=variables.state)
 
@@ -203,6 +203,7 @@ def train_batches(fold: Fold, start_step: int = 0) -> Iterator[Batch]:
         seed=config.seed,
         image_size=config.data.image_size,
         start_step=start_step,
+        balanced=config.data.balanced,
         omics="omics" in fold.setup.method.inputs.train,
         cache=fold.cache,
         workers=config.data.workers,
@@ -348,7 +349,7 @@ def open_logger(fold: Fold, first: int) -> "logger.MetricsLogger | logger.NullLo
         total=fold.total_steps,
         per_epoch=fold.steps_per_epoch,
         every=fold.config.log_every,
-        say=fold.log,
+        log=fold.log,
     )
 
 

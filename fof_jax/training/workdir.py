@@ -95,7 +95,7 @@ def create(
     data: store.Store,
     folds: splits.Splits,
     workdir: Path,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> None:
     """Writes config.json and splits.json where they are not there yet.
 
@@ -109,7 +109,7 @@ def create(
         made_with = provenance(data)
         if (workdir / _CONFIG).exists():
             for line in _other_versions(read_config(workdir)["made_with"], made_with):
-                say(f"warning: {line}")
+                log(f"warning: {line}")
         else:
             fields = identity(config, data)
             known = {"config": config.to_dict(), "fields": fields}
@@ -146,7 +146,7 @@ def shared_files_lock(workdir: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def fold_locks(
-    workdir: Path, folds: Sequence[int], say: Callable[[str], None]
+    workdir: Path, folds: Sequence[int], log: Callable[[str], None]
 ) -> Iterator[None]:
     """Holds folds: no other process may train them meanwhile.
 
@@ -157,7 +157,7 @@ def fold_locks(
         for fold in folds:
             path = workdir / _LOCKS / f"fold_{fold}"
             held.enter_context(
-                files.exclusive_lock(path, f"workdir: fold {fold} of {workdir}", say)
+                files.exclusive_lock(path, f"workdir: fold {fold} of {workdir}", log)
             )
         yield
 

@@ -86,7 +86,7 @@ def begin(drawn, folder, g, **options):
         drawn,
         checkpoint=None if folder is None else str(folder),
         encoder=g,
-        say=said.append,
+        log=said.append,
         **(defaults | options),
     )
     return begun, "\n".join(said)
@@ -111,7 +111,7 @@ def test_the_class_token_is_dropped_or_kept(imported):
     begun, said = begin(fresh(fof(dropped)), folder, dropped)
     assert "ahead" not in begun.params["encoder"]
     assert "class token left out" in said
-    assert "classifier, projectors new, drawn at random" in said
+    assert "classifier, projectors new, initialized at random" in said
     assert "encoder loaded: blocks.mlp_in.bias" in said
 
     begun, said = begin(fresh(fof(kept)), folder, kept, class_token="keep")
@@ -155,7 +155,7 @@ def test_positions_are_resized_or_drawn_anew_and_the_numbers_said(imported):
     assert np.corrcoef(table.reshape(8, 8, -1)[::2, ::2].ravel(),
                        got.params["position"].ravel())[0, 1] > 0.7  # fmt: skip
     again, said = begin(drawn, folder, g, pos_embed="redraw")
-    assert "4 x 4 -> 8 x 8, drawn anew" in said
+    assert "4 x 4 -> 8 x 8, initialized anew" in said
     position = drawn.params["encoder"]["position"]
     np.testing.assert_array_equal(again.params["encoder"]["position"], position)
     # Redrawing is for another grid only: the authors' loader keeps what fits.
@@ -163,7 +163,7 @@ def test_positions_are_resized_or_drawn_anew_and_the_numbers_said(imported):
     np.testing.assert_array_equal(
         same.params["encoder"]["position"], got.params["position"]
     )
-    assert "drawn anew" not in said
+    assert "initialized anew" not in said
 
 
 def test_the_authors_method_takes_an_encoder_too(imported):
@@ -205,7 +205,7 @@ def test_what_does_not_fit_is_an_error(imported):
         begin(fresh(fof(kept)), none, kept, class_token="keep")
     for field in ("class_token", "pos_embed", "pos_resize"):
         other = encoder(side=32)
-        with pytest.raises(ValueError, match=f"init.{field}: .*'x'.* Expected"):
+        with pytest.raises(ValueError, match=f"init.{field}.*'x'.*xpected"):
             begin(fresh(fof(other)), folder, other, **{field: "x"})
 
 
