@@ -156,6 +156,9 @@ def get_config(arg: str = "") -> ConfigDict:
     config.data.classes = ("II", "III", "IV")
     # [n] Sec. III-C: IDH, 1p/19q, and CNV of PTEN, EGFR, CARD11, FGFR2.
     config.data.biomarkers = ("idh", "codeletion", "PTEN", "EGFR", "CARD11", "FGFR2")
+    # patient: the images of a patient have the same biomarkers, others are an error;
+    # region: each image of a `cohort` table has its own.
+    config.data.biomarkers_per = "patient"
     # [n] Float columns; the paper uses none.
     config.data.float_markers = ()
     # [n] Columns of the molecular features, for methods that read omics. () uses those

@@ -28,6 +28,8 @@ __all__ = [
 ]
 
 Progress = Callable[[int, int], None]  # (done, total)
+# Whether the images of a patient must have the same biomarkers.
+BIOMARKER_UNITS = ("patient", "region")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,24 +117,34 @@ def _row(reader: TableReader, number: int, cells: dict[str, str], empty: Cohort)
     )
 
 
-def _inconsistencies(cohort: Cohort) -> list[RowError]:
-    """Finds duplicate images and patients with inconsistent biomarkers."""
+def _duplicates(cohort: Cohort) -> list[RowError]:
+    """Finds images that occur in two rows."""
     errors: list[RowError] = []
     seen: dict[str, int] = {}
-    sets: dict[str, tuple[int, Row]] = {}
     for number, row in zip(cohort.lines, cohort.rows, strict=True):
         path = os.path.realpath(row.image)
         if path in seen:
             text = f"{cohort.name_of(row)} is already in row {seen[path]}"
             errors.append(RowError("same image twice", number, text))
         seen.setdefault(path, number)
+    return errors
+
+
+def _inconsistencies(cohort: Cohort) -> list[RowError]:
+    """Finds patients whose images have different biomarkers."""
+    errors: list[RowError] = []
+    sets: dict[str, tuple[int, Row]] = {}
+    for number, row in zip(cohort.lines, cohort.rows, strict=True):
         earlier, first = sets.setdefault(row.patient, (number, row))
         pairs = zip(cohort.biomarkers, first.biomarkers, row.biomarkers, strict=True)
         differ = [
             f"{name} {_shown(a)} and {_shown(b)}" for name, a, b in pairs if a != b
         ]
         if differ and row.patient:
-            text = f"{row.patient}: {', '.join(differ)} (first in row {earlier})"
+            text = (
+                f"{row.patient}: {', '.join(differ)} (first in row {earlier}); if they "
+                "are measured per image, pass --config.data.biomarkers_per=region"
+            )
             errors.append(RowError("patient with two sets of biomarkers", number, text))
     return errors
 
@@ -190,6 +202,7 @@ def read_cohort(
     biomarkers: tuple[str, ...],
     float_markers: tuple[str, ...] = (),
     omics: tuple[str, ...] = (),
+    biomarkers_per: str = "patient",
     root: Path | str | None = None,
     threads: int = 2,
     progress: Progress | None = None,
@@ -204,6 +217,8 @@ def read_cohort(
       biomarkers: integer columns; may be empty.
       float_markers: float columns; may be empty.
       omics: float columns of the molecular vector; may be empty.
+      biomarkers_per: one of BIOMARKER_UNITS. "patient": different values within a
+        patient are an error; "region": each image has its own.
       root: folder that image and mask paths are relative to; the table's if None.
       threads: number of image files checked in parallel.
       progress: called with (done, total) after each image.
@@ -214,7 +229,13 @@ def read_cohort(
 
     Raises:
       CohortError: validation failed; lists all errors by kind and row.
+      ValueError: no such `biomarkers_per`.
     """
+    if biomarkers_per not in BIOMARKER_UNITS:
+        raise ValueError(
+            f"data.biomarkers_per={biomarkers_per!r}: expected one of "
+            f"{', '.join(BIOMARKER_UNITS)}"
+        )
     table = Path(table)
     root = table.parent if root is None else Path(root)
     if len(set(classes)) != len(classes) or not classes:
@@ -238,7 +259,9 @@ def read_cohort(
             rows=tuple(cohort.rows[k] for k in named),
             lines=tuple(cohort.lines[k] for k in named),
         )
-        errors += _inconsistencies(with_image)
+        errors += _duplicates(with_image)
+        if biomarkers_per == "patient":
+            errors += _inconsistencies(with_image)
         if decode:
             errors += check_images(with_image, threads=threads, progress=progress)
     raise_errors(table, errors)

@@ -26,6 +26,7 @@ from fof_jax.types import Params
 FREE_FIELDS = (
     "attention",
     "cpu_devices",
+    "data_biomarkers_per",
     "data_cache",
     "data_dir",
     "data_raw_dir",

@@ -110,6 +110,24 @@ def test_all_errors_come_at_once_with_rows_and_counts(tmp_path):
     assert "classes are II, III, IV" in text
 
 
+def test_biomarkers_of_each_image(tmp_path):
+    files(tmp_path, 4)
+    rows = rows_of(4)
+    rows[1]["EGFR"], rows[3]["image"] = "2", rows[2]["image"]
+    table = write_table(tmp_path, rows)
+    found, text = errors_of(table)
+    assert found["patient with two sets of biomarkers"] == [3]
+    assert "pass --config.data.biomarkers_per=region" in text
+    with pytest.raises(CohortError, match="same image twice") as caught:
+        read(table, biomarkers_per="region")
+    assert "two sets" not in str(caught.value)
+    rows[3]["image"] = "img/003.png"
+    cohort = read(write_table(tmp_path, rows), biomarkers_per="region")
+    assert [row.biomarkers[1] for row in cohort.rows[:2]] == [-1, 2]
+    with pytest.raises(ValueError, match="expected one of patient, region"):
+        read(table, biomarkers_per="slide")
+
+
 def test_missing_columns_and_missing_table(tmp_path):
     rows = [{k: v for k, v in r.items() if k != "idh"} for r in rows_of(2)]
     files(tmp_path, 2)

@@ -19,6 +19,7 @@ def config_for(tmp_path, **data):
         "image_size": 20,
         "classes": CLASSES,
         "biomarkers": BIOMARKERS,
+        "biomarkers_per": "patient",
         "float_markers": (),
         "omics": (),
         "scheme": "patient",
