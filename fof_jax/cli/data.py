@@ -5,6 +5,8 @@ python launch.py data check --config=configs/cohort.py --config.data.table=T.csv
 python launch.py data split --config=configs/cohort.py
 python launch.py data augment --config=configs/phantom.py --out=augment.png
 python launch.py data phantom --config=configs/phantom.py --out=phantom.png
+python launch.py data mosaic --config=configs/cohort.py --config.data.table=T.csv \
+    --out=FOLDER
 """
 
 import argparse
@@ -17,7 +19,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from fof_jax.cli import config as config_flag
-from fof_jax.data import metadata, near_duplicates
+from fof_jax.data import metadata, mosaic, near_duplicates
 from fof_jax.data.image_sizes import check_sizes, measure
 from fof_jax.data.prepare import (
     build_origin,
@@ -28,32 +30,48 @@ from fof_jax.data.prepare import (
     source,
     write_store,
 )
-from fof_jax.data.progress import Out, warnings_to
+from fof_jax.data.progress import Out, progress_to, warnings_to
 from fof_jax.data.quality import warn_about_quality
 from fof_jax.data.splits import leak_share, make_splits, write_splits
 from fof_jax.data.store import open_store
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Adds the action, --config and --out."""
+    """Adds the action, --config, --out and the flags of `mosaic`."""
     parser.add_argument("action", choices=ACTIONS)
     parser.add_argument(
-        "--out", type=Path, help="PNG written by `augment` and `phantom`"
+        "--out",
+        type=Path,
+        help="PNG written by `augment` and `phantom`, folder written by `mosaic`",
     )
+    usual = mosaic.Layout()
+    for name, meaning in (
+        ("grid", "tiles per side"),
+        ("tile", "side of a tile in pixels"),
+        ("per_fold", "mosaics per fold"),
+    ):
+        parser.add_argument(
+            f"--{name}",
+            type=int,
+            default=getattr(usual, name),
+            help=f"`mosaic`: {meaning} (default: %(default)s)",
+        )
     config_flag.add_help(parser)
 
 
 def run(flags: argparse.Namespace) -> int:
     """Loads the config and runs the action."""
     config = config_flag.load(flags.config_words)
-    return act(flags.action, config, plot=flags.out)
+    layout = mosaic.Layout(flags.grid, flags.tile, flags.per_fold)
+    return act(flags.action, config, path=flags.out, layout=layout)
 
 
 def act(
     action: str,
     config: ConfigDict,
     *,
-    plot: Path | None = None,
+    path: Path | None = None,
+    layout: mosaic.Layout | None = None,
     out: Out | None = None,
 ) -> int:
     """Runs one action on the dataset of a config.
@@ -61,10 +79,13 @@ def act(
     Args:
       action: `build` (check everything, then write the store), `check` (list all
         errors, write nothing), `split` (write `splits.json` beside the store),
-        `augment` (plot augmented samples, one region per class) or `phantom` (plot
-        twelve phantom regions with their masks).
+        `augment` (plot augmented samples, one region per class), `phantom` (plot
+        twelve phantom regions with their masks) or `mosaic` (write a cohort whose
+        grade one or two tiles of each image decide).
       config: `data.*`, `folds`, `seed`, `augment.*`.
-      plot: output file of `augment` and `phantom`; None: ACTION.png.
+      path: output file of `augment` and `phantom`, None: ACTION.png; output folder of
+        `mosaic`, None: mosaic.
+      layout: of `mosaic`; None: 3 x 3 tiles of 112 pixels, 150 per fold.
       out: text output; None: the terminal.
 
     Returns:
@@ -80,7 +101,7 @@ def act(
             "python launch.py data build --config=configs/cohort.py"
         )
     with warnings_to(out):
-        ACTIONS[action](config, out, plot or Path(f"{action}.png"))
+        ACTIONS[action](config, out, path, layout or mosaic.Layout())
     return 0
 
 
@@ -163,6 +184,31 @@ def _phantom(config: ConfigDict, out: Out, plot: Path) -> None:
     print(f"plot: {plot}", file=out)
 
 
+def _mosaic(config: ConfigDict, out: Out, folder: Path, layout: mosaic.Layout) -> None:
+    if source(config) != "cohort":
+        raise ValueError(
+            f"data mosaic: data.name is {config.data.name!r}, expected 'cohort' and a "
+            "table of images with masks. Pass --config=configs/cohort.py."
+        )
+    made = mosaic.write_mosaics(
+        read_raw(config, out),
+        folder,
+        layout=layout,
+        folds=config.folds,
+        seed=config.seed,
+        progress=progress_to("drawn", out),
+    )
+    table = metadata.from_cohort(made)
+    _print_summary(table, out)
+    print(
+        f"table: {folder / 'table.csv'}\nuse: --config=configs/cohort.py "
+        f"--config.data.table={folder / 'table.csv'} --config.data.scheme=fold "
+        f"--config.folds={max(row.fold or 0 for row in made.rows) + 1} "
+        "--config.data.biomarkers_per=region, and the same classes and biomarkers",
+        file=out,
+    )
+
+
 def _print_summary(table: metadata.Metadata, out: Out) -> None:
     counts = np.bincount(table.grades, minlength=len(table.classes)).tolist()
     graded = ", ".join(f"{c} {n}" for c, n in zip(table.classes, counts, strict=True))
@@ -183,10 +229,18 @@ def _print_summary(table: metadata.Metadata, out: Out) -> None:
         )
 
 
-ACTIONS: dict[str, Callable[[ConfigDict, Out, Path], None]] = {
-    "build": lambda config, out, _: _build(config, out),
-    "check": lambda config, out, _: _check(config, out),
-    "split": lambda config, out, _: _split(config, out),
-    "augment": _augment,
-    "phantom": _phantom,
+Action = Callable[[ConfigDict, Out, Path | None, mosaic.Layout], None]
+ACTIONS: dict[str, Action] = {
+    "build": lambda config, out, *_: _build(config, out),
+    "check": lambda config, out, *_: _check(config, out),
+    "split": lambda config, out, *_: _split(config, out),
+    "augment": lambda config, out, path, _: _augment(
+        config, out, path or Path("augment.png")
+    ),
+    "phantom": lambda config, out, path, _: _phantom(
+        config, out, path or Path("phantom.png")
+    ),
+    "mosaic": lambda config, out, path, layout: _mosaic(
+        config, out, path or Path("mosaic"), layout
+    ),
 }
