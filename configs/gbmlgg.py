@@ -192,10 +192,10 @@ def get_config(arg: str = "") -> ConfigDict:
     config.data.workers = 0
     config.data.threads = 2
 
+    config.augment = ConfigDict()
     # [n] Augmentation, on the device. paper is P11, the four of Sec. IV-A: cropping,
     # color jittering, flipping, distortion; release is the authors' code
     # (docs/parity.md, 43-45); off is none.
-    config.augment = ConfigDict()
     config.augment.preset = "paper"
     # [n] Options; unset uses the preset (fof_jax/data/augment/options.py). After each
     # field: its values in the presets paper and release.

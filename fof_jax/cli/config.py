@@ -27,7 +27,7 @@ def load(words: Sequence[str]) -> ConfigDict:
     if not any(word.startswith("--config=") for word in words):
         raise ValueError(
             "no config. Pass --config=configs/NAME.py, e.g. "
-            "--config=configs/phantom.py; available: " + ", ".join(_packaged()) + "."
+            "--config=configs/phantom.py; available: " + ", ".join(packaged()) + "."
         )
     values = flags.FlagValues()
     config_flags.DEFINE_config_file("config", flag_values=values)
@@ -110,18 +110,28 @@ def _resolve(word: str) -> str:
     if flag != "--config":
         return word
     name, colon, argument = value.partition(":")
+    return f"{flag}={path_of(name)}{colon}{argument}"
+
+
+def path_of(name: str) -> Path:
+    """File of a config: its path, or the name of a packaged one.
+
+    Raises:
+      ValueError: neither exists.
+    """
     path = Path(name)
-    if not path.is_file() and path.suffix != ".py" and name in _packaged():
+    if not path.is_file() and path.suffix != ".py" and name in packaged():
         path = Path(str(importlib.resources.files("fof_jax.configs") / f"{name}.py"))
     if not path.exists():
         raise ValueError(
             f"config: {name} does not exist. Pass the path of a file, or a name: "
-            f"{', '.join(_packaged())}."
+            f"{', '.join(packaged())}."
         )
-    return f"{flag}={path}{colon}{argument}"
+    return path
 
 
-def _packaged() -> list[str]:
+def packaged() -> list[str]:
+    """Names of the configs that the package contains."""
     folder = importlib.resources.files("fof_jax.configs")
     names = sorted(entry.name for entry in folder.iterdir())
     return [n[:-3] for n in names if n.endswith(".py") and n != "__init__.py"]

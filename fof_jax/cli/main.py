@@ -30,6 +30,8 @@ COMMANDS = {
     "explain": ("fof_jax.cli.explain", "write class activation maps"),
     "serve": ("fof_jax.cli.serve", "serve a web page that grades images"),
     "doctor": ("fof_jax.cli.doctor", "check whether this machine can run a config"),
+    "configs": ("fof_jax.cli.configs", "list the configurations"),
+    "config": ("fof_jax.cli.config_show", "show a configuration's fields: config show"),
     "data": ("fof_jax.cli.data", "build, check, split or preview a dataset"),
 }
 BAD_INPUT, NON_FINITE, LOST, INTERRUPTED = 2, 3, 4, 130
