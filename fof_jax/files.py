@@ -137,7 +137,11 @@ def has_manifest(folder: Path) -> bool:
 
 
 def verify_manifest(folder: Path) -> str | None:
-    """Checks a folder against its manifest: the first mismatch, or None if intact."""
+    """Checks a folder against its manifest: the first mismatch, or None if intact.
+
+    Files that the manifest does not name are ignored: file managers and copies leave
+    theirs (.DS_Store, Thumbs.db), and nothing reads them.
+    """
     if not has_manifest(folder):
         return "it was not finished"
     try:
@@ -147,9 +151,7 @@ def verify_manifest(folder: Path) -> str | None:
     if not isinstance(expected, dict):
         return f"{MANIFEST} cannot be read"
     actual = _digests(folder)
-    names = sorted(
-        name for name in {*actual, *expected} if actual.get(name) != expected.get(name)
-    )
+    names = sorted(name for name in expected if actual.get(name) != expected[name])
     return f"file {names[0]} is damaged or missing" if names else None
 
 

@@ -6,11 +6,16 @@ import difflib
 import importlib.resources
 import io
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
+
+from fof_jax.configs import gbmlgg, gbmlgg_release
+from fof_jax.data import labels
+from fof_jax.data.errors import shortened
 
 
 def load(words: Sequence[str]) -> ConfigDict:
@@ -20,8 +25,9 @@ def load(words: Sequence[str]) -> ConfigDict:
       words: the --config arguments of a command line, and no others.
 
     Raises:
-      ValueError: no --config, no such file, no such field (with the closest ones), a
-        value of the wrong type, or other arguments.
+      ValueError: no --config, no such file, a file that does not run, no such field
+        (with the closest ones), a value of the wrong type, names of classes or markers
+        that cannot be used, or other arguments.
     """
     words = [_resolve(word) for word in words]
     if not any(word.startswith("--config=") for word in words):
@@ -36,12 +42,62 @@ def load(words: Sequence[str]) -> ConfigDict:
         with _argv(["launch.py", *words]), contextlib.redirect_stderr(io.StringIO()):
             rest = values(sys.argv)[1:]
             config = values["config"].value
-    except (flags.Error, AttributeError, KeyError, TypeError) as error:
-        raise ValueError(_explain(words, error)) from error
+    except ValueError:  # of the file itself, with a message
+        raise
+    except Exception as error:  # a config file is a program: anything can be raised
+        path = _path_of(words)
+        broken = _broken(path, error)
+        raise ValueError(broken or _explain(words, error)) from error
     if rest:
         raise ValueError(f"unexpected arguments: {' '.join(rest)}")
+    config = _with_all_fields(_path_of(words), config)
     _parse_none(config)
+    labels.normalize(config.data)
     return config
+
+
+def _broken(path: Path, error: Exception) -> str:
+    """Message for a config file that does not run; "" if it is not at fault."""
+    if isinstance(error, SyntaxError):
+        line = error.lineno
+        at_fault = Path(error.filename or "") == path
+    else:
+        lines = [
+            frame.lineno
+            for frame in traceback.extract_tb(error.__traceback__)
+            if Path(frame.filename) == path
+        ]
+        line, at_fault = (lines or [None])[-1], bool(lines)
+    if not at_fault:
+        return ""
+    text = str(error).splitlines()[0] if str(error) else ""
+    return (
+        f"config: {path} does not run: line {line}, {type(error).__name__}: {text}. "
+        "Correct the file."
+    )
+
+
+def _with_all_fields(path: Path, config: object) -> ConfigDict:
+    """The config; raises if it lacks fields that every method has."""
+    if not isinstance(config, ConfigDict):
+        raise ValueError(
+            f"config: get_config of {path} returns {type(config).__name__}; expected a "
+            "ConfigDict. Begin with a copy of configs/gbmlgg.py."
+        )
+    common = [set(field_names(m.get_config())) for m in (gbmlgg, gbmlgg_release)]
+    missing = sorted(set.intersection(*common) - set(field_names(config)))
+    if missing:
+        raise ValueError(
+            f"config: {path} lacks the field(s) {shortened(missing)}. Add them as in "
+            "configs/gbmlgg.py."
+        )
+    return config
+
+
+def _path_of(words: Sequence[str]) -> Path:
+    """Path of the config file in resolved arguments, without its argument."""
+    value = next(w for w in words if w.startswith("--config=")).partition("=")[2]
+    return Path(value.partition(":")[0])
 
 
 def _parse_none(config: ConfigDict) -> None:
@@ -123,8 +179,10 @@ def path_of(name: str) -> Path:
     if not path.is_file() and path.suffix != ".py" and name in packaged():
         path = Path(str(importlib.resources.files("fof_jax.configs") / f"{name}.py"))
     if not path.exists():
+        close = difflib.get_close_matches(path.stem, packaged(), n=1)
+        hint = f" Did you mean {path.with_stem(close[0])}?" if close else ""
         raise ValueError(
-            f"config: {name} does not exist. Pass the path of a file, or a name: "
+            f"config: {name} does not exist.{hint} Pass the path of a file, or a name: "
             f"{', '.join(packaged())}."
         )
     return path

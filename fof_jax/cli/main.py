@@ -5,7 +5,9 @@ exit code`, imported only when it is used.
 """
 
 import argparse
+import difflib
 import importlib
+import io
 import logging
 import os
 import re
@@ -16,6 +18,7 @@ from collections.abc import Sequence
 import fof_jax
 from fof_jax.cli import config
 from fof_jax.data.errors import DataWarning
+from fof_jax.training import backend_error
 from fof_jax.training.preemption import Stopped
 
 # Command -> (module, summary in one line).
@@ -44,7 +47,11 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str):
         """Raises instead of exiting: `main` sets the exit code."""
-        raise ValueError(f"{self.prog}: {message}. See {self.prog} --help.")
+        known = list(self._option_string_actions)
+        unknown = message.removeprefix("unrecognized arguments: ").split()
+        hints = [_close(word.partition("=")[0], known) for word in unknown]
+        hint = next(filter(None, hints), "") if unknown[0] in message[25:] else ""
+        raise ValueError(f"{self.prog}: {message}.{hint} See {self.prog} --help.")
 
 
 def main(argv: Sequence[str], program: str = LAUNCH) -> int:
@@ -74,7 +81,10 @@ def run() -> None:
 def _run(words: list[str], program: str) -> int:
     # Silences Orbax's messages about metadata files that our checkpoints do not use.
     logging.getLogger("absl").setLevel(logging.ERROR)
-    if words[:1] in (["--help"], ["-h"], ["help"]):
+    _print_any_name()
+    if words[:1] in (["--help"], ["-h"], ["help"]) and len(words) > 1:
+        words = [words[1], "--help"]
+    if not words or words[0] in ("--help", "-h", "help"):
         print(_overview(program))
         return 0
     if words[:1] == ["--version"]:
@@ -84,8 +94,8 @@ def _run(words: list[str], program: str) -> int:
     try:
         if command not in COMMANDS:
             raise ValueError(
-                f"unknown command {command!r}. Expected one of {', '.join(COMMANDS)}, "
-                "or flags only for train."
+                f"unknown command {command!r}.{_close(command, list(COMMANDS))} "
+                f"Expected one of {', '.join(COMMANDS)}, or flags only for train."
             )
         module = importlib.import_module(COMMANDS[command][0])
         parser = _Parser(
@@ -117,11 +127,30 @@ def _run(words: list[str], program: str) -> int:
     except ConnectionError as error:
         print(f"lost: {error}", file=sys.stderr)
         return LOST
+    except (RuntimeError, AssertionError) as error:
+        no_backend = backend_error.message(error)
+        if no_backend is None or os.environ.get("FOF_TRACEBACK"):
+            raise
+        print(f"error: {no_backend}", file=sys.stderr)
+        return BAD_INPUT
     except (ValueError, OSError) as error:
         if os.environ.get("FOF_TRACEBACK"):
             raise
         print(f"error: {_for_program(str(error), program)}", file=sys.stderr)
         return BAD_INPUT
+
+
+def _print_any_name() -> None:
+    """Prints what the terminal cannot show as escapes: file names may be any bytes."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _close(word: str, known: Sequence[str]) -> str:
+    """A sentence with the closest known word; "" if there is none."""
+    found = difflib.get_close_matches(word, known, n=1)
+    return f" Did you mean {found[0]}?" if found else ""
 
 
 def _for_program(text: str, program: str) -> str:
@@ -150,7 +179,7 @@ def _overview(program: str) -> str:
             "",
             *lines,
             "",
-            f"{program} COMMAND --help     flags of a command, with examples",
+            f"{program} help COMMAND       flags of a command, with examples",
             f"{program} --version          version of fof-jax",
         ]
     )

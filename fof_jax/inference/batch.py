@@ -4,10 +4,8 @@ Results are written as they are computed. Until a job is done, its tables are in
 hidden staging folder below the output folder; the same command resumes there.
 """
 
-import collections
 import functools
 import itertools
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +23,7 @@ from fof_jax.evaluation.predictions import (
     read_predictions,
     write_predictions,
 )
-from fof_jax.inference import provenance, resume, slides
+from fof_jax.inference import names, provenance, resume, slides
 from fof_jax.inference.inputs import ImageInput
 from fof_jax.inference.model import TrainedModel, has_map, no_map_reason
 from fof_jax.inference.outputs import Explanation, GradePredictions
@@ -75,7 +73,9 @@ def predict(
         missing = np.zeros((0, len(model.classes)))
         header = as_csv(_table(model, (), missing, ()), spread=missing)
         first = resume.drop_partial_rows(rows, header, images)
-        remaining = list(zip(images, stems(images), strict=True))[first:]
+        remaining = list(
+            zip(images, names.stems([one.name for one in images]), strict=True)
+        )[first:]
         folder = out / PLOTS if plots else None
         with rows.open("a", encoding="utf-8", newline="") as file:
             predictions = _predict(model, remaining, folder, predict_slide)
@@ -160,7 +160,9 @@ def explain(
     with resume.staging_folder(out, images, identity):
         remaining = [
             (one, stem)
-            for one, stem in zip(images, stems(images), strict=True)
+            for one, stem in zip(
+                images, names.stems([one.name for one in images]), strict=True
+            )
             if not (out / f"{stem}.npy").exists()  # written last
         ]
         for done, (one, stem) in enumerate(remaining, 1):
@@ -174,7 +176,7 @@ def explain(
             except (ValueError, OSError) as error:
                 errors.append(f"{one.name}: {_one_line(error, one)}")
             else:
-                plot_explanation(explanation, out / f"{stem}.png", model, one.path.name)
+                plot_explanation(explanation, out / f"{stem}.png", model, _shown(one))
                 A = explanation.A.astype(np.float32)
                 save = functools.partial(np.save, arr=A)
                 files.write_with(out / f"{stem}.npy", save)
@@ -243,7 +245,7 @@ def _predict_region(
     """Predicts and plots from one explanation, so that the file is read once."""
     explanation = model.explain(image.path)
     if plot is not None:
-        plot_explanation(explanation, plot, model, image.path.name)
+        plot_explanation(explanation, plot, model, _shown(image))
     prob, spread = explanation.prob[None], explanation.spread[None]
     return GradePredictions(prob, spread, model.classes, ("",))
 
@@ -266,7 +268,7 @@ def _predict_slide(
             corners=slide.corners,
             side=slide.side,
             classes=model.classes,
-            title=_title(model, image.path.name, row.prob[0], row.spread[0]),
+            title=_title(model, _shown(image), row.prob[0], row.spread[0]),
         )
     return slide.grades
 
@@ -309,9 +311,15 @@ def _table(
     )
 
 
+def _shown(image: ImageInput) -> str:
+    """The file's name, for a title."""
+    return names.printable(image.path.name)
+
+
 def _one_line(text: object, image: ImageInput) -> str:
     """An error message in one line, without the file name, which the row has."""
-    return " ".join(str(text).split()).removeprefix(f"{image.path.name}: ")
+    message = str(text).removeprefix(f"{image.path.name}: ")
+    return names.printable(" ".join(message.split()))
 
 
 def _check_grades(model: Predictor, images: Sequence[ImageInput]) -> None:
@@ -321,25 +329,3 @@ def _check_grades(model: Predictor, images: Sequence[ImageInput]) -> None:
             f"grade: {', '.join(foreign)} not among the model's classes "
             f"({', '.join(model.classes)}). Rename them, or leave the cells empty."
         )
-
-
-def stems(images: Sequence[ImageInput]) -> list[str]:
-    """Unique output file stems: the image's name below the common parent folder.
-
-    The suffix is kept where names differ in nothing else.
-    """
-    paths = [Path(os.path.normpath(one.name)) for one in images]
-    parents = [path.parent.parts for path in paths]
-    common = len(os.path.commonprefix(parents))  # of tuples: whole folders
-    names = ["__".join(path.parts[common:]).lstrip("/") for path in paths]
-    bare = [name.removesuffix(Path(name).suffix) for name in names]
-    counts = collections.Counter(bare)
-    unique: list[str] = []
-    used: set[str] = set()
-    for stem, name in zip(bare, names, strict=True):
-        base = stem if counts[stem] == 1 else name
-        tries = itertools.chain([base], (f"{base}-{k}" for k in itertools.count(2)))
-        free = next(one for one in tries if one.casefold() not in used)
-        used.add(free.casefold())
-        unique.append(free)
-    return unique

@@ -36,7 +36,7 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 FORMAT_VERSION = 1  # of about.json; raised by changes that older readers would misread
 
 
-@dataclasses.dataclass(eq=False)
+@dataclasses.dataclass(eq=False, repr=False)
 class ExportedModel(Predictor):
     """A model read from an exported file: predictions only.
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fof_jax.data.csv_reader import TableReader, unknown
 from fof_jax.data.errors import raise_errors
+from fof_jax.inference.names import printable, unique
 
 # Whole-slide formats; pyramidal TIFFs are recognized by their pages.
 SLIDES = (".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide")
@@ -25,7 +26,8 @@ class ImageInput:
 
     Attributes:
       path: of the file.
-      name: in tables: relative to the folder, or as written in the input table.
+      name: in tables: relative to the folder, or as written in the input table; see
+        `names.printable`.
       patient: patient ID; the image's name if there is none.
       grade: true class name; "" if unknown.
     """
@@ -54,13 +56,15 @@ def find(source: Path, *, exclude: Path | None = None) -> list[ImageInput]:
             raise ValueError(
                 f"images: {source} holds no {', '.join(SUFFIXES)}. {_EXPECTED}"
             )
-        names = [path.relative_to(source).as_posix() for path in paths]
+        below = [printable(path.relative_to(source).as_posix()) for path in paths]
+        names = unique(below)
         return [ImageInput(p, n, n) for p, n in zip(paths, names, strict=True)]
     if not source.exists():
         raise ValueError(f"images: {source} does not exist. {_EXPECTED}")
     if source.suffix.lower() == ".csv":
         return _read_table(source)
-    return [ImageInput(source, source.name, source.name)]
+    name = printable(source.name)
+    return [ImageInput(source, name, name)]
 
 
 def _walk(folder: Path, exclude: Path | None) -> Iterator[Path]:
@@ -103,8 +107,8 @@ def _read_table(table: Path) -> list[ImageInput]:
         images.append(
             ImageInput(
                 path=table.parent / name,
-                name=name,
-                patient=cells.get("patient") or name,
+                name=printable(name),
+                patient=printable(cells.get("patient") or name),
                 grade="" if unknown(grade) else grade,
             )
         )

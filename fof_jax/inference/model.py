@@ -30,7 +30,7 @@ from fof_jax.models import vit
 from fof_jax.types import Batch, Variables
 
 
-@dataclasses.dataclass(eq=False)
+@dataclasses.dataclass(eq=False, repr=False)
 class TrainedModel(Predictor):
     """A trained model of one fold or several; made by `load.load`.
 

@@ -11,6 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float, UInt8
 from ml_collections import ConfigDict
+from PIL import Image
 
 from fof_jax.inference import preprocess
 from fof_jax.inference.outputs import GradePredictions
@@ -45,18 +46,27 @@ class Predictor(Protocol):
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the K classes."""
-        return tuple(self.config.data.classes)
+        """Names of the K classes; earlier runs may hold them as numbers."""
+        return tuple(map(str, self.config.data.classes))
 
     @property
     def biomarkers(self) -> tuple[str, ...]:
         """Names of the N biomarkers used in training."""
-        return tuple(self.config.data.biomarkers)
+        return tuple(map(str, self.config.data.biomarkers))
 
     @property
     def image_size(self) -> int:
         """S, side of the network's input, in pixels."""
         return int(self.config.data.image_size)
+
+    def __repr__(self) -> str:
+        """Method, encoder, classes and folds in one line, without the weights."""
+        folds = len(self.fold_names)
+        return (
+            f"<{type(self).__name__}: {self.config.method}, {self.config.encoder} at "
+            f"{self.image_size} px, classes {', '.join(self.classes)}, {folds} "
+            f"{'fold' if folds == 1 else 'folds'}>"
+        )
 
     def class_index(self, target: str | None) -> int | None:
         """Index of a class; None for None.
@@ -73,15 +83,20 @@ class Predictor(Protocol):
             )
         return self.classes.index(target)
 
-    def predict(self, images: Sequence[ImageLike]) -> GradePredictions:
+    def predict(self, images: ImageLike | Sequence[ImageLike]) -> GradePredictions:
         """Predicts the grades of images of any size.
 
         Args:
-          images: files, PIL images, or RGB arrays of 0-255.
+          images: files, PIL images, or RGB arrays of 0-255; or one of them, whose
+            grade is the only row.
 
         Raises:
           ValueError: an image cannot be used; names it. `stream` continues instead.
         """
+        if isinstance(images, str | Path | Image.Image) or (
+            isinstance(images, np.ndarray) and images.ndim in (2, 3)
+        ):
+            images = [images]
         rows = list(self.stream(images))
         for image, row in zip(images, rows, strict=True):
             if row.error[0]:

@@ -3,9 +3,11 @@
 Slides are read with OpenSlide (Goode et al., J Pathol Inform 2013), extra `slides`.
 """
 
+import contextlib
 import dataclasses
+import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +101,7 @@ def predict_slide(
         raise ValueError(
             f"mpp is {mpp}; expected micrometres per pixel, such as {MPP}."
         )
-    with _open(path) as slide:
+    with _readable(path), _open(path) as slide:
         zoom = mpp / _level_0_mpp(slide, path, slide_mpp)  # level-0 pixels per pixel
         side = tile_side(model)
         full = side * zoom  # tile side in level-0 pixels
@@ -144,6 +146,21 @@ def tile_side(model: Predictor) -> int:
     if model.sides is None or model.config.data.test_view == "crop":
         return model.image_size
     return round(sum(model.sides) / 2)
+
+
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Turns OpenSlide's error about damaged data into a ValueError: a row's reason."""
+    try:
+        yield
+    except Exception as error:
+        openslide = sys.modules.get("openslide")  # an extra: perhaps not installed
+        if openslide is None or not isinstance(error, openslide.OpenSlideError):
+            raise
+        raise ValueError(
+            f"{path.name}: a part of the slide cannot be read ({error}). Copy the file "
+            "again, or save regions of it as images."
+        ) from None
 
 
 def _open(path: Path) -> Any:

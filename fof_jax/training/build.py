@@ -125,9 +125,9 @@ def method_of(config: ConfigDict) -> Method:
 def config_info(config: ConfigDict) -> DatasetInfo:
     """Names of the data as the config of a run states them."""
     return DatasetInfo(
-        classes=tuple(config.data.classes),
-        biomarkers=tuple(config.data.biomarkers),
-        float_markers=tuple(config.data.float_markers),
+        classes=tuple(map(str, config.data.classes)),
+        biomarkers=tuple(map(str, config.data.biomarkers)),
+        float_markers=tuple(map(str, config.data.float_markers)),
     )
 
 

@@ -19,7 +19,7 @@ from packaging.requirements import Requirement
 
 from fof_jax.data import cache, prepare
 from fof_jax.data.store import open_store
-from fof_jax.training import init_weights, parallel, weights
+from fof_jax.training import backend_error, init_weights, parallel, weights
 from fof_jax.training import state as training_state
 from fof_jax.training.build import build, config_info, validate
 from fof_jax.types import Batch
@@ -52,8 +52,11 @@ def examine(config: ConfigDict | None) -> Iterator[Finding]:
     Args:
       config: what is to be run; None leaves out what depends on it.
     """
-    yield devices()
+    found = devices()
+    yield found
     yield from versions()
+    if found.verdict == FAIL:
+        return  # everything below computes
     if config is None:
         yield Finding(
             WARN, "config", "none given: data and memory not looked at",
@@ -79,7 +82,13 @@ def examine(config: ConfigDict | None) -> Iterator[Finding]:
 
 def devices() -> Finding:
     """Checks which devices JAX uses, and whether a GPU is left unused."""
-    local = jax.local_devices()
+    try:
+        local = jax.local_devices()
+    except (RuntimeError, AssertionError) as error:
+        no_backend = backend_error.message(error)
+        if no_backend is None:
+            raise
+        return Finding(FAIL, "devices", no_backend)
     text = f"{len(local)} x {local[0].device_kind} ({local[0].platform})"
     if local[0].platform == "cpu" and _NVIDIA.exists():
         return Finding(

@@ -45,7 +45,9 @@ def test_launch_in_a_subprocess(tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "no config. Pass --config=configs/NAME.py"),
+        (["--workdir=x"], "no config. Pass --config=configs/NAME.py"),
+        (["--config=configs/phantm.py"], "Did you mean configs/phantom.py?"),
+        (["--config=gbmlg"], "Did you mean gbmlgg?"),
         (["--config=configs/nothing.py"], "configs/nothing.py does not exist"),
         (["--config=nothing"], "nothing does not exist"),
         ([f"{PHANTOM}:wo"], "argument 'wo' does not exist. Expected one of wo_frl"),
@@ -54,7 +56,10 @@ def test_launch_in_a_subprocess(tmp_path):
         ([PHANTOM, "--config.epochs=many"], "config:"),
         ([PHANTOM, "extra"], "unrecognized arguments: extra"),
         ([PHANTOM, "--workdri=x"], "unrecognized arguments: --workdri=x"),
-        (["trian", PHANTOM], "unknown command 'trian'. Expected one of train"),
+        ([PHANTOM, "--workdri=x"], "Did you mean --workdir?"),
+        (["trian", PHANTOM], "unknown command 'trian'. Did you mean train?"),
+        (["help", "pedict"], "Did you mean predict?"),
+        (["serv"], "Did you mean serve? Expected one of train"),
         (["parity"], "--golden"),
         (["eval"], "--predictions"),
         (["data", PHANTOM], "action"),
@@ -77,16 +82,107 @@ def test_every_command_has_help_with_an_example(command, capsys):
     )
 
 
-def test_help_lists_every_command(capsys):
-    assert main(["--help"]) == 0
+@pytest.mark.parametrize("words", [[], ["help"], ["--help"], ["-h"]])
+def test_help_lists_every_command(words, capsys):
+    assert main(words) == 0
     out = capsys.readouterr().out
     assert all(command in out for command in COMMANDS)
+
+
+def test_help_of_a_command_is_its_help(capsys):
+    assert main(["help", "predict"]) == 0
+    helped = capsys.readouterr().out
+    assert main(["predict", "--help"]) == 0
+    assert capsys.readouterr().out == helped
+    assert "--checkpoint" in helped
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("def get_config(:\n", "does not run: line 1, SyntaxError"),
+        ("import nothing_here\n", "line 1, ModuleNotFoundError: No module named"),
+        ("x = 1\ndef get_config(a=''):\n    return y\n", "line 3, NameError: name 'y'"),
+        ("def get_config(a=''):\n    return 1 / 0\n", "line 2, ZeroDivisionError"),
+        ("def get_config(a=''):\n    return None\n", "returns NoneType; expected"),
+        ("x = 1\n", "get_config"),
+        ("\xff", "SyntaxError"),
+        (
+            "from fof_jax.configs import phantom\n"
+            "def get_config(a=''):\n"
+            "    config = phantom.get_config()\n"
+            "    with config.unlocked():\n"
+            "        del config.data['stain']\n"
+            "    return config\n",
+            "lacks the field(s) data.stain",
+        ),
+    ],
+)
+@pytest.mark.parametrize("more", [[], ["--config.epochs=2"]])
+def test_a_broken_config_is_one_message(tmp_path, capsys, text, message, more):
+    (tmp_path / "mine.py").write_bytes(text.encode("latin-1"))
+    assert main([f"--config={tmp_path}/mine.py", *more]) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert f"{tmp_path}/mine.py" in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("platform", ["cuda", "foo"])
+@pytest.mark.parametrize("command", ["doctor", "predict"])
+def test_a_platform_that_is_not_there_is_one_message(command, platform, tmp_path):
+    words = {
+        "doctor": [PHANTOM],
+        "predict": [f"--checkpoint={ROOT}/tests/golden/run_0_1", f"--out={tmp_path}/o",
+                    f"--images={ROOT}/docs"],
+    }[command]  # fmt: skip
+    if command == "predict":
+        from PIL import Image
+
+        Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+        words[-1] = f"--images={tmp_path}"
+    done = subprocess.run(
+        [sys.executable, ROOT / "launch.py", command, *words],
+        cwd=tmp_path,
+        env={**os.environ, "JAX_PLATFORMS": platform},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert "Traceback" not in done.stderr
+    assert f"JAX_PLATFORMS is {platform}" in done.stdout + done.stderr
+    assert done.returncode == (1 if command == "doctor" else 2)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("II,III", "data.classes is one name, 'II,III'; expected several. Quote each: "
+         "--config.data.classes=\"('II','III')\""),
+        ("('II',)", "expected two or more classes"),
+        ("('II','ii')", "holds 'II' and 'ii'; expected each name once"),
+        ("('II',' III')", "' III'; expected a name of printable characters"),
+        ("('II','')", "''; expected a name"),
+        ("('II',None)", "holds None; expected names"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("command", [["train"], ["data", "build"], ["doctor"]])
+def test_class_names_are_checked_first(command, value, message, tmp_path, capsys):
+    words = [PHANTOM, f"--config.data.dir={tmp_path}", f"--config.data.classes={value}"]
+    assert main([*command, *words]) == 2
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_numbers_are_class_names():
+    words = [PHANTOM, "--config.data.classes=2,3,4"]
+    assert config.load(words).data.classes == ("2", "3", "4")
 
 
 @pytest.mark.parametrize("program", ["fof", "python -m fof_jax"])
 def test_messages_name_the_program_that_was_started(program, tmp_path, capsys):
     """Configurations are named, not given as files of a checkout."""
-    assert main([], program=program) == 2
+    assert main(["--workdir=x"], program=program) == 2
     assert "Pass --config=NAME, e.g. --config=phantom;" in capsys.readouterr().err
     words = ["--config=gbmlgg", f"--config.data.dir={tmp_path}"]
     assert main(words, program=program) == 2

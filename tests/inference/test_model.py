@@ -4,6 +4,7 @@ Tolerance of probabilities: 1e-5 to those in predictions.csv.
 """
 
 import csv
+import json
 import shutil
 
 import jax
@@ -13,6 +14,7 @@ import pytest
 from PIL import Image
 
 import fof_jax
+from fof_jax.cli.main import main
 from fof_jax.data.augment import pipeline
 from fof_jax.data.stain import macenko
 from fof_jax.inference import tiling
@@ -136,3 +138,63 @@ def test_an_unknown_class_is_rejected(model, small_pictures):
         model.explain(next(iter(small_pictures.values())), "V")
     with pytest.raises(AttributeError, match="lod"):
         fof_jax.lod  # noqa: B018
+
+
+def test_one_image_is_a_row_of_its_own(small_run, small_pictures, tmp_path):
+    """A path, a string, a PIL image or an array instead of a list."""
+    model = fof_jax.load(small_run)
+    pixels = next(iter(small_pictures.values()))
+    path = tmp_path / "a.png"
+    Image.fromarray(pixels).save(path)
+    expected = model.predict([pixels]).prob
+    assert expected.shape == (1, 3)
+    for image in (path, str(path), Image.open(path), pixels):
+        np.testing.assert_array_equal(model.predict(image).prob, expected)
+    np.testing.assert_array_equal(
+        model.predict(np.stack([pixels] * 2)).prob, np.repeat(expected, 2, axis=0)
+    )
+
+
+def test_a_model_is_shown_in_one_line(small_run, capfd):
+    model = fof_jax.load(small_run)
+    assert repr(model) == (
+        "<TrainedModel: fof, mu/16 at 64 px, classes II, III, IV, 2 folds>"
+    )
+    assert capfd.readouterr() == ("", "")
+
+
+def test_files_of_file_managers_are_ignored(small_run, tmp_path, capsys):
+    """.DS_Store and Thumbs.db in every folder; a damaged file is still found."""
+    run = shutil.copytree(small_run, tmp_path / "run")
+    for folder in [run, *(p for p in run.rglob("*") if p.is_dir())]:
+        (folder / ".DS_Store").write_bytes(b"x")
+        (folder / "Thumbs.db").write_bytes(b"x")
+    pixels = np.zeros((64, 64, 3), np.uint8)
+    expected = fof_jax.load(small_run).predict(pixels).prob
+    np.testing.assert_array_equal(fof_jax.load(run).predict(pixels).prob, expected)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    words = [f"--checkpoint={run}", f"--images={tmp_path / 'a.png'}"]
+    assert main(["predict", *words, f"--out={tmp_path / 'out'}"]) == 0
+    step = next((run / "fold_0/checkpoints").glob("[0-9]*"))
+    part = max(step.rglob("*"), key=lambda p: p.stat().st_size)
+    part.write_bytes(b"x" + part.read_bytes()[1:])
+    assert main(["predict", *words, f"--out={tmp_path / 'new'}"]) == 2
+    assert "is damaged or missing" in capsys.readouterr().err
+
+
+def test_classes_that_an_earlier_run_holds_as_numbers(small_run, tmp_path):
+    """Version 0.1 trained with data.classes=(2,3,4) and then failed to predict."""
+    fold = shutil.copytree(small_run / "fold_0", tmp_path / "fold_0")
+    about = json.loads((fold / "model.json").read_text())
+    about["config"]["data"]["classes"] = [2, 3, 4]
+    (fold / "model.json").write_text(json.dumps(about))
+    Image.new("RGB", (64, 64), (200, 90, 160)).save(tmp_path / "a.png")
+    words = [f"--checkpoint={fold}", f"--images={tmp_path / 'a.png'}"]
+    assert main(["predict", *words, f"--out={tmp_path / 'out'}"]) == 0
+    with (tmp_path / "out/predictions.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert row["pred"] in ("2", "3", "4")
+    assert float(row["p_" + row["pred"]]) == max(
+        float(row[f"p_{k}"]) for k in (2, 3, 4)
+    )
+    assert main(["explain", *words, "--target=4", f"--out={tmp_path / 'maps'}"]) == 0

@@ -20,7 +20,7 @@ pytest.importorskip("openslide", reason="the extra `slides` is not installed")
 TILE = 128  # 64 pixels at 0.5 are 128 at 0.25 micrometres per pixel
 
 
-def write_slide(path, pixels, *, mpp=0.25):
+def write_slide(path, pixels, *, mpp=0.25, compression=None):
     scale = {}
     if mpp:
         per_cm = 1e4 / mpp
@@ -31,6 +31,7 @@ def write_slide(path, pixels, *, mpp=0.25):
                 np.ascontiguousarray(pixels[:: 2**level, :: 2**level]),
                 tile=(64, 64),
                 photometric="rgb",
+                compression=compression,
                 subfiletype=level and 1,
                 **(scale if not level else {}),
             )
@@ -145,3 +146,26 @@ def test_without_openslide_the_error_names_the_extra(
     words = [f"--checkpoint={small_run}", f"--images={slide}", f"--out={tmp_path}"]
     assert main(["predict", *words]) == 1
     assert "[slides]" in (tmp_path / "predictions.csv").read_text()
+
+
+def test_a_damaged_tile_is_a_row_with_the_reason(
+    small_run, pixels, regions, tmp_path, capsys
+):
+    """The other images of the folder are graded."""
+    (tmp_path / "in").mkdir()
+    path = tmp_path / "in/a.tif"
+    write_slide(path, pixels, compression="zlib")
+    with tifffile.TiffFile(path) as file:
+        page = file.pages[0]
+        at = page.dataoffsets[len(page.dataoffsets) // 2]
+    data = bytearray(path.read_bytes())
+    data[at : at + 40] = bytes(40)
+    path.write_bytes(data)
+    Image.fromarray(regions[0]).save(tmp_path / "in/b.png")
+    words = [f"--checkpoint={small_run}", f"--images={tmp_path / 'in'}"]
+    assert main(["predict", *words, f"--out={tmp_path / 'out'}"]) == 0
+    with (tmp_path / "out/predictions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["pred"] != "" for row in rows] == [False, True]
+    assert "a part of the slide cannot be read" in rows[0]["error"]
+    assert "1 of 2 images graded" in capsys.readouterr().out
