@@ -17,6 +17,8 @@ from fof_jax.configs import gbmlgg, gbmlgg_release
 from fof_jax.data import labels
 from fof_jax.data.errors import shortened
 
+_OPTIONAL = {"data.seed"}  # read with a default
+
 
 def load(words: Sequence[str]) -> ConfigDict:
     """Loads a config file and applies the overrides.
@@ -85,7 +87,7 @@ def _with_all_fields(path: Path, config: object) -> ConfigDict:
             "ConfigDict. Begin with a copy of configs/gbmlgg.py."
         )
     common = [set(field_names(m.get_config())) for m in (gbmlgg, gbmlgg_release)]
-    missing = sorted(set.intersection(*common) - set(field_names(config)))
+    missing = sorted(set.intersection(*common) - set(field_names(config)) - _OPTIONAL)
     if missing:
         raise ValueError(
             f"config: {path} lacks the field(s) {shortened(missing)}. Add them as in "

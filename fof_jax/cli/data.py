@@ -10,8 +10,11 @@ python launch.py data mosaic --config=configs/cohort.py --config.data.table=T.cs
 """
 
 import argparse
+import contextlib
+import dataclasses
 import importlib
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,10 +23,13 @@ from ml_collections import ConfigDict
 
 from fof_jax.cli import config as config_flag
 from fof_jax.data import metadata, mosaic, near_duplicates
+from fof_jax.data.cohort import Cohort
+from fof_jax.data.errors import DataWarning
 from fof_jax.data.image_sizes import check_sizes, measure
 from fof_jax.data.prepare import (
     build_origin,
     data_seed,
+    external_folds,
     phantom_store,
     prepare,
     read_raw,
@@ -32,7 +38,12 @@ from fof_jax.data.prepare import (
 )
 from fof_jax.data.progress import Out, progress_to, warnings_to
 from fof_jax.data.quality import warn_about_quality
-from fof_jax.data.splits import leak_share, make_splits, write_splits
+from fof_jax.data.splits import (
+    EXTERNAL_SCHEMES,
+    leak_share,
+    make_splits,
+    write_splits,
+)
 from fof_jax.data.store import open_store
 
 
@@ -62,6 +73,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def run(flags: argparse.Namespace) -> int:
     """Loads the config and runs the action."""
     config = config_flag.load(flags.config_words)
+    if flags.action == "check":
+        # Imported here: only this action needs JAX, to check what training checks.
+        from fof_jax.training import build
+
+        build.validate(config)
     layout = mosaic.Layout(flags.grid, flags.tile, flags.per_fold)
     return act(flags.action, config, path=flags.out, layout=layout)
 
@@ -110,10 +126,26 @@ def _build(config: ConfigDict, out: Out) -> None:
         store = phantom_store(config, out)
     else:
         cohort = read_raw(config, out)
+        _warn_of_replacement(config, cohort)
         write_store(config, cohort, build_origin(config), out)
         store = open_store(config.data.dir, config.data.name)
     _print_summary(store, out)
     print(f"store: {store.folder}", file=out)
+
+
+def _warn_of_replacement(config: ConfigDict, cohort: Cohort) -> None:
+    """Warns if the store of this name holds other images than the new cohort."""
+    with contextlib.suppress(ValueError):
+        before = open_store(config.data.dir, config.data.name)
+        images = metadata.from_cohort(cohort).images
+        if set(before.images).isdisjoint(images):
+            warnings.warn(
+                f"the store '{config.data.name}' held another cohort, of {len(before)} "
+                f"other images; runs on it still open its build {before.folder.name}. "
+                "To keep both under names of their own, pass --config.data.name=NAME.",
+                DataWarning,
+                stacklevel=2,
+            )
 
 
 def _check(config: ConfigDict, out: Out) -> None:
@@ -129,9 +161,27 @@ def _check(config: ConfigDict, out: Out) -> None:
     files = [row.image for row in cohort.rows]
     thumbs = near_duplicates.thumbnails(files, threads=max(config.data.threads, 1))
     alike = near_duplicates.near_duplicates(thumbs, table.patients)
+    _check_folds(config, table)
     warn_about_quality(table, folds=config.folds, duplicates=alike)
     _print_summary(table, out)
     print("no errors", file=out)
+
+
+def _check_folds(config: ConfigDict, table: metadata.Metadata) -> None:
+    """Raises what training would raise about the folds of this table."""
+    if config.data.scheme in EXTERNAL_SCHEMES:
+        table = dataclasses.replace(table, external_folds=external_folds(config, table))
+    seed = data_seed(config)
+    with warnings.catch_warnings(action="ignore"):  # `warn_about_quality` says it
+        splits = make_splits(
+            table, scheme=config.data.scheme, folds=config.folds, seed=seed
+        )
+    smallest = min(len(train) for train, _ in splits.folds)
+    if smallest < config.get("batch_size", 1):
+        raise ValueError(
+            f"batch_size: {config.batch_size} is more than the {smallest} training "
+            "regions of the smallest fold. Pass a smaller --config.batch_size."
+        )
 
 
 def _split(config: ConfigDict, out: Out) -> None:

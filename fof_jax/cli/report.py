@@ -38,11 +38,14 @@ def run(flags: argparse.Namespace) -> int:
     # Imported here: --help does not load JAX and Matplotlib.
     from fof_jax.data import prepare
     from fof_jax.report import build
+    from fof_jax.training import workdir as run_folder
 
     def open_data(config):
         if flags.data_dir is not None:
             config.data.dir = flags.data_dir
-        return prepare.prepare(config, generate=False)
+        return prepare.prepare(
+            config, generate=False, build=run_folder.recorded_build(flags.workdir)
+        )
 
     out = build.report(
         flags.workdir,

@@ -50,6 +50,7 @@ def run(flags: argparse.Namespace) -> int:
 
     from fof_jax.data import prepare
     from fof_jax.training import build, crossval, init_weights, multihost
+    from fof_jax.training import workdir as run_folder
 
     # Ignored on accelerators. RuntimeError: JAX is already initialized (a notebook),
     # and keeps its devices.
@@ -68,7 +69,8 @@ def run(flags: argparse.Namespace) -> int:
     with multihost.translate_lost_process():
         with multihost.raise_on_all():
             build.validate(config)
-            store = prepare.prepare(config, out=out)
+            recorded = run_folder.recorded_build(workdir)
+            store = prepare.prepare(config, out=out, build=recorded)
             init_weights.require_checkpoint(config.init.checkpoint)
         crossval.run(config, store, workdir, log=log)
         log(f"results: {workdir / 'results.json'}")

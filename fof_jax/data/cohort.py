@@ -5,6 +5,7 @@ means unknown), one per float marker, and optionally `fold` (integer from 0) and
 Other columns are ignored. UTF-8 with or without byte order mark, comma or semicolon.
 """
 
+import collections
 import csv
 import dataclasses
 import io
@@ -14,9 +15,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from fof_jax import files
-from fof_jax.data import images
+from fof_jax.data import images, labels
 from fof_jax.data.csv_reader import TableReader, unknown
-from fof_jax.data.errors import CohortError, RowError, raise_errors
+from fof_jax.data.errors import (
+    SHOWN,
+    CohortError,
+    RowError,
+    raise_errors,
+    shortened,
+)
 
 __all__ = [
     "Cohort",
@@ -251,6 +258,7 @@ def read_cohort(
         ),
         lines=tuple(number for number, _ in reader.lines),
     )
+    _name_labels(reader)
     errors = reader.errors
     if "image" in reader.header:
         named = [k for k, (_, cells) in enumerate(reader.lines) if cells["image"]]
@@ -266,6 +274,20 @@ def read_cohort(
             errors += check_images(with_image, threads=threads, progress=progress)
     raise_errors(table, errors)
     return cohort
+
+
+def _name_labels(reader: TableReader) -> None:
+    """Adds the labels that the table has, with the flag to paste, to unknown grades."""
+    if all(error.kind != "unknown grade" for error in reader.errors):
+        return
+    cells = [cells["grade"] for _, cells in reader.lines]
+    counts = collections.Counter(cell for cell in cells if not unknown(cell))
+    found = sorted(counts)
+    listed = shortened([f"'{name}' ({counts[name]})" for name in found])
+    paste = ""
+    if 2 <= len(found) <= SHOWN:
+        paste = f". If these are the classes: {labels.flag('classes', tuple(found))}"
+    reader.add_error("labels of this table", None, f"{listed}{paste}")
 
 
 def write_cohort(path: Path | str, cohort: Cohort) -> None:

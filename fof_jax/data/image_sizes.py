@@ -58,6 +58,14 @@ def check_sizes(
             f"{len(under)} of {len(names)} images are smaller than "
             f"image_size={image_size}: {listing(under)}"
         )
+        if len(names) > 1 and (sizes == sizes[0, 0]).all():
+            side = int(sizes[0, 0])
+            # Common patches are 8 and 16 pixels.
+            fits = side - side % 16 if side >= 16 else side
+            text = (
+                f"all images are {side} px, smaller than image_size={image_size}: pass "
+                f"--config.data.image_size={fits}"
+            )
         if small == "error":
             raise ValueError(
                 f"{text}. data.small='error' forbids that: lower "

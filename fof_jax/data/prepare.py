@@ -1,9 +1,11 @@
 """Opens or builds the store that a config describes."""
 
+import contextlib
 import dataclasses
 import hashlib
 import importlib
 import json
+import re
 import shutil
 import sys
 import tempfile
@@ -19,18 +21,24 @@ from fof_jax.data.datasets import gbmlgg
 from fof_jax.data.errors import MissingDataError, raise_errors
 from fof_jax.data.image_sizes import check_sizes
 from fof_jax.data.impute import fill_floats
-from fof_jax.data.metadata import Folds
+from fof_jax.data.metadata import Folds, Metadata
 from fof_jax.data.progress import Out, progress_to, warnings_to
 from fof_jax.data.read_options import ReadOptions
 from fof_jax.data.splits import EXTERNAL_SCHEMES
-from fof_jax.data.store import Store, build_store, open_store
+from fof_jax.data.store import Store, build_command, build_store, open_store
 
+# Names of stores with a source of their own; any other is a cohort's.
 NAMES = ("gbmlgg", "cohort", "phantom")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _STAGING = ".drawing-"
 
 
 def prepare(
-    config: ConfigDict, *, out: Out | None = None, generate: bool = True
+    config: ConfigDict,
+    *,
+    out: Out | None = None,
+    generate: bool = True,
+    build: str | None = None,
 ) -> Store:
     """Returns the store that a run trains on, with the config's read options applied.
 
@@ -41,6 +49,8 @@ def prepare(
       config: `data.*` and, for the phantom, `seed` where `data.seed` is unset.
       out: stream for progress and warnings; stdout if None.
       generate: False to raise instead of generating the phantom.
+      build: name of the build that a run recorded (`data_hash`); it is opened if it is
+        there, also where another one has since been built. None: the current one.
 
     Returns:
       The store, with the classes, biomarkers and float markers of the config.
@@ -52,7 +62,10 @@ def prepare(
         smaller than `data.image_size` under `data.small='error'`.
     """
     out = sys.stdout if out is None else out
-    if source(config) == "phantom":
+    recorded = None if build is None else _open_recorded(config, build, out)
+    if recorded is not None:
+        store = recorded
+    elif source(config) == "phantom":
         with warnings_to(out):
             store = phantom_store(config, out, generate=generate)
     else:
@@ -63,15 +76,15 @@ def prepare(
         if not subset and expected != actual:
             raise ValueError(
                 f"data.{field} is {expected}; the store '{config.data.name}' has "
-                f"{actual}. Change the field, or build again: python launch.py data "
-                f"build --config=configs/{config.data.name}.py"
+                f"{actual}. Change the field, or build again: "
+                f"{build_command(config.data.name)}"
             )
     omics = _labels(config, "omics")
     if omics and omics != store.omic_names:
         raise ValueError(
             f"data.omics names {len(omics)} columns; the store '{config.data.name}' "
             f"has {len(store.omic_names)} others. Change the field, or build again: "
-            f"python launch.py data build --config=configs/{config.data.name}.py"
+            f"{build_command(config.data.name)}"
         )
     options = ReadOptions(
         small=config.data.small,
@@ -89,14 +102,14 @@ def prepare(
         )
         if config.data.scheme in EXTERNAL_SCHEMES:
             store = dataclasses.replace(
-                store, external_folds=_external_folds(config, store)
+                store, external_folds=external_folds(config, store)
             )
         store = metadata.select_floats(store, _labels(config, "float_markers"))
         store = dataclasses.replace(store, options=options)
         return fill_floats(store)
 
 
-def _external_folds(config: ConfigDict, store: Store) -> Folds | None:
+def external_folds(config: ConfigDict, store: Metadata) -> Folds | None:
     """Reads folds from `data.splits_file`; None without a file.
 
     A run that already has its splits.json does not need the file.
@@ -109,16 +122,20 @@ def _external_folds(config: ConfigDict, store: Store) -> Folds | None:
 
 
 def source(config: ConfigDict) -> str:
-    """Returns `data.name`: gbmlgg, cohort or phantom.
+    """What the store `data.name` is built from: gbmlgg, cohort or phantom.
+
+    Any other name is a cohort's, so that several cohorts can lie side by side.
 
     Raises:
-      ValueError: any other name.
+      ValueError: a name that cannot be a folder's.
     """
-    if config.data.name not in NAMES:
+    name = config.data.name
+    if not _NAME.fullmatch(str(name)):
         raise ValueError(
-            f"data.name={config.data.name!r}: expected one of {', '.join(NAMES)}"
+            f"data.name is {name!r}; expected letters, digits, '.', '_' and '-', such "
+            "as 'clinic_b', or gbmlgg or phantom. Pass another --config.data.name."
         )
-    return config.data.name
+    return name if name in NAMES else "cohort"
 
 
 def data_seed(config: ConfigDict) -> int:
@@ -225,6 +242,23 @@ def phantom_store(config: ConfigDict, out: Out, *, generate: bool = True) -> Sto
 def build_origin(config: ConfigDict) -> str:
     """Build provenance that a store records: the subset of gbmlgg."""
     return f"subset {config.data.subset}" if source(config) == "gbmlgg" else ""
+
+
+def _open_recorded(config: ConfigDict, build: str, out: Out) -> Store | None:
+    """Opens the build that a run recorded; None if it is no longer there."""
+    try:
+        store = open_store(config.data.dir, config.data.name, build=build)
+    except MissingDataError:
+        return None
+    with contextlib.suppress(MissingDataError):
+        current = open_store(config.data.dir, config.data.name).folder
+        if current != store.folder:
+            print(
+                f"store: build {build}, which the run recorded; {current.name} has "
+                f"been built since in {current.parent}",
+                file=out,
+            )
+    return store
 
 
 def _open_built(config: ConfigDict) -> Store:

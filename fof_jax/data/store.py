@@ -211,12 +211,23 @@ def _build(
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def open_store(directory: Path | str, name: str) -> Store:
-    """Opens the current build of a store without reading images.
+def build_command(name: str) -> str:
+    """The command that builds a store, for messages."""
+    if name in ("gbmlgg", "cohort", "phantom"):
+        return f"python launch.py data build --config=configs/{name}.py"
+    return (
+        "python launch.py data build --config=configs/cohort.py "
+        f"--config.data.name={name}"
+    )
+
+
+def open_store(directory: Path | str, name: str, *, build: str | None = None) -> Store:
+    """Opens a build of a store without reading images.
 
     Args:
       directory: folder of all stores (`data.dir`).
       name: of the store.
+      build: name of the build's folder, a hash; None: the current build.
 
     Returns:
       The store.
@@ -225,11 +236,12 @@ def open_store(directory: Path | str, name: str) -> Store:
       MissingDataError: the store is missing or incomplete; says how to build it.
     """
     home = _home(directory, name)
-    remedy = f"Build it: python launch.py data build --config=configs/{name}.py"
+    remedy = f"Build it: {build_command(name)}"
     if not (home / "current.json").exists():
         raise MissingDataError(f"There is no store '{name}' in {directory}. {remedy}")
     try:
-        folder = home / json.loads((home / "current.json").read_text())["build"]
+        current = json.loads((home / "current.json").read_text())["build"]
+        folder = home / (build or current)
         data = json.loads((folder / "columns.json").read_text(encoding="utf-8"))
         if data["format"] != _FORMAT:
             raise ValueError(f"format {data['format']}, expected {_FORMAT}")

@@ -138,6 +138,13 @@ def read_config(workdir: Path) -> dict[str, Any]:
     )
 
 
+def recorded_build(workdir: Path) -> str | None:
+    """Name of the build of the store that a run was begun on; None for a new run."""
+    if not (workdir / _CONFIG).exists():
+        return None
+    return read_config(workdir)["fields"].get("data_hash")
+
+
 @contextlib.contextmanager
 def shared_files_lock(workdir: Path) -> Iterator[None]:
     """Locks the files that all folds share; other processes wait."""

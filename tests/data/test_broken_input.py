@@ -195,13 +195,13 @@ SETTINGS = {
         ("--config.data.small=error",),
         "data.small='error' forbids",
     ),
-    "no classes": (("--config.data.classes=()",), (), "distinct labels"),
+    "no classes": (("--config.data.classes=()",), (), "two or more classes"),
     "a class twice": (
-        ("--config.data.classes=('II','III','III','IV')",), (), "distinct labels"
+        ("--config.data.classes=('II','III','III','IV')",), (), "each name once"
     ),
     "no table named": (("--config.data.table=",), (), "data.table is not set"),
     "a store of another name": (
-        ("--config.data.name=mine",), (), "expected one of gbmlgg"
+        ("--config.data.name=../mine",), (), "data.name is '../mine'; expected"
     ),
 }  # fmt: skip
 TRAINING = {
