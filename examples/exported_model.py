@@ -1,9 +1,11 @@
-"""Grades images with an exported model: JAX, NumPy and Pillow, without fof_jax.
+"""Grades images with an exported model, without fof_jax.
 
-python examples/exported_model.py model.fof a.png b.png
+    pip install jax flatbuffers pillow
+    python exported_model.py model.fof a.png b.png
 
-For images that are not larger than the training images. Models with cropping or stain
-normalization are rejected: `launch.py predict` supports them.
+For 8-bit RGB or grayscale images that are not larger than the training images; stain
+normalization is done where the model was trained with it. Models of cropped images are
+rejected: `launch.py predict` supports them, larger images, and other files.
 """
 
 import json
@@ -15,21 +17,37 @@ from jax import export
 from PIL import Image
 
 with zipfile.ZipFile(sys.argv[1]) as file:
-    model = export.deserialize(bytearray(file.read("model.stablehlo")))
     about = json.loads(file.read("about.json"))
+    model = export.deserialize(bytearray(file.read("model.stablehlo")))
+    stain = None
+    if about["preparation"].get("stain_program"):
+        program = file.read(about["preparation"]["stain_program"])
+        stain = export.deserialize(bytearray(program))
 
-preparation = about["preparation"]
-if (preparation["test_view"], preparation["stain"]) != ("resize", "none"):
+preparation, side = about["preparation"], about["image_size"]
+if preparation["test_view"] != "resize" or (
+    preparation["stain"] != "none" and stain is None
+):
     sys.exit(
         f"{sys.argv[1]}: expects images prepared by {preparation}; this example only "
         "resizes. Use: python launch.py predict --checkpoint=FILE --images=…"
     )
+longest = max(side, *(about["sides"] or ()))
 
-side = about["image_size"]
 images = []
 for path in sys.argv[2:]:
-    image = Image.open(path).convert("RGB")
-    images.append(np.array(image.resize((side, side), Image.Resampling.BICUBIC)))
+    image = Image.open(path)
+    enlarges = min(image.size) < side and preparation["small"] != "resize"
+    if image.mode not in ("RGB", "L") or max(image.size) > longest or enlarges:
+        sys.exit(
+            f"{path}: {image.mode}, {image.width} x {image.height}; this example takes "
+            f"RGB or L up to {longest} pixels. Use: python launch.py predict …"
+        )
+    pixels = np.array(image.convert("RGB"))
+    if stain is not None:  # before resizing, as in training
+        pixels = np.asarray(stain.call(pixels))
+    resized = Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC)
+    images.append(np.array(resized))
 
 prob, spread, _ = model.call(np.stack(images))
 for path, p, s in zip(sys.argv[2:], prob, spread, strict=True):

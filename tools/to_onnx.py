@@ -6,8 +6,8 @@
 
 Use a separate environment, because jax2onnx requires an older Orbax than training.
 Input: uint8 [b, S, S, 3], RGB; outputs: mean [b, K] and std [b, K] over folds, and the
-probabilities of each fold [F, b, K]. Class names and the model card are in the metadata
-(docs/export.md).
+probabilities of each fold [F, b, K]. Class names, stain normalization and the model
+card are in the metadata (docs/export.md).
 """
 
 import json
@@ -45,7 +45,10 @@ def main(checkpoint: Path, out: Path) -> None:
     metadata = {
         "card": model_card.of_model(model),
         "classes": json.dumps(model.classes),
+        "stain_normalization": model.config.data.stain,  # not part of the graph
     }
+    if model.config.data.stain != "none":
+        print(f"note: images need stain normalization: {model.config.data.stain}")
     for name, text in metadata.items():
         converted.metadata_props.append(
             onnx.StringStringEntryProto(key=name, value=text)

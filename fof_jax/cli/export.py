@@ -111,6 +111,7 @@ def _hf(flags: argparse.Namespace) -> str:
         mean=pipeline.IMAGENET_MEAN,
         std=pipeline.IMAGENET_STD,
         color=model.color,
+        stain=model.stain,
     )
     # README.md is where Hugging Face expects the model card.
     files.write_text(flags.out / "README.md", model_card.of_folder(flags.checkpoint))
@@ -124,6 +125,12 @@ def _hf(flags: argparse.Namespace) -> str:
         message += (
             "\nnote: trained on grayscale standardized per image (data.color=False), "
             "which no image processor of transformers does: preprocess images yourself"
+        )
+    if model.stain != "none":
+        message += (
+            f"\nnote: trained on images normalized by {model.stain} (data.stain), "
+            "which no image processor of transformers does: normalize images first, "
+            "with fof_jax/data/stain.py or stain.stablehlo of export --to=stablehlo"
         )
     return message
 

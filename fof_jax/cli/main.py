@@ -40,6 +40,7 @@ COMMANDS = {
 BAD_INPUT, NON_FINITE, LOST, INTERRUPTED = 2, 3, 4, 130
 # Messages and help texts are written for this program; see `_for_program`.
 LAUNCH = "python launch.py"
+_UNKNOWN = "unrecognized arguments: "  # of argparse
 
 
 class _Parser(argparse.ArgumentParser):
@@ -47,10 +48,12 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str):
         """Raises instead of exiting: `main` sets the exit code."""
-        known = list(self._option_string_actions)
-        unknown = message.removeprefix("unrecognized arguments: ").split()
-        hints = [_close(word.partition("=")[0], known) for word in unknown]
-        hint = next(filter(None, hints), "") if unknown[0] in message[25:] else ""
+        hint = ""
+        if message.startswith(_UNKNOWN):
+            words = message.removeprefix(_UNKNOWN).split()
+            known = list(self._option_string_actions)
+            hints = (_close(word.partition("=")[0], known) for word in words)
+            hint = next(filter(None, hints), "")
         raise ValueError(f"{self.prog}: {message}.{hint} See {self.prog} --help.")
 
 

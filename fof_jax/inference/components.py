@@ -22,6 +22,7 @@ class Components:
       head: kernel and bias of the classifier; None for an encoder without one.
       classes: names of the K classes, in order.
       color: `data.color`.
+      stain: `data.stain`.
     """
 
     encoder: vit.ViT
@@ -29,6 +30,7 @@ class Components:
     head: Params | None
     classes: tuple[str, ...]
     color: bool
+    stain: str = "none"
 
 
 def read(folder: Path) -> Components:
@@ -59,6 +61,7 @@ def read(folder: Path) -> Components:
         head=variables.params["classifier"],
         classes=model.classes,
         color=model.config.data.color,
+        stain=model.config.data.stain,
     )
 
 

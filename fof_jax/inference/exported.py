@@ -2,7 +2,9 @@
 
 The file is a zip of `model.stablehlo` (of `jax.export`: uint8 [b, S, S, 3] to
 probabilities; weights and normalization included, any b, for cpu, cuda and tpu),
-`about.json` (classes, input size, preprocessing, thresholds) and `model_card.md`.
+`about.json` (classes, input size, preprocessing, thresholds), `model_card.md`, and, of
+a model trained with stain normalization, `stain.stablehlo` (uint8 [h, w, 3] to the
+same).
 """
 
 import dataclasses
@@ -25,6 +27,7 @@ from ml_collections import ConfigDict
 
 from fof_jax import files
 from fof_jax.data.augment import pipeline
+from fof_jax.inference import stain_program
 from fof_jax.inference.model import TrainedModel
 from fof_jax.inference.outputs import CARD_FILE, USE
 from fof_jax.inference.predictor import Predictor, in_batches
@@ -32,6 +35,7 @@ from fof_jax.training import build
 from fof_jax.types import Batch, Variables
 
 PROGRAM, ABOUT = "model.stablehlo", "about.json"
+STAIN = "stain.stablehlo"
 PLATFORMS = ("cpu", "cuda", "tpu")
 FORMAT_VERSION = 1  # of about.json; raised by changes that older readers would misread
 
@@ -101,6 +105,8 @@ def write(
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as file:
         file.writestr(PROGRAM, lower(model).serialize())
+        if model.config.data.stain != "none":
+            file.writestr(STAIN, stain_program.lower(PLATFORMS).serialize())
         file.writestr(ABOUT, json.dumps(_about(model, thresholds), indent=1) + "\n")
         file.writestr(CARD_FILE, card)
     files.write_bytes(path, archive.getvalue())
@@ -200,6 +206,8 @@ def _about(model: TrainedModel, thresholds: Sequence[dict[str, Any]]) -> dict[st
             "test_view": options.test_view,
             "small": options.small,
             "stain": options.stain,
+            # Before resizing; `load` computes the same with NumPy.
+            "stain_program": None if options.stain == "none" else STAIN,
         },
         "normalisation": {
             "inside": True,

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ml_collections import ConfigDict
+
 import fof_jax
 from fof_jax.evaluation import metrics, tables
 from fof_jax.evaluation.tables import percent
@@ -71,13 +73,35 @@ def _section(title: str, lines: Lines) -> list[str]:
 def _model(model: Predictor, folds: list[Path]) -> Lines:
     config = model.config
     yield f"- Method: {config.method} (Focus on Focus, IEEE BIBM 2024)"
-    yield f"- Input: RGB, {model.image_size} x {model.image_size} pixels"
+    yield f"- Input: {input_of(config.data)}"
     yield f"- Output: probabilities of {', '.join(model.classes)}"
     names = ", ".join(fold.name for fold in folds)
     yield f"- Folds: {len(folds)} ({names})" + (
         ", probabilities averaged" if len(folds) > 1 else ""
     )
     yield f"- Training: {config.epochs} epochs, batch {config.batch_size}"
+
+
+def input_of(options: ConfigDict) -> str:
+    """What the network reads, in the order of preprocessing.
+
+    Args:
+      options: section `data` of the run's config.
+    """
+    how = "resized (bicubic)" if options.test_view == "resize" else "cropped"
+    parts = [f"RGB, {how} to {options.image_size} x {options.image_size} pixels"]
+    if options.stain == "macenko":
+        parts.insert(
+            0,
+            "**Macenko-normalized H&E** (ISBI 2009, its reference stains, on the image "
+            "before resizing: `fof_jax/data/stain.py`, or `stain.stablehlo` of an "
+            "exported file; the probabilities are wrong without it)",
+        )
+    if options.color:
+        parts.append("normalized with the channel mean and std of ImageNet")
+    else:
+        parts.append("grayscale, standardized per image")
+    return "; ".join(parts)
 
 
 def _data(model: Predictor, splits: dict[str, Any]) -> Lines:

@@ -20,6 +20,7 @@ from PIL import Image
 import fof_jax
 from fof_jax.cli.main import main
 from fof_jax.data import store
+from fof_jax.data.stain import macenko
 from fof_jax.evaluation import predictions
 from fof_jax.inference import exported, model_card
 from fof_jax.inference.model import has_map
@@ -132,21 +133,17 @@ def run_example(tmp_path, *words):
     )
 
 
-def test_the_example_rejects_stain_normalization(file, tmp_path):
-    done = run_example(tmp_path, file)
-    assert done.returncode == 1
-    assert "macenko" in done.stderr
-    assert "launch.py predict" in done.stderr
-
-
-def test_the_example_runs_without_fof_jax(small_run, images, tmp_path):
+@pytest.mark.parametrize("rule", ["macenko", "none"])
+def test_the_example_runs_without_fof_jax(small_run, file, images, tmp_path, rule):
+    """The phantom uses macenko, as README's first run does; raw images, two sizes."""
     model = fof_jax.load(small_run)
-    model.config.data.stain = "none"  # the phantom uses macenko
-    file = tmp_path / "plain.fof"
-    exported.write(file, model, card=model_card.of_model(model))
+    if rule == "none":
+        model.config.data.stain = "none"
+        file = tmp_path / "plain.fof"
+        exported.write(file, model, card=model_card.of_model(model))
     names = [str(tmp_path / f"{i}.png") for i in range(3)]
-    for name, pixels in zip(names, images, strict=False):
-        Image.fromarray(pixels).save(name)
+    for i, (name, pixels) in enumerate(zip(names, images, strict=False)):
+        Image.fromarray(pixels[: 64 - 8 * i]).save(name)
     done = run_example(tmp_path, file, *names)
     assert done.returncode == 0, done.stderr
     *lines, last = done.stdout.splitlines()
@@ -161,6 +158,52 @@ def test_the_example_runs_without_fof_jax(small_run, images, tmp_path):
         np.testing.assert_allclose(values[::2], p, atol=1e-5)
         np.testing.assert_allclose(values[1::2], s, atol=1e-5)
     assert "not for diagnosis" in last
+
+
+def test_the_example_rejects_what_it_does_not_prepare(file, images, tmp_path):
+    Image.fromarray(np.concatenate([images[0], images[1]])).save(tmp_path / "large.png")
+    Image.fromarray(images[0]).convert("P").save(tmp_path / "palette.png")
+    for name in ("large.png", "palette.png"):
+        done = run_example(tmp_path, file, name)
+        assert done.returncode == 1
+        assert f"{name}: " in done.stderr
+        assert "launch.py predict" in done.stderr
+
+
+def test_the_stain_program_is_the_normalization_of_training(file, images, tmp_path):
+    """Against NumPy: single levels where the last digit of float64 decides."""
+    with zipfile.ZipFile(file) as whole:
+        program = jax.export.deserialize(bytearray(whole.read("stain.stablehlo")))
+    assert program.platforms == ("cpu", "cuda", "tpu")
+    rng = np.random.default_rng(0)
+    large = np.kron(images[0], np.ones((12, 10, 1), np.uint8))  # estimated from a grid
+    cases = [
+        *images[:6],
+        images[6][:40],
+        large,
+        rng.integers(0, 256, (9, 30, 3), np.uint8),
+    ]
+    cases += [np.full((20, 20, 3), 244, np.uint8), np.zeros((30, 30, 3), np.uint8)]
+    changed = 0
+    for pixels in cases:
+        expected = macenko(pixels)
+        got = np.asarray(program.call(pixels))
+        difference = np.abs(got.astype(int) - expected)
+        assert difference.max() <= 1
+        assert (difference > 0).mean() < 1e-3
+        changed += bool((expected != pixels).any())
+    assert changed >= 8
+
+
+def test_the_card_states_the_stain_normalization(file, small_run):
+    card = fof_jax.load(file).card
+    assert "Macenko-normalized" in card
+    assert "stain.stablehlo" in card
+    plain = fof_jax.load(small_run)
+    plain.config.data.stain, plain.config.data.color = "none", False
+    card = model_card.of_model(plain)
+    assert "Macenko" not in card
+    assert "grayscale, standardized per image" in card
 
 
 def test_metadata_and_model_card_in_the_file(file, small_run):

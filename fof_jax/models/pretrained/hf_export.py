@@ -45,6 +45,7 @@ def write(
     mean: Sequence[float],
     std: Sequence[float],
     color: bool = True,
+    stain: str = "none",
 ) -> str:
     """Writes model.safetensors, config.json and preprocessor_config.json.
 
@@ -59,6 +60,8 @@ def write(
       mean, std: channel mean and std of the normalization, for pixels in 0 … 1.
       color: False for grayscale images standardized per image; transformers has no
         such preprocessor, so preprocessor_config.json is not written.
+      stain: stain normalization that images need before, named in
+        preprocessor_config.json because no processor of transformers does it.
 
     Returns:
       The class name in transformers.
@@ -87,9 +90,8 @@ def write(
         (complete / "model.safetensors").chmod(0o644)
         _write(complete / "config.json", config)
         if color:
-            _write(
-                complete / "preprocessor_config.json", _preprocessor(encoder, mean, std)
-            )
+            processor = _preprocessor(encoder, mean, std, stain)
+            _write(complete / "preprocessor_config.json", processor)
         complete.rename(folder)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -203,19 +205,21 @@ def _config(
 
 
 def _preprocessor(
-    encoder: vit.ViT, mean: Sequence[float], std: Sequence[float]
+    encoder: vit.ViT, mean: Sequence[float], std: Sequence[float], stain: str
 ) -> dict[str, Any]:
     height, width = encoder.image_size
     return {
         "image_processor_type": "ViTImageProcessor",
         "do_resize": True,
         "size": {"height": height, "width": width},
-        "resample": 2,  # bilinear
+        "resample": 3,  # bicubic, as in training
         "do_rescale": True,
         "rescale_factor": 1 / 255,
         "do_normalize": True,
         "image_mean": [float(m) for m in mean],
         "image_std": [float(s) for s in std],
+        # Not done by the processor: what has to be done before it.
+        "stain_normalization": stain,
     }
 
 
