@@ -60,7 +60,8 @@ def _serve(flags: argparse.Namespace, bound: socket.socket) -> int:
             f"warning: everybody who can reach {flags.host} can use this page",
             file=sys.stderr,
         )
-    application = app.application(model, hosts=LOOPBACK if local else ("*",))
+    limits = {} if local else app.open_limits(model)
+    application = app.application(model, hosts=LOOPBACK if local else ("*",), **limits)
     server = uvicorn.Server(uvicorn.Config(application, log_level="warning"))
     host = f"[{flags.host}]" if ":" in flags.host else flags.host
     print(f"http://{host}:{bound.getsockname()[1]}    Ctrl-C to stop", flush=True)

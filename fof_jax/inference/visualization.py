@@ -84,7 +84,7 @@ def plot_explanation(
         axes.set_title(label, fontsize=9)
         axes.set_axis_off()
     scale = ScalarMappable(Normalize(0, 1), COLORMAP)
-    figure.colorbar(scale, ax=row[-1], label="A (0 low, 1 high)", fraction=0.05)
+    figure.colorbar(scale, ax=row[1], label="A (0 low, 1 high)", fraction=0.05)
     _save(figure, path, title)
 
 

@@ -148,7 +148,7 @@ def plot(shown: Sequence[Case], folder: Path) -> None:
                 fontsize=8,
             )
         scale = ScalarMappable(cmap=COLORMAP)  # of 0 to 1
-        bar = figure.colorbar(scale, ax=grid, shrink=0.5, aspect=40)
+        bar = figure.colorbar(scale, ax=grid[:, 1], shrink=0.5, aspect=40)
         bar.set_label("A (0 low, 1 high)", fontsize=8)
         bar.ax.tick_params(labelsize=8)
         save_plot(figure, name="gallery", title="Gallery", caption="", folder=folder)

@@ -270,3 +270,17 @@ def test_a_failed_export_writes_nothing(small_run, tmp_path, capsys):
     assert main([*words, f"--out={tmp_path}/a", "--whole"]) == 2
     assert "--whole requires --to=release" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_an_hf_export_states_the_stain_normalization(small_run, tmp_path, capsys):
+    """In the processor's config, in the card, in about.json and on the terminal."""
+    words = ["export", "--to=hf", f"--checkpoint={small_run}/fold_0"]
+    assert main([*words, f"--out={tmp_path}/hf"]) == 0
+    assert "normalized by macenko" in capsys.readouterr().out
+    processor = json.loads((tmp_path / "hf/preprocessor_config.json").read_text())
+    assert processor["stain_normalization"] == "macenko"
+    assert processor["resample"] == Image.Resampling.BICUBIC
+    assert "Macenko-normalized" in (tmp_path / "hf/README.md").read_text()
+    about = json.loads((tmp_path / "hf/about.json").read_text())
+    assert about["stain"] == "macenko"
+    assert about["classes"] == ["II", "III", "IV"]

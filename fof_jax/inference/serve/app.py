@@ -7,11 +7,14 @@ client input is used as a path.
 import asyncio
 import base64
 import io
+import re
 import tempfile
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -27,9 +30,12 @@ from fof_jax.inference.model import has_map
 from fof_jax.inference.outputs import Explanation
 from fof_jax.inference.predictor import Predictor
 
-MAX_BYTES = 64 * 2**20
-MAX_PIXELS = 25 * 10**6  # 5000 x 5000
-MAX_TILES = 64  # non-overlapping tiles per image: minutes on a slow machine
+# What `predict` reads: Pillow's limit of pixels, and such an image uncompressed.
+MAX_PIXELS = Image.MAX_IMAGE_PIXELS or 89_478_485
+MAX_BYTES = 300 * 2**20
+# For a page that others can reach: 5000 x 5000 pixels, and 64 tiles per image.
+OPEN_MAX_BYTES, OPEN_MAX_PIXELS, _OPEN_MAX_TILES = 64 * 2**20, 25 * 10**6, 64
+MIN_MARGIN = 0.2  # of the two largest probabilities; below, the page says "uncertain"
 BODY_TIMEOUT = 60  # seconds for an upload
 MAX_QUEUED = 8  # requests waiting for the one being computed
 _SIDE = 1024  # maximum side of returned images, in pixels
@@ -63,7 +69,7 @@ def application(
     *,
     hosts: Sequence[str],
     max_bytes: int = MAX_BYTES,
-    max_pixels: int | None = None,
+    max_pixels: int = MAX_PIXELS,
     max_queued: int = MAX_QUEUED,
 ) -> Starlette:
     """Creates the web application.
@@ -72,11 +78,9 @@ def application(
       model: of `load.load`.
       hosts: accepted Host headers; others are rejected, which prevents DNS rebinding.
       max_bytes: of an image file.
-      max_pixels: of an image, checked from its header before decoding; None:
-        `pixel_limit`.
+      max_pixels: of an image, checked from its header before decoding.
       max_queued: waiting requests; further ones get status 503 with Retry-After.
     """
-    limit = pixel_limit(model) if max_pixels is None else max_pixels
     lock = asyncio.Lock()  # one image at a time, which uses the whole device
     queued = 0
 
@@ -93,7 +97,7 @@ def application(
             try:
                 async with lock:
                     result = await run_in_threadpool(
-                        grade_image, model, body, target, limit
+                        grade_image, model, body, target, max_pixels
                     )
             finally:
                 queued -= 1
@@ -104,10 +108,14 @@ def application(
             )
         except ClientDisconnect:
             return Response(status_code=400)
+        except Exception:  # its text may have paths: it stays on the terminal
+            traceback.print_exc()
+            message = "the image could not be graded; the server's terminal says why"
+            return JSONResponse({"error": message}, 500, headers=_HEADERS)
         return JSONResponse(result, headers=_HEADERS)
 
     async def about(request: Request) -> Response:
-        return JSONResponse(describe(model, max_bytes, limit), headers=_HEADERS)
+        return JSONResponse(describe(model, max_bytes, max_pixels), headers=_HEADERS)
 
     def file(name: str) -> Any:
         async def send(request: Request) -> Response:
@@ -129,10 +137,11 @@ def application(
     )
 
 
-def pixel_limit(model: Predictor) -> int:
-    """Maximum number of pixels of an image, which bounds the time of a request."""
+def open_limits(model: Predictor) -> dict[str, int]:
+    """Limits for a page that others can reach, which bound the time of a request."""
     side = max(model.image_size, *(model.sides or ()))
-    return min(MAX_PIXELS, MAX_TILES * side**2)
+    pixels = min(OPEN_MAX_PIXELS, _OPEN_MAX_TILES * side**2)
+    return {"max_bytes": OPEN_MAX_BYTES, "max_pixels": pixels}
 
 
 def describe(model: Predictor, max_bytes: int, max_pixels: int) -> dict[str, Any]:
@@ -143,6 +152,7 @@ def describe(model: Predictor, max_bytes: int, max_pixels: int) -> dict[str, Any
         "method": model.config.method,
         "encoder": model.config.encoder,
         "data": model.config.data.name,
+        "synthetic": model.config.data.name == "phantom",
         "image_size": model.image_size,
         "card": model_card.of_model(model),
         "explains": has_map(model),
@@ -157,33 +167,45 @@ def grade_image(
     """Grades one image.
 
     Returns:
-      classes, prob, spread, pred; for a model with a map also target, kept (the
-      fraction of patches) and the plots as data URIs.
+      classes, prob, spread, pred, second (the next most probable class), uncertain
+      (their probabilities differ by less than min_margin) and the image as the model
+      reads it; for a model with a map also target, kept (the fraction of patches) and
+      the plots. Images are data URIs.
 
     Raises:
       RequestError: not an image, too large, or no such class.
     """
-    map_: dict[str, Any] = {}
     try:
         model.class_index(target)
         pixels = decode(body, max_pixels)
         if has_map(model):
             result = model.explain(pixels, target)
-            prob, spread = result.prob, result.spread
-            map_ = {"target": result.target, "kept": float(result.keep.mean())}
-            map_ |= _plots(result)
+            prob, spread, read = result.prob, result.spread, result.pixels
+            images_ = {"target": result.target, "kept": float(result.keep.mean())}
+            images_ |= _plots(result)
         else:
             grades = model.predict([pixels])
-            prob, spread = grades.prob[0], grades.spread[0]
+            prob, spread, images_ = grades.prob[0], grades.spread[0], {}
+            read = model.preprocess(pixels).pixels
     except ValueError as error:
-        raise RequestError(422, str(error)) from None
+        raise RequestError(422, _without_paths(str(error))) from None
+    best, second = np.argsort(-prob, kind="stable")[:2].tolist()
     return {
         "classes": list(model.classes),
         "prob": prob.tolist(),
         "spread": spread.tolist(),
-        "pred": model.classes[int(prob.argmax())],
-        **map_,
+        "pred": model.classes[best],
+        "second": model.classes[second],
+        "uncertain": bool(prob[best] - prob[second] < MIN_MARGIN),
+        "min_margin": MIN_MARGIN,
+        "original": _data_uri(read),
+        **images_,
     }
+
+
+def _without_paths(message: str) -> str:
+    """A message without the folders of this machine, which are nobody's business."""
+    return re.sub(r"(?<![\w.])/(?:[^\s/'\"]+/)+", "", message)
 
 
 def decode(body: bytes, max_pixels: int) -> Any:

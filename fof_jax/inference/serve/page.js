@@ -3,6 +3,7 @@ const at = (id) => document.getElementById(id);
 let shown = null; // file whose grade is shown
 let latest = 0; // number of the latest request; older ones are dropped
 let maxBytes = Infinity;
+let folds = 1; // models in the ensemble
 const sleep = (seconds) => new Promise((done) => setTimeout(done, 1000 * seconds));
 
 function setStatus(text, error = false) {
@@ -12,7 +13,7 @@ function setStatus(text, error = false) {
 
 async function grade(file, target = "") {
   const number = ++latest;
-  setStatus(`Grading ${file.name} …`);
+  setStatus(`Grading ${file.name} … A large image takes minutes.`);
   try {
     if (file.size > maxBytes) {
       throw new Error(`more than ${maxBytes.toLocaleString("en")} bytes; choose a smaller file`);
@@ -40,14 +41,22 @@ async function grade(file, target = "") {
 
 function show(file, result) {
   shown = file;
-  at("grade").textContent = `${file.name}: grade ${result.pred}`;
+  at("grade").textContent = result.uncertain
+    ? `${file.name}: uncertain, grade ${result.pred} or ${result.second}`
+    : `${file.name}: grade ${result.pred}`;
+  at("uncertain").hidden = !result.uncertain;
+  at("uncertain").textContent = `The two most probable grades, ${result.pred} and ` +
+    `${result.second}, differ by less than ${result.min_margin.toFixed(2)} in probability.`;
+  at("warning").hidden = !result.warning;
+  at("warning").textContent = result.warning || "";
   at("rows").replaceChildren(...result.classes.map((name, k) => {
     const row = document.createElement("tr");
     const head = document.createElement("th");
     head.scope = "row";
     head.textContent = name;
     const value = document.createElement("td");
-    value.textContent = `${result.prob[k].toFixed(3)} ± ${result.spread[k].toFixed(3)}`;
+    const spread = folds > 1 ? ` ± ${result.spread[k].toFixed(2)}` : "";
+    value.textContent = `${result.prob[k].toFixed(2)}${spread}`;
     value.dataset.value = result.prob[k];
     const cell = document.createElement("td");
     const bar = document.createElement("meter");
@@ -57,14 +66,20 @@ function show(file, result) {
     row.append(head, value, cell);
     return row;
   }));
+  at("original").src = result.original;
+  at("original").alt = file.name;
   at("result").hidden = false;
   if (!result.overlay) return; // no gradients
   at("target").value = result.target;
   at("overlay").src = result.overlay;
-  at("overlay").alt = `Class activation map of ${result.target}`;
+  at("overlay").alt = `Map of what speaks for grade ${result.target}`;
+  at("evidence").textContent = `What speaks for grade ${result.target}`;
   at("patches").src = result.patches;
-  at("patches").alt = `Patches kept by M for ${result.target}`;
-  at("kept").textContent = `Patches kept by M, Eq. (2): ${(100 * result.kept).toFixed(1)}%`;
+  at("patches").alt = `Parts with the strongest evidence for grade ${result.target}`;
+  const kept = (100 * result.kept).toFixed(result.kept > 0 && result.kept < 0.01 ? 1 : 0);
+  at("kept").textContent = result.kept > 0
+    ? `The strongest evidence for grade ${result.target}: ${kept}% of the image, the rest is gray`
+    : `No part of the image speaks clearly for grade ${result.target}`;
 }
 
 at("file").addEventListener("change", (event) => {
@@ -83,14 +98,21 @@ for (const kind of ["dragenter", "dragover", "dragleave", "drop"]) {
   });
 }
 fetch("about").then((response) => response.json()).then((model) => {
-  const folds = model.folds === 1 ? "one fold" : `${model.folds} folds`;
-  at("model").textContent =
-    `${model.method}, ${model.encoder} at ${model.image_size} px, ${folds} trained on ${model.data}`;
+  folds = model.folds;
+  const ensemble = folds === 1 ? "one model" : `${folds} models, averaged,`;
+  at("model").textContent = `${ensemble} of the method ${model.method} (${model.encoder} at ` +
+    `${model.image_size} px), trained on ${model.data}`;
+  at("meaning").textContent = folds === 1
+    ? "Probability of each grade"
+    : `Probability of each grade: mean of ${folds} models ± how much they differ (standard deviation)`;
+  at("synthetic").hidden = !model.synthetic;
   at("card").textContent = model.card;
   maxBytes = model.max_bytes;
   at("limits").textContent =
     `PNG, JPEG or TIFF, 8 bits per channel, up to ${model.max_pixels.toLocaleString("en")} pixels`;
-  at("map").hidden = !model.explains;
+  for (const part of [at("choice"), ...document.querySelectorAll(".map")]) {
+    part.hidden = !model.explains;
+  }
   at("no-map").hidden = model.explains;
   at("target").replaceChildren(...model.classes.map((name) => new Option(name, name)));
 }).catch(() => setStatus("The server does not respond.", true));

@@ -1,5 +1,6 @@
 """Web server: predictions of the model, and error responses."""
 
+import base64
 import concurrent.futures
 import dataclasses
 import http.client
@@ -87,15 +88,70 @@ def test_an_exported_file_gives_no_map(small_run, small_pictures, tmp_path):
         assert request(port, "/grade?target=V", png(pixels))[0].status == 422
     assert response.status == 200
     found = json.loads(content)
-    assert set(found) == {"classes", "prob", "spread", "pred"}
+    assert set(found) == {
+        "classes", "prob", "spread", "pred", "second", "uncertain", "min_margin",
+        "original",
+    }  # fmt: skip
     np.testing.assert_allclose(found["prob"], model.predict([pixels]).prob[0])
 
 
-def test_the_pixel_limit_depends_on_the_image_size(model):
-    """The phantom of `small_run` has 64 x 64 pixels; the limit is 64 times that."""
-    assert app.pixel_limit(model) == 64 * 64 * 64
+def test_the_page_takes_what_predict_takes_unless_it_is_open(model):
+    """Images of `small_run` have 64 x 64 pixels; an open page takes 64 times that."""
+    assert (
+        app.describe(model, app.MAX_BYTES, app.MAX_PIXELS)["max_pixels"] == 89_478_485
+    )
+    assert app.open_limits(model)["max_pixels"] == 64 * 64 * 64
     large = dataclasses.replace(model, sides=(1024, 2048))
-    assert app.pixel_limit(large) == app.MAX_PIXELS == 25_000_000
+    assert app.open_limits(large)["max_pixels"] == 25_000_000
+
+
+@pytest.mark.parametrize(
+    ("prob", "pred", "second", "uncertain"),
+    [
+        ([0.1, 0.3, 0.6], "IV", "III", False),
+        ([0.45, 0.2, 0.35], "II", "IV", True),
+        ([0.4, 0.4, 0.2], "II", "III", True),
+        ([0.0, 0.61, 0.39], "III", "IV", False),
+    ],
+)
+def test_a_small_margin_is_uncertain(
+    model, small_pictures, monkeypatch, prob, pred, second, uncertain
+):
+    pixels = next(iter(small_pictures.values()))
+    explained = dataclasses.replace(model.explain(pixels), prob=np.array(prob))
+    monkeypatch.setattr(type(model), "explain", lambda *_: explained)
+    found = app.grade_image(model, png(pixels), None, app.MAX_PIXELS)
+    assert (found["pred"], found["second"]) == (pred, second)
+    assert found["uncertain"] is uncertain
+
+
+def test_the_original_is_what_the_model_reads(model, small_pictures):
+    pixels = next(iter(small_pictures.values()))
+    found = app.grade_image(model, png(pixels), None, app.MAX_PIXELS)
+    data = base64.b64decode(found["original"].partition(",")[2])
+    with Image.open(io.BytesIO(data)) as image:
+        np.testing.assert_array_equal(image, model.preprocess(pixels).pixels)
+
+
+def test_the_page_says_that_a_model_is_of_drawn_images(model):
+    assert app.describe(model, 1, 1)["synthetic"] is True
+    other = dataclasses.replace(
+        model, config=model.config.copy_and_resolve_references()
+    )
+    other.config.data.name = "clinic"
+    assert app.describe(other, 1, 1)["synthetic"] is False
+
+
+def test_no_message_has_a_path_of_the_server(port, model, small_pictures, monkeypatch):
+    for body in (b"no image", b"\x89PNG\r\n\x1a\n", b"II*\0\x08\0\0\0\0\0"):
+        response, content = request(port, "/grade", body)
+        assert response.status == 422
+        assert tempfile.gettempdir().encode() not in content
+        assert b"/" not in json.loads(content)["error"].encode()
+    monkeypatch.setattr(app, "decode", lambda *_: open("/etc/nothing/here"))
+    response, content = request(port, "/grade", b"any")
+    assert response.status == 500
+    assert b"/etc" not in content
 
 
 @pytest.mark.parametrize("path", ["/", "/page.css", "/page.js", "/about"])

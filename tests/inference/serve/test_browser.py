@@ -97,6 +97,16 @@ def test_an_image_is_graded(
     grades = model.predict([pixels])
     np.testing.assert_allclose(shown, grades.prob[0], atol=1e-5)
     assert grades.pred[0] in page.text_content("#grade")
+    assert page.is_visible("#synthetic")
+    p = np.sort(grades.prob[0])
+    assert page.is_visible("#uncertain") == bool(p[-1] - p[-2] < app.MIN_MARGIN)
+    assert "Eq." not in page.inner_text("main")
+    boxes = {i: page.locator(f"#{i}").bounding_box() for i in ("original", "overlay")}
+    bar = page.locator(".gradient").bounding_box()
+    beside = boxes["overlay"]["x"] + boxes["overlay"]["width"]
+    assert 0 <= bar["x"] - beside < 40
+    if width == 1280:
+        assert boxes["original"]["y"] == pytest.approx(boxes["overlay"]["y"], abs=2)
     assert messages == []
     ours = (f"http://127.0.0.1:{port}/", "data:")
     assert [url for url in urls if not url.startswith(ours)] == []
