@@ -109,8 +109,8 @@ def predict_cohort(
     images = [
         ImageInput(
             path=row.image,
-            name=cohort.name_of(row),
-            patient=row.patient,
+            name=names.printable(cohort.name_of(row)),
+            patient=names.printable(row.patient),
             grade=model.classes[row.grade],
         )
         for row in cohort.rows

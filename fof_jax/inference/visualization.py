@@ -15,6 +15,7 @@ from matplotlib.collections import PatchCollection
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
+from matplotlib.text import Text
 
 from fof_jax import files
 
@@ -147,8 +148,10 @@ def plot_slide(
 def _save(figure: Figure, path: Path, title: str) -> None:
     width = int(figure.get_figwidth() * 12)  # in characters
     lines = [textwrap.wrap(line, width) for line in title.splitlines()]
-    # parse_math: a file name may contain $.
-    figure.suptitle("\n".join(sum(lines, [])), fontsize=11, parse_math=False)
+    # parse_math: names of files and classes may contain $.
+    figure.suptitle("\n".join(sum(lines, [])), fontsize=11)
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         # Characters missing from the font are drawn as boxes.

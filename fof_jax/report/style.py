@@ -52,6 +52,7 @@ STYLE: Any = {  # Any: Matplotlib types each key
     "axes.titlecolor": INK,
     "axes.titlesize": 12,
     "figure.facecolor": CARD,
+    "text.parse_math": False,  # names of classes may contain $
     "font.family": "sans-serif",
     "font.size": 12,
     "grid.color": GRID,

@@ -71,7 +71,7 @@ class Checkpoints:
         host = jax.device_get(state)
         try:
             self._room_for(host)
-            with _quiet():
+            with quiet():
                 self._manager.save(step, args=ocp.args.StandardSave(_plain(host)))
             if multihost.is_main_process():
                 write_manifest(self.directory / str(step))
@@ -179,8 +179,10 @@ class Checkpoints:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Suppresses Orbax's tracebacks; its errors are reported in one line."""
+def quiet() -> Iterator[None]:
+    """Suppresses what Orbax logs: warnings about metadata that checkpoints of this
+    package do not have, and tracebacks of errors that are reported in one line.
+    """
     before = logging.get_verbosity()
     logging.set_verbosity(logging.FATAL)
     try:

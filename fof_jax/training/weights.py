@@ -70,7 +70,7 @@ def read(folder: Path) -> Variables:
     fault = checkpoint.verify_manifest(place)
     if fault is not None:
         raise ValueError(f"checkpoint: {place}: {fault.partition(';')[0]}.")
-    with ocp.PyTreeCheckpointer() as reader:
+    with checkpoint.quiet(), ocp.PyTreeCheckpointer() as reader:
         path = (place / item).resolve()
         kinds = jax.tree.map(
             lambda _: ocp.RestoreArgs(restore_type=np.ndarray),
