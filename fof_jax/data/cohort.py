@@ -258,7 +258,7 @@ def read_cohort(
         ),
         lines=tuple(number for number, _ in reader.lines),
     )
-    _name_labels(reader)
+    _name_labels(reader, classes)
     errors = reader.errors
     if "image" in reader.header:
         named = [k for k, (_, cells) in enumerate(reader.lines) if cells["image"]]
@@ -276,13 +276,13 @@ def read_cohort(
     return cohort
 
 
-def _name_labels(reader: TableReader) -> None:
+def _name_labels(reader: TableReader, classes: tuple[str, ...]) -> None:
     """Adds the labels that the table has, with the flag to paste, to unknown grades."""
-    if all(error.kind != "unknown grade" for error in reader.errors):
-        return
-    cells = [cells["grade"] for _, cells in reader.lines]
+    cells = [cells.get("grade", "") for _, cells in reader.lines]
     counts = collections.Counter(cell for cell in cells if not unknown(cell))
     found = sorted(counts)
+    if set(found) <= set(classes):
+        return
     listed = shortened([f"'{name}' ({counts[name]})" for name in found])
     paste = ""
     if 2 <= len(found) <= SHOWN:

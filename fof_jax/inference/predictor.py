@@ -94,7 +94,7 @@ class Predictor(Protocol):
           ValueError: an image cannot be used; names it. `stream` continues instead.
         """
         if isinstance(images, str | Path | Image.Image) or (
-            isinstance(images, np.ndarray) and images.ndim in (2, 3)
+            isinstance(images, np.ndarray) and images.ndim <= 3
         ):
             images = [images]
         rows = list(self.stream(images))

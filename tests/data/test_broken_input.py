@@ -29,7 +29,7 @@ def words(folder: Path, action: str, *more: str) -> list[str]:
         f"--config.data.table={folder / 'table.csv'}",
         f"--config.data.dir={folder / 'data'}",
         "--config.data.image_size=20", "--config.data.biomarkers=('idh','EGFR')",
-        "--config.folds=2",
+        "--config.folds=2", "--config.encoder=mu/4", "--config.batch_size=2",
     ]  # fmt: skip
     # A tuple that is given twice is joined, not replaced.
     named = {word.partition("=")[0] for word in more}

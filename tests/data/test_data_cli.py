@@ -186,7 +186,7 @@ def test_the_rule_for_small_images_is_the_configs(tmp_path):
     call("build", config_for(tmp_path, image_size=10))
     out = io.StringIO()
     store = prepare(config_for(tmp_path, small="pad"), out=out)
-    assert "4 of 4 images are smaller" in out.getvalue()
+    assert "all images are 10 px, smaller" in out.getvalue()
     assert (store.read(0, 20)[:5] == 255).all()
     out = io.StringIO()
     prepare(config_for(tmp_path, image_size=10), out=out)
@@ -220,8 +220,9 @@ def test_bad_actions(tmp_path):
 def test_what_is_not_set_or_not_there(tmp_path):
     with pytest.raises(ValueError, match="data.table is not set"):
         act("build", config_for(tmp_path, table=""), out=io.StringIO())
-    with pytest.raises(ValueError, match="expected one of gbmlgg, cohort, phantom"):
-        act("build", config_for(tmp_path, name="mine"), out=io.StringIO())
+    for name in ("", "../mine", "a b", ".hidden"):
+        with pytest.raises(ValueError, match="data.name is .*; expected letters"):
+            act("build", config_for(tmp_path, name=name), out=io.StringIO())
     with pytest.raises(MissingDataError, match="data build --config=configs/cohort"):
         prepare(config_for(tmp_path))
     config = config_for(tmp_path, name="gbmlgg")

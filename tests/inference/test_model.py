@@ -150,9 +150,6 @@ def test_one_image_is_a_row_of_its_own(small_run, small_pictures, tmp_path):
     assert expected.shape == (1, 3)
     for image in (path, str(path), Image.open(path), pixels):
         np.testing.assert_array_equal(model.predict(image).prob, expected)
-    np.testing.assert_array_equal(
-        model.predict(np.stack([pixels] * 2)).prob, np.repeat(expected, 2, axis=0)
-    )
 
 
 def test_a_model_is_shown_in_one_line(small_run, capfd):
