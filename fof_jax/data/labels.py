@@ -26,7 +26,7 @@ def normalize(data: ConfigDict) -> None:
             continue
         names = tuple(_name(field, name) for name in data[field])
         _check(field, names)
-        data[field] = names
+        data[field] = type(data[field])(names)  # a config may hold a list
     if "classes" in data and len(data.classes) < 2:
         raise ValueError(
             f"data.classes is {tuple(data.classes)}; expected two or more classes. "
