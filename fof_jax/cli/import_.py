@@ -3,10 +3,12 @@
 python launch.py import --from=hf vit-tiny/model.safetensors --out=weights/vit-tiny
 python launch.py import --from=augreg Ti_16.npz --image_size=224 --out=weights/ti
 python launch.py import --from=release fold_0.pth --out=weights/fold_0
+python launch.py import --from=torchvision resnet18.pth --out=weights/resnet18
 
 hf: ViT, I-JEPA and DINOv2 (with registers) of Hugging Face, with config.json in the
 same folder. timm, augreg, dinov2: encoders of timm, of google-research's
-vision_transformer, of Meta's DINOv2. release: a .pth of the authors' code. Files are
+vision_transformer, of Meta's DINOv2. release: a .pth of the authors' code. torchvision:
+resnet18, vgg19_bn, swin_v2_t; microsoft and timm: SwinV2-T. Files are
 safetensors, .pth or .bin (read with torch's weights_only, which executes no code) or
 .npz, detected by content. Without config.json, pass --image_size, and --encoder if the
 dimensions match no variant.
@@ -20,7 +22,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-SOURCES = ("hf", "timm", "augreg", "dinov2", "release")
+SOURCES = ("hf", "timm", "augreg", "dinov2", "release", "torchvision", "microsoft")
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -65,10 +67,18 @@ def run(flags: argparse.Namespace) -> int:
 
 def _encoder(flags: argparse.Namespace) -> tuple[Path, Any, dict[str, Any]]:
     from fof_jax.models import vit
-    from fof_jax.models.pretrained import encoder_import, weight_files
+    from fof_jax.models.pretrained import (
+        encoder_import,
+        image_encoder_import,
+        weight_files,
+    )
     from fof_jax.types import Variables
 
     source = weight_files.read(flags.file)
+    if flags.form in image_encoder_import.SOURCES and (
+        flags.form != "timm" or image_encoder_import.recognizes(source.tensors)
+    ):
+        return _image_encoder(flags, source)
     imported = encoder_import.import_encoder(
         source, flags.form, variant=flags.encoder, image_size=flags.image_size
     )
@@ -98,6 +108,39 @@ def _encoder(flags: argparse.Namespace) -> tuple[Path, Any, dict[str, Any]]:
     }
     about |= {"loaded": imported.loaded, "left_out": imported.left_out}
     return source.path, Variables(params={"encoder": imported.params}, state={}), about
+
+
+def _image_encoder(
+    flags: argparse.Namespace, source: Any
+) -> tuple[Path, Any, dict[str, Any]]:
+    from fof_jax.models.pretrained import image_encoder_import
+    from fof_jax.types import Variables
+
+    if flags.image_size:
+        raise ValueError(
+            "import: --image_size does not apply to convolutional encoders and SwinV2, "
+            "whose weights fit any size. Leave it out."
+        )
+    imported = image_encoder_import.import_image_encoder(
+        source, flags.form, variant=flags.encoder
+    )
+    print(f"{source.path}: {source.format}, {imported.name}")
+    print(f"loaded: {_collapsed(imported.loaded)}")
+    print(f"left out: {_collapsed(imported.left_out) or 'nothing'}")
+    print(f"use: --config.init.checkpoint={flags.out} --config.encoder={imported.name}")
+    about = {
+        "method": "encoder",
+        "form": source.format,
+        "encoder": {"variant": imported.name},
+        "loaded": imported.loaded,
+        "left_out": imported.left_out,
+    }
+    statistics = {"batch_stats": {"encoder": imported.statistics}}
+    variables = Variables(
+        params={"encoder": imported.params},
+        state=statistics if imported.statistics else {},
+    )
+    return source.path, variables, about
 
 
 def _release(flags: argparse.Namespace) -> tuple[Path, Any, dict[str, Any]]:

@@ -71,12 +71,12 @@ def replay(path: Path, *, others: list[Path]) -> list:
     from fof_jax.evaluation import metrics
     from fof_jax.parity import comparison, paper_replay
     from fof_jax.parity import release_replay as release
-    from fof_jax.parity.rows import clat, distillation, fusion, pathgcn
+    from fof_jax.parity.rows import clat, distillation, encoders, fusion, pathgcn
 
     recording = comparison.load(path)
     if release.kind(recording) is not None:
         return release.replay(path, others=others, scores=metrics.scores)
-    for family in (clat, distillation, fusion, pathgcn):
+    for family in (clat, distillation, encoders, fusion, pathgcn):
         if family.recognizes(recording):
             return family.replay(recording)
     return paper_replay.replay(path)

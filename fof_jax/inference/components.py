@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from fof_jax.inference import load
-from fof_jax.models import vit
+from fof_jax.models import image_encoders, vit
 from fof_jax.models.pretrained import position_embedding
 from fof_jax.training import weights
 from fof_jax.types import Params
@@ -55,6 +55,7 @@ def read(folder: Path) -> Components:
             "an encoder and a classifier of its pooled output, as the methods 'fof' "
             "and 'vit' have."
         )
+    _require_vit(folder, model.config.encoder)
     return Components(
         encoder=model.method.network.encoder,  # type: ignore[attr-defined]
         params=variables.params["encoder"],
@@ -63,6 +64,14 @@ def read(folder: Path) -> Components:
         color=model.config.data.color,
         stain=model.config.data.stain,
     )
+
+
+def _require_vit(folder: Path, name: str) -> None:
+    if image_encoders.is_known(name):
+        raise ValueError(
+            f"export: {folder} has the encoder {name}, expected a ViT, the only one "
+            "that other libraries' formats are written for. Pass --to=stablehlo."
+        )
 
 
 def imported(
@@ -86,6 +95,7 @@ def imported(
             "`import` wrote."
         )
     described = about["encoder"]
+    _require_vit(folder, described["variant"])
     size, patch = vit.parse_variant(described["variant"])
     encoder = vit.ViT(
         size=size,

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from fof_jax.models import vit
+from fof_jax.models import image_encoders, vit
 from fof_jax.models.pooled_tokens import PooledTokens
 
 
@@ -33,13 +33,76 @@ def build_vit(config: ConfigDict) -> vit.ViT:
     )
 
 
+def find_vit(config: ConfigDict) -> vit.ViT | None:
+    """The ViT of `build_vit`; None where the config names another encoder."""
+    return None if image_encoders.is_known(config.encoder) else build_vit(config)
+
+
 def build_image_encoder(config: ConfigDict) -> nn.Module:
-    """The encoder of `build_vit`, called as `encoder(image, train=...)`, gives [B, D].
+    """Encoder of rows that project features themselves: the fusions, DGKD, CLAT.
+
+    It is called as `encoder(image, train=...)` and gives [B, D].
 
     Raises:
-      ValueError: as `build_vit`.
+      ValueError: no such encoder, or a dtype that is not known.
     """
+    if image_encoders.is_known(config.encoder):
+        return image_encoders.build(
+            config.encoder, dtype=_dtype(config), projection=False
+        )
     return PooledTokens(encoder=build_vit(config))
+
+
+def build_classified(config: ConfigDict) -> nn.Module:
+    """Encoder whose feature a linear classifier reads, for `StudentNetwork`.
+
+    The ViT of `build_vit`, or another with its published head: PathCNN's projection
+    behind ResNet-18, the three layers of Pathomic Fusion behind VGG19-BN.
+
+    Raises:
+      ValueError: no such encoder, or a dtype that is not known.
+    """
+    if image_encoders.is_known(config.encoder):
+        return image_encoders.build(config.encoder, dtype=_dtype(config))
+    return build_vit(config)
+
+
+def validate(config: ConfigDict) -> None:
+    """Checks the encoder, and that images of `data.image_size` fit it.
+
+    Raises:
+      ValueError: no such encoder or dtype, a size that does not fit, or a field that
+        only the ViT has.
+    """
+    compute_dtype(config.compute_dtype, jax.default_backend())
+    name, side = config.encoder, config.data.image_size
+    if not image_encoders.is_known(name):
+        try:
+            _, patch = vit.parse_variant(name)
+        except ValueError as error:
+            raise ValueError(
+                f"{error} Encoders other than the ViT: "
+                f"{', '.join(image_encoders.NAMES)}."
+            ) from None
+        vit.grid((side, side), patch)
+        return
+    image_encoders.check(name, side)
+    for field, value, only in (
+        ("pooling", config.pooling, "patches"),
+        ("init.class_token", config.init.class_token, "drop"),
+        ("optimizer.layer_decay", config.optimizer.layer_decay, 1.0),
+        ("optimizer.freeze_blocks", config.optimizer.freeze_blocks, 0),
+        ("optimizer.head_factor", config.optimizer.head_factor, 1.0),
+    ):
+        if value != only:
+            raise ValueError(
+                f"{field}: got {value}, which only the ViT has; the encoder is "
+                f"{name}. Pass --config.{field}={only}."
+            )
+
+
+def _dtype(config: ConfigDict) -> Any:
+    return compute_dtype(config.compute_dtype, jax.default_backend())
 
 
 def compute_dtype(name: str, platform: str) -> Any:

@@ -1,6 +1,6 @@
 """Finds methods by the name in `config.method`.
 
-`distill.pkt` is the module `fof_jax.methods.distill.pkt`; three names are short forms.
+`distill.pkt` is the module `fof_jax.methods.distill.pkt`; some names are short forms.
 """
 
 import importlib
@@ -19,6 +19,8 @@ Build = Callable[[ConfigDict, DatasetInfo], Method]
 
 # Short name -> module below fof_jax.methods.
 ALIASES = {"fof": "paper.method", "release": "release.method", "vit": "baseline"}
+# Rows of the paper's tables that are one module with an encoder of their own.
+IMAGE_ROWS = dict.fromkeys(("pathcnn", "pathcnn_vgg", "swinv2"), "image")
 
 
 def names() -> list[str]:
@@ -31,7 +33,7 @@ def names() -> list[str]:
     rows = (
         name for name in sorted(modules - set(ALIASES.values())) if _has_build(name)
     )
-    return [*ALIASES, *rows]
+    return [*ALIASES, *IMAGE_ROWS, *rows]
 
 
 def find(name: str) -> Build:
@@ -40,7 +42,7 @@ def find(name: str) -> Build:
     Raises:
       ValueError: there is no such method.
     """
-    module = ALIASES.get(name, name)
+    module = {**ALIASES, **IMAGE_ROWS}.get(name, name)
     if not all(part.isidentifier() for part in module.split(".")) or not _has_build(
         module
     ):

@@ -5,6 +5,8 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float
 
+from fof_jax.models.device_rows import sum_over_devices
+
 
 class BatchNorm(nn.Module):
     """Normalization by batch statistics in training, by running ones in evaluation.
@@ -14,7 +16,8 @@ class BatchNorm(nn.Module):
 
     Attributes:
       axis_name: of the devices over which statistics are synchronized; None for one
-        device, or where the rows were gathered first.
+        device, where the rows were gathered first, or inside of `device_rows`, which
+        synchronizes them without it.
       momentum: weight of the new statistics in the running ones.
       epsilon: added to the variance.
     """
@@ -41,18 +44,18 @@ class BatchNorm(nn.Module):
 
         Source: methods/encoders.md (BatchNorm).
         """
-        channels = x.shape[-1]
+        channels, dtype = x.shape[-1], x.dtype
+        x = x.astype(jnp.float32)
         scale = self.param("scale", nn.initializers.ones, (channels,), jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
         mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,))
         var = self.variable("batch_stats", "var", jnp.ones, (channels,))
         if not train:
-            return self._normalize(x, mean.value, var.value, scale, bias)
+            return self._normalize(x, mean.value, var.value, scale, bias).astype(dtype)
         flat = x.reshape(-1, channels)
-        count = jnp.asarray(flat.shape[0], jnp.float32)
-        if self.axis_name is not None and not self.is_initializing():
-            count = lax.psum(count, self.axis_name)
-        elif flat.shape[0] == 1 and not self.is_initializing():
+        count = self._sum(jnp.asarray(flat.shape[0], jnp.float32))
+        alone = self.axis_name is None and flat.shape[0] == 1
+        if alone and not self.is_initializing():
             raise ValueError(
                 "batch norm: got one value per channel in training, expected more than "
                 "one. Pass a larger --config.batch_size."
@@ -64,11 +67,13 @@ class BatchNorm(nn.Module):
             unbiased = batch_var * (count / (count - 1))
             mean.value += self.momentum * (batch_mean - mean.value)
             var.value += self.momentum * (unbiased - var.value)
-        return self._normalize(x, batch_mean, batch_var, scale, bias)
+        return self._normalize(x, batch_mean, batch_var, scale, bias).astype(dtype)
 
     def _sum(self, local: Array) -> Array:
-        if self.axis_name is None or self.is_initializing():
+        if self.is_initializing():
             return local
+        if self.axis_name is None:
+            return sum_over_devices(local)
         return lax.psum(local, self.axis_name)
 
     def _normalize(self, x, mean, var, scale, bias):

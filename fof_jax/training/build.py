@@ -14,7 +14,6 @@ from fof_jax.data.augment import options as augment_options
 from fof_jax.data.augment import pipeline
 from fof_jax.methods import encoder, registry
 from fof_jax.methods.base import Method
-from fof_jax.models import vit
 from fof_jax.training import optimizer, parallel
 from fof_jax.training.state import Step
 from fof_jax.types import Batch, DatasetInfo, Variables
@@ -63,9 +62,7 @@ def validate(config: ConfigDict) -> None:
       ValueError: encoder, image size, dtype or method do not exist or do not fit; a
         count that has to be positive is not.
     """
-    _, patch = vit.parse_variant(config.encoder)
-    vit.grid((config.data.image_size,) * 2, patch)
-    encoder.compute_dtype(config.compute_dtype, jax.default_backend())
+    encoder.validate(config)
     for field in POSITIVE_FIELDS:
         if config[field] < 1:
             raise ValueError(
@@ -95,7 +92,7 @@ def build(config: ConfigDict, info: DatasetInfo) -> Setup:
     key = jax.random.key(config.seed)
     method = registry.create(config, info)
     devices = parallel.choose_devices(config.batch_size, config.devices)
-    optim = optimizer.from_config(config)
+    optim = optimizer.from_config(config, getattr(method, "untrained", ()))
     augment = functools.partial(
         pipeline.augment,
         seed_key=jax.random.fold_in(key, AUGMENT),

@@ -11,7 +11,7 @@ import numpy as np
 
 from fof_jax.models import vit
 from fof_jax.models.pretrained import position_embedding
-from fof_jax.training import weights
+from fof_jax.training import image_encoder_weights, weights
 from fof_jax.types import Params, Variables
 
 CLASS_TOKEN = ("drop", "keep")
@@ -55,7 +55,7 @@ def initial_variables(
     fresh: Variables,
     *,
     checkpoint: str | None,
-    encoder: vit.ViT,
+    encoder: vit.ViT | None,
     class_token: str,
     pos_embed: str,
     pos_resize: str,
@@ -66,7 +66,7 @@ def initial_variables(
     Args:
       fresh: as initialized.
       checkpoint: `init.checkpoint`; None leaves everything as initialized.
-      encoder: of the method.
+      encoder: of the method; None for an encoder that is not the ViT.
       class_token: "drop" leaves a source's class token out, "keep" requires one.
       pos_embed: what happens to a position embedding of another grid: "interpolate",
         or "redraw", which keeps the newly initialized one.
@@ -94,6 +94,12 @@ def initial_variables(
     name = encoder_about.get("variant")
     origin = f" ({about['from']}: {about['file']})" if about else ""
     log(f"init.checkpoint: {folder}{origin}")
+    hint = (
+        f"The encoder there is {name}: pass --config.encoder={name}. " if name else ""
+    )
+    if encoder is None:
+        source = image_encoder_weights.fitted(fresh, source, log=log)
+        return insert_weights(fresh, source, log=log, hint=hint)
     _check_class_token(encoder_about, class_token)
 
     def fit(tree: Params, initial: Params) -> Params:
@@ -117,9 +123,6 @@ def initial_variables(
         return tree
 
     params = _at_encoder(source.params, fresh.params, fit)
-    hint = (
-        f"The encoder there is {name}: pass --config.encoder={name}. " if name else ""
-    )
     filled = insert_weights(
         fresh, Variables(params=params, state=source.state), log=log, hint=hint
     )

@@ -14,15 +14,21 @@ import optax
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
-from fof_jax.training.published_optimizers import adam_l2, linear_epochs
+from fof_jax.training.published_optimizers import Subtree, adam_l2, linear_epochs
 from fof_jax.types import Params
 
 OPTIMIZERS = ("adamw", "adam_l2")
 SCHEDULES = ("cosine", "linear_epochs")
 
 
-def from_config(config: ConfigDict) -> optax.GradientTransformation:
+def from_config(
+    config: ConfigDict, untrained: tuple[Subtree, ...] = ()
+) -> optax.GradientTransformation:
     """The optimizer of `config.optimizer`, without the rate.
+
+    Args:
+      config: of the run.
+      untrained: subtrees of the parameters that take no step and are not decayed.
 
     Raises:
       ValueError: an optimizer that does not exist, or a number out of its range.
@@ -35,7 +41,7 @@ def from_config(config: ConfigDict) -> optax.GradientTransformation:
             "Pass another --config.optimizer.name."
         )
     adam = adamw if name == "adamw" else adam_l2
-    return optax.chain(
+    trained = optax.chain(
         adam(
             beta1=options.beta1,
             beta2=options.beta2,
@@ -48,6 +54,34 @@ def from_config(config: ConfigDict) -> optax.GradientTransformation:
             head_factor=options.head_factor,
         ),
     )
+    return without(trained, untrained)
+
+
+def without(
+    optimizer: optax.GradientTransformation, untrained: tuple[Subtree, ...]
+) -> optax.GradientTransformation:
+    """An optimizer that leaves subtrees of the parameters as they are.
+
+    Args:
+      optimizer: of the other parameters; it keeps moments of those alone.
+      untrained: see `published_optimizers`; () gives the optimizer itself.
+
+    Source: methods/encoders.md, trap 5.
+    """
+    if not untrained:
+        return optimizer
+
+    def labels(params: Params) -> Params:
+        return jax.tree_util.tree_map_with_path(
+            lambda path, _: (
+                "fixed"
+                if any(_key_names(path)[: len(s)] == tuple(s) for s in untrained)
+                else "trained"
+            ),
+            params,
+        )
+
+    return optax.partition({"trained": optimizer, "fixed": optax.set_to_zero()}, labels)
 
 
 def learning_rate(config: ConfigDict, step: int, *, steps_per_epoch: int) -> float:

@@ -182,7 +182,7 @@ def restore_or_initialize(
     variables = init_weights.initial_variables(
         state.variables(fold.frozen),
         checkpoint=config.init.checkpoint,
-        encoder=encoder.build_vit(config),
+        encoder=encoder.find_vit(config),
         class_token=config.init.class_token,
         pos_embed=config.init.pos_embed,
         pos_resize=config.init.pos_resize,

@@ -295,8 +295,8 @@ def test_a_mistake_in_a_student_is_seen(monkeypatch, row, mistake, quantity):
 def _biased_variance(monkeypatch):
     forward = dgkd_network.forward_train
 
-    def wrong(network, params, statistics, image, omics, gather, key):
-        out, new = forward(network, params, statistics, image, omics, gather, key)
+    def wrong(network, params, statistics, image, *others):
+        out, new = forward(network, params, statistics, image, *others)
         n = len(image)
 
         def biased(path, old, after):

@@ -18,6 +18,7 @@ from fof_jax.methods.distill.clat_inputs import encode, init_encoder, second_vie
 from fof_jax.methods.distill.clat_multimodal import MultimodalTeacher
 from fof_jax.methods.distill.clat_network import Branch
 from fof_jax.methods.distill.clat_student import TEACHERS, Settings
+from fof_jax.models.device_rows import DeviceRows
 from fof_jax.types import (
     Batch,
     LossOutput,
@@ -154,6 +155,7 @@ class CLAT:
             batch.image,
             train=True,
             key=keys[0],
+            rows=DeviceRows(ctx.gather, batch.index),
         )
         fused, state = self._teacher(variables, batch, ctx, keys[1])
         ema, average = self._average(variables, batch, ctx, keys[2])
@@ -215,7 +217,8 @@ class CLAT:
             "params": self._student(variables),
             "batch_stats": variables.state["batch_stats"],
         }
-        branch, _ = self._forward(copy, batch.image, lambda rows: rows, train=False)
+        rows = DeviceRows(lambda rows: rows)
+        branch, _ = self._forward(copy, batch.image, rows, train=False)
         return Output(*branch)
 
     def _student(self, variables: Variables) -> dict[str, Any]:
@@ -225,7 +228,7 @@ class CLAT:
         self,
         copy: dict[str, Any],
         image: Any,
-        gather: Any,
+        rows: DeviceRows,
         *,
         train: bool,
         key: jax.Array | None = None,
@@ -239,9 +242,10 @@ class CLAT:
             image,
             train=train,
             key=key,
+            rows=rows,
         )
         branch, head = network.image_head(
-            params["head"], moving["head"], gather(encoded), train=train
+            params["head"], moving["head"], rows.gather(encoded), train=train
         )
         return branch, {"encoder": encoder, "head": head}
 
@@ -262,7 +266,7 @@ class CLAT:
         branch, moved = self._forward(
             lax.stop_gradient(copy),
             view,
-            ctx.gather,
+            DeviceRows(ctx.gather, batch.index),
             train=self.as_published,
             key=key,
         )

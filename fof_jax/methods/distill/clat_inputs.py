@@ -1,5 +1,6 @@
 """Inputs of both stages of CLAT: encoder features, omics and the second view."""
 
+import contextlib
 from typing import Any
 
 import jax
@@ -7,6 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from fof_jax.models.device_rows import DeviceRows, device_rows
 from fof_jax.types import Batch, Params, State
 
 
@@ -18,17 +20,28 @@ def encode(
     *,
     train: bool,
     key: jax.Array | None = None,
+    rows: DeviceRows | None = None,
 ) -> tuple[Float[Array, "B E"], State]:
-    """An image encoder's features, and its batch statistics after them."""
+    """An image encoder's features, and its batch statistics after them.
+
+    Args:
+      encoder: called as `encoder(image, train=...)`.
+      params, statistics: of the encoder.
+      image: normalized pixels.
+      train: whether batch statistics are used.
+      key: of dropout; None for an encoder without.
+      rows: of this device, where it does not have the whole batch.
+    """
     collections = {"params": params, "batch_stats": statistics}
     if not train:
         out: Any = encoder.apply(collections, image, train=False)
         return out, statistics
     rngs = {} if key is None else {"dropout": key}
     updated: Any
-    out, updated = encoder.apply(
-        collections, image, train=True, rngs=rngs, mutable=["batch_stats"]
-    )
+    with device_rows(*rows) if rows else contextlib.nullcontext():
+        out, updated = encoder.apply(
+            collections, image, train=True, rngs=rngs, mutable=["batch_stats"]
+        )
     return out, dict(updated.get("batch_stats", statistics))
 
 

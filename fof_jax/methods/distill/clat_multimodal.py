@@ -24,6 +24,7 @@ from fof_jax.methods.distill.clat_inputs import (
 )
 from fof_jax.methods.distill.clat_network import Branches
 from fof_jax.methods.distill.clat_superpixels import superpixels
+from fof_jax.models.device_rows import DeviceRows
 from fof_jax.types import (
     Batch,
     DatasetInfo,
@@ -131,10 +132,16 @@ class MultimodalTeacher:
         keys = jax.random.split(ctx.key, 4)
         moving = state["batch_stats"]["encoder"]
         hidden = jnp.where(pixel_mask[..., None], 0, batch.image)
-        encoded = []
+        encoded, rows = [], DeviceRows(ctx.gather, batch.index)
         for image, key in ((hidden, keys[0]), (batch.image, keys[1])):
             features, moving = encode(
-                self.encoder, params["encoder"], moving, image, train=True, key=key
+                self.encoder,
+                params["encoder"],
+                moving,
+                image,
+                train=True,
+                key=key,
+                rows=rows,
             )
             encoded.append(features)
         average_moving = average["batch_stats"]["encoder"]
@@ -145,6 +152,7 @@ class MultimodalTeacher:
             view,
             train=self.as_published,
             key=keys[2],
+            rows=rows,
         )
         masked_image, image, ema, omics, omic_mask, grade, weight = jax.tree.map(
             ctx.gather, (*encoded, ema, omics, omic_mask, batch.grade, batch.weight)
@@ -238,6 +246,7 @@ class MultimodalTeacher:
             batch.image,
             train=True,
             key=encode_key,
+            rows=DeviceRows(ctx.gather, batch.index),
         )
         out, heads = network.multimodal(
             params["heads"],

@@ -133,6 +133,7 @@ class DGKD:
             omics,
             ctx.gather,
             keys[0],
+            batch.index,
         )
         teacher, average_statistics = dgkd_network.forward_train(
             self.network,
@@ -142,6 +143,7 @@ class DGKD:
             omics,
             ctx.gather,
             keys[1],
+            batch.index,
         )
         grade, weight = jax.tree.map(ctx.gather, (batch.grade, batch.weight))
         metrics = {"l1": dgkd_network.omics_l1(variables.params)}
@@ -226,6 +228,7 @@ class DGKD:
             omics_input.masked(batch),
             gather,
             key,
+            batch.index,
         )
         state = variables.state | {"batch_stats": statistics}
         return Output(features=out.fused.features, logits=out.fused.logits), state

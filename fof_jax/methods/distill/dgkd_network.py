@@ -6,10 +6,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from fof_jax.methods.fusion.network import ImageProjection, Network, NetworkOutput
 from fof_jax.methods.fusion.pathomic import KroneckerFusion
+from fof_jax.models.device_rows import device_rows
 from fof_jax.models.omics import MaxNet
 from fof_jax.types import Params, State
 
@@ -65,6 +66,7 @@ def forward_train(
     omics: Float[Array, "B M"],
     gather: Callable[[jax.Array], jax.Array],
     key: jax.Array,
+    index: Int[Array, " B"] | None = None,
 ) -> tuple[NetworkOutput, State]:
     """One copy of the network in training mode, on the global batch.
 
@@ -74,6 +76,7 @@ def forward_train(
       image, omics: of this device's rows.
       gather: local rows to the rows of all devices.
       key: of the dropout.
+      index: key of each row, by which the encoder's dropout is drawn.
 
     Returns:
       the outputs of all rows, and the statistics after them.
@@ -82,14 +85,15 @@ def forward_train(
     """
     encode_key, fuse_key = jax.random.split(key)
     collections = {"params": params, "batch_stats": statistics}
-    features, updated = network.apply(
-        collections,
-        image,
-        train=True,
-        method="encode",
-        rngs={"dropout": encode_key},
-        mutable=["batch_stats"],
-    )
+    with device_rows(gather, index):
+        features, updated = network.apply(
+            collections,
+            image,
+            train=True,
+            method="encode",
+            rngs={"dropout": encode_key},
+            mutable=["batch_stats"],
+        )
     collections |= {"batch_stats": updated.get("batch_stats", statistics)}
     features, omics = jax.tree.map(gather, (features, omics))
     out: Any

@@ -61,7 +61,7 @@ def build(
     """
     published = config.distill.as_published
     return students.Student(
-        encoder=encoders.build_vit(config) if encoder is None else encoder,
+        encoder=encoder or encoders.build_classified(config),
         num_classes=len(info.classes),
         teacher=registry.create_teacher(config, info) if teacher is None else teacher,
         terms=term_tuple(

@@ -85,7 +85,7 @@ def with_terms(
         weight=config.distill.alpha, temperature=config.distill.temperature
     )
     return students.Student(
-        encoder=encoders.build_vit(config) if encoder is None else encoder,
+        encoder=encoder or encoders.build_classified(config),
         num_classes=len(info.classes),
         teacher=registry.create_teacher(config, info) if teacher is None else teacher,
         terms=(divergence_term, *more),

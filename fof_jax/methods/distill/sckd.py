@@ -52,7 +52,7 @@ def build(
         weight=config.distill.alpha, temperature=config.distill.temperature
     )
     return students.Student(
-        encoder=encoders.build_vit(config) if encoder is None else encoder,
+        encoder=encoder or encoders.build_classified(config),
         num_classes=len(info.classes),
         teacher=registry.create_teacher(config, info) if teacher is None else teacher,
         terms=(divergence, features_kl.FeaturesKL(weight=config.distill.beta)),

@@ -19,6 +19,7 @@ from fof_jax.methods.classification import cross_entropy
 from fof_jax.methods.distill import ema, memory, teaching, weighting
 from fof_jax.methods.distill.student_network import StudentNetwork
 from fof_jax.methods.distill.terms import Fold, Side, Sizes, Term, TermInputs
+from fof_jax.models.device_rows import device_rows
 from fof_jax.types import (
     Batch,
     LossOutput,
@@ -68,6 +69,11 @@ class Student:
     def network(self) -> StudentNetwork:
         """The tested network."""
         return StudentNetwork(encoder=self.encoder, num_classes=self.num_classes)
+
+    @property
+    def untrained(self) -> tuple[tuple[str, ...], ...]:
+        """Subtrees of the parameters that take no step: a frozen trunk."""
+        return self.network.untrained
 
     @property
     def inputs(self) -> Inputs:
@@ -145,9 +151,10 @@ class Student:
         """
         params, state, frozen = variables.params, variables.state, variables.frozen
         student_key, teacher_key, sample_key = jax.random.split(ctx.key, 3)
-        features, statistics = self.network.encode(
-            params, state["batch_stats"], batch.image, student_key
-        )
+        with device_rows(ctx.gather, batch.index):
+            features, statistics = self.network.encode(
+                params, state["batch_stats"], batch.image, student_key
+            )
         features = ctx.gather(features)
         sides, state = self._teachers(
             variables, state | {"batch_stats": statistics}, batch, ctx, teacher_key
@@ -161,8 +168,7 @@ class Student:
             row = memory.rows_of(index, jnp.asarray(labels["index"]))
             fold = Fold(grade=jnp.asarray(labels["grade"]), row=row)
         keys = jax.random.split(sample_key, len(self.terms))
-        sampled = zip(self.terms, keys, strict=True)
-        samples = [term.sample(k, fold) for term, k in sampled]
+        samples = [t.sample(k, fold) for t, k in zip(self.terms, keys, strict=True)]
 
         def evaluate(
             params: Params, features: jax.Array
@@ -219,26 +225,20 @@ class Student:
         state = variables.state
         if not self._averages:
             return state
-        average = state["average"] | {
-            "params": ema.averaged(
-                state["average"]["params"],
-                self.network.parameters(variables.params),
-                step,
-                decay=self.ema_decay,
-            )
-        }
-        return state | {"average": average}
+        old = state["average"]
+        new = self.network.parameters(variables.params)
+        params = ema.averaged(old["params"], new, step, decay=self.ema_decay)
+        return state | {"average": old | {"params": params}}
 
     def apply(self, variables: Variables, batch: Batch) -> Output:
         """Pooled feature and logits in evaluation; the image alone is read."""
         params, statistics = variables.params, variables.state["batch_stats"]
         features, _ = self.network.encode(params, statistics, batch.image, None)
-        return Output(features=features, logits=self.network.logits(params, features))
+        return Output(features, self.network.logits(params, features))
 
     def baseline(self, variables: Variables) -> Variables:
         """Variables of the tested network alone, for the Baseline's method."""
-        params = self.network.parameters(variables.params)
-        return Variables(params=params, state={}, frozen={})
+        return Variables(self.network.parameters(variables.params), {}, {})
 
     @property
     def _averages(self) -> bool:

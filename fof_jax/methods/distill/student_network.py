@@ -1,4 +1,4 @@
-"""The tested network of every student: an image encoder and a linear classifier."""
+"""The network of students and image rows: an image encoder and a linear classifier."""
 
 from typing import Any
 
@@ -20,6 +20,12 @@ class StudentNetwork(nn.Module):
 
     encoder: nn.Module
     num_classes: int
+
+    @property
+    def untrained(self) -> tuple[tuple[str, ...], ...]:
+        """Subtrees of the parameters that take no step."""
+        paths = getattr(self.encoder, "untrained", ())
+        return tuple(("encoder", *path) for path in paths)
 
     def setup(self) -> None:
         """Declares the classifier."""

@@ -8,6 +8,7 @@ from jax import lax
 
 from fof_jax.methods.distill import terms
 from fof_jax.methods.distill.student_network import StudentNetwork
+from fof_jax.models.device_rows import device_rows
 from fof_jax.types import Batch, Output, Params, State, StepContext, Variables
 
 
@@ -107,9 +108,10 @@ def averaged(
         params = jax.tree.map(
             lambda old, new: jnp.where(ctx.step == 0, new, old), params, current
         )
-    features, statistics = network.encode(
-        params, average["batch_stats"], batch.second_view, key
-    )
+    with device_rows(ctx.gather, batch.index):
+        features, statistics = network.encode(
+            params, average["batch_stats"], batch.second_view, key
+        )
     features = ctx.gather(features)
     side = terms.Side(features, network.logits(params, features))
     return lax.stop_gradient((side, average | {"batch_stats": statistics}))

@@ -11,6 +11,7 @@ from fof_jax.methods import omics_input
 from fof_jax.methods.base import Inputs
 from fof_jax.methods.classification import cross_entropy
 from fof_jax.methods.fusion.network import Network
+from fof_jax.models.device_rows import device_rows
 from fof_jax.types import Batch, LossOutput, Output, State, StepContext, Variables
 
 
@@ -55,9 +56,14 @@ class Multimodal:
     @property
     def untrained(self) -> tuple[tuple[str, ...], ...]:
         """Subtrees of the parameters that have no gradient, for the optimizer."""
-        return tuple(
-            ("fusion", name) for name in getattr(self.network.fusion, "unused", ())
-        )
+        unused = getattr(self.network.fusion, "unused", ())
+        trunk = () if self.frozen_image else self._frozen_trunk
+        return (*(("fusion", name) for name in unused), *trunk)
+
+    @property
+    def _frozen_trunk(self) -> tuple[tuple[str, ...], ...]:
+        paths = getattr(self.network.image_encoder, "untrained", ())
+        return tuple(("image_encoder", *path) for path in paths)
 
     def init(self, key: jax.Array, batch: Batch, frozen: Any = None) -> Variables:
         """Random parameters, and those of earlier stages.
@@ -108,9 +114,10 @@ class Multimodal:
         self.check(batch)
         encode_key, fuse_key = jax.random.split(ctx.key)
         collections = self._collections(variables)
-        image, collections["batch_stats"] = self._encode(
-            collections, batch, train=True, key=encode_key
-        )
+        with device_rows(ctx.gather, batch.index):
+            image, collections["batch_stats"] = self._encode(
+                collections, batch, train=True, key=encode_key
+            )
         image, omics, known, grade, weight = jax.tree.map(
             ctx.gather,
             (

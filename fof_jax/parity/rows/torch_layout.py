@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 
-Path = tuple[str, ...]
-Layers = Mapping[str, Path]  # PyTorch layer -> path of a Flax module
-Recording = Mapping[str, np.ndarray]
+from fof_jax.models.pretrained.torch_layers import CONSTANTS as CONSTANTS
+from fof_jax.models.pretrained.torch_layers import Layers as Layers
+from fof_jax.models.pretrained.torch_layers import Path as Path
+from fof_jax.models.pretrained.torch_layers import from_flax as from_flax
+from fof_jax.models.pretrained.torch_layers import place as place
+from fof_jax.models.pretrained.torch_layers import to_flax as to_flax
 
-_STATISTICS = {"running_mean": "mean", "running_var": "var"}
-# Parameters of the published classes that nothing trains or reads.
-CONSTANTS = ("output_range", "output_shift")
+Recording = Mapping[str, np.ndarray]
 
 
 def under(recording: Mapping[str, Any], prefix: str) -> dict[str, Any]:
@@ -71,86 +72,3 @@ def masks(recording: Mapping[str, Any], prefix: str) -> dict[str, Any]:
         elif not part:
             unpacked[name] = value
     return unpacked
-
-
-def place(name: str, layers: Layers) -> tuple[str, Path] | None:
-    """Collection and path of a PyTorch tensor.
-
-    Args:
-      name: such as encoder.0.0.weight.
-      layers: the paths of its layers.
-
-    Returns:
-      collection and path, without "weight"'s leaf, which depends on its rank: the
-      last key is "weight" there. None for tensors without a counterpart.
-
-    Raises:
-      ValueError: the layer is unknown.
-    """
-    layer, _, leaf = name.rpartition(".")
-    if leaf in CONSTANTS or leaf == "num_batches_tracked":
-        return None
-    if layer not in layers:
-        raise ValueError(
-            f"parity: the recording has a tensor {name!r} of an unknown layer. "
-            f"Expected layers {', '.join(sorted(layers))}."
-        )
-    if leaf in _STATISTICS:
-        return "batch_stats", (*layers[layer], _STATISTICS[leaf])
-    return "params", (*layers[layer], leaf)
-
-
-def to_flax(
-    tensors: Mapping[str, np.ndarray], layers: Layers
-) -> dict[str, dict[str, Any]]:
-    """Tensors by PyTorch name to Flax collections.
-
-    Args:
-      tensors: parameters and BatchNorm statistics.
-      layers: the paths of their layers.
-
-    Returns:
-      {"params": …, "batch_stats": …} with kernels [I, O] and [I, J, O].
-    """
-    collections: dict[str, dict[str, Any]] = {"params": {}, "batch_stats": {}}
-    for name, value in tensors.items():
-        target = place(name, layers)
-        if target is None:
-            continue
-        collection, (*parents, leaf) = target
-        node = collections[collection]
-        for key in parents:
-            node = node.setdefault(key, {})
-        if leaf == "weight":
-            node["scale" if value.ndim == 1 else "kernel"] = _turned(value)
-        else:
-            node[leaf] = value
-    return collections
-
-
-def from_flax(
-    name: str, collections: Mapping[str, Any], layers: Layers
-) -> np.ndarray | None:
-    """The array of Flax collections that a PyTorch name stands for, in its layout."""
-    target = place(name, layers)
-    if target is None:
-        return None
-    collection, (*parents, leaf) = target
-    node = collections[collection]
-    for key in parents:
-        node = node[key]
-    if leaf != "weight":
-        return np.asarray(node[leaf])
-    if "scale" in node:
-        return np.asarray(node["scale"])
-    return _turned_back(np.asarray(node["kernel"]))
-
-
-def _turned(value: np.ndarray) -> np.ndarray:
-    return np.moveaxis(value, 0, -1)  # [O, I] to [I, O], [O, I, J] to [I, J, O]
-
-
-def _turned_back(value: np.ndarray) -> np.ndarray:
-    if value.ndim == 0:  # a number for each tensor, such as a step count
-        return value
-    return np.moveaxis(value, -1, 0)
