@@ -35,6 +35,16 @@ IMAGE = {
     "vit": "baseline",
     "release": "release",
 }
+# Row -> method and encoder: the row's own, on FoF's folds, schedule and budget. The
+# window of SwinV2 is in tokens of 4 pixels: 8, as published, divides the maps of 1,024
+# pixels; at 64 pixels it leaves one stage of four with more than one window, 4 two.
+ENCODERS = {
+    "image.resnet18": ("pathcnn", "resnet18"),
+    # The published trunk has ImageNet weights and is frozen; here it is trained.
+    "image.vgg19bn": ("pathcnn_vgg", "vgg19bn_unfrozen"),
+    "image.swinv2": ("swinv2", "swinv2_tiny/8"),
+}
+SMALL_IMAGES = {"swinv2_tiny/8": "swinv2_tiny/4"}
 DIRECT = (
     "omics",
     "fusion.concat",
@@ -57,7 +67,7 @@ STUDENTS = (
     "distill.sckd",
     "distill.dgkd_student",
 )
-ROWS = (*IMAGE, *DIRECT, *STUDENTS)
+ROWS = (*IMAGE, *ENCODERS, *DIRECT, *STUDENTS)
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -72,6 +82,12 @@ def get_config(arg: str = "") -> ConfigDict:
         config.data.omics = OMIC_NAMES
         config.data.float_markers = gbmlgg_release.get_config().data.float_markers
     if row in IMAGE:
+        return config
+    if row in ENCODERS:
+        config.method, config.encoder = ENCODERS[row]
+        config.init.checkpoint = None  # from scratch; or the folder of an `import`
+        if data == "phantom":
+            config.encoder = SMALL_IMAGES.get(config.encoder, config.encoder)
         return config
     config.method = row
 

@@ -71,8 +71,8 @@ def validate(config: ConfigDict) -> None:
     """Checks the encoder, and that images of `data.image_size` fit it.
 
     Raises:
-      ValueError: no such encoder or dtype, a size that does not fit, or a field that
-        only the ViT has.
+      ValueError: no such encoder or dtype, a size that does not fit, a frozen trunk
+        without weights, or a field that only the ViT has.
     """
     compute_dtype(config.compute_dtype, jax.default_backend())
     name, side = config.encoder, config.data.image_size
@@ -87,6 +87,12 @@ def validate(config: ConfigDict) -> None:
         vit.grid((side, side), patch)
         return
     image_encoders.check(name, side)
+    if name == image_encoders.VGG and not config.init.checkpoint:
+        raise ValueError(
+            f"encoder: {name} has a frozen trunk, which would keep its random weights. "
+            "Pass --config.init.checkpoint=FOLDER, or "
+            f"--config.encoder={image_encoders.VGG_UNFROZEN} to train from scratch."
+        )
     for field, value, only in (
         ("pooling", config.pooling, "patches"),
         ("init.class_token", config.init.class_token, "drop"),

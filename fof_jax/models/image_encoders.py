@@ -8,14 +8,21 @@ from flax import linen as nn
 from fof_jax.models import resnet, swin, vgg
 
 RESNET, VGG = "resnet18", "vgg19bn"
-NAMES = (RESNET, VGG, *(f"{swin.PREFIX}{size}/WINDOW" for size in swin.SIZES))
+# As published the trunk of VGG19-BN has given weights and is not trained.
+VGG_UNFROZEN = "vgg19bn_unfrozen"
+NAMES = (
+    RESNET,
+    VGG,
+    VGG_UNFROZEN,
+    *(f"{swin.PREFIX}{size}/WINDOW" for size in swin.SIZES),
+)
 # Width of PathCNN's projection behind ResNet-18. METHODS.md A2
 PROJECTION = 128
 
 
 def is_known(name: str) -> bool:
     """Whether a name is of one of these encoders; a SwinV2's may be malformed."""
-    return name in (RESNET, VGG) or name.startswith(swin.PREFIX)
+    return name in (RESNET, VGG, VGG_UNFROZEN) or name.startswith(swin.PREFIX)
 
 
 def check(name: str, image_size: int) -> None:
@@ -27,7 +34,7 @@ def check(name: str, image_size: int) -> None:
     if name.startswith(swin.PREFIX):
         _, window = swin.parse_variant(name)
         swin.check_image_size((image_size, image_size), window=window)
-    elif name == VGG:
+    elif name in (VGG, VGG_UNFROZEN):
         vgg.check_image_size((image_size, image_size), vgg.VGG19)
 
 
@@ -45,7 +52,7 @@ def build(name: str, *, dtype: Any = jnp.float32, projection: bool = True) -> nn
     """
     if name == RESNET:
         return resnet.ResNet(features=PROJECTION if projection else None, dtype=dtype)
-    if name == VGG:
-        return vgg.VGG(dtype=dtype)
+    if name in (VGG, VGG_UNFROZEN):
+        return vgg.VGG(freeze=name == VGG, dtype=dtype)
     size, window = swin.parse_variant(name)
     return swin.SwinV2(size=size, window=window, dtype=dtype)
