@@ -9,8 +9,8 @@ from fof_jax.parity import comparison
 from fof_jax.parity.comparison import Row
 
 # Bounds of a float32 program against a float32 recording, as the description of the
-# recordings proposes. Relative to the array's maximum unless said otherwise; "KIND,
-# FAMILY" replaces "KIND" for a family.
+# recordings proposes where no other reason is given. Relative to the array's maximum
+# unless said otherwise; "KIND, FAMILY" replaces "KIND" for a family.
 TOLERANCES = {
     "rule": 1e-9,  # sum and norm of what the rule gives, of the norm
     "equal": 0.0,
@@ -25,7 +25,9 @@ TOLERANCES = {
     "eval gradient, undecided": 5e-2,
     "eval image": 1e-5,
     "eval image, swinv2": 1e-4,
-    "eval image, vgg19bn": 1e-3,  # 99% of the elements: ReLUs of the trunk flip
+    # 99% of the elements: ReLUs of the trunk flip. Proposed is 1e-3, from which the
+    # recorded gradient of vgg19bn_a is further than from a float64 run: 1.6e-3.
+    "eval image, vgg19bn": 4e-3,
     "train": 4e-5,
     "statistics": 2e-6,  # after one forward
     "train gradient": 5e-5,
@@ -51,7 +53,7 @@ TOLERANCES = {
     "after 3 norm, chaotic": 1e-3,
     "after 3 statistics": 1e-4,
     "after 3 statistics, chaotic": 1e-2,
-    "after 3 logits": 1e-3,
+    "after 3 logits": 1e-4,
     "after 3 logits, chaotic": 1e-2,
 }
 GRADIENT_FLOOR = 1e-3

@@ -96,8 +96,11 @@ def _batch_norm(z: Recording) -> Iterator[Row]:
             moving = updated["batch_stats"]
             weight = _last(z[f"{at}/weight"])
             theirs = _last(z[f"{at}/grad"])
-            # With two rows its terms, of the size of the incoming gradient, cancel.
-            scale = float(max(jnp.abs(theirs).max(), jnp.abs(weight).max()))
+            # With two rows its terms, of the size of the incoming gradient times
+            # the factor of the normalization, cancel.
+            deviation = jnp.sqrt(x.reshape(-1, x.shape[-1]).var(axis=0) + 1e-5)
+            term = jnp.abs(params["scale"] / deviation).max() * jnp.abs(weight).max()
+            scale = float(max(jnp.abs(theirs).max(), term))
             yield _row("", out, _last(z[f"{at}/out"]), where=at)
             yield _row("", pull(weight)[0], theirs, scale=scale, where=f"{at} grad")
             for name, ours in torch_layers.STATISTICS.items():
