@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from fof_jax.models.vit_classifier import ViTClassifier
 from fof_jax.types import (
     Batch,
     LossOutput,
@@ -95,6 +96,9 @@ class Explainer(Protocol):
 
     def patch_mask(self, cam: Float[Array, "B H W"]) -> Bool[Array, "B h w"]:
         """Mask M of the patches that the positive view keeps for a map."""
+
+    def vit_classifier(self, variables: Variables) -> ViTClassifier:
+        """The trained network as `fof_jax.explainers` differentiates it."""
 
 
 def parameter_count(params: Params) -> int:

@@ -13,6 +13,7 @@ from fof_jax.methods import encoder
 from fof_jax.methods.base import Inputs
 from fof_jax.methods.paper import cam, losses, views
 from fof_jax.models import vit
+from fof_jax.models.vit_classifier import ViTClassifier
 from fof_jax.types import (
     Batch,
     DatasetInfo,
@@ -55,8 +56,11 @@ class Model(nn.Module):
 
     def tail(self, tokens: Float[Array, "B T D"]) -> Output:
         """Those tokens to the pooled token and its logits."""
-        tokens = self.encoder.final_norm(self.encoder.run(tokens, self._split))
-        features = self.encoder.pool(tokens)
+        return self.classify(self.encoder.run(tokens, self._split))
+
+    def classify(self, tokens: Float[Array, "B T D"]) -> Output:
+        """Tokens after the last block to the pooled token and its logits."""
+        features = self.encoder.pool(self.encoder.final_norm(tokens))
         return Output(features=features, logits=self.classifier(features))
 
     def __call__(self, image: Float[Array, "B H W C"]) -> Output:
@@ -136,6 +140,19 @@ class Baseline:
     def patch_mask(self, cam: Float[Array, "B H W"]) -> Bool[Array, "B h w"]:
         """The paper's M for a map."""
         return views.keep_mask(cam, patch=self.network.encoder.patch, theta=self.theta)
+
+    def vit_classifier(self, variables: Variables) -> ViTClassifier:
+        """Encoder, pooling and the logits of the K grades."""
+
+        def logits_of(tokens: jax.Array) -> jax.Array:
+            out = self._apply(variables, tokens, method="classify")
+            return out.logits
+
+        return ViTClassifier(
+            encoder=self.network.encoder,
+            params=variables.params["encoder"],
+            logits_of=logits_of,
+        )
 
     def _apply(self, variables: Variables, argument: jax.Array, method: str) -> Any:
         return self.network.apply({"params": variables.params}, argument, method=method)

@@ -9,7 +9,7 @@ the forward pass can be split at any block by slicing the stack. The class activ
 map uses the split to differentiate the last blocks only.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -77,6 +77,9 @@ class Block(nn.Module):
     implementation: str
     layer_scale: bool = False
     swiglu: bool = False
+    # q, k, v [B, heads, T, d] to o, in place of `attention.attention`: explainers that
+    # read the attention weights.
+    attend: Callable[..., jax.Array] | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "B P D"]) -> Float[Array, "B P D"]:
@@ -88,7 +91,10 @@ class Block(nn.Module):
         qkv = self._dense(y, 3 * width, "qkv")
         qkv = qkv.reshape(batch, length, 3, self.heads, head_width)
         q, k, v = qkv.transpose(2, 0, 3, 1, 4)  # each [B, heads, P, d]
-        o = attention.attention(q, k, v, implementation=self.implementation)
+        if self.attend is None:
+            o = attention.attention(q, k, v, implementation=self.implementation)
+        else:
+            o = self.attend(q, k, v)
         o = o.swapaxes(1, 2).reshape(batch, length, width)
         x = x + self._scaled(self._dense(o, width, "out"), "scale_attention")
 
@@ -237,6 +243,19 @@ class ViT(nn.Module):
             policy = jax.checkpoint_policies.save_only_these_names(*_SAVED[self.remat])
             step = jax.checkpoint(step, policy=policy, prevent_cse=False)
         return lax.scan(step, tokens, stack, unroll=self.unroll)[0]
+
+    def run_attending(
+        self,
+        tokens: Float[Array, "B T D"],
+        attend: Sequence[Callable[..., jax.Array]],
+        first: int = 0,
+    ) -> Float[Array, "B T D"]:
+        """The blocks from `first` on, each with its own function for its attention."""
+        for layer, function in enumerate(attend, first):
+            block = self._block("naive").clone(attend=function)
+            params = jax.tree.map(lambda a, layer=layer: a[layer], self.blocks)
+            tokens = jnp.asarray(block.apply({"params": params}, tokens))
+        return tokens
 
     def final_norm(self, tokens: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         """Final LayerNorm, in float32; pooling is up to the caller."""

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from fof_jax.methods import encoder
 from fof_jax.methods.base import Inputs
 from fof_jax.methods.paper import cam, losses, model, views
+from fof_jax.models.vit_classifier import ViTClassifier
 from fof_jax.types import (
     Batch,
     DatasetInfo,
@@ -229,6 +230,19 @@ class FocusOnFocus:
     def patch_mask(self, cam: Float[Array, "B H W"]) -> Bool[Array, "B h w"]:
         """M of Eq. (2)."""
         return views.keep_mask(cam, patch=self.network.encoder.patch, theta=self.theta)
+
+    def vit_classifier(self, variables: Variables) -> ViTClassifier:
+        """Encoder, pooling and the logits of the K grades."""
+
+        def logits_of(tokens: jax.Array) -> jax.Array:
+            out = self._apply(variables, tokens, method="classify")
+            return out.logits[:, : self.num_classes]
+
+        return ViTClassifier(
+            encoder=self.network.encoder,
+            params=variables.params["encoder"],
+            logits_of=logits_of,
+        )
 
     def _apply(self, variables: Variables, *arguments: jax.Array, method: str) -> Any:
         params = {"params": variables.params}

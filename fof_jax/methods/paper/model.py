@@ -82,12 +82,12 @@ class Model(nn.Module):
 
     def tail(self, tokens: Float[Array, "B T D"]) -> Output:
         """The tokens of Eq. (1) to feature and logits: the remaining blocks."""
-        return self._classify(self.encoder.run(tokens, self._split))
+        return self.classify(self.encoder.run(tokens, self._split))
 
     def __call__(self, image: Float[Array, "B H W C"]) -> Output:
         """The whole network, f . g."""
         tokens = self.encoder.add_position(self.encoder.embed(image))
-        return self._classify(self.encoder.run(tokens))
+        return self.classify(self.encoder.run(tokens))
 
     def masked(
         self, image: Float[Array, "B H W C"], keep: Bool[Array, "B h w"]
@@ -96,9 +96,10 @@ class Model(nn.Module):
         tokens = self.encoder.embed(image)
         kept = keep.reshape(keep.shape[0], -1, 1)
         tokens = jnp.where(kept, tokens, self.token.astype(tokens.dtype)[None, None])
-        return self._classify(self.encoder.run(self.encoder.add_position(tokens)))
+        return self.classify(self.encoder.run(self.encoder.add_position(tokens)))
 
-    def _classify(self, tokens: Float[Array, "B T D"]) -> Output:
+    def classify(self, tokens: Float[Array, "B T D"]) -> Output:
+        """Tokens after the last block to feature and logits."""
         feature = self.encoder.pool(self.encoder.final_norm(tokens))  # P7
         return Output(feature=feature, logits=self.classifier(feature))
 

@@ -15,6 +15,7 @@ from fof_jax.methods.release import labels, losses, model
 from fof_jax.methods.release.cam import hide_mask
 from fof_jax.methods.release.views import Reference, Views, apply, focus_map
 from fof_jax.methods.release.views import make as make_views
+from fof_jax.models.vit_classifier import ViTClassifier
 from fof_jax.types import (
     Batch,
     DatasetInfo,
@@ -206,6 +207,20 @@ class Release:
         """The patches that the positive view shows."""
         hidden = hide_mask(cam, patch=self.network.encoder.patch, theta=self.theta)
         return ~hidden
+
+    def vit_classifier(self, variables: Variables) -> ViTClassifier:
+        """Encoder, mean of tokens 1 … P-1 (Q15) and the logits of the global head."""
+        params = variables.params["model"]
+
+        def logits_of(tokens: jax.Array) -> jax.Array:
+            return apply(self.network, params, tokens, method="classify").global_logits
+
+        return ViTClassifier(
+            encoder=self.network.encoder,
+            params=params["encoder"],
+            logits_of=logits_of,
+            first_pooled=1,  # Q15
+        )
 
     def _guided(
         self, variables, glb, pos, neg, biomarkers, floats

@@ -98,7 +98,11 @@ class Model(nn.Module):
 
     def tail(self, tokens: Float[Array, "B P D"]) -> Output:
         """That stream to feature and logits: the remaining blocks and the heads."""
-        tokens = self.encoder.final_norm(self.encoder.run(tokens, self._split))
+        return self.classify(self.encoder.run(tokens, self._split))
+
+    def classify(self, tokens: Float[Array, "B P D"]) -> Output:
+        """Tokens after the last block to feature and logits."""
+        tokens = self.encoder.final_norm(tokens)
         # Q15: there is no class token, so a real patch is left out.
         feature = tokens[:, 1:].mean(axis=1)
         return Output(
