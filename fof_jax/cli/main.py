@@ -31,6 +31,7 @@ COMMANDS = {
     "report": ("fof_jax.cli.report", "write an HTML report of a run"),
     "predict": ("fof_jax.cli.predict", "grade images and whole slides"),
     "explain": ("fof_jax.cli.explain", "write class activation maps"),
+    "focus": ("fof_jax.cli.focus", "score maps against masks of the structures"),
     "serve": ("fof_jax.cli.serve", "serve a web page that grades images"),
     "doctor": ("fof_jax.cli.doctor", "check whether this machine can run a config"),
     "configs": ("fof_jax.cli.configs", "list the configurations"),

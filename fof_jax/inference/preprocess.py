@@ -1,10 +1,11 @@
 """Inference preprocessing: brings an image to the training scale and cuts tiles."""
 
 import dataclasses
+import io
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 from ml_collections import ConfigDict
 from PIL import Image
 
@@ -48,22 +49,77 @@ def preprocess(
     Raises:
       ValueError: not an image, or not a supported one (`data/images.py`).
     """
-    read = ReadOptions(
-        small=options.small, stain=options.stain, test_view=options.test_view
-    )
+    read = _options(options)
     pixels = read.load(_read(image))
     side = int(options.image_size)
-    shortest, longest = sides or (side, side)
-    if max(pixels.shape[:2]) > max(longest, side):
-        if read.test_view == "resize" and longest > side:
-            pixels = _rescale(pixels, side / ((shortest + longest) / 2))
-        if min(pixels.shape[:2]) >= side:
-            corners = tiling.corners(pixels.shape[0], pixels.shape[1], side)
-            tiles = [pixels[y : y + side, x : x + side] for y, x in corners]
-            return PreparedImage(pixels, np.stack(tiles), corners)
+    factor, corners = _tiling(pixels.shape[:2], options, sides)
+    if factor != 1:
+        pixels = _rescale(pixels, factor, Image.Resampling.BICUBIC)
+    if corners is not None:
+        tiles = [pixels[y : y + side, x : x + side] for y, x in corners]
+        return PreparedImage(pixels, np.stack(tiles), corners)
     name = str(image) if isinstance(image, str | Path) else "image"
     square = read.square(pixels, side, name=name, corner=read.test_corner)
     return PreparedImage(square, square[None], [(0, 0)])
+
+
+def preprocess_mask(
+    path: Path, options: ConfigDict, sides: tuple[int, int] | None
+) -> Bool[np.ndarray, "n S S"]:
+    """Masks of the tiles that `preprocess` makes of the image with this mask.
+
+    Args:
+      path: of the mask; nonzero is foreground. Of its image's size.
+      options, sides: as in `preprocess`.
+
+    Returns:
+      True where at least half of the area that a pixel covers is foreground.
+
+    Raises:
+      ValueError: not a supported mask.
+    """
+    with images.quiet_decoding():
+        images.check_mask(path)
+    data = images.encode_mask(path)  # 0 and 255
+    with Image.open(io.BytesIO(data)) as image:
+        mask = np.array(image)
+    side = int(options.image_size)
+    factor, corners = _tiling(mask.shape, options, sides)
+    if factor != 1:
+        mask = _rescale(mask, factor, Image.Resampling.BOX)
+    if corners is not None:
+        return np.stack([mask[y : y + side, x : x + side] > 127 for y, x in corners])
+    if factor != 1:
+        buffer = io.BytesIO()
+        Image.fromarray(mask).save(buffer, format="PNG")
+        data = buffer.getvalue()
+    return _options(options).mask(data, side, name=str(path))[None]
+
+
+def _options(options: ConfigDict) -> ReadOptions:
+    return ReadOptions(
+        small=options.small, stain=options.stain, test_view=options.test_view
+    )
+
+
+def _tiling(
+    shape: tuple[int, ...], options: ConfigDict, sides: tuple[int, int] | None
+) -> tuple[float, list[tiling.Corner] | None]:
+    """The factor that an image of this size is scaled by, and its tiles' corners.
+
+    No corners for an image that is fitted to one square, as in testing.
+    """
+    side = int(options.image_size)
+    shortest, longest = sides or (side, side)
+    if max(shape) <= max(longest, side):
+        return 1.0, None
+    factor = 1.0
+    if options.test_view == "resize" and longest > side:
+        factor = side / ((shortest + longest) / 2)
+    height, width = (n if factor == 1 else _scaled(n, factor) for n in shape)
+    if min(height, width) < side:
+        return factor, None
+    return factor, tiling.corners(height, width, side)
 
 
 def _read(image: ImageLike) -> UInt8[np.ndarray, "H W 3"]:
@@ -82,7 +138,12 @@ def _read(image: ImageLike) -> UInt8[np.ndarray, "H W 3"]:
         return images.decode(images.encode_region(path))
 
 
-def _rescale(pixels: np.ndarray, factor: float) -> np.ndarray:
-    size = [max(1, round(factor * n)) for n in pixels.shape[1::-1]]
-    image = Image.fromarray(pixels)
-    return np.array(image.resize((size[0], size[1]), Image.Resampling.BICUBIC))
+def _rescale(
+    pixels: np.ndarray, factor: float, resample: Image.Resampling
+) -> np.ndarray:
+    width, height = (_scaled(n, factor) for n in pixels.shape[1::-1])
+    return np.array(Image.fromarray(pixels).resize((width, height), resample))
+
+
+def _scaled(length: int, factor: float) -> int:
+    return max(1, round(factor * length))

@@ -1,0 +1,102 @@
+"""The command focus on a small run and on a table with masks."""
+
+import csv
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fof_jax.cli.main import main
+from fof_jax.evaluation import focus_table
+from fof_jax.inference import focus_cases, load
+
+
+def summary(folder):
+    with (folder / "summary.csv").open(newline="") as file:
+        return {(r["grade"], r["explainer"]): r for r in csv.DictReader(file)}
+
+
+@pytest.fixture(scope="module")
+def table(small_pictures, tmp_path_factory):
+    """Three images of a cohort of another hospital, one of them larger, with masks."""
+    folder = tmp_path_factory.mktemp("table")
+    lines = ["image,patient,grade,mask"]
+    for i, (name, pixels) in enumerate(list(small_pictures.items())[:3]):
+        image = Image.fromarray(pixels)
+        mask = np.zeros(pixels.shape[:2], np.uint8)
+        mask[16:32, 32:48] = 255
+        painted = Image.fromarray(mask)
+        if i == 2:
+            image, painted = image.resize((128, 96)), painted.resize((128, 96))
+        image.save(folder / f"{i}.png")
+        painted.save(folder / f"{i}_mask.png")
+        grade = name and ["II", "III", "IV"][i]
+        lines.append(f"{i}.png,new{i},{grade},{i}_mask.png")
+    (folder / "table.csv").write_text("\n".join(lines) + "\n")
+    return folder / "table.csv"
+
+
+def test_focus_of_the_runs_own_test_images(small_run, small_data, tmp_path, capsys):
+    words = ["focus", f"--checkpoint={small_run}/fold_0", f"--data_dir={small_data}"]
+    words += ["--explainers=eq1,edges", f"--out={tmp_path}", "--limit=4"]
+    assert main(words) == 0
+    text = capsys.readouterr().out
+    assert "Eq. (1), block 3" in text
+    # A map that ignores the model fails the check of parameters.
+    assert "randomized above 0.9): most edges" in text
+    rows = focus_table.read(tmp_path / "scores.csv")
+    assert len({row.image for row in rows}) * 2 == len(rows) == 8
+    found = summary(tmp_path)
+    assert float(found["all", "edges"]["randomized"]) == pytest.approx(1)
+    assert float(found["all", "eq1"]["randomized"]) < 0.9
+    assert found["all", "eq1"]["stability"] == ""
+    for row in rows:
+        assert 0 <= row.figures["inside"] <= 1 or np.isnan(row.figures["inside"])
+
+
+def test_focus_of_a_table_scores_every_fold(small_run, table, tmp_path, capsys):
+    words = ["focus", f"--checkpoint={small_run}", f"--table={table}", "--no_curves"]
+    assert main([*words, "--explainers=eq1,random", f"--out={tmp_path}"]) == 0
+    rows = focus_table.read(tmp_path / "scores.csv")
+    assert {row.fold for row in rows} == {"fold_0", "fold_1"}
+    random = [row for row in rows if row.explainer == "random"]
+    assert all(row.figures["stability"] == pytest.approx(1) for row in random)
+    # 96 x 128 pixels are more than the training images' 64: tiles with structure.
+    assert len({row.tile for row in rows if row.image == "2.png"}) >= 2
+    assert np.isnan(rows[0].figures["deletion_mean"])
+    assert "deletion" not in capsys.readouterr().out
+
+
+def test_images_of_the_run_belong_to_the_folds_that_test_them(small_run, small_data):
+    from fof_jax.data import store
+
+    model = load.load(small_run)
+    data = store.open_store(small_data, "phantom")
+    cases = focus_cases.of_store(model, data)
+    assert all(len(case.folds) == 1 for case in cases)
+    assert {case.folds[0] for case in cases} == set(model.fold_names)
+    one = focus_cases.of_store(load.load(small_run / "fold_0"), data)
+    assert {c.image for c in one} == {c.image for c in cases if "fold_0" in c.folds[0]}
+
+
+def test_limit_takes_the_grades_in_turn():
+    grades = [0] * 20 + [1] * 3 + [2] * 20
+    chosen = [grades[i] for i in focus_cases.spread(grades, limit=9)]
+    assert [chosen.count(g) for g in range(3)] == [3, 3, 3]
+    assert focus_cases.spread(grades, limit=None) == list(range(43))
+    with pytest.raises(ValueError, match="limit: got 0"):
+        focus_cases.spread(grades, limit=0)
+
+
+def test_errors_of_focus(small_run, table, tmp_path, capsys):
+    words = ["focus", f"--checkpoint={small_run}", f"--out={tmp_path / 'new'}"]
+    bare = tmp_path / "bare.csv"
+    bare.write_text(f"image,patient,grade\n{table.parent}/0.png,a,II\n")
+    for flags, message in (
+        ([f"--table={bare}"], "no image of the table has a mask"),
+        ([f"--table={table}", "--explainers=cam"], "'cam' does not exist"),
+        ([f"--table={table}", "--limit=0"], "limit: got 0"),
+    ):
+        assert main([*words, *flags]) == 2
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
