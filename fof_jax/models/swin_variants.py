@@ -27,6 +27,7 @@ SIZES = {
     "mu": Size(24, (2, 2, 2, 2), (1, 2, 4, 8)),
 }
 PREFIX = "swinv2_"
+WINDOWS = range(2, 17)  # that messages offer
 
 
 def parse_variant(name: str) -> tuple[Size, int]:
@@ -58,9 +59,15 @@ def check_image_size(size: tuple[int, int], *, window: int, stages: int = 4) -> 
     if fault is None:
         return
     near = swin_window.sizes_that_fit(window=window, stages=stages, near=max(size))
+    windows = [
+        str(w)
+        for w in WINDOWS
+        if swin_window.fault_of(size, window=w, stages=stages) is None
+    ]
     raise ValueError(
         f"image_size: SwinV2 with windows of {window} does not fit {size[0]} x "
-        f"{size[1]} pixels: {fault}. Sizes that fit: {', '.join(map(str, near))}. Pass "
-        "one as --config.data.image_size, or another window, e.g. "
-        f"--config.encoder={PREFIX}tiny/4."
+        f"{size[1]} pixels: {fault}. Sizes that fit: {', '.join(map(str, near))}. "
+        f"Windows that fit this size: {', '.join(windows) or 'none'}. Pass "
+        "--config.data.image_size, or the window as in "
+        f"--config.encoder={PREFIX}tiny/8."
     )

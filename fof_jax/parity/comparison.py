@@ -30,7 +30,7 @@ class Row:
     @property
     def ok(self) -> bool:
         """Whether the deviation is within tolerance; False for NaN."""
-        return self.deviation <= self.tolerance
+        return bool(self.deviation <= self.tolerance)
 
 
 def row(

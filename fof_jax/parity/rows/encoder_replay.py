@@ -123,7 +123,7 @@ def _images(z: Recording, batches: list[Batch]) -> list[Row]:
         pixels = np.moveaxis(np.asarray(batch.image), -1, 1)
         theirs = z[f"batch{step}/image_stats"]
         bound = tolerances.TOLERANCES["rule"]
-        got, scale = np.array(_sum_and_norm(pixels)), theirs[1]
+        got, scale = np.array(_sum_and_norm(pixels)), float(theirs[1])
         rows.append(comparison.row("", got, theirs, bound, scale=scale))
         stored = tolerances.stored(z, f"batch{step}/").get("image")
         if stored is not None:
