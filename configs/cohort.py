@@ -3,6 +3,8 @@
     python launch.py data build --config=configs/cohort.py --config.data.table=T.csv
     python launch.py --config=configs/cohort.py
 
+`python launch.py data init T.csv` writes a config with all fields of a table set.
+
 The table is a CSV with `image` (paths relative to it), `patient`, `grade` and one
 integer column per biomarker; empty or NA means unknown. Set `data.classes` and
 `data.biomarkers` accordingly; () for no biomarkers. Arguments as in gbmlgg.py, and
@@ -22,6 +24,13 @@ def get_config(arg: str = "") -> ConfigDict:
     config.data.name = "cohort"
     # The CSV table, read by `data build`; training reads the store.
     config.data.table = config_dict.placeholder(str)
+    # Names of the table's columns, where they differ from these.
+    config.data.columns = ConfigDict()
+    config.data.columns.image = "image"
+    config.data.columns.patient = "patient"
+    config.data.columns.grade = "grade"
+    config.data.columns.fold = "fold"
+    config.data.columns.mask = "mask"
     # From scratch; or a folder of pretrained weights from `import`.
     config.init.checkpoint = None
     return config

@@ -1,5 +1,6 @@
 """Build, check, split or preview a dataset.
 
+python launch.py data init T.csv
 python launch.py data build --config=configs/cohort.py --config.data.table=T.csv
 python launch.py data check --config=configs/cohort.py --config.data.table=T.csv
 python launch.py data split --config=configs/cohort.py
@@ -22,6 +23,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from fof_jax.cli import config as config_flag
+from fof_jax.cli import data_init
 from fof_jax.data import metadata, mosaic, near_duplicates
 from fof_jax.data.cohort import Cohort
 from fof_jax.data.errors import DataWarning
@@ -48,12 +50,23 @@ from fof_jax.data.store import open_store
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Adds the action, --config, --out and the flags of `mosaic`."""
-    parser.add_argument("action", choices=ACTIONS)
+    """Adds the action, --config, --out, and the flags of `init` and `mosaic`."""
+    parser.add_argument("action", choices=("init", *ACTIONS))
+    parser.add_argument(
+        "table", type=Path, nargs="?", help="`init`: the table to write a config for"
+    )
+    parser.add_argument(
+        "--column",
+        action="append",
+        default=[],
+        metavar="NAME=COLUMN",
+        help="`init`: the table's column of image, patient, grade, fold or mask",
+    )
     parser.add_argument(
         "--out",
         type=Path,
-        help="PNG written by `augment` and `phantom`, folder written by `mosaic`",
+        help="PNG written by `augment` and `phantom`, folder written by `mosaic`, "
+        "config written by `init`",
     )
     usual = mosaic.Layout()
     for name, meaning in (
@@ -71,7 +84,14 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run(flags: argparse.Namespace) -> int:
-    """Loads the config and runs the action."""
+    """Runs the action; all but `init` load a config."""
+    if flags.action == "init":
+        return data_init.run(flags.table, out=flags.out, chosen=flags.column)
+    if flags.table is not None:
+        raise ValueError(
+            f"data {flags.action}: {flags.table} is not expected here. Pass the table "
+            f"as --config.data.table={flags.table}."
+        )
     config = config_flag.load(flags.config_words)
     if flags.action == "check":
         # Imported here: only this action needs JAX, to check what training checks.

@@ -10,7 +10,7 @@ import csv
 import dataclasses
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -210,6 +210,7 @@ def read_cohort(
     float_markers: tuple[str, ...] = (),
     omics: tuple[str, ...] = (),
     biomarkers_per: str = "patient",
+    columns: Mapping[str, str] | None = None,
     root: Path | str | None = None,
     threads: int = 2,
     progress: Progress | None = None,
@@ -226,6 +227,8 @@ def read_cohort(
       omics: float columns of the molecular vector; may be empty.
       biomarkers_per: one of BIOMARKER_UNITS. "patient": different values within a
         patient are an error; "region": each image has its own.
+      columns: names in the table of `image`, `patient`, `grade`, `fold` and `mask`,
+        where they differ.
       root: folder that image and mask paths are relative to; the table's if None.
       threads: number of image files checked in parallel.
       progress: called with (done, total) after each image.
@@ -249,6 +252,7 @@ def read_cohort(
         raise CohortError(f"data.classes must be distinct labels; got {classes}")
     reader = TableReader(table)
     reader.load()
+    reader.rename(columns or {})
     reader.require(("image", "patient", "grade", *biomarkers, *float_markers, *omics))
     empty = Cohort((), classes, biomarkers, float_markers, root, omics=omics)
     cohort = dataclasses.replace(

@@ -5,7 +5,7 @@ import difflib
 import io
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fof_jax.data.errors import RowError
@@ -62,6 +62,27 @@ class TableReader:
                 self.add_error("number of cells", number, text)
                 continue
             self.lines.append((number, dict(zip(self.header, cells, strict=True))))
+
+    def rename(self, columns: Mapping[str, str]) -> None:
+        """Gives columns their standard names; a missing one is recorded as an error.
+
+        Args:
+          columns: standard name -> name in the table. Another column that has the
+            standard name is left out.
+        """
+        own = {theirs: name for name, theirs in columns.items() if theirs != name}
+        for theirs, name in own.items():
+            if self.header and theirs not in self.header:
+                text = f"'{theirs}' (data.columns.{name}) is missing; there are "
+                self.add_error("column", 1, text + ", ".join(self.header))
+        kept = {h: own.get(h, h) for h in self.header if h in own or (
+            h not in own.values()
+        )}  # fmt: skip
+        self.header = list(kept.values())
+        self.lines = [
+            (number, {name: cells[h] for h, name in kept.items()})
+            for number, cells in self.lines
+        ]
 
     def require(self, columns: Sequence[str]) -> None:
         """Records an error for each missing column."""

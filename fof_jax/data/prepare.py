@@ -174,6 +174,7 @@ def read_raw(config: ConfigDict, out: Out) -> Cohort:
         biomarkers=_labels(config, "biomarkers"),
         float_markers=_labels(config, "float_markers"),
         omics=_labels(config, "omics"),
+        columns=config.data.columns.to_dict() if "columns" in config.data else None,
         biomarkers_per=config.data.biomarkers_per,
         root=config.data.raw_dir or None,
         threads=threads,

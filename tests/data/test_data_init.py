@@ -1,0 +1,119 @@
+"""`data init`: a config of a table, which builds and trains without another flag."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fof_jax.cli import config as config_flag
+from fof_jax.cli.main import main
+from fof_jax.data import table_layout
+from fof_jax.data.errors import CohortError
+from fof_jax.data.store import open_store
+
+
+@pytest.fixture
+def table(tmp_path, monkeypatch):
+    """24 images of 12 patients under unusual column names; the working directory."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    lines = ["Path,Case_ID,WHO_Grade,idh,codel,batch,age,note"]
+    for i in range(24):
+        size = (50 + i % 3, 40)
+        pixels = rng.integers(0, 256, (*size, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{i}.png")
+        patient = i // 2
+        grade = ("G III", "G II", "G IV")[patient % 3]
+        idh = patient % 2 if patient else "NA"
+        lines.append(f"{i}.png,P{patient},{grade},{idh},1,{i},{i / 7},text")
+    path = tmp_path / "My table.csv"
+    path.write_text("\n".join(lines))
+    return path
+
+
+def test_columns_classes_and_biomarkers_are_recognized(table):
+    layout = table_layout.describe(table, {})
+    assert layout.columns == {
+        "image": "Path",
+        "patient": "Case_ID",
+        "grade": "WHO_Grade",
+    }
+    assert layout.classes == ("G II", "G III", "G IV")
+    assert (layout.biomarkers, layout.biomarkers_per) == (("idh",), "patient")
+    assert set(layout.others) == {"codel", "batch", "age", "note"}
+    assert layout.others["codel"] == "one value only"
+    assert layout.image_size == 32  # 40 is no multiple of the patch
+    assert (layout.folds, layout.regions, layout.patients) == (4, 24, 12)
+
+
+def test_the_config_builds_without_another_flag(table, capsys):
+    assert main(["data", "init", str(table)]) == 0
+    assert "python launch.py data build --config=my_table.py" in capsys.readouterr().out
+    config = config_flag.load(["--config=my_table.py"])
+    assert config.data.columns.image == "Path"
+    assert config.folds == 4
+    assert main(["data", "check", "--config=my_table.py"]) == 0
+    assert main(["data", "build", "--config=my_table.py"]) == 0
+    store = open_store(config.data.dir, "cohort")
+    assert store.images[3] == "3.png"
+    assert store.patients[3] == "P1"
+    assert store.classes[store.grades[0]] == "G III"
+    np.testing.assert_array_equal(store.known[:3, 0], [False, False, True])
+
+
+def test_an_existing_config_is_kept(table, capsys):
+    assert main(["data", "init", str(table), "--out=mine.py"]) == 0
+    text = (table.parent / "mine.py").read_text()
+    assert main(["data", "init", str(table), "--out=mine.py"]) == 2
+    assert "mine.py exists already" in capsys.readouterr().err
+    assert (table.parent / "mine.py").read_text() == text
+
+
+def test_columns_may_be_named(table):
+    layout = table_layout.describe(table, {"grade": "idh"})
+    assert layout.columns["grade"] == "idh"
+    with pytest.raises(CohortError, match="--column=grade=idx: expected one of image"):
+        table_layout.describe(table, {"grade": "idx"})
+
+
+def test_values_that_differ_within_a_patient_are_per_region(table):
+    lines = table.read_text().splitlines()
+    lines[5] = lines[5].replace(",0,1,", ",1,1,")
+    table.write_text("\n".join(lines))
+    assert table_layout.describe(table, {}).biomarkers_per == "region"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("Case_ID", "Who", "no column for patient among Path, Who.*--column=patient="),
+        ("G II,", "G III,", "patients per class|distinct labels"),
+        ("WHO_Grade", "Path", "'Path' occurs twice"),
+    ],
+)
+def test_tables_without_a_layout_are_refused(table, old, new, message):
+    text = table.read_text().replace(old, new)
+    if old == "G II,":
+        text = text.replace("G IV,", "G III,")
+    table.write_text(text)
+    with pytest.raises(CohortError, match=message):
+        table_layout.describe(table, {})
+
+
+def test_a_copy_of_the_label_is_no_biomarker(table):
+    header, *lines = table.read_text().splitlines()
+    rows = [f"{line},{line.count('I')}" for line in lines]  # G II, G III, G IV
+    rows += [row.replace(",P", ",Q") for row in rows]
+    table.write_text("\n".join([f"{header},stage", *rows]))
+    layout = table_layout.describe(table, {})
+    assert layout.biomarkers == ("idh",)
+    assert (
+        layout.others["stage"]
+        == "each value has one grade, as a copy of the label would"
+    )
+
+
+def test_a_name_in_data_columns_that_the_table_lacks(table, capsys):
+    assert main(["data", "init", str(table)]) == 0
+    flags = ["--config=my_table.py", "--config.data.columns.patient=Donor"]
+    assert main(["data", "check", *flags]) == 2
+    assert "'Donor' (data.columns.patient) is missing" in capsys.readouterr().err
