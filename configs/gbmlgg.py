@@ -34,6 +34,10 @@ def get_config(arg: str = "") -> ConfigDict:
     # [n] Training stages of a fold, e.g. ("teacher", "student"): fields of
     # config.teacher override the config in that stage. () for a single stage.
     config.stages = ()
+    # Folder where runs share teachers, e.g. runs/teachers: a teacher that another run
+    # with this folder has trained is not trained again (fof_jax/training/teachers.py).
+    # Unset: each run has its own, in fold_K/teacher.
+    config.teacher_dir = config_dict.placeholder(str)
     # Row of Table I printed next to the results; None for none.
     config.paper_row = {
         "": "FoF",

@@ -20,6 +20,21 @@ _log = logging.getLogger(__name__)
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
+class LockedError(ValueError):
+    """Another process holds a lock.
+
+    Attributes:
+      holder: which.
+    """
+
+    def __init__(self, what: str, holder: str):
+        super().__init__(
+            f"{what} is in use by {holder}. Wait until it is done, end it, or pass "
+            "another --workdir or --config.fold."
+        )
+        self.holder = holder
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes UTF-8 text atomically, see `write_with`."""
     write_bytes(path, text.encode())
@@ -91,7 +106,7 @@ def exclusive_lock(path: Path, what: str, log: Callable[[str], None]) -> Iterato
       None, while the lock is held.
 
     Raises:
-      ValueError: another process holds the lock; the message has its PID, host and
+      LockedError: another process holds the lock; the message has its PID, host and
         start time.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -99,10 +114,7 @@ def exclusive_lock(path: Path, what: str, log: Callable[[str], None]) -> Iterato
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ValueError(
-                f"{what} is in use by {_holder(path)}. Wait until it is done, end it, "
-                "or pass another --workdir or --config.fold."
-            ) from None
+            raise LockedError(what, _holder(path)) from None
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 raise

@@ -21,6 +21,8 @@ Build = Callable[[ConfigDict, DatasetInfo], Method]
 ALIASES = {"fof": "paper.method", "release": "release.method", "vit": "baseline"}
 # Rows of the paper's tables that are one module with an encoder of their own.
 IMAGE_ROWS = dict.fromkeys(("pathcnn", "pathcnn_vgg", "swinv2"), "image")
+# Fields of students that the config of their teacher does not have.
+STUDENT_FIELDS = ("stages", "teacher", "student", "distill")
 
 
 def names() -> list[str]:
@@ -76,6 +78,8 @@ def create(config: ConfigDict, info: DatasetInfo) -> Method:
 def stage_config(config: ConfigDict, stage: str) -> ConfigDict:
     """Config of one stage: fields of `config.<stage>` replace those of the config.
 
+    A teacher's has no STUDENT_FIELDS, so that it cannot depend on its student.
+
     Raises:
       ValueError: the config has no fields for the stage.
     """
@@ -87,6 +91,10 @@ def stage_config(config: ConfigDict, stage: str) -> ConfigDict:
     own = ConfigDict(config.to_dict())
     with own.ignore_type():
         own.update(config[stage])
+    if stage == "teacher":
+        for field in STUDENT_FIELDS:
+            if field in own:
+                del own[field]
     return own
 
 

@@ -1,46 +1,17 @@
 """Cross-validation: all folds of a config, and the table of their results."""
 
 import contextlib
-import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from ml_collections import ConfigDict
 
-from fof_jax.data import cache, loader, metadata, prepare, splits, store
+from fof_jax.data import loader, prepare, splits, store
 from fof_jax.evaluation import localization, metrics, predictions, tables
-from fof_jax.methods import registry
-from fof_jax.methods.base import Method
-from fof_jax.training import (
-    build,
-    compilation,
-    multihost,
-    omics,
-    preemption,
-    train,
-    weights,
-)
+from fof_jax.training import build, compilation, multihost, preemption, stages
 from fof_jax.training import workdir as run_folder
-from fof_jax.types import Batch, Params
-
-
-@dataclasses.dataclass(frozen=True)
-class Stage:
-    """One training of a fold: the teacher of a student, or the only one.
-
-    Attributes:
-      name: key of its trained variables in `frozen` of later stages; "" for the last,
-        whose files are those of the fold itself.
-      config: of the stage.
-      setup: what the folds of this stage share.
-    """
-
-    name: str
-    config: ConfigDict
-    setup: build.Setup
 
 
 def run(
@@ -83,7 +54,7 @@ def run(
                 f"batch_size: {config.batch_size} is more than the {smallest} training "
                 "regions of the smallest fold. Pass a smaller --config.batch_size."
             )
-        stages = _stages(config, data)
+        chain = stages.build_stages(config, data)
         images = loader.open_cache(data, config.data.image_size, config.data.cache)
     fields = run_folder.identity(config, data)
     multihost.require_equal(fields | {"workdir": str(workdir.resolve())})
@@ -95,7 +66,7 @@ def run(
                 run_folder.create(config, data, folds, workdir, log)
                 held.enter_context(run_folder.fold_locks(workdir, selected, log))
         compilation.use_cache(workdir / "compiled")
-        log(_description(config, len(data), len(folds.folds), stages[-1].setup))
+        log(_description(config, len(data), len(folds.folds), chain[-1].setup))
 
         # --- Folds ---
         stop = held.enter_context(preemption.signal_handlers())
@@ -106,55 +77,14 @@ def run(
             if multihost.broadcast((folder / "predictions.csv").exists()):
                 log(f"fold {number}: already finished")
                 continue
-            train_stages(stages, images, folds.folds[number], number, folder, log, stop)
+            rows = folds.folds[number]
+            stages.train_stages(chain, images, rows, number, folder, log, stop)
 
         # --- Results ---
         if not multihost.is_main_process():
             return {}
         with run_folder.shared_files_lock(workdir):  # the last job sees all folds
             return conclude(config, workdir, len(folds.folds), log)
-
-
-def train_stages(
-    stages: Sequence[Stage],
-    images: cache.ImageCache,
-    rows: tuple[np.ndarray, np.ndarray],
-    number: int,
-    folder: Path,
-    log: Callable[[str], None],
-    stop: preemption.StopRequest,
-) -> None:
-    """Trains the stages of one fold in order; each sees those before it as constants.
-
-    Args:
-      rows: training and test rows of the fold.
-      number: of the fold.
-      folder: of the fold; a stage but the last writes into a folder of its name in it.
-    """
-    frozen: Params = {}
-    for stage in stages:
-        constants = omics.fold_constants(
-            stage.setup.method.inputs, images.store, rows[0]
-        )
-        if frozen:  # memory banks of a student have a row per training record
-            index = np.sort(rows[0]).astype(np.int32)
-            grade = images.store.grades[index].astype(np.int32)
-            constants |= {"labels": {"index": index, "grade": grade}}
-        fold = train.Fold(
-            config=stage.config,
-            setup=stage.setup,
-            cache=images,
-            train_rows=rows[0],
-            test_rows=rows[1],
-            number=number,
-            folder=folder / stage.name,
-            frozen=frozen | constants,
-            log=log,
-        )
-        if not multihost.broadcast((fold.folder / "predictions.csv").exists()):
-            train.train_fold(fold, stop)
-        if stage is not stages[-1]:
-            frozen = frozen | {stage.name: weights.read(fold.folder)}
 
 
 def conclude(
@@ -198,42 +128,6 @@ def conclude(
     for note in results["notes"]:
         log(f"note: {note}")
     return results
-
-
-def trace_init(method: Method, image_size: int, omics: int) -> None:
-    """Traces the method's initialization without computing it.
-
-    Args:
-      image_size: side of the images.
-      omics: number of omics columns.
-
-    Raises:
-      ValueError: the method or its encoder refuses its options.
-    """
-    image = jax.ShapeDtypeStruct((1, image_size, image_size, 3), np.float32)
-    vector = jax.ShapeDtypeStruct((1, omics), np.float32)
-    batch = Batch(image=image, second_view=image, omics=vector if omics else None)
-    jax.eval_shape(method.init, jax.random.key(0), batch, {})
-
-
-def _stages(config: ConfigDict, data: store.Store) -> list[Stage]:
-    """The stages of a config, in the order in which they are trained.
-
-    Fields of `config.<stage>` replace those of the config in that stage.
-
-    Raises:
-      ValueError: a stage without fields, or one that does not fit the data.
-    """
-    names = tuple(config.stages) or ("",)
-    stages: list[Stage] = []
-    for name in names:
-        own = registry.stage_config(config, name) if name else config
-        setup = build.build(own, metadata.dataset_info(data))
-        omics.require_inputs(setup.method.inputs, data, own.method)
-        if not stages:  # a later stage is initialized from the ones before it
-            trace_init(setup.method, own.data.image_size, len(data.omic_names))
-        stages.append(Stage("" if name == names[-1] else name, own, setup))
-    return stages
 
 
 def _description(

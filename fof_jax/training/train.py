@@ -46,6 +46,7 @@ class Fold:
       cache: decoded images and their store.
       train_rows, test_rows: positions in the store.
       number: of the fold, 0 … folds - 1.
+      stage: its name, "" for the last or only one.
       folder: what this fold writes goes below it.
       frozen: constants, see `Variables.frozen`.
       log: prints a line.
@@ -57,6 +58,7 @@ class Fold:
     train_rows: np.ndarray
     test_rows: np.ndarray
     number: int
+    stage: str
     folder: Path
     frozen: Params
     log: Callable[[str], None]
@@ -355,6 +357,4 @@ def open_logger(fold: Fold, first: int) -> "logger.MetricsLogger | logger.NullLo
 
 def label(fold: Fold) -> str:
     """How lines of a fold begin: "fold 3", or "fold 3 teacher" for a stage."""
-    parts = fold.folder.name.split("_")
-    stage = "" if parts[0] == "fold" else f" {fold.folder.name}"
-    return f"fold {fold.number}{stage}"
+    return f"fold {fold.number} {fold.stage}".rstrip()

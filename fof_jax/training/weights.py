@@ -5,6 +5,7 @@ some), `about.json` (what it is, and of which file) and the manifest that checkp
 have too.
 """
 
+import hashlib
 import json
 import shutil
 import tempfile
@@ -78,6 +79,19 @@ def read(folder: Path) -> Variables:
         )
         tree = reader.restore(path, args=ocp.args.PyTreeRestore(restore_args=kinds))
     return Variables(params=tree["params"], state=tree.get("state", {}))
+
+
+def digest(variables: Variables) -> str:
+    """SHA-256 of names, types, shapes and values of the parameters and the state."""
+    found = hashlib.sha256()
+    tree = {"params": variables.params, "state": variables.state}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        array = np.ascontiguousarray(leaf)
+        found.update(
+            f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode()
+        )
+        found.update(array.tobytes())
+    return found.hexdigest()
 
 
 def about(folder: Path) -> dict[str, Any]:

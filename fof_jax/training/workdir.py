@@ -49,6 +49,7 @@ FREE_FIELDS = (
     "remat",
     "save_every",
     "save_minutes",
+    "teacher_dir",
 )
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 _CONFIG, _SPLITS, _LOCKS = "config.json", "splits.json", ".locks"
@@ -114,7 +115,9 @@ def create(
         require_same_run(config, data, workdir)
         made_with = provenance(data)
         if (workdir / _CONFIG).exists():
-            for line in _other_versions(read_config(workdir)["made_with"], made_with):
+            for line in version_differences(
+                read_config(workdir)["made_with"], made_with
+            ):
                 log(f"warning: {line}")
         else:
             fields = identity(config, data)
@@ -208,7 +211,7 @@ def _strange(workdir: Path, stores: Path) -> list[str]:
     )
 
 
-def _other_versions(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
+def version_differences(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
     """Describes version differences since the run started."""
     there = {"python": before.get("python"), **before.get("packages", {})}
     here = {"python": now["python"], **now["packages"]}

@@ -1,0 +1,136 @@
+"""The stages of a fold: a teacher and the student that learns from it, or one."""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from fof_jax.data import cache, metadata, store
+from fof_jax.methods import registry
+from fof_jax.methods.base import Method
+from fof_jax.training import (
+    build,
+    multihost,
+    omics,
+    preemption,
+    teachers,
+    train,
+    weights,
+)
+from fof_jax.types import Batch, Params
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One training of a fold: the teacher of a student, or the only one.
+
+    Attributes:
+      name: key of its trained variables in `frozen` of later stages; "" for the last,
+        whose files are those of the fold itself.
+      config: of the stage.
+      setup: what the folds of this stage share.
+    """
+
+    name: str
+    config: ConfigDict
+    setup: build.Setup
+
+
+def build_stages(config: ConfigDict, data: store.Store) -> list[Stage]:
+    """The stages of a config, in the order in which they are trained.
+
+    Fields of `config.<stage>` replace those of the config in that stage.
+
+    Raises:
+      ValueError: a stage without fields, or one that does not fit the data.
+    """
+    names = tuple(config.stages) or ("",)
+    stages: list[Stage] = []
+    for name in names:
+        own = registry.stage_config(config, name) if name else config
+        setup = build.build(own, metadata.dataset_info(data))
+        omics.require_inputs(setup.method.inputs, data, own.method)
+        if not stages:  # a later stage is initialized from the ones before it
+            trace_init(setup.method, own.data.image_size, len(data.omic_names))
+        stages.append(Stage("" if name == names[-1] else name, own, setup))
+    return stages
+
+
+def trace_init(method: Method, image_size: int, omics: int) -> None:
+    """Traces the method's initialization without computing it.
+
+    Args:
+      image_size: side of the images.
+      omics: number of omics columns.
+
+    Raises:
+      ValueError: the method or its encoder refuses its options.
+    """
+    image = jax.ShapeDtypeStruct((1, image_size, image_size, 3), np.float32)
+    vector = jax.ShapeDtypeStruct((1, omics), np.float32)
+    batch = Batch(image=image, second_view=image, omics=vector if omics else None)
+    jax.eval_shape(method.init, jax.random.key(0), batch, {})
+
+
+def train_stages(
+    stages: Sequence[Stage],
+    images: cache.ImageCache,
+    rows: tuple[np.ndarray, np.ndarray],
+    number: int,
+    folder: Path,
+    log: Callable[[str], None],
+    stop: preemption.StopRequest,
+) -> None:
+    """Trains the stages of one fold in order; each sees those before it as constants.
+
+    Args:
+      rows: training and test rows of the fold.
+      number: of the fold.
+      folder: of the fold; a stage but the last writes into a folder of its name in it,
+        or where `teachers.place` shares it.
+      stop: pending stop signal.
+
+    Raises:
+      ValueError: a teacher is not the one with which the student was begun.
+    """
+    frozen: Params = {}
+    for stage in stages:
+        constants = omics.fold_constants(
+            stage.setup.method.inputs, images.store, rows[0]
+        )
+        if frozen:  # memory banks of a student have a row per training record
+            index = np.sort(rows[0]).astype(np.int32)
+            grade = images.store.grades[index].astype(np.int32)
+            constants |= {"labels": {"index": index, "grade": grade}}
+        last = stage is stages[-1]
+        with contextlib.ExitStack() as held:
+            place = teachers.Place(folder)
+            if not last:
+                place = teachers.place(
+                    stage.name, stage.config, images.store, rows, number, folder
+                )
+                teachers.claim(place, held, log, stop)
+            fold = train.Fold(
+                config=stage.config,
+                setup=stage.setup,
+                cache=images,
+                train_rows=rows[0],
+                test_rows=rows[1],
+                number=number,
+                stage=stage.name,
+                folder=place.folder,
+                frozen=frozen | constants,
+                log=log,
+            )
+            if not multihost.broadcast((fold.folder / "predictions.csv").exists()):
+                train.train_fold(fold, stop)
+            elif place.shared:
+                log(f"{train.label(fold)}: already trained, {place.folder}")
+        if not last:
+            trained = weights.read(place.folder)
+            teachers.record(place, trained, folder, stage.name)
+            frozen = frozen | {stage.name: trained}
