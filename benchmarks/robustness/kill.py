@@ -1,11 +1,17 @@
 """Kills runs in known phases, resumes them, and compares the final results.
 
     python benchmarks/robustness/kill.py --kills=30 --terms=10 --pairs=5 --out=/tmp/kill
+    python benchmarks/robustness/kill.py --student=distill.crd --kills=12 --terms=0 \\
+        --pairs=0 --pair-terms=0 --out=/tmp/kill
 
 The reference is an uninterrupted five-fold run of the phantom. The same command is then
 started repeatedly and ended with SIGKILL, with SIGTERM, and as two processes of which
 one is killed; finally it runs to the end. Parameters, results.json, predictions and
 metrics.jsonl have to equal the reference's byte for byte.
+
+--student trains a row of configs/comparison.py on two folds, with a teacher in a shared
+folder: the signals hit its two stages and the changes between them, and the teachers
+are compared, too.
 
 The process records its current phase (kill_child.py). It is suspended, the phase is
 read, then it gets the signal, so that the phase is known. The last line is JSON.
@@ -28,19 +34,15 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-import numpy as np
 from absl import logging
 
 from benchmarks import conditions
 from fof_jax.training import weights
 
 ROOT = Path(__file__).parents[2]
-FOLDS = 5
 WORDS = [
-    f"--config={ROOT}/configs/phantom.py",
     "--config.data.regions=40",
     "--config.encoder=mu/16",
-    f"--config.folds={FOLDS}",
     "--config.epochs=6",
     "--config.batch_size=4",
     "--config.eval_batch_size=4",
@@ -53,6 +55,37 @@ EXIT_TIMEOUT = 60  # seconds to exit after a SIGTERM, or the loss of another pro
 # Maximum delay of the signal after the start of a phase, in seconds. "step" is any
 # moment of training; the others are nearly always hit.
 WITHIN = {"step": 2.0, "save": 0.06, "evaluation": 0.03, "fold change": 0.6}
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """What is trained.
+
+    Attributes:
+      student: a row of configs/comparison.py that has a teacher; "" for FoF.
+      folds: number of folds.
+    """
+
+    student: str
+    folds: int
+
+    @property
+    def trainings(self) -> int:
+        """Trainings in a run: folds times stages."""
+        return self.folds * (2 if self.student else 1)
+
+    def words(self, workdir: Path) -> list[str]:
+        """Flags of the run, but those of several processes."""
+        config = f"comparison.py:{self.student}" if self.student else "phantom.py"
+        own = [f"--config={ROOT}/configs/{config}", f"--config.folds={self.folds}"]
+        if self.student:
+            own.append(f"--config.teacher_dir={teachers(workdir)}")
+        return own + WORDS
+
+
+def teachers(workdir: Path) -> Path:
+    """Folder of the shared teachers of a run."""
+    return Path(f"{workdir}-teachers")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,9 +110,13 @@ class Hit:
 
 
 @contextlib.contextmanager
-def started(out: Path, workdir: Path, count: int = 1) -> Iterator[Run]:
+def started(case: Case, out: Path, workdir: Path, count: int = 1) -> Iterator[Run]:
     """Starts a run in `count` processes, which are killed on exit."""
-    words = [*WORDS, f"--config.data.dir={out / 'data'}", f"--workdir={workdir}"]
+    words = [
+        *case.words(workdir),
+        f"--config.data.dir={out / 'data'}",
+        f"--workdir={workdir}",
+    ]
     words.append(f"--config.cpu_devices={2 // count}")
     if count > 1:
         with socket.socket() as probe:
@@ -159,12 +196,12 @@ def send(run: Run, k: int, number: signal.Signals, suspended: Hit) -> Hit:
     return dataclasses.replace(suspended, codes=codes, seconds=time.monotonic() - start)
 
 
-def plan(count: int, rng: random.Random) -> list[tuple[str, int]]:
+def plan(trainings: int, count: int, rng: random.Random) -> list[tuple[str, int]]:
     """Phase and occurrence after a start, for each signal.
 
-    Every fold is interrupted several times, the last time at its end.
+    Every training is interrupted several times, the last time at its end.
     """
-    each = max(count // FOLDS, 4)
+    each = max(count // trainings, 4)
     targets = []
     for _ in range(-(-count // each)):
         middle = ["save", "evaluation", *["step", "save"] * each][: each - 1]
@@ -175,13 +212,19 @@ def plan(count: int, rng: random.Random) -> list[tuple[str, int]]:
 
 
 def series(
-    out: Path, name: str, number: signal.Signals, count: int, processes: int, seed: int
+    case: Case,
+    out: Path,
+    name: str,
+    number: signal.Signals,
+    count: int,
+    processes: int,
+    seed: int,
 ) -> tuple[list[Hit], Path]:
     """One run that is interrupted `count` times and then finished."""
     rng = random.Random(seed)
     workdir, hits = out / name, []
-    for target, occurrence in plan(count, rng):
-        with started(out, workdir, processes) as run:
+    for target, occurrence in plan(case.trainings, count, rng):
+        with started(case, out, workdir, processes) as run:
             k = rng.randrange(processes)
             suspended = hit(run, k, target, occurrence, rng)
             if suspended is None:
@@ -193,32 +236,34 @@ def series(
             f"{one.codes}, {one.seconds:.1f} s",
             flush=True,
         )
-    run_to_end(out, workdir, processes)
+    run_to_end(case, out, workdir, processes)
     return hits, workdir
 
 
-def run_to_end(out: Path, workdir: Path, processes: int = 1) -> float:
+def run_to_end(case: Case, out: Path, workdir: Path, processes: int = 1) -> float:
     """Runs to the end; returns the seconds."""
     start = time.monotonic()
-    with started(out, workdir, processes) as run:
+    with started(case, out, workdir, processes) as run:
         codes = [process.wait(2 * PHASE_TIMEOUT) for process in run.processes]
     if any(codes):
         raise RuntimeError(f"{workdir} ended with {codes}; see {workdir}.0.log")
     return time.monotonic() - start
 
 
-def differences(one: Path, other: Path) -> list[str]:
-    """Files that differ byte for byte, and folds whose parameters differ."""
+def differences(case: Case, one: Path, other: Path) -> list[str]:
+    """Files that differ byte for byte, and trainings whose parameters differ."""
     names = ["results.json", "splits.json"]
-    for k in range(FOLDS):
-        names += [f"fold_{k}/{name}" for name in ("metrics.jsonl", "predictions.csv")]
-    differing = [n for n in names if (one / n).read_bytes() != (other / n).read_bytes()]
-    for k in range(FOLDS):
-        a, b = (weights.read(run / f"fold_{k}").params for run in (one, other))
-        try:
-            np.testing.assert_equal(a, b)
-        except AssertionError:
-            differing.append(f"parameters of fold {k}")
+    folders = [(one / f"fold_{k}", other / f"fold_{k}") for k in range(case.folds)]
+    if case.student:
+        shared = sorted(p.name for p in teachers(one).iterdir() if p.name[0] != ".")
+        folders += [(teachers(one) / n, teachers(other) / n) for n in shared]
+    pairs = [(one / name, other / name) for name in names]
+    for a, b in folders:
+        pairs += [(a / n, b / n) for n in ("metrics.jsonl", "predictions.csv")]
+    differing = [str(a) for a, b in pairs if a.read_bytes() != b.read_bytes()]
+    for a, b in folders:
+        if weights.digest(weights.read(a)) != weights.digest(weights.read(b)):
+            differing.append(f"weights of {a}")
     return differing
 
 
@@ -228,14 +273,16 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--terms", type=int, default=10)
     parser.add_argument("--pairs", type=int, default=5, help="kills of one of two")
     parser.add_argument("--pair-terms", type=int, default=3)
+    parser.add_argument("--student", default="", help="a row with a teacher")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True, help="an empty folder")
     flags = parser.parse_args(argv)
     logging.set_verbosity(logging.ERROR)  # Orbax warns about an optional file
     flags.out.mkdir(parents=True, exist_ok=True)
+    case = Case(flags.student, folds=2 if flags.student else 5)
     reference = flags.out / "reference"
     result: dict[str, Any] = conditions.conditions()
-    result["uninterrupted_s"] = round(run_to_end(flags.out, reference), 1)
+    result["uninterrupted_s"] = round(run_to_end(case, flags.out, reference), 1)
     print(f"the reference took {result['uninterrupted_s']} s", flush=True)
     plans = (
         ("kills", signal.SIGKILL, flags.kills, 1),
@@ -246,8 +293,10 @@ def main(argv: list[str]) -> None:
     for name, number, count, processes in plans:
         if not count:
             continue
-        hits, workdir = series(flags.out, name, number, count, processes, flags.seed)
-        apart = differences(reference, workdir)
+        hits, workdir = series(
+            case, flags.out, name, number, count, processes, flags.seed
+        )
+        apart = differences(case, reference, workdir)
         moments = collections.Counter(h.doing.rpartition(" ")[0] for h in hits)
         codes = collections.Counter(code for h in hits for code in h.codes)
         print(f"{name}: {dict(moments)}, exit codes {dict(codes)}")
