@@ -31,7 +31,7 @@ def load(words: Sequence[str]) -> ConfigDict:
         (with the closest ones), a value of the wrong type, names of classes or markers
         that cannot be used, or other arguments.
     """
-    words = [_resolve(word) for word in words]
+    words = [resolve(word) for word in words]
     if not any(word.startswith("--config=") for word in words):
         raise ValueError(
             "no config. Pass --config=configs/NAME.py, e.g. "
@@ -162,7 +162,7 @@ def field_names(config: ConfigDict, prefix: str = "") -> list[str]:
     return names
 
 
-def _resolve(word: str) -> str:
+def resolve(word: str) -> str:
     """Replaces the name of a packaged config by its path."""
     flag, _, value = word.partition("=")
     if flag != "--config":

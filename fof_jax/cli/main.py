@@ -25,6 +25,8 @@ from fof_jax.training.preemption import Stopped
 COMMANDS = {
     "train": ("fof_jax.cli.train", "train and test every fold of a configuration"),
     "eval": ("fof_jax.cli.eval", "recompute all metrics from predictions.csv files"),
+    "compare": ("fof_jax.cli.compare", "train the paper's rows alike and compare them"),
+    "cost": ("fof_jax.cli.cost", "measure parameters, FLOPs, time and memory"),
     "parity": ("fof_jax.cli.parity", "compare with recordings or the authors' code"),
     "import": ("fof_jax.cli.import_", "import pretrained weights"),
     "export": ("fof_jax.cli.export", "export a model to another format"),

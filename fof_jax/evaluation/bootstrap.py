@@ -68,7 +68,7 @@ def confidence_intervals(
     table = predictions.rows(predictions.ok & (predictions.y != UNKNOWN))
     rng = np.random.default_rng(seed)
     folds = [
-        _replicate_scores(table.rows(table.fold == k), average, replicates, rng)
+        _fold_scores(table.rows(table.fold == k), average, replicates, rng)
         for k in np.unique(table.fold)
     ]
     tail = 100 * (1 - LEVEL) / 2
@@ -85,19 +85,26 @@ def confidence_intervals(
     return result
 
 
-def _replicate_scores(
+def _fold_scores(
     table: Predictions, average: Average, replicates: int, rng: np.random.Generator
 ) -> dict[str, np.ndarray]:
     """Metrics of every bootstrap replicate of one fold: name -> [replicates]."""
     names = [name or f"\0{i}" for i, name in enumerate(table.patient)]
     patient = np.unique(names, return_inverse=True)[1]
     patients = int(patient.max()) + 1
+    counts = rng.multinomial(patients, np.full(patients, 1 / patients), size=replicates)
+    return replicate_scores(table, counts[:, patient], average)
+
+
+def replicate_scores(
+    table: Predictions, weights: Int[np.ndarray, "R n"], average: Average
+) -> dict[str, Float[np.ndarray, " R"]]:
+    """`weighted_scores` of a table, in chunks of bounded memory."""
     chunk = max(1, _ELEMENTS // max(table.prob.size, 1))
-    parts = []
-    for start in range(0, replicates, chunk):
-        size = min(chunk, replicates - start)
-        counts = rng.multinomial(patients, np.full(patients, 1 / patients), size=size)
-        parts.append(weighted_scores(table.y, table.prob, counts[:, patient], average))
+    parts = [
+        weighted_scores(table.y, table.prob, weights[at : at + chunk], average)
+        for at in range(0, len(weights), chunk)
+    ]
     return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
 
 

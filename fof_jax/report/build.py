@@ -5,7 +5,7 @@ from pathlib import Path
 
 from fof_jax.evaluation import bootstrap
 from fof_jax.report import page, sections
-from fof_jax.report.run import read_run
+from fof_jax.report.run import Run, read_run
 
 
 def report(
@@ -60,5 +60,21 @@ def report(
         folder=out.parent / "figures",
         log=log,
     )
-    page.write(out, run, sections.warnings(run), parts)
+    page.write(
+        out,
+        title=f"{run.workdir.resolve().name}: {run.name}",
+        lead=_lead(run),
+        warnings=sections.warnings(run),
+        parts=parts,
+    )
     return out
+
+
+def _lead(run: Run) -> str:
+    """Network, budget and folds of a run."""
+    config = run.config
+    return (
+        f"Encoder {config['encoder']}, {config['epochs']} epochs, batch "
+        f"{config['batch_size']}, images of {config['data']['image_size']} pixels; "
+        f"{run.scheme} split, {len(run.finished)} of {len(run.folds)} folds finished."
+    )

@@ -11,7 +11,6 @@ from fof_jax import files
 from fof_jax.inference.outputs import USE
 from fof_jax.report import gallery
 from fof_jax.report.gallery import Case
-from fof_jax.report.run import Run
 from fof_jax.report.style import Plot
 from fof_jax.report.tables import Table
 
@@ -41,8 +40,18 @@ class Section:
     collapsed: bool = False
 
 
-def write(path: Path, run: Run, warnings: list[str], parts: list[Section]) -> None:
-    """Renders the page and writes it atomically."""
+def write(
+    path: Path, *, title: str, lead: str, warnings: list[str], parts: list[Section]
+) -> None:
+    """Renders the page and writes it atomically.
+
+    Args:
+      path: of the HTML file.
+      title: heading of the page.
+      lead: what the page is about, in a sentence or two.
+      warnings: caveats, shown first.
+      parts: sections in order.
+    """
     folder = importlib.resources.files("fof_jax.report")
     environment = jinja2.Environment(
         autoescape=True,
@@ -52,8 +61,8 @@ def write(path: Path, run: Run, warnings: list[str], parts: list[Section]) -> No
     )
     template = environment.from_string((folder / "page.html").read_text("utf-8"))
     text = template.render(
-        title=f"{run.workdir.resolve().name}: {run.name}",
-        run=run,
+        title=title,
+        lead=lead,
         notice=USE,
         version=fof_jax.__version__,
         warnings=warnings,

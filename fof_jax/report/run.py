@@ -46,7 +46,8 @@ class Run:
       workdir: the folder.
       config: resolved and nested.
       made_with: versions, commit, devices.
-      table_hash: of the training data.
+      table_hash: of the table of the training data.
+      data_hash: of its images and table; None in runs of version 0.1.
       splits: splits.json, or None.
       folds: all folds, finished or not.
       predictions: of the finished folds; None without any.
@@ -59,6 +60,7 @@ class Run:
     config: dict[str, Any]
     made_with: dict[str, Any]
     table_hash: str
+    data_hash: str | None
     splits: dict[str, Any] | None
     folds: tuple[Fold, ...]
     predictions: Predictions | None
@@ -120,7 +122,8 @@ def read_run(workdir: Path) -> Run:
             epochs * steps_per_epoch(fold["train"]["regions"], batch)
             for fold in (splits["folds"] if splits else ())
         ]
-        table_hash, made_with = document["fields"]["table_hash"], document["made_with"]
+        fields, made_with = document["fields"], document["made_with"]
+        table_hash, data_hash = fields["table_hash"], fields.get("data_hash")
     except (KeyError, TypeError) as error:
         raise ValueError(
             f"{workdir}: config.json or splits.json lacks {error}; expected files of "
@@ -143,6 +146,7 @@ def read_run(workdir: Path) -> Run:
         config=config,
         made_with=made_with,
         table_hash=table_hash,
+        data_hash=data_hash,
         splits=splits,
         folds=folds,
         predictions=predictions,

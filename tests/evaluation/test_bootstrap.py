@@ -60,7 +60,7 @@ def test_interval_by_hand():
     got = bootstrap.confidence_intervals(rows, replicates=4000)["accuracy"]
     assert (got.low, got.high, got.replicates) == (0.0, 1.0, 4000)
     rng = np.random.default_rng(0)
-    accuracy = bootstrap._replicate_scores(rows, "micro", 4000, rng)["accuracy"]
+    accuracy = bootstrap._fold_scores(rows, "micro", 4000, rng)["accuracy"]
     values, counts = np.unique(accuracy, return_counts=True)
     np.testing.assert_array_equal(values, [0, 0.75, 1])
     # Fractions of 4000 replicates; four standard deviations are 0.032.

@@ -1,0 +1,239 @@
+"""Rows of a comparison: their configs, and why some of them cannot be trained."""
+
+import dataclasses
+import importlib.util
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from fof_jax.cli import config as config_flag
+from fof_jax.data import metadata, prepare, splits
+from fof_jax.data.progress import Out
+from fof_jax.data.store import Store
+from fof_jax.evaluation import published
+from fof_jax.methods import registry
+from fof_jax.training import cells, omics
+from fof_jax.training import workdir as run_folder
+
+# Fields of a row's budget, which the conditions name where rows differ in them.
+BUDGET = (
+    "encoder",
+    "data.image_size",
+    "epochs",
+    "batch_size",
+    "optimizer.name",
+    "optimizer.learning_rate",
+    "optimizer.schedule",
+    "augment.preset",
+    "init.checkpoint",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A row of the config file.
+
+    Attributes:
+      name: in its table of rows.
+      words: --config arguments that give its config, without seed and fold.
+      config: resolved; None if it has none on this data set.
+      table: "I" if it reads the image alone at test, "II" if more, "" if unknown.
+      at_test: what it reads at test.
+      reason: why it cannot be trained; "" if it can.
+    """
+
+    name: str
+    words: tuple[str, ...]
+    config: ConfigDict | None
+    table: str
+    at_test: tuple[str, ...]
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What a comparison trains.
+
+    Attributes:
+      rows: of the config file, in its order.
+      store: the data of all of them.
+      seed: of the config.
+      data_seed: seed of the folds, and of the phantom.
+      folds: the folds of the data.
+    """
+
+    rows: tuple[Row, ...]
+    store: Store
+    seed: int
+    data_seed: int
+    folds: splits.Splits
+
+
+def make_plan(words: Sequence[str], out: Out) -> Plan:
+    """Resolves the config of every row, and opens or builds the data.
+
+    Args:
+      words: --config arguments; the argument of the file is a data set, or none.
+      out: stream for progress of the data.
+
+    Raises:
+      ValueError: the file has no rows, its argument is a row, or no row can be
+        trained on the data.
+    """
+    base = next((w for w in words if w.startswith("--config=")), None)
+    if base is None:
+        config_flag.load(words)  # raises, with the remedy
+        raise AssertionError
+    path, data, names = _tables_of(config_flag.resolve(base))
+    argument = base.partition("=")[2].partition(":")[2]
+    if argument and argument not in data:
+        raise ValueError(
+            f"compare: the argument {argument!r} of {path.name} is no data set; "
+            f"expected one of {', '.join(data)}, or none. Rows go to --rows."
+        )
+    others = [w for w in words if w != base]
+    stores: dict[str, Store] = {}
+    made: list[Row] = []
+    first: tuple[Store, ConfigDict] | None = None
+    for name in names:
+        own = (f"--config={path}:{argument}{'-' if argument else ''}{name}", *others)
+        row, store = _row(name, own, stores, first and first[0], out)
+        made.append(row)
+        if store is not None and row.config is not None and first is None:
+            first = store, row.config
+    if first is None:
+        reasons = "\n".join(f"  {row.name}: {row.reason}" for row in made)
+        raise ValueError(f"compare: no row can be trained on this data:\n{reasons}")
+    store, config = first
+    seed = prepare.data_seed(config)
+    folds = splits.make_splits(
+        store, scheme=config.data.scheme, folds=config.folds, seed=seed
+    )
+    return Plan(tuple(made), store, config.seed, seed, folds)
+
+
+def cell_words(
+    row: Row, plan: Plan, folder: cells.Folder, seed: int, fold: int | None = None
+) -> list[str]:
+    """--config arguments of a cell, or of all folds of a row and seed.
+
+    Rows with a teacher share those of the comparison, unless the user has chosen a
+    folder.
+    """
+    ours = ("--config.seed=", "--config.data.seed=", "--config.fold=")
+    made = [word for word in row.words if not word.startswith(ours)]
+    made += [f"--config.seed={seed}", f"--config.data.seed={plan.data_seed}"]
+    if fold is not None:
+        made.append(f"--config.fold={fold}")
+    config = row.config
+    if config is not None and config.stages and config.get("teacher_dir", "") is None:
+        made.append(f"--config.teacher_dir={folder.teachers}")
+    return made
+
+
+def refused(row: Row, plan: Plan, folder: cells.Folder, seed: int) -> str:
+    """Why existing cells of a row and seed are not of this comparison; "" if they are.
+
+    They were begun with another configuration, or on other data.
+    """
+    workdir = folder.workdir(row.name, seed)
+    if not (workdir / "config.json").exists():
+        return ""
+    config = config_flag.load(cell_words(row, plan, folder, seed))
+    try:
+        run_folder.require_same_run(config, plan.store, workdir)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def conditions(plan: Plan, seeds: Sequence[int]) -> list[str]:
+    """Lines on data, folds and budget; rows with another budget are named."""
+    configs = {r.name: r.config for r in plan.rows if r.config is not None}
+    config = next(iter(configs.values()))
+    patients = len(set(plan.store.patients))
+    start = config.init.checkpoint or "random weights"
+    lines = [
+        f"data {config.data.name}: {len(plan.store)} regions of {patients} patients, "
+        f"{config.data.image_size} pixels; data hash {plan.store.folder.name[:12]}",
+        f"{config.data.scheme} split in {len(plan.folds.folds)} folds, seed "
+        f"{plan.data_seed}; runs with seed {', '.join(map(str, seeds))}; the last "
+        "epoch is tested",
+        f"every row from {start}: encoder {config.encoder}, {config.epochs} epochs, "
+        f"batch {config.batch_size}, {config.optimizer.name} at "
+        f"{config.optimizer.learning_rate:g} ({config.optimizer.schedule})",
+    ]
+    for name, other in configs.items():
+        differing = [
+            f"{field} {_field(other, field)}"
+            for field in BUDGET
+            if _field(other, field) != _field(config, field)
+        ]
+        if differing:
+            lines.append(f"{name} differs: {', '.join(differing)}")
+    return lines
+
+
+def _field(config: ConfigDict, name: str) -> object:
+    """A field by its dotted name; None if the config does not have it."""
+    value: object = config
+    for part in name.split("."):
+        value = value.get(part) if isinstance(value, ConfigDict) else None
+    return value
+
+
+def _tables_of(word: str) -> tuple[Path, tuple[str, ...], tuple[str, ...]]:
+    """Path of a config file, and its tables `DATA` and `ROWS`."""
+    path = Path(word.partition("=")[2].partition(":")[0])
+    spec = importlib.util.spec_from_file_location("_compared_config", path)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"compare: {path} is not a Python file.")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    data, rows = (tuple(getattr(module, name, ())) for name in ("DATA", "ROWS"))
+    if not data or not rows:
+        raise ValueError(
+            f"compare: {path} has no tables DATA and ROWS. Pass "
+            "--config=configs/comparison.py, or a file that has them, too."
+        )
+    return path, data, rows
+
+
+def _row(
+    name: str,
+    words: tuple[str, ...],
+    stores: dict[str, Store],
+    first: Store | None,
+    out: Out,
+) -> tuple[Row, Store | None]:
+    """A row and its data, or the reason why it cannot be trained."""
+    known = next((line.table for line in published.ROWS if line.config == name), "")
+    try:
+        config = config_flag.load(words)
+        store = _open(config, stores, out)
+        for stage in (*config.stages[:-1], ""):
+            own = registry.stage_config(config, stage) if stage else config
+            method = registry.create(own, metadata.dataset_info(store))
+            omics.require_inputs(method.inputs, store, own.method)
+        if first is not None and store.folder != first.folder:
+            raise ValueError(
+                f"its data are others (hash {store.folder.name[:12]}) than those of "
+                f"the first row ({first.folder.name[:12]})"
+            )
+    except ValueError as error:
+        reason = " ".join(str(error).split())
+        return Row(name, words, None, known, (), reason), None
+    at_test = tuple(method.inputs.test)
+    table = known or ("I" if at_test == ("image",) else "II")
+    return Row(name, words, config, table, at_test, ""), store
+
+
+def _open(config: ConfigDict, stores: dict[str, Store], out: Out) -> Store:
+    """The store of a config; rows with the same data fields share it."""
+    fields = [config.data.to_dict(), prepare.data_seed(config)]
+    key = json.dumps(fields, sort_keys=True, default=str)
+    if key not in stores:
+        stores[key] = prepare.prepare(config, out=out)
+    return stores[key]

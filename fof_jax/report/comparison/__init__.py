@@ -1,0 +1,1 @@
+"""Page of a comparison: tables, points with intervals, costs; and finished runs."""
