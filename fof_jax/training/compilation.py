@@ -39,9 +39,8 @@ def use_cache(folder: Path | str) -> Path:
             f"compilation cache: {folder} cannot be made ({error.strerror}). Set "
             f"{ENVIRONMENT} to a folder that you may write to."
         ) from error
+    # JAX keeps what took a second or more, unless its configuration says otherwise.
     jax.config.update("jax_compilation_cache_dir", str(folder))
-    # The step is what takes long; small programs would fill the folder with files.
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
     return folder
 
 

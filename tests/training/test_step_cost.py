@@ -57,7 +57,14 @@ def test_bfloat16_moves_the_loss_of_a_recording_by_at_most_two_per_cent(name):
     assert got != want
 
 
-@pytest.mark.parametrize("remat", vit.REMAT_POLICIES)
+# Without recomputation and as configured by default; the others take as long each.
+@pytest.mark.parametrize(
+    "remat",
+    [
+        pytest.param(p, marks=[pytest.mark.slow] * (p not in ("none", "output")))
+        for p in vit.REMAT_POLICIES
+    ],
+)
 def test_the_compiled_step_has_the_flops_of_the_account(remat):
     # Long enough a sequence for attention to weigh as it does at full size.
     config = program.config(
@@ -119,8 +126,7 @@ def test_placing_ahead_reads_no_more_than_asked():
 
 def test_compiled_programs_are_kept_in_the_folder(tmp_path, monkeypatch):
     monkeypatch.delenv(compilation.ENVIRONMENT, raising=False)
-    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
-    before = {name: getattr(jax.config, name) for name in names}
+    before = jax.config.jax_compilation_cache_dir
     jax.config.update("jax_compilation_cache_dir", None)
     try:
         assert compilation.use_cache(tmp_path / "compiled") == tmp_path / "compiled"
@@ -134,5 +140,4 @@ def test_compiled_programs_are_kept_in_the_folder(tmp_path, monkeypatch):
         with pytest.raises(ValueError, match="cannot be made"):
             compilation.use_cache(tmp_path)
     finally:
-        for name, value in before.items():
-            jax.config.update(name, value)
+        jax.config.update("jax_compilation_cache_dir", before)
