@@ -1,5 +1,9 @@
 """What every test shares: two fake CPU devices, run-time shape checks, strictness."""
 
+import contextlib
+import fcntl
+import gc
+import io
 import os
 import shutil
 from pathlib import Path
@@ -12,10 +16,11 @@ os.environ.setdefault(
     "--xla_cpu_use_fusion_emitters=false",
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# The same small programs are compiled again and again, by several runs in one test.
+# The same small programs are compiled again and again, by several runs in one test and
+# by both processes; most take 10 to 50 ms, of which there are thousands.
 CACHE = Path(__file__).parents[1] / ".pytest_cache" / "xla"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 import jax  # noqa: E402
 import jaxtyping  # noqa: E402
@@ -26,6 +31,15 @@ jaxtyping.install_import_hook("fof_jax", "beartype.beartype")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+def pytest_collection_finish() -> None:
+    """Looks for garbage less often: an eighth of the time, as traces are many objects.
+
+    What the imports made stays anyway.
+    """
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 20)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _absl_flags_parsed() -> None:
     # Grain reads absl flags; outside app.run nobody has parsed them.
@@ -33,30 +47,56 @@ def _absl_flags_parsed() -> None:
         flags.FLAGS.mark_as_parsed()
 
 
-@pytest.fixture(scope="session")
-def small_data(tmp_path_factory):
-    """Where the phantom of `small_run` is kept."""
-    return tmp_path_factory.mktemp("data")
-
-
-@pytest.fixture(scope="session")
-def small_run(small_data, tmp_path_factory):
-    """A finished run of two folds on 18 regions; read only."""
+def _trained(tmp_path_factory, name):
+    """A folder with data/, run/ and told.txt, made by the first process that asks."""
     from fof_jax.cli.main import main
+    from tests.support import small_runs
 
-    workdir = tmp_path_factory.mktemp("run")
-    flags = [
-        "--config=phantom",
-        f"--config.data.dir={small_data}",
-        "--config.data.regions=18",
-        "--config.folds=2",
-        "--config.epochs=1",
-        "--config.batch_size=4",
-        "--config.encoder=mu/16",
-        f"--workdir={workdir}",
-    ]
-    assert main(flags) == 0
-    return workdir
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent  # which the session's processes share
+    folder = base / name
+    with open(base / f"{name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the others wait
+        told = folder / "told.txt"
+        if not told.exists():
+            words = [f"--config.data.dir={folder}/data", f"--workdir={folder}/run"]
+            with contextlib.redirect_stdout(io.StringIO()) as output:
+                assert main([*small_runs.WORDS[name], *words]) == 0
+            told.write_text(output.getvalue())
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_folder(tmp_path_factory):
+    """Data, run and output of `small_run`."""
+    return _trained(tmp_path_factory, "small")
+
+
+@pytest.fixture(scope="session")
+def small_data(small_folder):
+    """Where the phantom of `small_run` is kept; read only."""
+    return small_folder / "data"
+
+
+@pytest.fixture(scope="session")
+def small_run(small_folder):
+    """A finished run of two folds and one epoch on 18 regions; read only."""
+    return small_folder / "run"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A copy of the data of `finished`."""
+    folder = _trained(tmp_path_factory, "resumable")
+    return shutil.copytree(folder / "data", tmp_path_factory.mktemp("data") / "data")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A copy of a finished run of two folds and two epochs, with its checkpoints."""
+    folder = _trained(tmp_path_factory, "resumable")
+    return shutil.copytree(folder / "run", tmp_path_factory.mktemp("run") / "run")
 
 
 @pytest.fixture(scope="session")
@@ -66,6 +106,14 @@ def small_pictures(small_run, small_data):
 
     opened = store.open_store(small_data, "phantom")
     return {name: opened.native(i) for i, name in enumerate(opened.images)}
+
+
+@pytest.fixture
+def without_plots(monkeypatch):
+    """Skips rendering, which takes most of the time, in tests of text."""
+    from fof_jax.report import style
+
+    monkeypatch.setattr(style, "_render", lambda *_: b'<svg viewBox="0 0 1 1"></svg>')
 
 
 # So that Chromium asks nobody for anything.

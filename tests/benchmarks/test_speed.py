@@ -87,6 +87,7 @@ def last_line(capsys):
     return json.loads(capsys.readouterr().out.splitlines()[-1])
 
 
+@pytest.mark.slow  # compiles a training step: 5 to 10 s
 def test_step_is_measured(capsys):
     step.main(["--image=16", "--batch=2", "--reps=1", "--encoder=mu/8"])
     result = last_line(capsys)
@@ -94,6 +95,7 @@ def test_step_is_measured(capsys):
         assert result[name] > 0, name
 
 
+@pytest.mark.slow  # as above
 def test_step_time_is_split_by_part(capsys):
     parts.main(["--image=32", "--batch=2", "--steps=1", "--encoder=mu/8"])
     result = last_line(capsys)

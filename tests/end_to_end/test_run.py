@@ -3,7 +3,6 @@
 import csv
 import json
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,35 +10,7 @@ import pytest
 from fof_jax.cli.main import main
 from fof_jax.training import checkpoint
 from fof_jax.training.build import flatten_fields
-
-ROOT = Path(__file__).parents[2]
-SMALL = [
-    f"--config={ROOT}/configs/phantom.py",
-    "--config.data.regions=24",
-    "--config.folds=2",
-    "--config.epochs=2",
-    "--config.batch_size=4",
-    "--config.encoder=mu/16",
-    "--config.save_every=2",
-    "--config.log_every=1",
-    "--config.eval_batch_size=5",
-]
-
-
-def launch(data, workdir, *more):
-    return main([*SMALL, f"--config.data.dir={data}", f"--workdir={workdir}", *more])
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return tmp_path_factory.mktemp("data")
-
-
-@pytest.fixture(scope="module")
-def finished(data, tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("run")
-    assert launch(data, workdir) == 0
-    return workdir
+from tests.support.small_runs import FILES, RESUMABLE, launch
 
 
 def rows(path):
@@ -82,6 +53,8 @@ def test_results_and_config_are_on_disk(finished):
 def test_metrics_are_logged_each_step(finished):
     path = finished / "fold_0/metrics.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [line["step"] for line in lines if "test_accuracy" in line] == [3, 6]
+    lines = [line for line in lines if "total" in line]
     assert [line["step"] for line in lines] == list(range(1, len(lines) + 1))
     assert {"total", "cls", "frl", "mca", "kept", "grad_norm", "learning_rate"} <= set(
         lines[0]
@@ -92,8 +65,8 @@ def test_metrics_are_logged_each_step(finished):
 
 
 def test_the_same_seed_gives_the_same_numbers(finished, data, tmp_path):
-    assert launch(data, tmp_path) == 0
-    for name in ("fold_0/metrics.jsonl", "fold_1/predictions.csv", "results.json"):
+    assert launch(data, tmp_path, "--config.fold=0") == 0
+    for name in ("fold_0/metrics.jsonl", "fold_0/predictions.csv"):
         assert (tmp_path / name).read_bytes() == (finished / name).read_bytes()
 
 
@@ -107,7 +80,7 @@ def test_a_run_goes_on_from_its_newest_checkpoint(finished, data, tmp_path, caps
     out = capsys.readouterr().out
     assert "fold 0: already finished" in out
     assert "fold 1: resumes from step 4 of 6" in out
-    for name in ("fold_1/metrics.jsonl", "fold_1/predictions.csv", "results.json"):
+    for name in FILES:
         assert (tmp_path / "run" / name).read_bytes() == (finished / name).read_bytes()
 
 
@@ -149,15 +122,18 @@ def test_a_fold_that_does_not_exist(finished, data, capsys):
 
 
 def test_the_baseline_runs_by_the_same_command(data, tmp_path, capsys):
-    words = [w.replace("phantom.py", "phantom.py:baseline") for w in SMALL]
+    words = [w.replace("phantom.py", "phantom.py:baseline") for w in RESUMABLE]
     words += [f"--config.data.dir={data}", f"--workdir={tmp_path}", "--config.fold=0"]
     assert main(words) == 0
-    assert "1 of 2 folds finished" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "everything is drawn at random (from scratch)" in out
+    assert "1 of 2 folds finished" in out
 
 
 def test_class_weights_change_the_loss(finished, data, tmp_path):
     # 24 regions of 3 classes in 2 folds: some class is rarer in a training fold.
-    words = [w for w in SMALL if "regions" not in w and "folds=" not in w]
+    replaced = ("regions", "folds=", "eval_every")
+    words = [w for w in RESUMABLE if not any(part in w for part in replaced)]
     words += ["--config.data.regions=25", "--config.folds=3", "--config.fold=0"]
     words += [f"--config.data.dir={data}", "--config.epochs=1"]
     lines = []
@@ -171,19 +147,17 @@ def test_class_weights_change_the_loss(finished, data, tmp_path):
 
 
 def test_a_run_begins_with_given_weights(finished, data, tmp_path, capsys):
-    one = ["--config.fold=0", "--config.epochs=1", "--config.optimizer.warmup_epochs=0"]
     given = f"--config.init.checkpoint={finished}/fold_0"
-    assert launch(data, tmp_path / "with", *one, given) == 0
+    more = ("--config.fold=0", "--config.epochs=1", given)
+    assert launch(data, tmp_path, *more, "--config.optimizer.warmup_epochs=0") == 0
     out = capsys.readouterr().out
     for part in ("classifier loaded: bias, kernel", "encoder loaded: blocks.mlp_in"):
         assert f"init.checkpoint: {part}" in out
-    assert launch(data, tmp_path / "without", *one) == 0
-    assert "everything is drawn at random (from scratch)" in capsys.readouterr().out
-    first = [
-        json.loads((tmp_path / n / "fold_0/metrics.jsonl").read_text().split("\n")[0])
-        for n in ("with", "without")
-    ]
-    assert first[0]["total"] != first[1]["total"]
+    first, from_scratch = (  # the first batch, before any update
+        json.loads((run / "fold_0/metrics.jsonl").read_text().split("\n")[0])
+        for run in (tmp_path, finished)
+    )
+    assert first["total"] != from_scratch["total"]
 
 
 def test_weights_of_another_size_are_refused_with_both_shapes(

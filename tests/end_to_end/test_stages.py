@@ -59,6 +59,7 @@ def test_a_model_without_a_map_predicts_and_says_so(run, tmp_path, capsys):
     assert not (tmp_path / "e").exists()
 
 
+@pytest.mark.usefixtures("without_plots")
 def test_its_report_omits_the_maps_with_the_reason(run):
     workdir, _ = run
     assert main(["report", f"--workdir={workdir}"]) == 0

@@ -133,15 +133,17 @@ def test_rows_are_written_read_and_summarized(tmp_path):
         localization.read(tmp_path / "focus.csv")
 
 
-@pytest.mark.parametrize(
-    "argument",
-    ["", *(pytest.param(a, marks=pytest.mark.slow) for a in (":baseline", ":release"))],
-)
-def test_run_writes_localization_metrics(tmp_path, capsys, argument):
-    workdir = tmp_path / "run"
+def test_run_writes_localization_metrics(small_run, tmp_path, capsys):
+    assert "Focus" in (small_run.parent / "told.txt").read_text()
+    assert_localized(small_run, 12, tmp_path / "eval.json", capsys)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("argument", [":baseline", ":release"])
+def test_other_methods_write_localization_metrics(tmp_path, capsys, argument):
     command = [
         f"--config=configs/phantom.py{argument}",
-        f"--workdir={workdir}",
+        f"--workdir={tmp_path / 'run'}",
         f"--config.data.dir={tmp_path / 'data'}",
         "--config.data.regions=30",
         "--config.folds=2",
@@ -155,6 +157,11 @@ def test_run_writes_localization_metrics(tmp_path, capsys, argument):
         ]
     assert main(command) == 0
     assert "Focus" in capsys.readouterr().out
+    assert_localized(tmp_path / "run", 20, tmp_path / "eval.json", capsys)
+
+
+def assert_localized(workdir, regions, out, capsys):
+    """focus.csv, results.json and `eval` agree; `regions` have structures."""
     results = json.loads((workdir / "results.json").read_text())["focus"]
     assert set(results["mean"]) == set(localization.METRICS)
     assert set(results["classes"]) == {"III", "IV"}
@@ -163,12 +170,11 @@ def test_run_writes_localization_metrics(tmp_path, capsys, argument):
         with (workdir / f"fold_{k}" / "focus.csv").open(newline="") as file:
             rows += list(csv.DictReader(file))
     # Two thirds of the regions have structures; each is tested once.
-    assert len(rows) == results["regions"] == 20
+    assert len(rows) == results["regions"] == regions
     for row in rows:
         for metric in localization.METRICS:
             assert row[metric] == "" or 0 <= float(row[metric]) <= 1
     files = [f"--predictions={workdir}/fold_{k}/predictions.csv" for k in range(2)]
-    out = tmp_path / "eval.json"
     assert main(["eval", *files, f"--out={out}"]) == 0
     assert "grade IV" in capsys.readouterr().out
     assert json.loads(out.read_text())["focus"] == results

@@ -38,6 +38,7 @@ def test_it_predicts_and_explains_as_then(run):
     np.testing.assert_array_equal(explanation.keep, expected["keep"])
 
 
+@pytest.mark.usefixtures("without_plots")
 def test_it_is_reported(run):
     assert main(["report", f"--workdir={run}"]) == 0
     page = next(run.rglob("*.html")).read_text()

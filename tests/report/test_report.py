@@ -83,12 +83,6 @@ class Page(HTMLParser):
 
 
 @pytest.fixture
-def without_plots(monkeypatch):
-    """Skips rendering, which takes most of the time, in tests of text."""
-    monkeypatch.setattr(style, "_render", lambda *_: b'<svg viewBox="0 0 1 1"></svg>')
-
-
-@pytest.fixture
 def without_pdf(monkeypatch):
     """Skips PDFs, whose fonts take half of the rendering time."""
     render = style._render

@@ -15,24 +15,9 @@ import numpy as np
 import pytest
 
 from fof_jax.cli.main import main
-from fof_jax.training import multihost, weights
+from fof_jax.training import multihost
+from tests.support.small_runs import RESUMABLE, ROOT, assert_same, words
 
-ROOT = Path(__file__).parents[2]
-WORDS = [
-    f"--config={ROOT}/configs/phantom.py",
-    "--config.data.regions=24",
-    "--config.folds=2",
-    "--config.epochs=2",
-    "--config.batch_size=4",
-    "--config.encoder=mu/16",
-    "--config.save_every=2",
-    "--config.log_every=1",
-    "--config.eval_batch_size=5",
-]
-FILES = [
-    "results.json",
-    *(f"fold_{k}/{n}" for k in (0, 1) for n in ("metrics.jsonl", "predictions.csv")),
-]
 SECONDS = 240
 
 
@@ -49,8 +34,7 @@ def start(folder, workdir, *, processes):
         "XLA_FLAGS": "--xla_backend_optimization_level=0 "
         "--xla_cpu_use_fusion_emitters=false",
     }
-    words = [*WORDS, f"--config.data.dir={folder / 'data'}", f"--workdir={workdir}"]
-    words.append(f"--config.cpu_devices={2 // processes}")
+    command = words(folder / "data", workdir, f"--config.cpu_devices={2 // processes}")
     port = free_port()
     started = []
     for k in range(processes):
@@ -59,7 +43,7 @@ def start(folder, workdir, *, processes):
         with open(f"{workdir}.{k}.log", "w") as log:
             started.append(
                 subprocess.Popen(
-                    [sys.executable, str(ROOT / "launch.py"), *words]
+                    [sys.executable, str(ROOT / "launch.py"), *command]
                     + (more if processes > 1 else []),
                     env=environment,
                     stdout=log,
@@ -67,14 +51,6 @@ def start(folder, workdir, *, processes):
                 )
             )
     return started
-
-
-def same_run(one, other):
-    for name in FILES:
-        assert (one / name).read_bytes() == (other / name).read_bytes(), name
-    for k in (0, 1):
-        a, b = (weights.read(run / f"fold_{k}").params for run in (one, other))
-        np.testing.assert_equal(a, b)
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +69,7 @@ def one_process(folder):
 def test_two_processes_write_what_one_with_two_devices_writes(folder, one_process):
     started = start(folder, folder / "two", processes=2)
     assert [p.wait(SECONDS) for p in started] == [0, 0]
-    same_run(folder / "two", one_process)
+    assert_same(folder / "two", one_process)
     told = Path(f"{folder / 'two'}.1.log").read_text()
     assert "step" not in told  # one of them talks
 
@@ -122,11 +98,11 @@ def test_a_killed_process_ends_the_other_and_the_run_goes_on(
     assert "has lost another" in told or "another task died" in told
     again = start(folder, workdir, processes=2)
     assert [p.wait(SECONDS) for p in again] == [0, 0]
-    same_run(workdir, one_process)
+    assert_same(workdir, one_process)
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("more", "message"),
     [
         (["--process_id=0"], "nothing without --coordinator"),
         (["--coordinator=here"], "expected HOST:PORT"),
@@ -136,8 +112,8 @@ def test_a_killed_process_ends_the_other_and_the_run_goes_on(
         (["--coordinator=h:1", "--heartbeat_timeout=0"], "expected 1 or more seconds"),
     ],
 )
-def test_flags_that_do_not_fit(tmp_path, capsys, words, message):
-    assert main([*WORDS, f"--workdir={tmp_path / 'run'}", *words]) == 2
+def test_flags_that_do_not_fit(tmp_path, capsys, more, message):
+    assert main([*RESUMABLE, f"--workdir={tmp_path / 'run'}", *more]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 

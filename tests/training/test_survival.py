@@ -14,63 +14,15 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from benchmarks.robustness import fuzz, kill
 from fof_jax import files
-from fof_jax.cli.main import main
-from fof_jax.training import checkpoint, preemption, train, weights
+from fof_jax.training import checkpoint, preemption, train
 from fof_jax.training import state as training_state
-
-ROOT = Path(__file__).parents[2]
-SMALL = [
-    f"--config={ROOT}/configs/phantom.py",
-    "--config.data.regions=24",
-    "--config.folds=2",
-    "--config.epochs=2",
-    "--config.batch_size=4",
-    "--config.encoder=mu/16",
-    "--config.save_every=2",
-    "--config.log_every=1",
-    "--config.eval_every=1",
-    "--config.eval_batch_size=6",
-]
-FILES = [
-    "results.json",
-    *(f"fold_{k}/{n}" for k in (0, 1) for n in ("metrics.jsonl", "predictions.csv")),
-]
-
-
-def words(data, workdir, *more):
-    return [*SMALL, f"--config.data.dir={data}", f"--workdir={workdir}", *more]
-
-
-def launch(data, workdir, *more):
-    return main(words(data, workdir, *more))
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return tmp_path_factory.mktemp("data")
-
-
-@pytest.fixture(scope="module")
-def finished(data, tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("run")
-    assert launch(data, workdir) == 0
-    return workdir
-
-
-def same_run(one, other):
-    for name in FILES:
-        assert (one / name).read_bytes() == (other / name).read_bytes(), name
-    for k in (0, 1):
-        a, b = (weights.read(run / f"fold_{k}").params for run in (one, other))
-        np.testing.assert_equal(a, b)
-
+from tests.support.small_runs import ROOT, assert_same, launch
 
 # --- Locks ---
 
@@ -125,7 +77,7 @@ def test_a_file_system_without_locks_is_said(tmp_path, monkeypatch):
 def test_folds_as_jobs_of_their_own_end_as_one_run(finished, data, tmp_path):
     for k in (1, 0):
         assert launch(data, tmp_path, f"--config.fold={k}") == 0
-    same_run(tmp_path, finished)
+    assert_same(tmp_path, finished)
 
 
 # --- Signals ---
@@ -166,7 +118,7 @@ def test_a_signal_saves_and_the_same_command_ends_alike(
     assert "fold 0: saved at step 3 of 6" in told.out  # off the rhythm of save_every
     assert launch(data, tmp_path) == 0
     assert "resumes from step 3 of 6" in capsys.readouterr().out
-    same_run(tmp_path, finished)
+    assert_same(tmp_path, finished)
 
 
 def test_a_second_signal_leaves_at_once():
@@ -248,7 +200,7 @@ def test_an_evaluation_that_was_cut_off_is_done_again(finished, data, tmp_path):
     assert "test_accuracy" in lines[-1]
     log.write_text("".join(lines[:-1]) + '{"step": 6, "test_acc')
     assert launch(data, run) == 0
-    same_run(run, finished)
+    assert_same(run, finished)
 
 
 @pytest.mark.slow
@@ -262,7 +214,7 @@ def test_a_first_checkpoint_that_was_cut_off_is_no_damage(
     assert launch(data, run) == 0
     assert "not finished; training begins anew" in capsys.readouterr().out
     assert not (run / "fold_1/checkpoints/8.orbax-checkpoint-tmp").exists()
-    same_run(run, finished)
+    assert_same(run, finished)
 
 
 def test_where_every_checkpoint_is_damaged_nothing_begins_anew(
@@ -281,7 +233,7 @@ def test_the_number_of_workers_may_change_between(finished, data, tmp_path):
     run = resumed(finished, tmp_path)
     shutil.rmtree(run / "fold_1/checkpoints/6")
     assert launch(data, run, "--config.data.cache=none", "--config.data.workers=1") == 0
-    same_run(run, finished)
+    assert_same(run, finished)
 
 
 @pytest.mark.slow
@@ -374,7 +326,7 @@ def test_a_full_disk_is_a_message_and_room_mends_it(
     assert code == 2
     assert err.count("error: ") == 1
     assert launch(data, run) == 0
-    same_run(run, finished)
+    assert_same(run, finished)
 
 
 def test_a_disk_that_will_be_full_is_seen_before(tmp_path, monkeypatch):
