@@ -4,6 +4,7 @@ Tolerances: 1e-5 of float32 outputs for permutations and hand-computed values.
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -40,12 +41,12 @@ def count(params):
 
 @pytest.fixture(scope="module", params=ROWS)
 def row(request):
-    """Name, method and variables of a row."""
+    """Name, method, variables and compiled prediction of a row."""
     method = fusion_rows.build(request.param)
     variables = jax.jit(method.init)(
         jax.random.key(0), fusion_rows.batch(), fusion_rows.frozen(request.param)
     )
-    return request.param, method, variables
+    return request.param, method, variables, jax.jit(method.apply)
 
 
 def test_every_row_is_counted():
@@ -53,18 +54,17 @@ def test_every_row_is_counted():
 
 
 def test_parameter_count(row):
-    name, _, variables = row
+    name, _, variables, _ = row
     assert count(variables.params["fusion"]) == FUSION_COUNTS[name]
     assert ("image_encoder" in variables.params) == (name != "pathomic_two_stage")
 
 
 def test_permuting_the_batch_permutes_the_logits(row):
-    _, method, variables = row
+    _, method, variables, apply = row
     batch = fusion_rows.batch()
     order = np.array([2, 0, 3, 1])
-    permuted = jax.tree.map(lambda a: a[order], batch)
-    apply = jax.jit(method.apply)
-    expected = apply(variables, batch)
+    permuted = jax.tree.map(lambda a: np.asarray(a)[order], batch)
+    expected = jax.device_get(apply(variables, batch))
     out = apply(variables, permuted)
     np.testing.assert_allclose(out.logits, expected.logits[order], atol=1e-5)
     np.testing.assert_allclose(out.features, expected.features[order], atol=1e-5)
@@ -72,7 +72,7 @@ def test_permuting_the_batch_permutes_the_logits(row):
 
 
 def test_gradients_are_finite_and_reach_every_trained_tensor(row):
-    name, method, variables = row
+    name, method, variables, _ = row
     batch = fusion_rows.batch(6)
 
     def loss(params):
@@ -81,7 +81,7 @@ def test_gradients_are_finite_and_reach_every_trained_tensor(row):
         )
 
     graded = jax.jit(jax.value_and_grad(loss, has_aux=True))
-    (value, out), gradient = graded(variables.params)
+    (value, out), gradient = jax.device_get(graded(variables.params))
     assert np.isfinite(value)
     assert float(out.metrics["total"]) == float(value)
     expected_zero = {("fusion", n) for n in ("input_1", "gate_1")}
@@ -98,7 +98,7 @@ def test_gradients_are_finite_and_reach_every_trained_tensor(row):
 
 
 def test_untrained_subtrees_exist(row):
-    name, method, variables = row
+    name, method, variables, _ = row
     expected = {("fusion", "input_1"), ("fusion", "gate_1")}
     assert set(method.untrained) == (
         expected if name == "pathomic_two_stage" else set()
@@ -108,14 +108,14 @@ def test_untrained_subtrees_exist(row):
 
 
 def test_missing_omics_are_refused(row):
-    name, method, variables = row
+    name, method, variables, apply = row
     with pytest.raises(ValueError, match="needs image and omics for a prediction"):
         method.apply(variables, fusion_rows.batch(omics=None))
     known = np.ones((4, fusion_rows.OMICS), bool)
     known[2] = False
     batch = fusion_rows.batch(omics_known=known)
     if name == "ddmnet":
-        assert np.isfinite(method.apply(variables, batch).logits).all()
+        assert np.isfinite(apply(variables, batch).logits).all()
         return
     with pytest.raises(ValueError, match=r"1 of 4 patients have no omics.*\[2\]"):
         method.apply(variables, batch)
@@ -125,33 +125,43 @@ def test_missing_omics_are_refused(row):
 
 
 def test_unknown_entries_are_the_mean_of_the_training_fold(row):
-    _, method, variables = row
+    _, _, variables, apply = row
     known = np.random.default_rng(1).random((4, fusion_rows.OMICS)) < 0.7
     omics = fusion_rows.batch().omics
-    out = method.apply(
+    out = apply(
         variables,
         fusion_rows.batch(omics=np.where(known, omics, np.nan), omics_known=known),
     )
-    expected = method.apply(variables, fusion_rows.batch(omics=omics * known))
+    expected = apply(variables, fusion_rows.batch(omics=omics * known))
     np.testing.assert_array_equal(out.logits, expected.logits)
 
 
-def init_and_apply(module, *inputs, seed=0, **options):
-    variables = module.init(jax.random.key(seed), *inputs, train=False)
-    return variables, module.apply(variables, *inputs, train=False, **options)
+def start(module, *inputs, seed=0):
+    """Variables, initialized in one program; on the host."""
+    init = jax.jit(functools.partial(module.init, train=False))
+    return jax.device_get(init(jax.random.key(seed), *inputs))
+
+
+def run(module, **options):
+    """The module in evaluation, in one program."""
+    return jax.jit(functools.partial(module.apply, train=False, **options))
+
+
+def init_and_apply(module, *inputs):
+    variables = start(module, *inputs)
+    return variables, run(module)(variables, *inputs)
 
 
 def test_kronecker_product_is_row_major_with_a_one_appended():
     # Gates off, identity output layers: o = relu(v).
     module = KroneckerFusion(features=2, gates=(False, False), scales=(1, 1))
     image, omics = jnp.array([[1.0, 2.0]]), jnp.array([[3.0, 4.0]])
-    variables = module.init(jax.random.key(0), image, omics, train=False)
+    variables = start(module, image, omics)
     params = variables["params"]
     for i in (1, 2):
         params[f"output_{i}"] = {"kernel": jnp.eye(2), "bias": jnp.zeros(2)}
-    _, state = module.apply(
-        {"params": params}, image, omics, train=False, mutable=["intermediates"]
-    )
+    captured = run(module, mutable=["intermediates"])
+    _, state = captured({"params": params}, image, omics)
     k = state["intermediates"]["kronecker"][0]
     np.testing.assert_allclose(k, [[3, 4, 1, 6, 8, 2, 3, 4, 1]])
 
@@ -198,13 +208,14 @@ def test_published_counts_of_other_forms():
 def test_gpdbn_products_are_row_major():
     module = GPDBNFusion(bilinear_features=1, widths=(2,))
     image, omics = jnp.array([[1.0, 2.0]]), jnp.array([[3.0, 5.0]])
-    variables = module.init(jax.random.key(0), image, omics, train=False)
+    variables = start(module, image, omics)
     params = variables["params"]
     # Picks omics[0] * image[1].
-    params["inter"] = {"kernel": jnp.eye(4)[:, 1:2], "bias": jnp.zeros(1)}
-    params["hidden_0"] = {"kernel": jnp.zeros((7, 2)), "bias": jnp.zeros(2)}
-    params["hidden_0"]["kernel"] = params["hidden_0"]["kernel"].at[4, 0].set(1.0)
-    out = module.apply({"params": params}, image, omics, train=False)
+    zeros = functools.partial(np.zeros, dtype=np.float32)
+    params["inter"] = {"kernel": np.eye(4, dtype=np.float32)[:, 1:2], "bias": zeros(1)}
+    params["hidden_0"] = {"kernel": zeros((7, 2)), "bias": zeros(2)}
+    params["hidden_0"]["kernel"][4, 0] = 1
+    out = run(module)({"params": params}, image, omics)
     np.testing.assert_allclose(out.features, [[3.0 * 2.0, 0.0]])
 
 
@@ -219,30 +230,34 @@ def test_factorized_bilinear_has_finite_gradients_at_zero():
     def total(product):
         return hfbsurv.factorized_bilinear(product=product, rank=2).sum()
 
+    graded = jax.jit(jax.grad(total))
     for product in (jnp.zeros((1, 4)), jnp.array([[1.0, -1.0, 2.0, 1.0]])):
-        assert np.isfinite(jax.grad(total)(product)).all()
-    np.testing.assert_array_equal(jax.grad(total)(jnp.zeros((1, 4))), 0)
+        assert np.isfinite(graded(product)).all()
+    np.testing.assert_array_equal(graded(jnp.zeros((1, 4))), 0)
 
 
 def test_hfb_with_two_modalities_has_an_inert_pair_weight():
     module = HFBFusion(hidden=4, intra=3, inter=3, rank=2, widths=(5, 4))
     image, omics = jnp.ones((2, 6)), jnp.ones((2, 7))
-    variables = module.init(jax.random.key(0), image, omics, train=False)
-    _, state = module.apply(
-        variables, image, omics, train=False, mutable=["intermediates"]
-    )
+    variables = start(module, image, omics)
+    _, state = run(module, mutable=["intermediates"])(variables, image, omics)
     np.testing.assert_array_equal(state["intermediates"]["weights"][0], 1)
 
 
 def attention(operation, query, context, **options):
     module = ArithmeticAttention(operation, **options)
-    variables = module.init(jax.random.key(1), query, context, train=False)
-    return module, variables, module.apply(variables, query, context, train=False)
+    variables = start(module, query, context, seed=1)
+    apply = run(module)
+    return module, variables, apply, apply(variables, query, context)
+
+
+def normal(*shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape, np.float32)
 
 
 def test_foaa_quotient_is_the_mean_of_the_values():
-    rng = jax.random.normal(jax.random.key(0), (2, 3, 5))
-    _, variables, out = attention("quotient", rng[0], rng[1])
+    rng = normal(2, 3, 5)
+    _, variables, _, out = attention("quotient", rng[0], rng[1])
     params = variables["params"]
     value = rng[1] * params["value"]["kernel"][0, 0] + params["value"]["bias"][0]
     mean = value.mean(axis=1, keepdims=True)  # [B, 1]
@@ -252,26 +267,24 @@ def test_foaa_quotient_is_the_mean_of_the_values():
 
 @pytest.mark.parametrize("operation", ["sum", "difference"])
 def test_foaa_sum_and_difference_ignore_the_query(operation):
-    rng = jax.random.normal(jax.random.key(0), (3, 2, 5))
-    module, variables, out = attention(operation, rng[0], rng[1])
-    other = module.apply(variables, rng[2], rng[1], train=False)
-    np.testing.assert_allclose(out, other, atol=1e-5)
-    np.testing.assert_allclose(out, out[:, :1] * jnp.ones((1, 5)), atol=1e-5)
+    rng = normal(3, 2, 5)
+    _, variables, apply, out = attention(operation, rng[0], rng[1])
+    out = np.asarray(out)
+    np.testing.assert_allclose(out, apply(variables, rng[2], rng[1]), atol=1e-5)
+    np.testing.assert_allclose(out, np.repeat(out[:, :1], 5, axis=1), atol=1e-5)
 
 
 def test_foaa_product_depends_on_the_query():
-    rng = jax.random.normal(jax.random.key(0), (3, 2, 5))
-    module, variables, out = attention("product", rng[0], rng[1])
-    other = module.apply(variables, rng[2], rng[1], train=False)
-    assert not np.allclose(out, other, atol=1e-3)
+    rng = normal(3, 2, 5)
+    _, variables, apply, out = attention("product", rng[0], rng[1])
+    assert not np.allclose(out, apply(variables, rng[2], rng[1]), atol=1e-3)
 
 
 def test_foaa_quotient_over_entries_is_finite():
-    rng = jax.random.normal(jax.random.key(0), (2, 3, 5))
-    module, variables, out = attention("quotient", *rng, over_entries=True)
-    gradient = jax.grad(lambda p: module.apply({"params": p}, *rng, train=False).sum())(
-        variables["params"]
-    )
+    rng = normal(2, 3, 5)
+    _, variables, apply, out = attention("quotient", *rng, over_entries=True)
+    graded = jax.jit(jax.grad(lambda p: apply({"params": p}, *rng).sum()))
+    gradient = graded(variables["params"])
     assert np.isfinite(out).all()
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(gradient))
 
@@ -285,19 +298,16 @@ def test_foaa_refuses_widths_and_operations_that_do_not_exist():
 
 def test_scnn_without_omics_weights_reads_the_image_alone():
     module = SCNNFusion(widths=(5, 4, 3))
-    image = jax.random.normal(jax.random.key(0), (2, 4))
-    omics = jax.random.normal(jax.random.key(1), (2, 2, 3))
+    image, omics = normal(2, 4), normal(2, 2, 3, seed=1)
     variables, out = init_and_apply(module, image, omics[0])
-    gradient = jax.grad(
-        lambda x: module.apply(variables, image, x, train=False).logits[:, 0].sum()
-    )(omics[0])
-    assert np.any(gradient)
+    apply = run(module)
+    graded = jax.jit(jax.grad(lambda x: apply(variables, image, x).logits[:, 0].sum()))
+    assert np.any(graded(omics[0]))
     params = variables["params"]
-    kernel = params["hidden_0"]["kernel"].at[4:].set(0)
+    kernel = params["hidden_0"]["kernel"].copy()
+    kernel[4:] = 0
     params["hidden_0"]["kernel"] = kernel
-    first, second = (
-        module.apply({"params": params}, image, omics[i], train=False) for i in (0, 1)
-    )
+    first, second = (apply({"params": params}, image, omics[i]) for i in (0, 1))
     np.testing.assert_array_equal(first.logits, second.logits)
     expected = 2e-4 * sum(
         float((np.asarray(params[f"hidden_{i}"]["kernel"]) ** 2).sum())
@@ -323,23 +333,16 @@ def test_ddm_divergence_and_difference_by_hand():
 def test_ddm_imputes_what_the_transfer_gives():
     # A transfer that always gives the omics' own latent: imputed = full.
     module = DDMNetFusion(hidden=6, latent=4, part=3, features=5)
-    image = jax.random.normal(jax.random.key(0), (1, 7))
-    omics = jax.random.normal(jax.random.key(1), (1, 5))
-    variables = module.init(jax.random.key(2), image, omics, train=False)
+    image, omics = normal(1, 7), normal(1, 5, seed=1)
+    variables = start(module, image, omics, seed=2)
     params = variables["params"]
-    _, state = module.apply(
-        variables, image, omics, train=False, mutable=["intermediates"]
-    )
-    latent = state["intermediates"]["latent"][0]["omics"]
-    kernel = jnp.zeros_like(params["to_omics_1"]["kernel"])
+    _, state = run(module, mutable=["intermediates"])(variables, image, omics)
+    latent = np.asarray(state["intermediates"]["latent"][0]["omics"])
+    kernel = np.zeros_like(params["to_omics_1"]["kernel"])
     params["to_omics_1"] = {"kernel": kernel, "bias": latent[0]}
-    full = module.apply({"params": params}, image, omics, train=False)
-    missing = module.apply(
-        {"params": params},
-        image,
-        jnp.zeros_like(omics),
-        train=False,
-        known=jnp.array([[True, False]]),
+    full = run(module)({"params": params}, image, omics)
+    missing = run(module, known=jnp.array([[True, False]]))(
+        {"params": params}, image, np.zeros_like(omics)
     )
     np.testing.assert_allclose(missing.logits, full.logits, atol=1e-6)
     assert float(missing.losses["impute"]) == 0  # no complete row
@@ -347,10 +350,10 @@ def test_ddm_imputes_what_the_transfer_gives():
 
 def test_ddm_drops_modalities_of_complete_rows_only():
     module = DDMNetFusion(hidden=6, latent=4, part=3, features=5, modality_rate=0.9)
-    image = jax.random.normal(jax.random.key(0), (64, 7))
-    omics = jax.random.normal(jax.random.key(1), (64, 5))
-    variables = module.init(jax.random.key(2), image, omics, train=False)
+    image, omics = normal(64, 7), normal(64, 5, seed=1)
+    variables = start(module, image, omics, seed=2)
 
+    @jax.jit
     def used(known):
         return module.apply(
             variables,

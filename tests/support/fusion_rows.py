@@ -1,5 +1,7 @@
 """The fusion rows with small encoders and published widths, and batches for them."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -78,15 +80,15 @@ def build(row):
     )
 
 
+@functools.cache
 def frozen(row):
     """Weights of earlier stages, for the row that needs them."""
     if row != "pathomic_two_stage":
         return None
     images = {"encoder": small_encoder_params(32)}
     method = build(row)
-    omics = method.network.omics_network.init(
-        jax.random.key(5), jnp.zeros((1, OMICS)), train=False
-    )["params"]
+    start = functools.partial(method.network.omics_network.init, train=False)
+    omics = jax.jit(start)(jax.random.key(5), jnp.zeros((1, OMICS)))["params"]
     return {
         "image": Variables(params=images, state={}, frozen=None),
         "omics": Variables(params=omics, state={}, frozen=None),
@@ -94,8 +96,8 @@ def frozen(row):
 
 
 def small_encoder_params(width):
-    image = jnp.zeros((1, 4, 4, 3))
-    return SmallEncoder(width).init(jax.random.key(4), image, train=False)["params"]
+    start = functools.partial(SmallEncoder(width).init, train=False)
+    return jax.jit(start)(jax.random.key(4), jnp.zeros((1, 4, 4, 3)))["params"]
 
 
 def batch(size=4, seed=0, **fields):

@@ -74,7 +74,9 @@ def context(step=0, gather=lambda x: x):
 
 def two_devices(method, variables, whole, step):
     """The loss, mean gradient and state of two devices with half a batch each."""
-    halves = jax.tree.map(lambda x: x.reshape(2, x.shape[0] // 2, *x.shape[1:]), whole)
+    halves = jax.tree.map(
+        lambda x: np.asarray(x).reshape(2, x.shape[0] // 2, *x.shape[1:]), whole
+    )
 
     def run(half):
         ctx = context(step, lambda x: jax.lax.all_gather(x, "batch", tiled=True))
@@ -85,14 +87,22 @@ def two_devices(method, variables, whole, step):
         (value, out), g = jax.value_and_grad(loss, has_aux=True)(variables.params)
         return value, jax.lax.pmean(g, "batch"), out.state, out.metrics
 
-    return jax.pmap(run, axis_name="batch")(halves)
+    return jax.device_get(jax.pmap(run, axis_name="batch")(halves))
 
 
 def one_device(method, variables, whole, step):
-    """The same on one device."""
+    """The same on one device; both are on the host, where tests compile nothing."""
+    variables = jax.tree.map(jnp.asarray, variables)
 
     def loss(params):
         return method.loss(variables.replace(params=params), whole, context(step))
 
-    (value, out), g = jax.jit(jax.value_and_grad(loss, has_aux=True))(variables.params)
+    graded = jax.jit(jax.value_and_grad(loss, has_aux=True))
+    (value, out), g = jax.device_get(graded(variables.params))
     return value, g, out.state, out.metrics
+
+
+def started(method, data=None, seed=1):
+    """Variables of a method; not compiled as a whole, as methods share the parts."""
+    data = batch() if data is None else data
+    return method.init(jax.random.key(seed), data, frozen())

@@ -81,6 +81,7 @@ def context(key=0, step=1, progress=0.5, gather=lambda a: a):
     )
 
 
+@functools.cache
 def methods(**changes):
     """Both stages with their variables."""
     chosen = config(**changes)
@@ -112,7 +113,8 @@ def compiled(method):
 
 def step(method, variables, batch, *, at=1, progress=0.5):
     """Loss, its output and the gradient at a step."""
-    return compiled(method)(variables, batch, jnp.int32(at), jnp.float32(progress))
+    at, progress = np.int32(at), np.float32(progress)
+    return jax.device_get(compiled(method)(variables, batch, at, progress))
 
 
 def close(ours, theirs, tolerance):
@@ -143,9 +145,11 @@ def test_two_devices_compute_what_one_computes(stage, published):
         (value, out), gradient = jax.value_and_grad(loss, has_aux=True)(params)
         return value, out.state, jax.lax.pmean(gradient, "batch")
 
-    halves = jax.tree.map(lambda a: a.reshape(2, B // 2, *a.shape[1:]), data)
-    two, state, gradients = jax.pmap(local, "batch", in_axes=(None, 0))(
-        variables.params, halves
+    halves = jax.tree.map(
+        lambda a: np.asarray(a).reshape(2, B // 2, *a.shape[1:]), data
+    )
+    two, state, gradients = jax.device_get(
+        jax.pmap(local, "batch", in_axes=(None, 0))(variables.params, halves)
     )
     np.testing.assert_allclose(two, [one, one], rtol=1e-5)
     for device in (0, 1):
@@ -164,12 +168,14 @@ def test_the_state_moves_and_keeps_its_form(stage):
     _, aux = step(method, variables, batch(), at=0)[0]
     assert jax.tree.structure(aux.state) == jax.tree.structure(variables.state)
     moved = variables.replace(
-        params=jax.tree.map(lambda a: a + 1, variables.params), state=aux.state
+        params=jax.tree.map(lambda a: np.asarray(a) + 1, variables.params),
+        state=aux.state,
     )
-    average = method.update_state(moved, jnp.int32(0))["average"]["params"]
+    update = jax.jit(method.update_state)
+    average = update(moved, jnp.int32(0))["average"]["params"]
     for name, copied in average.items():  # alpha is 0 at step 0
         jax.tree.map(np.testing.assert_array_equal, copied, moved.params[name])
-    average = method.update_state(moved, jnp.int32(1))["average"]["params"]
+    average = update(moved, jnp.int32(1))["average"]["params"]
     new, old = moved.params["encoder"], aux.state["average"]["params"]["encoder"]
     jax.tree.map(
         lambda a, b, c: np.testing.assert_allclose(a, (b + c) / 2, rtol=1e-6),
@@ -197,12 +203,13 @@ def test_the_student_is_tested_by_the_image_alone():
     method, variables = methods()["student"]
     data = batch()
     alone = dataclasses.replace(data, omics=None, omics_known=None, second_view=None)
-    out, other = (method.apply(variables, b) for b in (data, alone))
+    apply = jax.jit(method.apply)
+    out, other = (apply(variables, b) for b in (data, alone))
     np.testing.assert_array_equal(out.logits, other.logits)
     assert out.logits.shape == (B, 3)
     assert method.inputs.test == ("image",)
     teacher, first = methods()["teacher"]
-    assert teacher.apply(first, data).features.shape == (B, 6)
+    assert jax.eval_shape(teacher.apply, first, data).features.shape == (B, 6)
     with pytest.raises(ValueError, match="no omics"):
         teacher.apply(first, alone)
 
@@ -211,8 +218,9 @@ def test_unknown_omics_are_not_read():
     teacher, first = methods()["teacher"]
     data = batch()
     changed = jnp.where(data.omics_known, data.omics, jnp.nan)
-    other = teacher.apply(first, dataclasses.replace(data, omics=changed))
-    np.testing.assert_array_equal(teacher.apply(first, data).logits, other.logits)
+    apply = jax.jit(teacher.apply)
+    other = apply(first, dataclasses.replace(data, omics=changed))
+    np.testing.assert_array_equal(apply(first, data).logits, other.logits)
 
 
 def test_the_teacher_moves_only_as_published():
@@ -229,7 +237,7 @@ def test_the_teacher_moves_only_as_published():
 @pytest.mark.parametrize("stage", ["teacher", "student"])
 def test_at_step_0_the_average_is_the_student_unless_as_published(stage):
     method, variables = methods()[stage]
-    stale = jax.tree.map(lambda a: a * 0, variables.state["average"])
+    stale = jax.tree.map(np.zeros_like, variables.state["average"])
     changed = variables.replace(state=variables.state | {"average": stale})
     totals = [step(method, v, batch(), at=0)[0][0] for v in (variables, changed)]
     np.testing.assert_array_equal(*totals)
@@ -243,7 +251,7 @@ def test_masking_begins_at_its_share_of_the_training():
     (late, _), _ = step(teacher, first, batch(), progress=0.15)
     masked = aux.metrics["kl_masked_image"] + aux.metrics["kl_masked_omic"]
     np.testing.assert_allclose(late - early, masked, rtol=1e-4)
-    pixels, omics = teacher.input_masks(first, batch(), context())
+    pixels, omics = jax.jit(teacher.input_masks)(first, batch(), context())
     assert (np.asarray(omics).sum(1) == 3).all()
     assert 0.1 < np.asarray(pixels).mean() < 0.4
 
@@ -271,13 +279,15 @@ def test_what_is_missing_is_named():
 def test_a_small_batch_is_learned(stage):
     method, variables = methods()[stage]
     name = "ce_fused" if stage == "teacher" else "ce"
+    update = jax.jit(method.update_state)
     history = []
     for t in range(25):
         (_, out), gradient = step(method, variables, batch(), at=t)
-        params = jax.tree.map(lambda p, g: p - 0.02 * g, variables.params, gradient)
+        params = jax.tree.map(
+            lambda p, g: np.asarray(p) - 0.02 * g, variables.params, gradient
+        )
         variables = variables.replace(params=params, state=out.state)
-        state = method.update_state(variables, jnp.int32(t))
-        variables = variables.replace(state=state)
+        variables = variables.replace(state=update(variables, np.int32(t)))
         history.append(float(out.metrics[name]))
     assert np.isfinite(history).all()
     assert history[-1] < 0.8 * history[0]

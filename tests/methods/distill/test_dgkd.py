@@ -4,6 +4,8 @@ Two devices agree with one to 1e-5 of the largest entry; batch statistics of bot
 those of the global batch.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -38,12 +40,28 @@ def build(rate=0.0, cut=True, **options):
 @pytest.fixture(scope="module")
 def started():
     method = build(independent_average=True)
-    return method, method.init(jax.random.key(0), networks.batch())
+    variables = jax.jit(method.init)(jax.random.key(0), networks.batch())
+    return method, jax.device_get(variables)
 
 
 def softmax(x):
     e = np.exp(x - x.max(axis=1, keepdims=True))
     return e / e.sum(axis=1, keepdims=True)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def branches(method, params, statistics, image):
+    """Logits of the branches in training."""
+    out, _ = dgkd_network.forward_train(
+        method.network,
+        params,
+        statistics,
+        image,
+        networks.batch().omics,
+        lambda x: x,
+        jax.random.key(0),
+    )
+    return dgkd_network.branch_logits(out)
 
 
 def test_the_loss_is_the_sum_over_three_branches(started):
@@ -56,16 +74,7 @@ def test_the_loss_is_the_sum_over_three_branches(started):
         (variables.params, variables.state["batch_stats"], whole.image),
         (average["params"], average["batch_stats"], whole.second_view),
     ):
-        out, _ = dgkd_network.forward_train(
-            method.network,
-            params,
-            statistics,
-            image,
-            whole.omics,
-            lambda x: x,
-            jax.random.key(0),
-        )
-        outs.append(dgkd_network.branch_logits(out))
+        outs.append(branches(method, params, statistics, image))
     wanted = 0.0
     for name in ("fuse", "image", "omics"):
         p, q = softmax(np.asarray(outs[0][name])), softmax(np.asarray(outs[1][name]))
@@ -81,7 +90,7 @@ def test_the_loss_is_the_sum_over_three_branches(started):
 
 def test_the_penalty_counts_biases_and_the_branch_classifier(started):
     _, variables = started
-    branch = jax.tree.map(jnp.ones_like, variables.params["omics_network"])
+    branch = jax.tree.map(np.ones_like, variables.params["omics_network"])
     params = {**variables.params, "omics_network": branch}
     size = sum(leaf.size for leaf in jax.tree.leaves(branch))
     assert dgkd_network.omics_l1(params) == size
@@ -123,7 +132,7 @@ def test_the_cut_keeps_the_fusions_gradient_from_both_encoders(started, cut):
         )
         return out.fused.logits.sum()
 
-    g = jax.jit(jax.grad(fused))(variables.params)
+    g = jax.device_get(jax.jit(jax.grad(fused))(variables.params))
     for branch in ("projection", "omics_network"):
         some = any(leaf.any() for leaf in jax.tree.leaves(g[branch]))
         assert some != cut
@@ -133,12 +142,15 @@ def test_the_cut_keeps_the_fusions_gradient_from_both_encoders(started, cut):
 def test_evaluation_uses_running_statistics_and_one_row_at_a_time(started):
     method, variables = started
     whole = networks.batch()
-    together = method.apply(variables, whole)
-    alone = method.apply(variables, jax.tree.map(lambda x: x[:1], whole))
+    apply = jax.jit(method.apply)
+    together = jax.device_get(apply(variables, whole))
+    alone = apply(variables, jax.tree.map(lambda x: np.asarray(x)[:1], whole))
     np.testing.assert_allclose(alone.logits, together.logits[:1], rtol=1e-4, atol=1e-6)
     assert together.features.shape == (8, 5)
-    trained, state = method.apply_train(
-        variables, whole, lambda x: x, jax.random.key(0)
+    trained, state = jax.device_get(
+        jax.jit(lambda v: method.apply_train(v, whole, lambda x: x, jax.random.key(0)))(
+            variables
+        )
     )
     assert np.abs(trained.logits - together.logits).max() > 1e-3
     before, after = variables.state["batch_stats"], state["batch_stats"]
@@ -149,18 +161,20 @@ def test_evaluation_uses_running_statistics_and_one_row_at_a_time(started):
 def test_the_average_or_the_model_is_tested(started):
     method, variables = started
     whole = networks.batch()
-    average = build(evaluated="average").apply(variables, whole)
-    assert np.abs(average.logits - method.apply(variables, whole).logits).max() > 1e-3
+    average = jax.jit(build(evaluated="average").apply)(variables, whole)
+    apply = jax.jit(method.apply)
+    assert np.abs(average.logits - apply(variables, whole).logits).max() > 1e-3
     swapped = variables.replace(
         params=variables.state["average"]["params"],
         state={"batch_stats": variables.state["average"]["batch_stats"]},
     )
-    np.testing.assert_allclose(average.logits, method.apply(swapped, whole).logits)
+    np.testing.assert_allclose(average.logits, apply(swapped, whole).logits)
 
 
 def test_the_average_copies_parameters_after_step_0_and_no_statistics(started):
     method, variables = started
-    state = method.update_state(variables, jnp.asarray(0))
+    update = jax.jit(method.update_state)
+    state = update(variables, jnp.asarray(0))
     for a, b in zip(
         jax.tree.leaves(state["average"]["params"]),
         jax.tree.leaves(variables.params),
@@ -171,7 +185,7 @@ def test_the_average_copies_parameters_after_step_0_and_no_statistics(started):
         state=variables.state
         | {"batch_stats": jax.tree.map(lambda x: x + 1, variables.state["batch_stats"])}
     )
-    kept = method.update_state(marked, jnp.asarray(0))["average"]["batch_stats"]
+    kept = update(marked, jnp.asarray(0))["average"]["batch_stats"]
     for a, b in zip(
         jax.tree.leaves(kept),
         jax.tree.leaves(variables.state["average"]["batch_stats"]),
@@ -190,7 +204,7 @@ def test_the_average_has_no_gradient(started):
         moved = variables.replace(state=state)
         return method.loss(moved, whole, networks.context(1))[0]
 
-    g = jax.jit(jax.grad(loss))(variables.state["average"]["params"])
+    g = jax.device_get(jax.jit(jax.grad(loss))(variables.state["average"]["params"]))
     assert not any(leaf.any() for leaf in jax.tree.leaves(g))
 
 

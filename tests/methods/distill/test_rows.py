@@ -54,7 +54,7 @@ def build(row, encoder=None, **options):
 def test_a_row_has_its_terms_and_a_finite_loss(row):
     method = build(row)
     assert tuple(term.name for term in method.terms) == ROWS[row]
-    variables = method.init(jax.random.key(0), networks.batch(), networks.frozen())
+    variables = networks.started(method, seed=0)
     value, g, state, _ = networks.one_device(method, variables, networks.batch(), 0)
     for leaf in jax.tree.leaves((value, g, state)):
         assert np.isfinite(leaf).all()
@@ -62,7 +62,7 @@ def test_a_row_has_its_terms_and_a_finite_loss(row):
 
 def test_the_weight_of_none_is_measured():
     method = build("sp", beta=None)
-    variables = method.init(jax.random.key(0), networks.batch(), networks.frozen())
+    variables = networks.started(method, seed=0)
     assert variables.state["measured"]["batches"] == 0
 
 
@@ -87,15 +87,15 @@ def test_the_tested_network_with_a_vit_is_the_baselines(row):
     encoder = vit.ViT(size=size, patch=16, image_size=(32, 32))
     method = build(row, encoder)
     whole = networks.batch(2)
-    image = jax.random.normal(jax.random.key(1), (2, 32, 32, 3))
+    image = np.random.default_rng(1).standard_normal((2, 32, 32, 3), np.float32)
     whole = whole.replace(image=image)
-    variables = method.init(jax.random.key(0), whole, networks.frozen())
+    variables = networks.started(method, whole, seed=0)
     baseline = Model(encoder=encoder, num_classes=3, cam_block=-2)
     alone = method.baseline(variables).params
-    own = baseline.init(jax.random.key(2), image)["params"]
+    own = jax.eval_shape(baseline.init, jax.random.key(2), image)["params"]
     assert jax.tree.structure(alone) == jax.tree.structure(own)
-    wanted = baseline.apply({"params": alone}, image)
-    ours = method.apply(variables, whole)
+    wanted = jax.jit(baseline.apply)({"params": alone}, image)
+    ours = jax.jit(method.apply)(variables, whole)
     for got, want in ((ours.features, wanted.features), (ours.logits, wanted.logits)):
         np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
 

@@ -77,9 +77,9 @@ def batch():
 
 @pytest.fixture(scope="module")
 def variables(method, batch):
-    drawn = jax.jit(method.init)(jax.random.key(1), batch, {})
+    drawn = jax.device_get(jax.jit(method.init)(jax.random.key(1), batch, {}))
     # A mask token of 0 would hide a confusion with "multiplied by 0".
-    token = jnp.linspace(-1, 1, 16)
+    token = np.linspace(-1, 1, 16, dtype=np.float32)
     drawn.params["model"]["mask_token"] = token
     return drawn
 
@@ -98,12 +98,12 @@ def seen(views, variables, batch):
 def whole_step(method, variables, batch):
     """What the loss returns beside its value, and its gradient."""
 
-    @jax.jit
     def run(params):
         own = variables.replace(params=params)
         return method.loss(own, batch, methods.CTX)
 
-    gradient, aux = jax.grad(run, has_aux=True)(variables.params)
+    graded = jax.jit(jax.grad(run, has_aux=True))
+    gradient, aux = jax.device_get(graded(variables.params))
     return aux, gradient
 
 
@@ -123,6 +123,11 @@ def changed(tree, path, change):
 
 def with_params(variables, path, change):
     return variables.replace(params=changed(variables.params, path, change))
+
+
+def applied(network, method):
+    """A method of the network, in one program."""
+    return jax.jit(functools.partial(network.apply, method=method))
 
 
 def unit(rng, *shape):
@@ -145,8 +150,9 @@ def weighted_case(seed=0, rows=3):
 
 
 def map_of(tokens, gradient, **options):
-    arguments = {"grid": (3, 4), "image_size": (12, 16)} | options
-    return cam.map_of(tokens=tokens, gradient=gradient, **arguments)
+    # Traced at each call: a test replaces the solver.
+    run = jax.jit(functools.partial(cam.map_of, grid=(3, 4), image_size=(12, 16)))
+    return run(tokens=tokens, gradient=gradient, **options)
 
 
 def test_map_is_a_principal_component():  # 1, 3
@@ -186,19 +192,23 @@ def test_component_speaks_for_the_class_whatever_the_solver(monkeypatch):  # 2
 def test_map_is_relative_to_its_own_maximum():  # 4
     tokens, gradient = weighted_case()
     found = map_of(tokens, gradient)
-    larger = map_of(tokens, gradient * 1000)
+    larger = map_of(tokens, 1000 * np.asarray(gradient))
     np.testing.assert_allclose(found.A, larger.A, atol=1e-5)
     np.testing.assert_allclose(found.A.max(axis=(1, 2)), 1, atol=1e-6)
     # Twice: enlarging an inner peak by 4 leaves a maximum of 0.875^2.
-    tokens = jnp.zeros((1, 12, 5)).at[0, 5].set(1.0)
-    found = map_of(tokens, jnp.ones((1, 12, 5)))
+    tokens = np.zeros((1, 12, 5), np.float32)
+    tokens[0, 5] = 1
+    found = map_of(tokens, np.ones_like(tokens))
     np.testing.assert_allclose(found.scaled.max(), 0.875**2, rtol=1e-5)
     np.testing.assert_allclose(found.A.max(), 1, rtol=1e-5)
 
 
 def test_a_patch_at_theta_is_shown():  # 5
-    A = jnp.full((1, 4, 8), 0.5).at[:, :, 4:].set(0.5 - 2**-20)
-    assert cam.hide_mask(A, patch=4, theta=0.5).tolist() == [[[False, True]]]
+    A = np.full((1, 4, 8), 0.5, np.float32)
+    A[:, :, 4:] -= 2**-20
+    assert cam.hide_mask(jnp.asarray(A), patch=4, theta=0.5).tolist() == [
+        [[False, True]]
+    ]
     method = make()
     assert bool(method.patch_mask(jnp.full((1, 12, 16), 0.5)).all())
 
@@ -217,48 +227,48 @@ def test_resizing_and_pooling_smooths_the_grid():  # 6
 def test_map_reads_the_last_block_but_one_and_the_global_head(  # 7
     views, variables, batch, seen
 ):
-    def last(a):
-        return a.at[-1].multiply(1.5)
+    def enlarged(block):
+        factor = np.ones((3, 1, 1), np.float32)
+        factor[block] = 1.5
+        path = ("model", "encoder", "blocks", "mlp_out", "kernel")
+        return views(with_params(variables, path, lambda a: a * factor), batch)
 
-    path = ("model", "encoder", "blocks", "mlp_out", "kernel")
-    other = views(with_params(variables, path, last), batch)
-    np.testing.assert_array_equal(other.tokens, seen.tokens)
-    other = views(with_params(variables, path, lambda a: a.at[-2].multiply(1.5)), batch)
-    assert float(jnp.abs(other.tokens - seen.tokens).max()) > 1e-4
+    np.testing.assert_array_equal(enlarged(-1).tokens, seen.tokens)
+    assert np.abs(enlarged(-2).tokens - seen.tokens).max() > 1e-4
     for head, moves in (("local_classifier", False), ("global_classifier", True)):
         path = ("model", head, "kernel")
         other = views(with_params(variables, path, lambda a: a[::-1]), batch)
-        difference = jnp.abs(other.activation.gradient - seen.activation.gradient)
-        assert (float(difference.max()) > 1e-6) == moves
+        difference = np.abs(other.activation.gradient - seen.activation.gradient)
+        assert (difference.max() > 1e-6) == moves
 
 
 def test_hidden_patches_become_the_mask_token(method, variables, batch, seen):  # 8
     network = {"params": variables.params["model"]}
-    embedded = method.network.apply(network, batch.image, method="embed")
-    masked = method.network.apply(network, embedded, seen.hide, method="mask")
+    embedded = applied(method.network, "embed")(network, batch.image)
+    masked = np.asarray(applied(method.network, "mask")(network, embedded, seen.hide))
     hide = np.asarray(seen.hide).reshape(4, 12)
     assert masked.shape == embedded.shape  # all tokens stay
     token = np.asarray(variables.params["model"]["mask_token"])
     np.testing.assert_array_equal(masked[hide], np.tile(token, (hide.sum(), 1)))
-    np.testing.assert_array_equal(masked[~hide], embedded[~hide])
+    np.testing.assert_array_equal(masked[~hide], np.asarray(embedded)[~hide])
 
 
 def test_mask_token_learns(whole_step):  # 8
     found = whole_step[1]["model"]["mask_token"]
-    assert float(jnp.abs(found).max()) > 1e-4
+    assert float(np.abs(found).max()) > 1e-4
 
 
 def test_positive_view_is_another_image(views, variables, batch, seen):  # 9
     other = views(variables, batch.replace(second_view=batch.second_view * 1.1))
     np.testing.assert_array_equal(other.glb.feature, seen.glb.feature)
     np.testing.assert_array_equal(other.neg.feature, seen.neg.feature)
-    assert float(jnp.abs(other.pos.feature - seen.pos.feature).max()) > 1e-4
+    assert float(np.abs(other.pos.feature - seen.pos.feature).max()) > 1e-4
 
 
 def test_a_map_of_zeros_hides_everything():  # 10
     tokens, gradient = weighted_case()
-    found = map_of(tokens, jnp.zeros_like(gradient))
-    assert float(jnp.abs(found.A).max()) == 0
+    found = map_of(tokens, np.zeros_like(gradient))
+    assert float(np.abs(found.A).max()) == 0
     assert bool(cam.hide_mask(found.A, patch=4, theta=0.5).all())
 
 
@@ -278,11 +288,12 @@ def test_two_heads(method, variables, batch, seen):  # 14
         return -log_p[np.arange(4), target].mean()
 
     found = terms_of(method, variables, seen, batch)[1]
+    apply = jax.jit(method.apply)
     for name in ("global_cls", "pos_cls", "neg_cls"):
         np.testing.assert_allclose(found[name], of(name), rtol=1e-5)
     path = ("model", "local_classifier", "kernel")
     other = with_params(variables, path, lambda a: a * 2)
-    logits, same = (method.apply(v, batch).logits for v in (variables, other))
+    logits, same = (apply(v, batch).logits for v in (variables, other))
     np.testing.assert_array_equal(logits, same)
 
 
@@ -290,23 +301,24 @@ def test_token_0_is_left_out_of_the_feature(variables, batch):  # 15
     # With the map taken after the last block, the tail is norm, mean and heads.
     network = make(cam_block=-1).network
     params = {"params": variables.params["model"]}
-    tokens = network.apply(params, batch.image, method="embed")
-    feature = network.apply(params, tokens, method="tail").feature
+    tokens = np.asarray(applied(network, "embed")(params, batch.image))
+    tail = applied(network, "tail")
+    feature = np.asarray(tail(params, tokens).feature)
     for token, moves in ((0, False), (1, True), (11, True)):
-        other = tokens.at[:, token].multiply(-3.0)
-        moved = network.apply(params, other, method="tail").feature
-        assert bool((moved != feature).any()) == moves
+        other = tokens.copy()
+        other[:, token] *= -3
+        assert np.any(tail(params, other).feature != feature) == moves
 
 
 # ---- C. The region loss --------------------------------------------------------------
 
 
 def region_of(g, p, n):
-    return float(
-        losses.region(
-            **dict(zip(("glb", "pos", "neg"), as32(g, p, n), strict=True)), tau=TAU
-        )
-    )
+    views = dict(zip(("glb", "pos", "neg"), as32(g, p, n), strict=True))
+    return float(region(**views))
+
+
+region = jax.jit(functools.partial(losses.region, tau=TAU))
 
 
 def aligned(cosine, partner):
@@ -385,10 +397,10 @@ def test_the_global_view_is_projected_by_the_average(method, variables, seen):  
     ):
         after = project(other, *features)
         for a, b, moved in zip(before, after, moves, strict=True):
-            assert bool((a.region != b.region).any()) == moved
-            assert bool((a.gene != b.gene).any()) == moved
-    assert float(jnp.min(before[0].gene)) == 0  # Q26: ReLU after a single layer
-    assert float(jnp.min(before[0].region)) < 0
+            for one, other in ((a.region, b.region), (a.gene, b.gene)):
+                assert np.any(np.asarray(one) != np.asarray(other)) == moved
+    assert np.min(before[0].gene) == 0  # Q26: ReLU after a single layer
+    assert np.min(before[0].region) < 0
 
 
 def test_gradient_flows_through_the_frozen_average(method, variables, seen):  # 21
@@ -397,9 +409,10 @@ def test_gradient_flows_through_the_frozen_average(method, variables, seen):  # 
         g, _, _ = method.project(other, feature, seen.pos.feature, seen.neg.feature)
         return (g.region**2).sum() + g.gene.sum()
 
-    grads = jax.jit(jax.grad(loss, (0, 1)))(seen.glb.feature, variables.state)
-    assert float(jnp.abs(grads[0]).max()) > 1e-3
-    assert all(float(jnp.abs(a).max()) == 0 for a in jax.tree.leaves(grads[1]))
+    graded = jax.jit(jax.grad(loss, (0, 1)))
+    grads = jax.device_get(graded(seen.glb.feature, variables.state))
+    assert float(np.abs(grads[0]).max()) > 1e-3
+    assert all(float(np.abs(a).max()) == 0 for a in jax.tree.leaves(grads[1]))
 
 
 def test_average_is_a_draw_of_its_own_and_overwritten_at_step_0(  # 22
@@ -408,7 +421,7 @@ def test_average_is_a_draw_of_its_own_and_overwritten_at_step_0(  # 22
     local = variables.params["local_projectors"]
     average = variables.state["global_projectors"]
     for a, b in zip(jax.tree.leaves(local), jax.tree.leaves(average), strict=True):
-        assert float(jnp.abs(a - b).max()) > 0.1
+        assert float(np.abs(a - b).max()) > 0.1
     step = jax.jit(method.update_state)
     for number, alpha in ((0, 0.0), (1, 0.5), (3, 0.75), (10**6, 0.999)):
         after = step(variables, jnp.asarray(number))["global_projectors"]
@@ -424,9 +437,8 @@ def test_average_is_a_draw_of_its_own_and_overwritten_at_step_0(  # 22
 
 
 def supcon(features, status):
-    return float(
-        losses.supervised_contrastive(*as32(features), jnp.asarray(status), tau=TAU)
-    )
+    run = jax.jit(functools.partial(losses.supervised_contrastive, tau=TAU))
+    return float(run(*as32(features), jnp.asarray(status)))
 
 
 def test_positives_are_averaged():  # 23
@@ -510,7 +522,7 @@ def test_label_transform_enters_the_loss(variables, batch, seen):  # 27
         data_label_stds=(1.0, 1.0),
     )
     shifted = terms_of(method, variables, seen, batch)[1]
-    assert float(jnp.abs(raw["dis_gene"] - shifted["dis_gene"])) > 1e-3
+    assert float(np.abs(raw["dis_gene"] - shifted["dis_gene"])) > 1e-3
     np.testing.assert_array_equal(raw["region"], shifted["region"])
 
 
@@ -519,8 +531,10 @@ def test_label_transform_enters_the_loss(variables, batch, seen):  # 27
 
 def names_of(rows, batch, ranks):
     """Which rows stand where after `rank_rows`, p_i as i and g_i as 100 + i."""
-    pos, glb = jnp.arange(rows)[:, None] * 1.0, 100.0 + jnp.arange(rows)[:, None]
-    order = losses.rank_rows(pos, glb, ranks=ranks)[:, 0].astype(int).tolist()
+    pos = np.arange(rows, dtype=np.float32)[:, None]
+    glb = pos + 100
+    rank = jax.jit(functools.partial(losses.rank_rows, ranks=ranks))
+    order = np.asarray(rank(pos, glb))[:, 0].astype(int).tolist()
     names = [f"p{i}" if i < 100 else f"g{i - 100}" for i in order]
     return ["+".join(names[i : i + 2]) for i in range(0, 2 * rows, 2)]
 
@@ -578,7 +592,9 @@ def slopes(variables, batch, seen):
         return jax.value_and_grad(loss)(seen.glb.feature)
 
     fields = ("lambda_region", "lambda_dis_gene", "lambda_float_gene")
-    return lambda world, name: run(world, {f: 0.7 * (f == name) for f in fields})
+    return lambda world, name: jax.device_get(
+        run(world, {f: 0.7 * (f == name) for f in fields})
+    )
 
 
 @pytest.mark.parametrize(
@@ -589,9 +605,9 @@ def test_processes_divide_gradients_and_not_values(slopes, name):  # 29, 32
     one, gradient_one = slopes(1, name)
     two, gradient_two = slopes(2, name)
     np.testing.assert_allclose(one, two, rtol=1e-6)
-    assert float(jnp.abs(gradient_one).max()) > 1e-6
+    assert float(np.abs(gradient_one).max()) > 1e-6
     np.testing.assert_allclose(
-        gradient_two, gradient_one / 2, atol=1e-5 * float(jnp.abs(gradient_one).max())
+        gradient_two, gradient_one / 2, atol=1e-5 * float(np.abs(gradient_one).max())
     )
 
 
@@ -623,7 +639,7 @@ def test_float_guidance_is_weighted_by_5_and_reads_features(  # 29
     np.testing.assert_allclose(total, want, rtol=1e-6)
     other = batch.replace(floats=batch.floats[::-1] ** 2)
     other = terms_of(method, variables, seen, other)[1]
-    assert float(jnp.abs(other["float_gene"] - terms["float_gene"])) > 1e-5
+    assert float(np.abs(other["float_gene"] - terms["float_gene"])) > 1e-5
 
 
 def test_lambda_neg_weighs_the_negative_cross_entropy(  # 31
@@ -655,16 +671,17 @@ def test_rate_rises_again_past_the_end():  # 39
 
 def test_one_rate_and_decay_for_every_tensor(variables):  # 33, 36
     adamw = release_optimizer.optimizer(lambda step: 0.1, weight_decay=0.01)
-    zero = jax.tree.map(jnp.zeros_like, variables.params)
-    state = adamw.init(variables.params)
-    decay, _ = jax.jit(adamw.update)(zero, state, variables.params)
+    zero = jax.tree.map(np.zeros_like, variables.params)
+    state = jax.jit(adamw.init)(variables.params)
+    update = jax.jit(adamw.update)
+    decay, _ = jax.device_get(update(zero, state, variables.params))
     for a, b in zip(
         jax.tree.leaves(decay), jax.tree.leaves(variables.params), strict=True
     ):
         np.testing.assert_allclose(a, -0.001 * b, rtol=1e-5, atol=1e-12)
-    assert float(jnp.abs(decay["model"]["mask_token"]).max()) > 0
-    ones = jax.tree.map(jnp.ones_like, variables.params)
-    step, _ = jax.jit(adamw.update)(ones, state, zero)
+    assert float(np.abs(decay["model"]["mask_token"]).max()) > 0
+    ones = jax.tree.map(np.ones_like, variables.params)
+    step, _ = update(ones, state, zero)
     for a in jax.tree.leaves(step):
         np.testing.assert_allclose(a, -0.1, rtol=1e-4)
 
@@ -676,19 +693,20 @@ def test_logged_share_is_of_shown_patches(whole_step, seen):  # 40
 
 def test_gene_heads_have_no_second_layer():  # 26
     heads = model.Projectors(num_biomarkers=2)
-    params = heads.init(jax.random.key(0), jnp.ones((1, 8)))["params"]
+    params = jax.jit(heads.init)(jax.random.key(0), jnp.ones((1, 8)))["params"]
     assert {name: a.shape for name, a in params.items()} == {
         "region_in": (8, 8),
         "region_out": (8, 64),
         "gene": (2, 8, 64),
     }
-    zero = jax.tree.map(jnp.zeros_like, params)
+    zero = jax.tree.map(np.zeros_like, params)
     out = heads.apply({"params": zero}, jnp.ones((1, 8)))
-    assert float(jnp.abs(out.gene).max() + jnp.abs(out.region).max()) == 0  # no bias
+    assert not np.any(out.gene)  # no bias
+    assert not np.any(out.region)
 
 
 def test_average_state_keeps_its_form(method, variables):
-    after = method.update_state(variables, jnp.asarray(0))
+    after = jax.eval_shape(method.update_state, variables, jnp.asarray(0))
     assert jax.tree.structure(after) == jax.tree.structure(variables.state)
     assert isinstance(variables, Variables)
 
