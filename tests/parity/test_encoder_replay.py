@@ -174,11 +174,16 @@ def test_a_mistake_in_an_operation_is_seen(monkeypatch, units, mistake, quantity
 
 
 def _stem_padding(monkeypatch):
-    convolution = resnet.convolution
-
     def wrong(features, kernel, stride, dtype, name):
-        layer = convolution(features, kernel, stride, dtype, name)
-        return layer.clone(padding="SAME") if stride == 2 else layer
+        return nn.Conv(
+            features,
+            (kernel, kernel),
+            strides=(stride, stride),
+            padding="SAME",
+            use_bias=False,
+            dtype=dtype,
+            name=name,
+        )
 
     monkeypatch.setattr(resnet, "convolution", wrong)
 
