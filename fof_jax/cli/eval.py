@@ -110,7 +110,7 @@ def _predict_table(
     if path.exists():
         raise ValueError(f"eval: {path} exists already. Pass another --out.")
     from fof_jax.data.cohort import read_cohort
-    from fof_jax.inference import batch, load, provenance
+    from fof_jax.inference import batch, load, names, provenance
 
     model = load.load(checkpoint)
     # Images are opened one by one later: an unreadable one becomes a row with an error.
@@ -118,7 +118,7 @@ def _predict_table(
     rows = batch.predict_cohort(model, cohort, progress_to("graded", sys.stderr))
     out.mkdir(parents=True, exist_ok=True)
     about = provenance.describe(model, command="eval", checkpoint=checkpoint)
-    provenance.write(out, about, table=str(table), images=len(rows))
+    provenance.write(out, about, table=names.printable(str(table)), images=len(rows))
     write_predictions(path, rows)
     predict.print_warnings(predict.failures(rows))
     return model.classes

@@ -43,7 +43,8 @@ COMMANDS = {
 BAD_INPUT, NON_FINITE, LOST, INTERRUPTED = 2, 3, 4, 130
 # Messages and help texts are written for this program; see `_for_program`.
 LAUNCH = "python launch.py"
-_UNKNOWN = "unrecognized arguments: "  # of argparse
+_UNKNOWN = "unrecognized arguments: "  # of argparse, as the next
+_CHOICE = re.compile(r"invalid choice: '(.*?)' \(choose from (.*)\)")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -57,6 +58,10 @@ class _Parser(argparse.ArgumentParser):
             known = list(self._option_string_actions)
             hints = (_close(word.partition("=")[0], known) for word in words)
             hint = next(filter(None, hints), "")
+        elif chosen := re.search(
+            r"invalid choice: '(.*?)' \(choose from (.*)\)", message
+        ):
+            hint = _close(chosen[1], re.findall(r"[\w-]+", chosen[2]))
         raise ValueError(f"{self.prog}: {message}.{hint} See {self.prog} --help.")
 
 

@@ -14,6 +14,7 @@ import fof_jax
 from fof_jax import files
 from fof_jax.inference.exported import ExportedModel
 from fof_jax.inference.model import TrainedModel
+from fof_jax.inference.names import printable
 from fof_jax.inference.outputs import USE
 from fof_jax.inference.predictor import Predictor
 
@@ -49,7 +50,7 @@ def describe(
         "command": command,
         "date": now,
         "version": fof_jax.__version__,
-        "checkpoint": str(checkpoint),
+        "checkpoint": printable(str(checkpoint)),
         "checkpoint_sha256": model_hash(model),
         "folds": [Path(name).name for name in model.fold_names],
         "method": model.config.method,
