@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from fof_jax.models import attention
+from tests.support.compiled import run
 
 
 def qkv(length, width=8, heads=2, batch=2, dtype=jnp.float32, seed=0):
-    keys = jax.random.split(jax.random.key(seed), 4)
-    shape = (batch, heads, length, width)
-    return [2 * jax.random.normal(k, shape).astype(dtype) for k in keys]
+    shape = (4, batch, heads, length, width)
+    drawn = np.random.default_rng(seed).standard_normal(shape, np.float32)
+    return [jnp.asarray(2 * a, dtype) for a in drawn]
 
 
 def value_and_gradients(function, q, k, v, weight):
@@ -46,7 +47,8 @@ def test_all_tile_shapes_agree_with_naive(monkeypatch, length, tiles):
     q, k, v, weight = qkv(length)
     expected = value_and_gradients(attention.naive, q, k, v, weight)
     got = value_and_gradients(attention.chunked, q, k, v, weight)
-    assert_close(attention.chunked(q, k, v), attention.naive(q, k, v), 1e-5)
+    ours, wanted = (run(f, q, k, v) for f in (attention.chunked, attention.naive))
+    assert_close(ours, wanted, 1e-5)
     for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
         # With one token the softmax is constant: gradients of q and k are exactly 0.
         if np.any(b):
@@ -68,17 +70,18 @@ def test_tile_shape_respects_the_limit_and_divides_the_rows():
 def test_very_negative_scores_do_not_overflow_in_a_padded_chunk(monkeypatch):
     small_tiles(monkeypatch, 8, 8)
     q, k, v, weight = qkv(11)
-    k = -40 * jnp.ones_like(k)  # every score far below 0: exp(-lse) would be inf
-    q = jnp.abs(q) + 1
+    # Every score far below 0: exp(-lse) would be inf.
+    k = jnp.full(k.shape, -40.0)
+    q = jnp.asarray(np.abs(q) + 1)
     value, gradients = value_and_gradients(attention.chunked, q, k, v, weight)
     assert all(np.isfinite(a).all() for a in (value, *gradients))
 
 
 def test_bfloat16_keeps_its_dtype_and_is_close_to_float32():
     q, k, v, weight = qkv(40, dtype=jnp.bfloat16)
-    got = attention.chunked(q, k, v)
+    got = run(attention.chunked, q, k, v)
     assert got.dtype == jnp.bfloat16
-    exact = attention.naive(*(a.astype(jnp.float32) for a in (q, k, v)))
+    exact = run(attention.naive, *(a.astype(jnp.float32) for a in (q, k, v)))
     assert_close(got, exact, 2e-2)
     for a in value_and_gradients(attention.chunked, q, k, v, weight)[1]:
         assert a.dtype == jnp.bfloat16

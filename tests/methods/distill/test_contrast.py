@@ -4,12 +4,15 @@ Gradients agree with central differences of the loops to 1e-3 of the largest ent
 misreading below is shown to differ by more than 1e-3.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from fof_jax.methods.distill import crd, dc, hkd, memory, terms
+from tests.support.compiled import run
 
 TAU = 0.07
 
@@ -70,10 +73,12 @@ def case():
 
 
 def test_one_side_has_the_published_value():
-    x = jnp.full((3, 4), 0.1)
-    loss = crd.contrast(positive=x[:, :1], negative=x[:, 1:], rows=10)
+    x = np.full((3, 4), 0.1, np.float32)
+    loss = run(crd.contrast, positive=x[:, :1], negative=x[:, 1:], rows=10)
     np.testing.assert_allclose(loss, 2.249341578475108, rtol=1e-5)
-    nothing = crd.contrast(positive=x[:, :1], negative=jnp.zeros((3, 3)), rows=10)
+    nothing = run(
+        crd.contrast, positive=x[:, :1], negative=np.zeros_like(x[:, 1:]), rows=10
+    )
     np.testing.assert_allclose(nothing, -np.log(0.1 / 0.4), rtol=1e-5)
 
 
@@ -86,25 +91,34 @@ def test_two_banks_have_the_published_values():
     }
     e_s = jnp.asarray(unit(np.array([[1, 2, 3], [0, 1, -1.0]])), jnp.float32)
     e_t = jnp.asarray(unit(np.array([[1, 0, 1], [2, 1, 0.0]])), jnp.float32)
-    idx = jnp.array([[0, 1, 2], [3, 4, 5]])
-    loss, z = crd.contrastive(student=e_s, teacher=e_t, banks=banks, idx=idx, tau=TAU)
+    idx = np.array([[0, 1, 2], [3, 4, 5]])
+    loss, z = crd_of(banks, {"e_s": e_s, "e_t": e_t}, idx)
     np.testing.assert_allclose(z, [1078.5525, 19227.371], rtol=1e-6)
-    np.testing.assert_allclose(loss.mean(), 8.939077377 + 11.073928833, rtol=1e-6)
+    mean = np.mean(loss)
+    np.testing.assert_allclose(mean, 8.939077377 + 11.073928833, rtol=1e-6)
     new = [
-        memory.moved(bank=banks[name], row=idx[:, 0], anchor=e, momentum=0.5)
+        run(memory.moved, bank=banks[name], row=idx[:, 0], anchor=e, momentum=0.5)
         for name, e in (("student", e_s), ("teacher", e_t))
     ]
     np.testing.assert_allclose(new[0][0], [0.516906, 0.6933905, 0.5020138], rtol=1e-5)
     np.testing.assert_allclose(new[1][3], [0.5678692, -0.8230196, 0.0127744], rtol=2e-5)
 
 
+@jax.jit
 def crd_of(banks, ours, idx):
-    return jax.jit(crd.contrastive, static_argnames="tau")(
+    return crd.contrastive(
+        student=ours["e_s"], teacher=ours["e_t"], banks=banks, idx=idx, tau=TAU
+    )
+
+
+@functools.partial(jax.jit, static_argnames="swapped")
+def difference_of(banks, ours, idx, *, swapped):
+    return dc.relation_difference(
         student=ours["e_s"],
         teacher=ours["e_t"],
         banks=banks,
-        idx=jnp.asarray(idx),
-        tau=TAU,
+        idx=idx,
+        swapped=swapped,
     )
 
 
@@ -116,7 +130,8 @@ def test_crd_is_the_loop_and_keeps_its_z(case):
     )
     np.testing.assert_allclose(loss, wanted, rtol=1e-5)
     np.testing.assert_allclose(z, z_loop, rtol=1e-5)
-    other = {**banks, "Z": 3 * z}
+    z = np.asarray(z)
+    other = {**banks, "Z": jnp.asarray(3 * z)}
     again, kept = crd_of(other, ours, idx)
     wanted, _ = contrast_loop(
         arrays["e_s"], arrays["e_t"], arrays, idx[:, :1], idx[:, 1:], z=3 * z_loop
@@ -151,8 +166,9 @@ def test_misreadings_of_crd_differ(case, wrong):
             return crd_of(banks, moved, idx)[0].mean()
 
         _, z = crd_of(banks, ours, idx)
-        first = jax.grad(ours_of)(ours["e_s"], banks)
-        fixed = jax.grad(ours_of)(ours["e_s"], {**banks, "Z": z})
+        graded = jax.jit(jax.grad(ours_of))
+        first = graded(ours["e_s"], banks)
+        fixed = graded(ours["e_s"], {**banks, "Z": z})
         np.testing.assert_allclose(first, fixed, rtol=1e-4, atol=1e-6)
 
         def with_gradient(e):
@@ -160,7 +176,7 @@ def test_misreadings_of_crd_differ(case, wrong):
             x = out / (out.mean() * 20)
             return crd.contrast(positive=x[:, :1], negative=x[:, 1:], rows=20).mean()
 
-        different = jax.grad(with_gradient)(ours["e_s"])
+        different = jax.jit(jax.grad(with_gradient))(ours["e_s"])
         assert np.abs(different - first).max() > 1e-3 * np.abs(first).max()
         return
     loss, _ = crd_of(banks, ours, idx)
@@ -176,9 +192,10 @@ def test_crd_has_the_gradient_of_the_loop(case):
             0
         ].mean()
 
-    gradient = jax.grad(lambda e: crd_of(banks, {**ours, "e_s": e}, idx)[0].mean())(
-        ours["e_s"]
-    )
+    def mean(e):
+        return crd_of(banks, {**ours, "e_s": e}, idx)[0].mean()
+
+    gradient = np.asarray(jax.jit(jax.grad(mean))(ours["e_s"]))
     numeric = np.zeros_like(arrays["e_s"])
     for index in [(0, 0), (3, 2), (8, 3)]:
         step = np.zeros_like(numeric)
@@ -195,25 +212,13 @@ def test_relation_differences_and_their_swap(case):
     arrays, banks, ours, _, idx = case
     # Rows before the first update are not of norm 1.
     banks = {**banks, "student": 0.3 * banks["student"]}
-    difference = dc.relation_difference(
-        student=ours["e_s"],
-        teacher=ours["e_t"],
-        banks=banks,
-        idx=jnp.asarray(idx),
-        swapped=False,
-    )
+    difference = np.asarray(difference_of(banks, ours, idx, swapped=False))
     for b, row in enumerate(idx):
         for p, i in enumerate(row):
             rho_t = arrays["teacher"][i] @ arrays["e_t"][b]
             rho_s = arrays["student"][i] @ arrays["e_s"][b]
             np.testing.assert_allclose(difference[b, p], rho_t - rho_s, atol=1e-6)
-    swapped = dc.relation_difference(
-        student=ours["e_s"],
-        teacher=ours["e_t"],
-        banks=banks,
-        idx=jnp.asarray(idx),
-        swapped=True,
-    )
+    swapped = difference_of(banks, ours, idx, swapped=True)
     np.testing.assert_allclose(swapped, -difference)
 
 
@@ -252,41 +257,33 @@ def test_dc_is_the_loop_over_its_choice(case):
     arrays, banks, ours, row, _ = case
     grade = jnp.asarray(np.arange(20) % 3)
     term = dc_term()
-    sample = term.sample(jax.random.key(0), terms.Fold(grade, jnp.asarray(row)))
-    assert (sample["idx"][:, 0] == row).all()
-    same = grade[sample["idx"]] == grade[row][:, None]
+    fold = terms.Fold(grade, jnp.asarray(row))
+    sample = jax.jit(term.sample)(jax.random.key(0), fold)
+    idx, grade = np.asarray(sample["idx"]), np.asarray(grade)
+    assert (idx[:, 0] == row).all()
+    same = grade[idx] == grade[row][:, None]
     assert same[:, :6].all()
     assert not same[:, 6:].any()
-    positive, negative = term.choose(banks, ours["e_s"], ours["e_t"], sample)
-    idx = np.asarray(sample["idx"])
-    pos, neg = (
-        np.take_along_axis(idx, np.asarray(at), 1) for at in (positive, negative)
-    )
-    loss, z = dc.discrepancy(
+    chosen = (banks, ours["e_s"], ours["e_t"], sample)
+    positive, negative = jax.device_get(jax.jit(term.choose)(*chosen))
+    pos, neg = (np.take_along_axis(idx, at, 1) for at in (positive, negative))
+    discrepancy = functools.partial(dc.discrepancy, tau=TAU)
+    loss, z = jax.jit(discrepancy)(
         student=ours["e_s"],
         teacher=ours["e_t"],
         banks=banks,
-        positive=jnp.asarray(pos),
-        negative=jnp.asarray(neg),
-        tau=TAU,
+        positive=pos,
+        negative=neg,
     )
     wanted, z_loop = contrast_loop(arrays["e_s"], arrays["e_t"], arrays, pos, neg)
     np.testing.assert_allclose(loss, wanted, rtol=1e-5)
     np.testing.assert_allclose(z, z_loop, rtol=1e-5)
     # Negatives of smallest difference.
-    difference = np.asarray(
-        dc.relation_difference(
-            student=ours["e_s"],
-            teacher=ours["e_t"],
-            banks=banks,
-            idx=sample["idx"],
-            swapped=False,
-        )
-    )
+    difference = np.asarray(difference_of(banks, ours, idx, swapped=False))
     for b in range(len(row)):
         smallest = set((6 + np.argsort(difference[b, 6:])[:5]).tolist())
         assert set(negative[b].tolist()) == smallest
-    other = dc_term(swapped=True).choose(banks, ours["e_s"], ours["e_t"], sample)
+    other = jax.jit(dc_term(swapped=True).choose)(*chosen)
     assert not np.array_equal(other[1], negative)
 
 
@@ -294,7 +291,7 @@ def test_mid_ranks_are_distinct_and_of_30_to_99():
     term = dc.DC(weight=1.0, width=4)
     grade = jnp.asarray(np.arange(12) % 3)
     fold = terms.Fold(grade, jnp.array([0, 5]))
-    sample = term.sample(jax.random.key(0), fold)
+    sample = run(term.sample, jax.random.key(0), fold)
     ranks = sample["ranks"].tolist()
     assert len(set(ranks)) == 20
     assert min(ranks) >= 30
@@ -306,7 +303,7 @@ def test_a_small_class_gives_finite_losses_and_gradients():
     grade = jnp.array([0, 1, 1, 1, 1, 1, 2, 2])  # one row of class 0
     row = jnp.array([0, 1, 6])
     params, state = term.init(jax.random.key(0), terms.Sizes(5, 3, 8))
-    sample = term.sample(jax.random.key(1), terms.Fold(grade, row))
+    sample = jax.jit(term.sample)(jax.random.key(1), terms.Fold(grade, row))
     rng = np.random.default_rng(0)
     f_s, f_t = (jnp.asarray(rng.normal(size=(3, w)), jnp.float32) for w in (5, 3))
 
@@ -324,7 +321,7 @@ def test_a_small_class_gives_finite_losses_and_gradients():
         )
         return value.mean(), new
 
-    (value, new), gradient = jax.value_and_grad(loss, has_aux=True)(f_s)
+    (value, new), gradient = run(jax.value_and_grad(loss, has_aux=True), f_s)
     assert np.isfinite(value)
     assert np.isfinite(gradient).all()
     assert np.isfinite(new["student"]).all()
@@ -373,7 +370,7 @@ def individual_loop(arrays, row, idx, own):
 
 def test_hkd_takes_negatives_from_the_own_bank(case):
     arrays, banks, ours, row, idx = case
-    value = hkd.individual(**hkd_inputs(*case))
+    value = run(hkd.individual, **hkd_inputs(*case))
     np.testing.assert_allclose(
         value, individual_loop(arrays, row, idx, True), rtol=1e-5
     )
@@ -384,13 +381,13 @@ def test_hkd_takes_negatives_from_the_own_bank(case):
 def test_equal_similarities_give_the_logarithm_of_the_candidates():
     anchor = jnp.array([[1.0, 0.0]])
     same = jnp.array([[[0.0, 1.0]] * 6])
-    loss = hkd.info_nce(anchor=anchor, positive=same[:, 0], negative=same, tau=TAU)
+    loss = run(hkd.info_nce, anchor=anchor, positive=same[:, 0], negative=same, tau=TAU)
     np.testing.assert_allclose(loss, np.log(7), rtol=1e-6)
 
 
 def test_neighbors_are_the_eight_nearest_with_the_own_row():
     logits = np.random.default_rng(1).normal(size=(12, 3)).astype(np.float32)
-    adjacent = np.asarray(hkd.neighbors(jnp.asarray(logits)))
+    adjacent = run(hkd.neighbors, logits)
     p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     u = unit(p)
     for i in range(12):
@@ -412,9 +409,9 @@ def test_graph_terms_are_the_loop(case):
         "bias": jnp.asarray(rng.normal(size=4), jnp.float32),
     }
     logits = jnp.asarray(rng.normal(size=(9, 3)), jnp.float32)
-    adjacent = hkd.neighbors(logits)
+    adjacent = run(hkd.neighbors, logits)
     g = {
-        name: np.asarray(hkd.graph_embedding(params, ours[e], adjacent))
+        name: run(hkd.graph_embedding, params, ours[e], adjacent)
         for name, e in (("student", "e_s"), ("teacher", "e_t"))
     }
     for b in range(9):
@@ -422,7 +419,7 @@ def test_graph_terms_are_the_loop(case):
         v = np.concatenate([arrays["e_s"][b], near]) @ params["kernel"] + params["bias"]
         np.testing.assert_allclose(g["student"][b], unit(np.asarray(v)), atol=1e-5)
     common = hkd_inputs(*case) | {k: jnp.asarray(v) for k, v in g.items()}
-    value = hkd.graph(**common)
+    value = run(hkd.graph, **common)
     wanted = np.zeros(9)
     for own, other in (("student", "teacher"), ("teacher", "student")):
         for b in range(9):
@@ -448,11 +445,12 @@ def test_hkd_refuses_a_batch_below_eight_and_says_the_number():
 def test_negatives_of_crd_are_of_any_class_and_of_hkd_of_other_classes():
     grade = jnp.asarray(np.arange(30) % 3)
     fold = terms.Fold(grade, jnp.array([0, 1]))
-    idx = crd.CRD(weight=1.0, negatives=200).sample(jax.random.key(0), fold)
-    assert (idx[:, 0] == fold.row).all()
+    grade = np.asarray(grade)
+    idx = run(crd.CRD(weight=1.0, negatives=200).sample, jax.random.key(0), fold)
+    assert (idx[:, 0] == np.asarray(fold.row)).all()
     assert {int(g) for g in grade[idx[0, 1:]]} == {0, 1, 2}
     assert 0 not in idx[0, 1:]
-    idx = hkd.HKD(weight=1.0, negatives=200).sample(jax.random.key(0), fold)
+    idx = run(hkd.HKD(weight=1.0, negatives=200).sample, jax.random.key(0), fold)
     assert {int(g) for g in grade[idx[0]]} == {1, 2}
     assert {int(g) for g in grade[idx[1]]} == {0, 2}
 

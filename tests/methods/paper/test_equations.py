@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from fof_jax.methods.paper import cam, losses, views
+from tests.support.compiled import run
 
 TOLERANCE = 2e-6
 TAU = 0.07
@@ -32,8 +33,11 @@ def test_eq1_alpha_is_summed_over_the_grid_and_weighs_channels():
     r = rng()
     tokens = r.standard_normal((2, 6, 5)).astype(np.float32)
     gradient = r.standard_normal((2, 6, 5)).astype(np.float32)
-    alpha, relu_map = cam.weighted_sum(
-        tokens=jnp.asarray(tokens), gradient=jnp.asarray(gradient), grid=(2, 3)
+    alpha, relu_map = run(
+        cam.weighted_sum,
+        tokens=jnp.asarray(tokens),
+        gradient=jnp.asarray(gradient),
+        grid=(2, 3),
     )
     for b in range(2):
         for k in range(5):
@@ -49,21 +53,21 @@ def test_eq1_gradient_is_that_of_the_target_logit():
     r = rng(1)
     weight = jnp.asarray(r.standard_normal((5, 4)), jnp.float32)
     tokens = jnp.asarray(r.standard_normal((3, 6, 5)), jnp.float32)
-    target = jnp.array([2, 0, 3])
+    target = np.array([2, 0, 3], np.int32)
 
     def logits_of(v):
         return jnp.tanh(v).sum(axis=1) @ weight
 
-    got = cam.token_gradient(logits_of=logits_of, tokens=tokens, target=target)
+    got = run(cam.token_gradient, logits_of=logits_of, tokens=tokens, target=target)
     # d/dv of w . sum tanh(v) is w (1 - tanh^2 v).
-    want = (1 - np.tanh(tokens) ** 2) * np.asarray(weight.T[target])[:, None]
+    want = (1 - np.tanh(tokens) ** 2) * np.asarray(weight).T[target][:, None]
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("size", [(8, 8), (12, 20), (9, 15)])
 def test_eq1_upsampling_is_bilinear_with_half_pixel_centres(size):
     small = rng(2).random((1, 4, 5)).astype(np.float32)
-    got = cam.upsample(jnp.asarray(small), image_size=size)[0]
+    got = run(cam.upsample, jnp.asarray(small), image_size=size)[0]
     for y in range(size[0]):
         for x in range(size[1]):
             sy = (y + 0.5) * 4 / size[0] - 0.5
@@ -83,7 +87,7 @@ def test_eq1_upsampling_is_bilinear_with_half_pixel_centres(size):
 
 def test_eq1_min_max_and_a_constant_map():
     maps = np.stack([rng(3).random((4, 4)) * 7 + 3, np.full((4, 4), 2.5)])
-    got = cam.min_max(jnp.asarray(maps, jnp.float32))
+    got = run(cam.min_max, jnp.asarray(maps, jnp.float32))
     low, high = maps[0].min(), maps[0].max()
     np.testing.assert_allclose(got[0], (maps[0] - low) / (high - low), atol=1e-6)
     assert got[0].min() == 0
@@ -93,7 +97,7 @@ def test_eq1_min_max_and_a_constant_map():
 
 def test_eq1_over_max_keeps_the_ground():
     maps = np.stack([rng(3).random((4, 4)) * 7 + 3, np.zeros((4, 4))])
-    got = cam.over_max(jnp.asarray(maps, jnp.float32))
+    got = run(cam.over_max, jnp.asarray(maps, jnp.float32))
     np.testing.assert_allclose(got[0], maps[0] / maps[0].max(), atol=1e-6)
     assert got[0].min() > 0.25  # min-max would make it 0
     assert not got[1].any()
@@ -123,7 +127,7 @@ def test_eq2_mask_is_strictly_above_theta():
     A[0, :2, :2] = 0.5  # exactly theta: not kept
     A[0, :2, 2:4] = [[1, 1], [1, 0]]  # mean 0.75
     A[0, 2:, 4:] = [[0, 1], [1, 0.25]]  # mean 0.5625
-    keep = views.keep_mask(jnp.asarray(A), patch=2, theta=0.5)
+    keep = run(views.keep_mask, jnp.asarray(A), patch=2, theta=0.5)
     assert np.array_equal(keep[0], [[False, True, False], [False, False, True]])
 
 
@@ -131,7 +135,7 @@ def test_eq2_views_are_the_image_where_kept_and_zero_elsewhere():
     r = rng(4)
     image = r.standard_normal((2, 4, 6, 3)).astype(np.float32)
     keep = r.random((2, 2, 3)) > 0.5
-    pos, neg = views.split(jnp.asarray(image), jnp.asarray(keep), patch=2)
+    pos, neg = run(views.split, jnp.asarray(image), jnp.asarray(keep), patch=2)
     for b in range(2):
         for y in range(4):
             for x in range(6):
@@ -144,7 +148,9 @@ def test_eq2_views_filled_with_the_mean_colour():
     r = rng(5)
     image = r.standard_normal((2, 4, 6, 3)).astype(np.float32)
     keep = r.random((2, 2, 3)) > 0.5
-    pos, neg = views.split(jnp.asarray(image), jnp.asarray(keep), patch=2, fill="mean")
+    pos, neg = run(
+        views.split, jnp.asarray(image), jnp.asarray(keep), patch=2, fill="mean"
+    )
     for b in range(2):
         colour = [np.mean([image[b, y, x, c] for y in range(4) for x in range(6)])
                   for c in range(3)]  # fmt: skip
@@ -168,7 +174,8 @@ def test_eq3_three_cross_entropies(classes):
     def entropy(logits, label):
         return -np.log(np.exp(logits[label]) / np.exp(logits).sum())
 
-    got = losses.classification(
+    got = run(
+        losses.classification,
         glb=jnp.asarray(glb, jnp.float32),
         pos=jnp.asarray(pos, jnp.float32),
         neg=jnp.asarray(neg, jnp.float32),
@@ -187,9 +194,14 @@ def test_eq3_terms_may_be_weighed():
     glb, pos, neg = r.standard_normal((3, 4, 4)).astype(np.float32)
     given = {"glb": jnp.asarray(glb), "pos": jnp.asarray(pos), "neg": jnp.asarray(neg)}
     grade = jnp.asarray([0, 2, 1, 2], jnp.int32)
-    plain = losses.classification(**given, grade=grade, background=3)
-    got = losses.classification(
-        **given, grade=grade, background=3, lambda_pos=0.25, lambda_neg=3.0
+    plain = run(losses.classification, **given, grade=grade, background=3)
+    got = run(
+        losses.classification,
+        **given,
+        grade=grade,
+        background=3,
+        lambda_pos=0.25,
+        lambda_neg=3.0,
     )
     for name in ("cls_glb", "cls_pos", "cls_neg"):
         assert got[name] == plain[name]
@@ -203,8 +215,8 @@ def test_class_weights_weigh_rows_against_their_grade_alone():
     grade = jnp.asarray([0, 2, 1, 2], jnp.int32)
     weight = jnp.asarray([2.0, 0.5, 0.0, 1.0])
     given = {"glb": jnp.asarray(glb), "pos": jnp.asarray(pos), "neg": jnp.asarray(neg)}
-    got = losses.classification(**given, grade=grade, background=3, weight=weight)
-    plain = losses.classification(**given, grade=grade, background=3)
+    got = run(losses.classification, **given, grade=grade, background=3, weight=weight)
+    plain = run(losses.classification, **given, grade=grade, background=3)
     want = 0.0
     for i in range(4):
         p = np.exp(glb[i]) / np.exp(glb[i]).sum()
@@ -219,7 +231,8 @@ def test_class_weights_weigh_rows_against_their_grade_alone():
 
 def test_eq4_is_within_a_sample():
     g, p, n = rng(6).standard_normal((3, 4, 8))
-    got = losses.focus_consistency(
+    got = run(
+        losses.focus_consistency,
         glb=jnp.asarray(g, jnp.float32),
         pos=jnp.asarray(p, jnp.float32),
         neg=jnp.asarray(n, jnp.float32),
@@ -260,7 +273,8 @@ def test_eq5_each_biomarker(normalize, unknown):
     h = r.standard_normal((2, 9, 6))
     y = r.integers(-1, 2, (9, 2))
     known = r.random((9, 2)) >= unknown
-    got = losses.alignment(
+    got = run(
+        losses.alignment,
         projections=jnp.asarray(h, jnp.float32),
         status=jnp.asarray(y, jnp.int32),
         known=jnp.asarray(known),
@@ -287,10 +301,12 @@ def test_eq5_an_unknown_row_is_nowhere():
     h = jnp.asarray(r.standard_normal((1, 6, 4)), jnp.float32)
     y = jnp.asarray(r.integers(0, 2, (6, 1)), jnp.int32)
     known = jnp.asarray([[True], [True], [False], [True], [True], [True]])
-    gradient = jax.grad(alignment)(h, y, known)
+    graded = jax.jit(jax.value_and_grad(alignment))
+    value, gradient = jax.device_get(graded(h, y, known))
     assert not gradient[0, 2].any()
-    changed = h.at[0, 2].add(3.0)
-    assert alignment(h, y, known) == alignment(changed, y, known)
+    changed = np.array(h)
+    changed[0, 2] += 3
+    assert graded(changed, y, known)[0] == value
 
 
 @pytest.mark.parametrize(
@@ -304,7 +320,7 @@ def test_eq5_is_finite_at_the_edges(case, rows):
     h = jnp.asarray(rng(9).standard_normal((1, 6, 4)), jnp.float32)
     y = jnp.asarray(rows, jnp.int32)[:, None]
     known = jnp.ones((6, 1), bool)
-    value, gradient = jax.value_and_grad(alignment)(h, y, known)
+    value, gradient = run(jax.value_and_grad(alignment), h, y, known)
     assert np.isfinite(value)
     assert np.isfinite(gradient).all()
     if case.startswith("no"):
@@ -317,22 +333,23 @@ def test_eq5_is_finite_with_few_known_rows(count):
     h = jnp.asarray(rng(10).standard_normal((1, 4, 4)), jnp.float32)
     y = jnp.zeros((4, 1), jnp.int32)
     known = (jnp.arange(4) < count)[:, None]
-    value, gradient = jax.value_and_grad(alignment)(h, y, known)
+    value, gradient = run(jax.value_and_grad(alignment), h, y, known)
     assert np.isfinite(value)
     assert np.isfinite(gradient).all()
 
 
 def test_a_zero_feature_has_cosine_zero_and_gradient_zero():
     g = jnp.asarray(rng(11).standard_normal((2, 4)), jnp.float32)
-    zero = g.at[0].set(0.0)
+    zero = np.array(g)
+    zero[0] = 0
 
     def loss(p):
         return losses.focus_consistency(glb=g, pos=p, neg=-g, tau=TAU)
 
-    value, gradient = jax.value_and_grad(loss)(zero)
+    value, gradient = run(jax.value_and_grad(loss), zero)
     assert np.isfinite(value)
     assert np.isfinite(gradient).all()
-    assert not np.asarray(losses.unit(zero))[0].any()
+    assert not run(losses.unit, zero)[0].any()
 
 
 # --- Eq. (6) ---
@@ -340,8 +357,8 @@ def test_a_zero_feature_has_cosine_zero_and_gradient_zero():
 
 def test_eq6_weighs_the_terms():
     one = [jnp.asarray(v) for v in (2.0, 3.0, 5.0)]
-    got = losses.total(
-        cls=one[0], frl=one[1], mca=one[2], lambda_frl=0.2, lambda_mca=0.3
+    got = run(
+        losses.total, cls=one[0], frl=one[1], mca=one[2], lambda_frl=0.2, lambda_mca=0.3
     )
     assert got == pytest.approx(2 + 0.2 * 3 + 0.3 * 5)
 
