@@ -153,6 +153,14 @@ def replay(z: Recording) -> list[Row]:
         out = step_loss(z, params, state, batch, masked)
         return out.total, out
 
+    @jax.jit
+    def advance(params, optimizer_state, gradient, ema, t):
+        updates, optimizer_state = optimizer.update(gradient, optimizer_state, params)
+        params = optax.apply_updates(params, updates)
+        decay = float(z["cfg/ema_decay"])
+        ema = losses.moving_average(ema, params, t, decay=decay)
+        return params, optimizer_state, ema
+
     steps = int(z["cfg/steps"])
     capacity = max(z[f"mask{t}/score"].shape[1] for t in range(steps))
     find_masks = jax.jit(functools.partial(input_masks, z, capacity=capacity))
@@ -168,14 +176,12 @@ def replay(z: Recording) -> list[Row]:
             rows += _passes(z, out.passes) + gradient_rows(
                 z, "t0/grad/", names.named_parameters(gradient, names.MULTIMODAL)
             )
-        updates, optimizer_state = optimizer.update(gradient, optimizer_state, params)
-        params = optax.apply_updates(params, updates)
-        alpha = losses.moving_average_weight(t, float(z["cfg/ema_decay"]))
+        params, optimizer_state, ema = advance(
+            params, optimizer_state, gradient, state["ema"], t
+        )
         state = {
             "statistics": out.statistics,
-            "ema": jax.tree.map(
-                lambda old, new, a=alpha: a * old + (1 - a) * new, state["ema"], params
-            ),
+            "ema": ema,
             "ema_statistics": out.ema_statistics,
         }
         figures = {theirs: out.terms[ours] for ours, theirs in LOSSES.items()}

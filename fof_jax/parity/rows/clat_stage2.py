@@ -125,6 +125,14 @@ def replay(z: Recording) -> list[Row]:
         out, outputs = step_loss(z, params, state, batch, neighbors)
         return out.total, (out, outputs)
 
+    @jax.jit
+    def advance(params, optimizer_state, gradient, ema, t):
+        updates, optimizer_state = optimizer.update(gradient, optimizer_state, params)
+        params = optax.apply_updates(params, updates)
+        decay = float(z["cfg/ema_decay"])
+        ema = losses.moving_average(ema, params["head"], t, decay=decay)
+        return params, optimizer_state, ema
+
     differentiate = jax.jit(jax.value_and_grad(loss, has_aux=True))
     rows: list[Row] = []
     for t in range(int(z["cfg/steps"])):
@@ -134,16 +142,12 @@ def replay(z: Recording) -> list[Row]:
         rows += _outputs(z, t, out, outputs, neighbors)
         if t == 0:
             rows += gradient_rows(z, "t0/grad/", _named(gradient))
-        updates, optimizer_state = optimizer.update(gradient, optimizer_state, params)
-        params = optax.apply_updates(params, updates)
-        alpha = losses.moving_average_weight(t, float(z["cfg/ema_decay"]))
+        params, optimizer_state, ema = advance(
+            params, optimizer_state, gradient, state["ema"], t
+        )
         state = state | {
             "statistics": out.statistics,
-            "ema": jax.tree.map(
-                lambda old, new, a=alpha: a * old + (1 - a) * new,
-                state["ema"],
-                params["head"],
-            ),
+            "ema": ema,
             "ema_statistics": outputs["ema_statistics"],
             "teacher_statistics": outputs["teacher_statistics"],
             "memories": {name: c.memory for name, c in out.contrasts.items()},

@@ -167,31 +167,43 @@ def _smooth_rows(name: str, s: np.ndarray) -> np.ndarray:
 
 
 def _rules(recording: Recording) -> list[Row]:
-    rows: list[Row] = []
-    for name in _cases(recording, "rules"):
-        z = torch_layout.under(recording, f"rules/{name}/")
-        g, values = jnp.asarray(z["grads"]), z["values"][:-1]
-        for form, scaled in (("x22", True), ("xm2lr_cos", False)):
-            weights = combine.cosine_sums(g, scaled=scaled)
-            rows += _rule(form, name, weights, weights[:-1] @ values, z, form)
-        running = jnp.zeros(len(g))
+    @jax.jit
+    def figures(g: jax.Array) -> dict[str, Any]:
+        running, steps = jnp.zeros(len(g)), []
         for step in range(RUNNING_STEPS):
             counts = combine.agreement_counts(_turned(g, step), threshold=THRESHOLD)
             running = combine.running(running, counts, momentum=MOMENTUM)
+            steps.append(running)
+        return {
+            "x22": combine.cosine_sums(g, scaled=True),
+            "xm2lr_cos": combine.cosine_sums(g, scaled=False),
+            "running": steps,
+            "batch": combine.agrees_batch(g),
+            "sample": combine.agrees_sample(g),
+        }
+
+    rows: list[Row] = []
+    for name in _cases(recording, "rules"):
+        z = torch_layout.under(recording, f"rules/{name}/")
+        values = z["values"][:-1]
+        found = jax.device_get(figures(jnp.asarray(z["grads"])))
+        for form in ("x22", "xm2lr_cos"):
+            weights = found[form]
+            rows += _rule(form, name, weights, weights[:-1] @ values, z, form)
+        for step, weights in enumerate(found["running"]):
             key = f"xm2lr_running/{step}"
-            rows += _rule("xm2lr running", name, running, running[:-1] @ values, z, key)
-        keep = combine.agrees_batch(g)
+            rows += _rule("xm2lr running", name, weights, weights[:-1] @ values, z, key)
+        keep, each = found["batch"], found["sample"]
         rows += [
             row("rule sckd batch", keep, z["sckd_batch_mask"], "equal", where=name),
             row(
                 "rule sckd total",
-                keep.astype(jnp.float32) @ values,
+                keep.astype(np.float32) @ values,
                 z["sckd_batch_total"],
                 "rule",
                 where=name,
             ),
         ]
-        each = combine.agrees_sample(g)
         mask = z["sckd_sample_mask"].reshape(each.shape)
         total = (each * z["values_per_sample"].T).sum() / len(each)
         rows += [

@@ -68,6 +68,22 @@ def replay(recording: Recording, case: str) -> list[Row]:
         for name in torch_layout.CONSTANTS
     )
     step_of = fusion_trainer.compile_step(cfg, trainer, constants)
+
+    @jax.jit
+    def advance(
+        state: State, gradient: Any, step: Any, epoch: Any, rate: Any
+    ) -> tuple[Any, Any, Any]:
+        direction, moments = optimizer.update(
+            gradient, state.optimizer, state.params, epoch=epoch
+        )
+        params = _moved(state.params, direction, rate)
+        average = state.average
+        if average is not None:
+            average = published_optimizers.moving_average(
+                average, params, step=step, decay=cfg["ema_decay"]
+            )
+        return params, moments, average
+
     comparisons: dict[str, list[Row]] = {}
     for step in range(cfg["steps"]):
         batch = torch_layout.under(recording, f"{case}/batch{step}/")
@@ -81,15 +97,7 @@ def replay(recording: Recording, case: str) -> list[Row]:
             constant_epochs=cfg["niter"],
             decay_epochs=cfg["niter_decay"],
         )
-        direction, moments = optimizer.update(
-            gradient, state.optimizer, state.params, epoch=epoch
-        )
-        params = _moved(state.params, direction, rate)
-        average = state.average
-        if average is not None:
-            average = published_optimizers.moving_average(
-                average, params, step=step, decay=cfg["ema_decay"]
-            )
+        params, moments, average = advance(state, gradient, step, epoch, rate)
         state = State(params, statistics, moments, average, average_statistics)
         _compare_step(comparisons, recording, case, step, losses, outputs, trainer)
         _compare_gradients(comparisons, recording, case, step, gradient, trainer)
@@ -101,7 +109,7 @@ def replay(recording: Recording, case: str) -> list[Row]:
     ]
 
 
-def _moved(params: Any, direction: Any, rate: float) -> Any:
+def _moved(params: Any, direction: Any, rate: jax.Array) -> Any:
     return jax.tree.map(lambda p, d: p - rate * d, params, direction)
 
 
