@@ -10,7 +10,6 @@ import dataclasses
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -35,8 +34,8 @@ from tests.support.augmented import (
     levels,
     noise,
 )
+from tests.support.compiled import run
 
-# Half the time to compile, for tests that are not about what the compiler does.
 # --- geometry ---------------------------------------------------------------------
 
 
@@ -49,18 +48,18 @@ def test_warp_is_scipys_order_1_with_a_mirrored_border(shape):
     columns = rng.uniform(-0.2 * w, 1.2 * w, (h, w)).astype(np.float32)
     if h == 1:
         rows[:] = 0  # scipy's mirror of a single row is undefined
-    ours = geometry.warp(jnp.asarray(image), (jnp.asarray(rows), jnp.asarray(columns)))
+    ours = run(geometry.warp, image, (rows, columns))
     for c in range(shape[2]):
         theirs = ndimage.map_coordinates(
             image[..., c].astype(np.float64), [rows, columns], order=1, mode="mirror"
         )
-        np.testing.assert_allclose(np.asarray(ours[..., c]) * 255, theirs, atol=2e-3)
+        np.testing.assert_allclose(ours[..., c] * 255, theirs, atol=2e-3)
 
 
 def test_displacement_is_a_cubic_b_spline_of_the_grid_and_bounded():
     h, w, cells, amount = 40, 24, 4, 0.03
-    field = np.asarray(
-        geometry.displacement(key(3), amount=amount, cells=cells, height=h, width=w)
+    field = run(
+        geometry.displacement, key(3), amount=amount, cells=cells, height=h, width=w
     )
     grid = np.asarray(jax.random.uniform(key(3), (98,), minval=-1.0))
     grid = grid.reshape(2, cells + 3, cells + 3)
@@ -162,8 +161,9 @@ def test_hue_is_colorsys():
     image[0, 1] = 0.0
     image[0, 2] = 1.0
     image[0, 3] = (0.7, 0.7, 0.1)
+    rotate = jax.jit(color.rotate_hue)
     for turn in (-0.5, -0.02, 0.0, 0.02, 0.31, 0.5):
-        ours = color.rotate_hue(jnp.asarray(image), jnp.float32(turn))
+        ours = rotate(image, np.float32(turn))
         theirs = np.zeros_like(image)
         for at in np.ndindex(8, 8):
             h, s, v = colorsys.rgb_to_hsv(*image[at].astype(float))
@@ -175,7 +175,7 @@ def test_hue_is_colorsys():
 def test_jitter_is_the_blend_that_it_says(name):
     image = noise(6, 7, 3) / np.float32(255)
     amounts = {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0}
-    ours = color.augment_color(jnp.asarray(image), key(5), **amounts | {name: 0.6})
+    ours = run(color.augment_color, image, key(5), **amounts | {name: 0.6})
     gray = (image * np.array([0.299, 0.587, 0.114])).sum(axis=2, keepdims=True)
     other = {"brightness": 0.0, "contrast": gray.mean(), "saturation": gray}[name]
     order = ["brightness", "contrast", "saturation", "hue"]
@@ -208,7 +208,7 @@ def test_off_is_normalize_and_normalize_is_numpy():
 def test_grayscale_is_luma_standardized_within_each_image():
     images = noise(2, 16, 16, 3)
     images[1] = images[1] // 8 + 90
-    ours = np.asarray(normalize(jnp.asarray(images), color=False))
+    ours = run(normalize, images, color=False)
     for image, view in zip(images, ours, strict=True):
         luma = image.astype(float) @ [0.299, 0.587, 0.114]
         np.testing.assert_allclose(
@@ -226,7 +226,7 @@ def test_grayscale_is_luma_standardized_within_each_image():
 @pytest.mark.parametrize("value", [0, 1, 77, 255])
 def test_a_constant_image_is_zero_in_grayscale(value):
     images = np.full((1, 300, 300, 3), value, np.uint8)
-    assert not np.any(normalize(jnp.asarray(images), color=False))
+    assert not np.any(run(normalize, images, color=False))
     sampled = gray(images, np.arange(1), spec=Augmentation())
     np.testing.assert_array_equal(sampled, np.zeros_like(sampled))
 
@@ -234,7 +234,7 @@ def test_a_constant_image_is_zero_in_grayscale(value):
 def test_one_pixel_off_is_not_constant():
     images = np.full((1, 256, 256, 3), 77, np.uint8)
     images[0, 3, 5] = 78
-    view = np.asarray(normalize(jnp.asarray(images), color=False))
+    view = run(normalize, images, color=False)
     assert view.std() == pytest.approx(1.0, abs=1e-3)
 
 
@@ -243,7 +243,7 @@ def test_grayscale_ignores_saturation_and_hue_and_undoes_mild_brightness():
     wild = dataclasses.replace(
         OFF, brightness=0.1, contrast=0.1, saturation=1.0, hue=0.5
     )
-    plain = np.asarray(normalize(jnp.asarray(images), color=False))
+    plain = run(normalize, images, color=False)
     sampled = gray(images, np.arange(2), spec=wild)
     np.testing.assert_allclose(sampled, plain, atol=1e-4)
 
@@ -336,7 +336,7 @@ def test_the_second_view_has_the_same_crop_under_other_colors():
     both = jax.jit(lambda b: augment(b, key(), spec=spec, second_view="color"))(
         batch_of(images // 2)  # dark: nothing is clipped
     )
-    single = augment(batch_of(images // 2), key(), spec=spec)
+    single = run(augment, batch_of(images // 2), key(), spec=spec)
     assert single.second_view is None
     np.testing.assert_allclose(both.image, single.image, atol=1e-4)
     unit = np.array(module.IMAGENET_STD), np.array(module.IMAGENET_MEAN)
@@ -381,7 +381,7 @@ def test_an_amount_out_of_range_is_named(amounts):
 
 def test_images_are_augmented_once():
     batch = batch_of(noise(1, 8, 8, 3))
-    done = augment(batch, key(), spec=OFF)
+    done = jax.jit(partial(augment, spec=OFF))(batch, key())
     with pytest.raises(ValueError, match="float32 with 3 channels; expected"):
         augment(done, key(), spec=OFF)
     with pytest.raises(ValueError, match="float32 with 3 channels; expected"):

@@ -4,6 +4,7 @@ Coordinates are compared in pixels, pixels in gray levels (0-255).
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -57,6 +58,12 @@ def test_quarter_turns_are_numpys():
 def test_affine_is_scipys():
     image = noise(SIDE, SIDE, 1)
     angles, scales = [], []
+
+    @jax.jit
+    def moved(image, k):
+        options = {"height": SIDE, "width": SIDE} | NONE | {"affine": 1.0}
+        return warp(image, release_ops.rearrange(k, grid(), **options))
+
     for seed in range(6):
         k_move = jax.random.split(key(seed), 4)[2]
         u = np.asarray(jax.random.uniform(k_move, (4,), minval=-1.0), float)
@@ -73,10 +80,7 @@ def test_affine_is_scipys():
         theirs = ndimage.affine_transform(
             image[..., 0].astype(float), matrix, offset, order=1, mode="mirror"
         )
-        where = release_ops.rearrange(
-            key(seed), grid(), height=SIDE, width=SIDE, **NONE | {"affine": 1.0}
-        )
-        ours = np.asarray(warp(jnp.asarray(image), where))[..., 0] * 255
+        ours = np.asarray(moved(image, key(seed)))[..., 0] * 255
         np.testing.assert_allclose(ours, theirs, atol=0.02)
     assert np.ptp(angles) > 0.5
     assert np.ptp(scales) > 0.1
@@ -145,7 +149,7 @@ def test_the_three_distortions():
 
 
 def test_the_elastic_noise_is_scipys_gaussian():
-    ours = np.asarray(release_ops._noise(key(2), (20, 30)))
+    ours = np.asarray(jax.jit(lambda k: release_ops._noise(k, (20, 30)))(key(2)))
     field = 2 * np.asarray(jax.random.normal(key(2), (2 * 20 * 30,)), float) - 1
     for axis in range(2):
         theirs = ndimage.gaussian_filter(
@@ -159,11 +163,15 @@ def test_colours_of_the_release():
     off = {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0}
     seen: dict[str, list] = {"rgb_shift": [], "channel_shuffle": [],
                              "brightness_contrast": []}  # fmt: skip
+    augmented = {
+        name: jax.jit(functools.partial(color.augment_color, **off, **{name: 0.5}))
+        for name in seen
+    }
     for seed in range(40):
         k = key(seed)
         u = np.asarray(jax.random.uniform(jax.random.fold_in(k, 1), (16,), minval=-1.0))
         for name in seen:
-            ours = color.augment_color(jnp.asarray(image), k, **off, **{name: 0.5})
+            ours = augmented[name](image, k)
             theirs = {
                 "rgb_shift": np.clip(image + 15 / 255 * u[7:10], 0, 1),
                 "channel_shuffle": image[..., np.argsort(u[10:13])],
