@@ -22,7 +22,7 @@ GRADES = {
 def main(labels: Path, table: Path) -> None:
     """Reads `labels`, writes `table` with absolute image paths."""
     with labels.open(newline="") as file:
-        tiles = list(csv.DictReader(file))
+        tiles = list(csv.DictReader(file, strict=True))
     rows = [["image", "patient", "grade", "malignant", "squamous"]]
     for tile in tiles:
         image = (labels.parent / tile["file"]).resolve()
@@ -37,5 +37,5 @@ if __name__ == "__main__":
         sys.exit("usage: python tools/lc25000_table.py LABELS TABLE")
     try:
         main(Path(sys.argv[1]), Path(sys.argv[2]))
-    except (OSError, KeyError) as error:
+    except (OSError, KeyError, csv.Error) as error:
         sys.exit(f"error: {error}. Expected the columns and values named above.")

@@ -24,7 +24,7 @@ BIOMARKERS = {
 def main(labels: Path, table: Path) -> None:
     """Reads `labels`, writes `table` with absolute image paths."""
     with labels.open(newline="") as file:
-        regions = list(csv.DictReader(file))
+        regions = list(csv.DictReader(file, strict=True))
     rows = [["image", "patient", "grade", *BIOMARKERS]]
     for region in regions:
         image = (labels.parent / region["file"]).resolve()
@@ -40,5 +40,5 @@ if __name__ == "__main__":
         sys.exit("usage: python tools/tcga_regions_table.py LABELS TABLE")
     try:
         main(Path(sys.argv[1]), Path(sys.argv[2]))
-    except (OSError, KeyError) as error:
+    except (OSError, KeyError, csv.Error) as error:
         sys.exit(f"error: {error}. Expected the columns and values named above.")

@@ -1,7 +1,5 @@
 """Reads externally defined splits: the PNAS table and split pickles."""
 
-import csv
-import io
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from fof_jax.data.csv_reader import TableReader
 from fof_jax.data.errors import (
     DataWarning,
     MissingDataError,
@@ -49,28 +48,21 @@ def read_pnas(path: Path | str) -> dict[str, tuple[bool, ...]]:
             "distribution: put it into data.raw_dir, or pass "
             "--config.data.splits_file=FILE."
         )
-    text = path.read_bytes().decode("utf-8-sig", errors="replace")
-    rows = list(csv.reader(io.StringIO(text, newline=None)))  # CR, LF and CRLF alike
-    width = len(rows[0]) if rows else 0
+    reader = TableReader(path)
+    reader.load(encoding_errors="replace")
+    if reader.header and len(reader.header) < 2:
+        reader.add_error("table", None, "has no rows of Train and Test")
     table: dict[str, tuple[bool, ...]] = {}
-    errors = []
-    if len(rows) < 2 or width < 2:
-        errors.append(RowError("table", None, "has no rows of Train and Test"))
-    for number, row in enumerate(rows[1:], 2):
-        cells = [cell.strip() for cell in row]
-        if not any(cells):
-            continue
-        if len(cells) != width:
-            text = f"{len(cells)} cells, the header has {width}"
-            errors.append(RowError("number of cells", number, text))
-        elif cells[0] in table:
-            errors.append(RowError("same patient twice", number, cells[0]))
-        elif invalid := sorted({*cells[1:]} - {"Train", "Test"}):
-            text = f"{cells[0]}: {shortened(invalid)}"
-            errors.append(RowError("neither Train nor Test", number, text))
+    for number, cells in reader.lines:
+        patient, *sides = cells.values()
+        if patient in table:
+            reader.add_error("same patient twice", number, patient)
+        elif invalid := sorted({*sides} - {"Train", "Test"}):
+            text = f"{patient}: {shortened(invalid)}"
+            reader.add_error("neither Train nor Test", number, text)
         else:
-            table[cells[0]] = tuple(cell == "Test" for cell in cells[1:])
-    raise_errors(path, errors)
+            table[patient] = tuple(side == "Test" for side in sides)
+    raise_errors(path, reader.errors)
     return table
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from fof_jax import files
+from fof_jax.data.csv_reader import TableError, read_records
 
 METRICS = ("pointing", "inside", "area", "iou", "deletion", "insertion")
 FILE_NAME = "focus.csv"  # beside a fold's predictions.csv
@@ -133,19 +134,30 @@ def read(path: Path) -> list[Row]:
     """
     if not path.exists():
         return []
-    with path.open(newline="", encoding="utf-8") as file:
-        table = csv.DictReader(file)
-        if tuple(table.fieldnames or ()) != _COLUMNS:
-            raise ValueError(
-                f"{path} has the columns {table.fieldnames}, expected "
-                f"{', '.join(_COLUMNS)}. Remove it, or train the fold again."
-            )
-        return [
-            row
-            | {"fold": int(row["fold"])}
-            | {k: float(row[k]) if row[k] else None for k in METRICS}
-            for row in table
-        ]
+    remedy = "Remove it, or train the fold again."
+    try:
+        header, *records = [record.cells for record in read_records(path)] or [()]
+    except TableError as error:
+        raise ValueError(f"{path} {error} {remedy}") from None
+    if header != _COLUMNS:
+        raise ValueError(
+            f"{path} has the columns {', '.join(header) or 'none'}, expected "
+            f"{', '.join(_COLUMNS)}. {remedy}"
+        )
+    try:
+        return [_row(dict(zip(_COLUMNS, cells, strict=True))) for cells in records]
+    except ValueError as error:
+        raise ValueError(
+            f"{path} has a row that is not of {', '.join(_COLUMNS)} ({error}). {remedy}"
+        ) from None
+
+
+def _row(cells: dict[str, str]) -> Row:
+    values = {name: float(cells[name]) if cells[name] else None for name in METRICS}
+    for name, value in values.items():
+        if value is not None and not np.isfinite(value):
+            raise ValueError(f"{name} is {cells[name]}, expected a finite number")
+    return cells | {"fold": int(cells["fold"])} | values
 
 
 def read_next_to(predictions: Sequence[Path]) -> list[Row]:

@@ -5,13 +5,13 @@ Source: Chen et al., Pathomic Fusion (IEEE TMI 2022), folder TCGA_GBMLGG: `all_s
 769 patients) and `grade_data.csv` (grades). Columns are found by name.
 """
 
-import csv
-import io
+import math
 import warnings
 from collections import Counter
 from pathlib import Path
 
 from fof_jax.data.cohort import Cohort, Row
+from fof_jax.data.csv_reader import TableReader
 from fof_jax.data.errors import (
     CohortError,
     DataWarning,
@@ -87,34 +87,34 @@ def check_files(raw_dir: Path | str) -> list[Path]:
 
 def _read(path: Path) -> tuple[list[str], dict[str, dict[str, str]]]:
     """Reads a table as (columns, patient -> cells)."""
-    text = path.read_bytes().decode("utf-8-sig", errors="replace")
-    rows = csv.DictReader(io.StringIO(text, newline=None))
-    columns = [(name or "").strip() for name in rows.fieldnames or ()]
-    rows.fieldnames = columns
-    if _ID not in columns:
-        found = ", ".join(columns[:5])
+    reader = TableReader(path)
+    reader.load(encoding_errors="replace")
+    if reader.header and _ID not in reader.header:
+        found = ", ".join(reader.header[:5])
         raise CohortError(
             f"{path}: expected a column '{_ID}', got {found} …. Is it the file of "
             "Pathomic Fusion's distribution?"
         )
     table: dict[str, dict[str, str]] = {}
-    errors = []
-    for number, row in enumerate(rows, 2):
-        cells = {k: (v or "").strip() for k, v in row.items() if isinstance(k, str)}
+    for number, cells in reader.lines:
         if cells[_ID] in table:
-            errors.append(RowError("same patient twice", number, cells[_ID]))
+            reader.add_error("same patient twice", number, cells[_ID])
         table[cells[_ID]] = cells
-    raise_errors(path, errors)
-    return columns, table
+    raise_errors(path, reader.errors)
+    return reader.header, table
 
 
 def _number(cell: str) -> float | None:
     """Parses a cell; None where unknown.
 
     Raises:
-      ValueError: the cell is neither a number nor unknown.
+      ValueError: the cell is neither a finite number nor unknown.
     """
-    return None if cell in ("", "NA") else float(cell)
+    if cell in ("", "NA"):
+        return None
+    if not math.isfinite(value := float(cell)):
+        raise ValueError(f"'{cell}' is not a finite number")
+    return value
 
 
 def _markers(cells: dict[str, str], names: list[str]) -> list[float | None]:
