@@ -30,7 +30,7 @@ class Record:
     Attributes:
       row: number of the row; the header is row 1, and blank lines count.
       line: line of the file that it starts on, from 1.
-      cells: without surrounding blanks.
+      cells: as they stand, with surrounding blanks.
     """
 
     row: int
@@ -70,9 +70,8 @@ def read_records(path: Path, *, encoding_errors: str = "strict") -> list[Record]
     start = 0  # lines before the row that is read
     try:
         for number, cells in enumerate(reader, 1):
-            stripped = tuple(cell.strip() for cell in cells)
-            if any(stripped):
-                records.append(Record(number, start + 1, stripped))
+            if any(cell.strip() for cell in cells):
+                records.append(Record(number, start + 1, tuple(cells)))
                 width = len(records[0].cells)
                 for taken in range(start + 1, reader.line_num):
                     if lines[taken].count(delimiter) >= width - 1:
@@ -122,11 +121,11 @@ class TableReader:
             return self.add_error("table", None, str(error))
         if len(records) < 2:
             return self.add_error("table", None, "has no rows below a header")
-        self.header = list(records[0].cells)
+        self.header = [cell.strip() for cell in records[0].cells]
         for name in sorted({h for h in self.header if h and self.header.count(h) > 1}):
             self.add_error("column", 1, f"'{name}' occurs twice")
         for record in records[1:]:
-            cells = record.cells
+            cells = [cell.strip() for cell in record.cells]
             if len(cells) != len(self.header):
                 text = f"{len(cells)} cells, the header has {len(self.header)}"
                 self.add_error("number of cells", record.row, text)

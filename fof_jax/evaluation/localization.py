@@ -136,7 +136,7 @@ def read(path: Path) -> list[Row]:
         return []
     remedy = "Remove it, or train the fold again."
     try:
-        header, *records = [record.cells for record in read_records(path)] or [()]
+        header, *records = [one.cells for one in read_records(path)] or [()]
     except TableError as error:
         raise ValueError(f"{path} {error} {remedy}") from None
     if header != _COLUMNS:

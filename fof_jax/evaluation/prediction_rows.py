@@ -82,8 +82,6 @@ def parse_row(
     Raises:
       ValueError: an invalid cell, or cells that contradict each other.
     """
-    if None in row or None in row.values():
-        raise ValueError("has more or fewer fields than the header")
     patient, image = row.get("patient", "").strip(), row.get("image", "").strip()
     if "image" not in header.columns:
         image = unnamed

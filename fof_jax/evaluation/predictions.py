@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from fof_jax import files
+from fof_jax.data.csv_reader import Record, TableError, read_records
 from fof_jax.evaluation import prediction_rows
 from fof_jax.evaluation.prediction_rows import PREFIX, UNKNOWN
 
@@ -105,29 +106,25 @@ def read_predictions(path: str | Path) -> Predictions:
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        columns, *records = read_records(path) or [Record(1, 1, ())]
+    except TableError as error:
         raise PredictionsError(
-            f"{path} cannot be read ({error}); expected a predictions.csv. Pass the "
-            "file that train, predict or eval wrote."
+            f"{path} {error} Expected a predictions.csv: pass the file that train, "
+            "predict or eval wrote, or write it again."
         ) from error
-    reader = csv.DictReader(io.StringIO(text, newline=""))
+    names = [cell.strip() for cell in columns.cells]
     try:
-        header = prediction_rows.read_header(list(reader.fieldnames or ()))
+        header = prediction_rows.read_header(names)
     except ValueError as error:
         raise PredictionsError(f"{path} {error}") from None
     invalid: list[str] = []
     rows = []
     first_line: dict[tuple, int] = {}
-    try:
-        lines = [(reader.line_num, row) for row in reader]
-    except csv.Error as error:
-        raise PredictionsError(
-            f"{path}, line {reader.line_num} is not CSV ({error}); expected "
-            "comma-separated fields. Write the file again."
-        ) from error
-    for line, row in lines:
+    for line, cells in [(record.line, record.cells) for record in records]:
         try:
+            if len(cells) != len(names):
+                raise ValueError("has more or fewer fields than the header")
+            row = dict(zip(names, cells, strict=True))
             parsed = prediction_rows.parse_row(
                 row, header, unnamed=f"{path}, line {line}"
             )

@@ -104,6 +104,20 @@ def test_other_tables_are_read_strictly_too(tmp_path):
         read_pnas(tmp_path / "pnas.csv")
 
 
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        (['a,"x,II,0.5,0.5', "b,y,II,0.5,0.5"], "line 2: not CSV"),
+        (['a,"x,II,0.5,0.5', 'b,y",II,0.5,0.5'], "takes in line 3"),
+    ],
+)
+def test_eval_refuses_a_table_of_predictions(tmp_path, capsys, lines, words):
+    path = tmp_path / "predictions.csv"
+    path.write_text("\n".join(["image,patient,y,p_II,p_III", *lines, ""]))
+    assert main(["eval", f"--predictions={path}"]) == 2
+    assert words in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("cell", ["nan", "x", '"0.5'])
 def test_a_localization_table_with_another_cell_is_an_error(tmp_path, cell):
     cells = {"image": "a.png", "patient": "P", "fold": 0, "grade": "II"}
