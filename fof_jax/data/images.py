@@ -1,102 +1,77 @@
-"""Image decoding, validation and resizing.
+"""Image decoding, validation and resizing; `image_rules` says what is accepted."""
 
-Supported: PNG, JPEG and single-page TIFF with 8 bits per channel, in RGB, RGBA
-(composited onto white, the background of a slide) or grayscale (replicated to three
-channels). Orientation tags are not applied. Everything else raises `ImageError`.
-"""
-
-import dataclasses
+import contextlib
 import io
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, UInt8
 from PIL import Image
 
+from fof_jax.data import image_rules
+from fof_jax.data.image_rules import Header, ImageError
+
 SMALL_RULES = ("resize", "pad", "error")
 VIEW_RULES = ("resize", "crop")
 Corner = tuple[float, float]
-_FORMATS = ("PNG", "JPEG", "TIFF")
-_MODES = ("RGB", "RGBA", "L")
-_MASK_MODES = ("L", "1")
-_TIFF_BITS = 258  # tag BitsPerSample
+
+# jaxtyping: "_" is not bound, so that images of a list may differ in size.
+ImageLike = str | Path | Image.Image | UInt8[np.ndarray, "_ _ 3"]
 
 
-class ImageError(ValueError):
-    """An unusable image file; `kind` groups errors in a report."""
-
-    def __init__(self, kind: str, message: str):
-        super().__init__(message)
-        self.kind = kind
-
-
-@dataclasses.dataclass(frozen=True)
-class Header:
-    """Image file header: format, PIL mode, height and width."""
-
-    format: str
-    mode: str
-    height: int
-    width: int
-
-
-def _bits(image: Image.Image, head: bytes) -> tuple[int, ...]:
-    # PIL silently truncates 16-bit RGB to 8 bits.
-    if image.format == "PNG":
-        return (head[24],)
-    if image.format == "TIFF":
-        return tuple(image.tag_v2.get(_TIFF_BITS, (1,)))  # type: ignore[attr-defined]
-    return (8,)
-
-
-def _header(path: Path, image: Image.Image, head: bytes, modes: tuple[str, ...]):
-    if image.format not in _FORMATS:
+@contextlib.contextmanager
+def _reading(name: str, path: Path | None = None) -> Iterator[None]:
+    """Turns what PIL raises on an image into `ImageError`s that name it."""
+    try:
+        yield
+    except ImageError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(
-            "unsupported image format",
-            f"{path.name} is {image.format}; PNG, JPEG and TIFF are read",
-        )
-    if getattr(image, "n_frames", 1) != 1:
+            "image too large", f"{name}: {error}; cut regions out of it first"
+        ) from None
+    except FileNotFoundError:
+        raise ImageError("missing file", f"{path or name} does not exist") from None
+    # PIL plugins also raise struct.error, IndexError and others on corrupt files.
+    except Exception as error:
         raise ImageError(
-            "several pages",
-            f"{path.name} has {image.n_frames} pages or levels; "  # type: ignore[attr-defined]
-            "save the intended one as a separate file",
-        )
-    bits = _bits(image, head)
-    if image.mode not in modes or (image.mode != "1" and set(bits) != {8}):
-        raise ImageError(
-            "unsupported channels",
-            f"{path.name} has mode {image.mode} with {max(bits)} bits; "
-            f"expected 8 bits in {' or '.join(modes)}: convert the file",
-        )
-    return Header(image.format, image.mode, image.height, image.width)
+            "unreadable image", f"{name}: {error or type(error).__name__}"
+        ) from None
 
 
 def _open(path: Path, modes: tuple[str, ...], *, decode: bool) -> Header:
-    try:
-        with path.open("rb") as file:
-            head = file.read(32)
+    with _reading(path.name, path):
         with Image.open(path) as image:
-            header = _header(path, image, head, modes)
+            header = image_rules.check(image, path.name, modes)
             if decode and image.format == "PNG":
                 image.verify()  # checksums; PIL requires reopening afterwards
         if decode:
             with Image.open(path) as image:
                 image.load()
         return header
-    except ImageError:
-        raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageError(
-            "image too large", f"{path.name}: {error}; cut regions out of it first"
-        ) from None
-    except FileNotFoundError:
-        raise ImageError("missing file", f"{path} does not exist") from None
-    # PIL plugins also raise struct.error, IndexError and others on corrupt files.
-    except Exception as error:
-        raise ImageError(
-            "unreadable image", f"{path.name}: {error or type(error).__name__}"
-        ) from None
+
+
+def read(image: ImageLike) -> UInt8[np.ndarray, "H W 3"]:
+    """RGB pixels of a file, a PIL image or an array, by the rules of `image_rules`.
+
+    Args:
+      image: a file, a PIL image, or an RGB array of 0-255.
+
+    Raises:
+      ImageError: it is not accepted.
+    """
+    if isinstance(image, np.ndarray):
+        return image_rules.check_array(image)
+    with quiet_decoding():
+        if isinstance(image, Image.Image):
+            with _reading("image"):
+                image_rules.check(image, "image")
+                return np.array(image_rules.to_rgb(image))
+        path = Path(image)
+        check_region(path)
+        return decode(encode_region(path))
 
 
 def read_header(path: Path) -> Header:
@@ -111,24 +86,24 @@ def read_header(path: Path) -> Header:
     Raises:
       ImageError: the file is not a supported image.
     """
-    return _open(path, _MODES, decode=False)
+    return _open(path, image_rules.REGION_MODES, decode=False)
 
 
 def check_region(path: Path) -> Header:
     """Like `read_header`, but decodes every pixel, which detects truncated files."""
-    return _open(path, _MODES, decode=True)
+    return _open(path, image_rules.REGION_MODES, decode=True)
 
 
 def check_mask(path: Path) -> Header:
     """Checks a mask: one channel with 8 bits or 1 bit; nonzero is foreground."""
-    return _open(path, _MASK_MODES, decode=True)
+    return _open(path, image_rules.MASK_MODES, decode=True)
 
 
 def encode_region(path: Path) -> bytes:
     """Encodes an image for a store.
 
-    8-bit RGB in PNG or JPEG is kept verbatim. Grayscale, RGBA and TIFF become RGB
-    PNG, losslessly.
+    8-bit RGB in PNG or JPEG is kept verbatim. Grayscale, transparency and TIFF become
+    RGB PNG, losslessly.
 
     Args:
       path: an image file.
@@ -140,19 +115,17 @@ def encode_region(path: Path) -> bytes:
       ImageError: the file is not a supported image.
     """
     header = read_header(path)
-    if header.mode == "RGB" and header.format in ("PNG", "JPEG"):
-        return path.read_bytes()
-    with Image.open(path) as image:
-        if header.mode != "RGBA":
-            return _png(image.convert("RGB"))
-        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-        return _png(Image.alpha_composite(white, image).convert("RGB"))
+    with _reading(path.name, path), Image.open(path) as image:
+        transparent = image_rules.has_transparent_color(image)
+        if header.mode != "RGB" or header.format == "TIFF" or transparent:
+            return _png(image_rules.to_rgb(image))
+    return path.read_bytes()
 
 
 def encode_mask(path: Path) -> bytes:
     """Encodes a mask as one-channel PNG of 0 and 255; nonzero is foreground."""
-    with Image.open(path) as image:
-        inside = np.asarray(image.convert("L")) != 0
+    with _reading(path.name, path), Image.open(path) as image:
+        inside = np.asarray(image_rules.as_stored(image).convert("L")) != 0
     return _png(Image.fromarray(inside.astype(np.uint8) * 255))
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt64
 from PIL import Image
 
-from fof_jax.data import images
+from fof_jax.data import image_rules, images
 
 _THUMB = 32  # side of the grayscale thumbnail that is hashed
 _FREQUENCIES = 8  # lowest ones per axis: 64 bits
@@ -22,7 +22,11 @@ _MIN_CONTRAST = 2.0  # gray levels; images below have no structure to compare
 def thumbnail(path: Path) -> Float[np.ndarray, "32 32"]:
     """Luma of an image, averaged to 32 x 32; the aspect ratio is not kept."""
     with Image.open(path) as image:
-        gray = image.convert("L").resize((_THUMB, _THUMB), Image.Resampling.BOX)
+        gray = (
+            image_rules.to_rgb(image)
+            .convert("L")
+            .resize((_THUMB, _THUMB), Image.Resampling.BOX)
+        )
         return np.asarray(gray, np.float32)
 
 

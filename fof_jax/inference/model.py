@@ -21,10 +21,10 @@ from jaxtyping import Bool, Float, UInt8
 from ml_collections import ConfigDict
 
 from fof_jax.data.augment import pipeline
+from fof_jax.data.images import ImageLike
 from fof_jax.inference import tiling
 from fof_jax.inference.outputs import Explanation
 from fof_jax.inference.predictor import Predictor, in_batches
-from fof_jax.inference.preprocess import ImageLike
 from fof_jax.methods.base import Explainer
 from fof_jax.models import vit
 from fof_jax.types import Batch, Variables

@@ -13,9 +13,10 @@ from jaxtyping import Float, UInt8
 from ml_collections import ConfigDict
 from PIL import Image
 
+from fof_jax.data.images import ImageLike
 from fof_jax.inference import preprocess
 from fof_jax.inference.outputs import GradePredictions
-from fof_jax.inference.preprocess import ImageLike, PreparedImage
+from fof_jax.inference.preprocess import PreparedImage
 
 BATCH = 8  # tiles in one call of a compiled function
 

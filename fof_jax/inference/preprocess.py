@@ -10,11 +10,9 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from fof_jax.data import images
+from fof_jax.data.images import ImageLike
 from fof_jax.data.read_options import ReadOptions
 from fof_jax.inference import tiling
-
-# jaxtyping: "_" is not bound, so that images of a list may differ in size.
-ImageLike = str | Path | Image.Image | UInt8[np.ndarray, "_ _ 3"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -50,7 +48,7 @@ def preprocess(
       ValueError: not an image, or not a supported one (`data/images.py`).
     """
     read = _options(options)
-    pixels = read.load(_read(image))
+    pixels = read.load(images.read(image))
     side = int(options.image_size)
     factor, corners = _tiling(pixels.shape[:2], options, sides)
     if factor != 1:
@@ -120,22 +118,6 @@ def _tiling(
     if min(height, width) < side:
         return factor, None
     return factor, tiling.corners(height, width, side)
-
-
-def _read(image: ImageLike) -> UInt8[np.ndarray, "H W 3"]:
-    if isinstance(image, np.ndarray):
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-            raise ValueError(
-                f"image: an array of shape {image.shape} and {image.dtype}; "
-                "expected [H, W, 3] and uint8 (RGB, 0-255)."
-            )
-        return image
-    with images.quiet_decoding():
-        if isinstance(image, Image.Image):
-            return np.array(image.convert("RGB"))
-        path = Path(image)
-        images.check_region(path)
-        return images.decode(images.encode_region(path))
 
 
 def _rescale(

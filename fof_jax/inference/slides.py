@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from PIL import Image, ImageFilter
 from PIL.TiffImagePlugin import TiffImageFile
 
+from fof_jax.data import image_rules
 from fof_jax.inference.inputs import SLIDES
 from fof_jax.inference.outputs import GradePredictions
 from fof_jax.inference.predictor import BATCH, Predictor
@@ -230,7 +231,4 @@ def _tile(
 
 def _on_white(image: Image.Image) -> Image.Image:
     """Composites on white: unscanned areas are transparent."""
-    if image.mode != "RGBA":
-        return image.convert("RGB")
-    white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-    return Image.alpha_composite(white, image).convert("RGB")
+    return image_rules.on_white(image.convert("RGBA"))

@@ -485,7 +485,7 @@ def test_missing_or_binary_file_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"gone\.csv cannot be read"):
         read_predictions(tmp_path / "gone.csv")
     (tmp_path / "x.png").write_bytes(b"\x89PNG\xff\xfe")
-    with pytest.raises(ValueError, match=r"x\.png cannot be read"):
+    with pytest.raises(ValueError, match=r"x\.png is not UTF-8"):
         read_predictions(tmp_path / "x.png")
 
 
