@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from fof_jax import files
-from fof_jax.data import images, labels
+from fof_jax.data import images, labels, patients
 from fof_jax.data.csv_reader import TableReader, unknown
 from fof_jax.data.errors import (
     SHOWN,
@@ -100,6 +100,9 @@ def _row(reader: TableReader, number: int, cells: dict[str, str], empty: Cohort)
     for name in ("image", "patient"):
         if name in cells and not cells[name]:
             reader.add_error("empty cell", number, f"no {name}")
+    if (patient := cells.get("patient", "")) and unknown(patient):
+        text = f"'{patient}'; expected an ID of its own for each patient"
+        reader.add_error("unknown patient", number, text)
     root, mask = Path(empty.root or ""), cells.get("mask", "")
     grade = 0
     if "grade" in cells:
@@ -125,7 +128,7 @@ def _row(reader: TableReader, number: int, cells: dict[str, str], empty: Cohort)
 
 
 def _duplicates(cohort: Cohort) -> list[RowError]:
-    """Finds images that occur in two rows."""
+    """Finds images that occur in two rows, and patients with two spellings."""
     errors: list[RowError] = []
     seen: dict[str, int] = {}
     for number, row in zip(cohort.lines, cohort.rows, strict=True):
@@ -134,6 +137,14 @@ def _duplicates(cohort: Cohort) -> list[RowError]:
             text = f"{cohort.name_of(row)} is already in row {seen[path]}"
             errors.append(RowError("same image twice", number, text))
         seen.setdefault(path, number)
+    named = [row.patient for row in cohort.rows]
+    for group in patients.spellings(named):
+        rows = ", ".join(f"row {cohort.lines[named.index(one)]}" for one in group[:3])
+        text = (
+            f"{patients.describe(group)} ({rows}). A split by patient would take them "
+            "for different ones: write one ID"
+        )
+        errors.append(RowError("patient in two spellings", None, text))
     return errors
 
 

@@ -7,6 +7,8 @@ from ml_collections import ConfigDict
 
 FIELDS = ("classes", "biomarkers", "float_markers", "omics")
 
+_RESERVED = ("image", "patient", "grade", "fold", "mask")  # columns of other meanings
+
 
 def normalize(data: ConfigDict) -> None:
     """Makes names strings, in place, and checks them.
@@ -19,7 +21,8 @@ def normalize(data: ConfigDict) -> None:
 
     Raises:
       ValueError: fewer than two classes, a name that is empty or not printable, or one
-        that occurs twice, also in another case.
+        that occurs twice, also in another case; a marker that is in both lists or is
+        a column of another meaning.
     """
     for field in FIELDS:
         if field not in data:
@@ -27,6 +30,18 @@ def normalize(data: ConfigDict) -> None:
         names = tuple(_name(field, name) for name in data[field])
         _check(field, names)
         data[field] = type(data[field])(names)  # a config may hold a list
+    markers = [*data.get("biomarkers", ()), *data.get("float_markers", ())]
+    # A marker in both lists would count twice in Eq. (5).
+    if both := sorted({name for name in markers if markers.count(name) > 1}):
+        raise ValueError(
+            f"data.biomarkers and data.float_markers both hold {', '.join(both)}; "
+            "expected each marker once. Remove it from one of them."
+        )
+    if taken := sorted({*markers, *data.get("omics", ())} & set(_RESERVED)):
+        raise ValueError(
+            f"data.biomarkers, float_markers or omics hold {', '.join(taken)}, which "
+            f"is not a marker; expected columns other than {', '.join(_RESERVED)}."
+        )
     if "classes" in data and len(data.classes) < 2:
         raise ValueError(
             f"data.classes is {tuple(data.classes)}; expected two or more classes. "

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from sklearn import metrics as sk
 
+from fof_jax.data.patients import describe, spellings
 from fof_jax.evaluation.predictions import UNKNOWN, Predictions, PredictionsError
 
 Average = Literal["micro", "macro"]
@@ -138,6 +139,12 @@ def by_patient(
         if name and name not in ambiguous:
             groups.setdefault((name, int(predictions.fold[i])), []).append(i)
     notes = list(predictions.notes)
+    pairs = zip(predictions.patient, predictions.image, strict=True)
+    if alike := spellings(name for name, image in pairs if name not in ("", image)):
+        shown = "; ".join(map(describe, alike[:5]))
+        notes.append(
+            f"{len(alike)} patient(s) have two IDs and count as several: {shown}."
+        )
     if ambiguous:
         shown = ", ".join(ambiguous[:5]) + (", …" if len(ambiguous) > 5 else "")
         notes.append(

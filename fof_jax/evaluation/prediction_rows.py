@@ -9,6 +9,8 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 
+from fof_jax.data.csv_reader import unknown
+
 UNKNOWN = -1  # an unknown fold, class or prediction
 # Probabilities rounded to four decimals sum to 1 within this.
 SUM_TOLERANCE = 2e-3
@@ -83,6 +85,7 @@ def parse_row(
       ValueError: an invalid cell, or cells that contradict each other.
     """
     patient, image = row.get("patient", "").strip(), row.get("image", "").strip()
+    patient = "" if unknown(patient) else patient
     if "image" not in header.columns:
         image = unnamed
     if not patient and not image:

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from fof_jax.data import patients
 from fof_jax.data.csv_reader import TableReader, unknown
 from fof_jax.data.errors import raise_errors
 from fof_jax.inference.names import printable, unique
@@ -98,6 +99,7 @@ def _read_table(table: Path) -> list[ImageInput]:
     first_row: dict[str, int] = {}
     for number, cells in reader.lines if "image" in reader.header else ():
         name, grade = cells["image"], cells.get("grade", "")
+        patient = cells.get("patient", "")
         if not name:
             reader.add_error("empty cell", number, "no image")
         elif name in first_row:
@@ -108,9 +110,13 @@ def _read_table(table: Path) -> list[ImageInput]:
             ImageInput(
                 path=table.parent / name,
                 name=printable(name),
-                patient=printable(cells.get("patient") or name),
+                patient=printable(name if unknown(patient) else patient),
                 grade="" if unknown(grade) else grade,
             )
         )
+    named = (one.patient for one in images if one.patient != one.name)
+    for group in patients.spellings(named):
+        text = f"{patients.describe(group)}: write one ID"
+        reader.add_error("patient in two spellings", None, text)
     raise_errors(table, reader.errors)
     return images

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -14,20 +13,12 @@ from fof_jax.data.augment import options as augment_options
 from fof_jax.data.augment import pipeline
 from fof_jax.methods import encoder, registry
 from fof_jax.methods.base import Method
-from fof_jax.training import optimizer, parallel
+from fof_jax.training import optimizer, option_ranges, parallel
 from fof_jax.training.state import Step
 from fof_jax.types import Batch, DatasetInfo, Variables
 
 # Streams of the run's random key; the order is part of a run's identity.
 INIT, AUGMENT, STEP = range(3)
-POSITIVE_FIELDS = (
-    "epochs",
-    "batch_size",
-    "folds",
-    "save_every",
-    "log_every",
-    "eval_batch_size",
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,20 +51,10 @@ def validate(config: ConfigDict) -> None:
 
     Raises:
       ValueError: encoder, image size, dtype or method do not exist or do not fit; a
-        count that has to be positive is not.
+        number outside its range.
     """
     encoder.validate(config)
-    for field in POSITIVE_FIELDS:
-        if config[field] < 1:
-            raise ValueError(
-                f"{field}: got {config[field]}, expected 1 or more. Pass another "
-                f"--config.{field}."
-            )
-    if not 0 <= config.save_minutes < math.inf:
-        raise ValueError(
-            f"save_minutes: got {config.save_minutes}, expected minutes, or 0 for "
-            "none. Pass another --config.save_minutes."
-        )
+    option_ranges.check_ranges(config)
     registry.find(config.method)
     optimizer.from_config(config)
     optimizer.learning_rate(config, 0, steps_per_epoch=1)

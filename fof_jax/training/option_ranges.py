@@ -1,0 +1,132 @@
+"""Ranges of the config's numbers, outside of which a run means nothing.
+
+Fields of which a config has no section, and unset ones, are passed over.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+
+
+def _interval(
+    low: int, high: int | float, *, low_open: bool = False, high_open: bool = False
+) -> Callable[[Any], bool]:
+    def inside(value: Any) -> bool:
+        above = low < value if low_open else low <= value
+        below = value < high if high_open else value <= high
+        return math.isfinite(value) and above and below
+
+    return inside
+
+
+_positive = _interval(0, math.inf, low_open=True), "a number above 0"
+_not_negative = _interval(0, math.inf), "0 or more"
+_fraction = _interval(0, 1), "0 to 1"
+_below_one = _interval(0, 1, high_open=True), "0 or more, and less than 1"
+_count = _interval(1, math.inf), "1 or more"
+
+# Field by its name in the config -> rule. Sections are those of any method.
+_RANGES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    **dict.fromkeys(
+        (
+            "epochs",
+            "batch_size",
+            "folds",
+            "save_every",
+            "log_every",
+            "eval_batch_size",
+            "cpu_devices",
+            "data.image_size",
+            "data.threads",
+            "data.regions",
+            "omics.features",
+            "fusion.image_features",
+            "dgkd.features",
+            "world_size_emulated",
+        ),
+        _count,
+    ),
+    **dict.fromkeys(
+        (
+            "seed",
+            "eval_every",
+            "save_minutes",
+            "lambda_frl",
+            "lambda_mca",
+            "lambda_pos",
+            "lambda_neg",
+            "lambda_region",
+            "lambda_dis_gene",
+            "lambda_float_gene",
+            "optimizer.weight_decay",
+            "optimizer.warmup_epochs",
+            "optimizer.constant_epochs",
+            "optimizer.freeze_blocks",
+            "optimizer.head_factor",
+            "data.workers",
+            "distill.alpha",
+            "distill.beta",
+            "distill.ramp_epochs",
+            "dgkd.l1",
+        ),
+        _not_negative,
+    ),
+    **dict.fromkeys(
+        (
+            "tau",
+            "layer_norm_eps",
+            "optimizer.learning_rate",
+            "optimizer.eps",
+            "distill.temperature",
+        ),
+        _positive,
+    ),
+    **dict.fromkeys(
+        (
+            "optimizer.beta1",
+            "optimizer.beta2",
+            "omics.dropout",
+            "fusion.dropout",
+            "fusion.modality_dropout",
+            "dgkd.dropout",
+        ),
+        _below_one,
+    ),
+    **dict.fromkeys(("theta", "ema_decay", "dgkd.decay"), _fraction),
+    "optimizer.layer_decay": (_interval(0, 1, low_open=True), "above 0, up to 1"),
+}
+
+
+def check_ranges(config: ConfigDict) -> None:
+    """Checks the numbers of a config.
+
+    Raises:
+      ValueError: a number outside its range, infinite or not a number; phases of the
+        learning rate that are longer than the run.
+    """
+    for name, (inside, expected) in _RANGES.items():
+        value = _value(config, name.split("."))
+        if value is not None and not inside(value):
+            raise ValueError(
+                f"{name}: got {value}, expected {expected}. Pass another "
+                f"--config.{name}."
+            )
+    for name in ("warmup_epochs", "constant_epochs"):
+        value = _value(config, ["optimizer", name])
+        if value is not None and value > config.epochs:
+            raise ValueError(
+                f"optimizer.{name}: got {value} in a run of {config.epochs} epochs, "
+                "whose learning rate would never be reached or never fall. Lower "
+                f"--config.optimizer.{name}, or raise --config.epochs."
+            )
+
+
+def _value(config: ConfigDict, path: Sequence[str]) -> Any:
+    node: Any = config
+    for name in path:
+        if node is None or name not in node:
+            return None
+        node = node[name]
+    return node
