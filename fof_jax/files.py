@@ -27,10 +27,9 @@ class LockedError(ValueError):
       holder: which.
     """
 
-    def __init__(self, what: str, holder: str):
+    def __init__(self, what: str, holder: str, remedy: str):
         super().__init__(
-            f"{what} is in use by {holder}. Wait until it is done, end it, or pass "
-            "another --workdir or --config.fold."
+            f"{what} is in use by {holder}. Wait until it is done, end it, or {remedy}."
         )
         self.holder = holder
 
@@ -93,7 +92,13 @@ def file_lock(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def exclusive_lock(path: Path, what: str, log: Callable[[str], None]) -> Iterator[None]:
+def exclusive_lock(
+    path: Path,
+    what: str,
+    log: Callable[[str], None],
+    *,
+    remedy: str = "pass another --workdir or --config.fold",
+) -> Iterator[None]:
     """Holds an exclusive lock on a file; raises if another process holds it.
 
     Args:
@@ -101,6 +106,7 @@ def exclusive_lock(path: Path, what: str, log: Callable[[str], None]) -> Iterato
         while the lock is held.
       what: the locked resource, for the error message.
       log: prints a line; gets a warning where the file system has no locks.
+      remedy: what the user can do besides waiting, for the error message.
 
     Yields:
       None, while the lock is held.
@@ -114,7 +120,7 @@ def exclusive_lock(path: Path, what: str, log: Callable[[str], None]) -> Iterato
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise LockedError(what, _holder(path)) from None
+            raise LockedError(what, _holder(path), remedy) from None
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 raise

@@ -36,7 +36,6 @@ def run(flags: argparse.Namespace) -> int:
         flags.out,
         target=flags.target,
         report_progress=progress_to("explained", sys.stdout),
-        job={"checkpoint": str(flags.checkpoint.resolve())},
         about=provenance.describe(
             model,
             command="explain",

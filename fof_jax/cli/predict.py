@@ -88,10 +88,7 @@ def run(flags: argparse.Namespace) -> int:
         flags.out,
         plots=not flags.no_pictures,
         report_progress=progress_to("graded", sys.stdout),
-        job={
-            "checkpoint": str(flags.checkpoint.resolve()),
-            "mpp": f"{flags.mpp} {flags.slide_mpp}",
-        },
+        job={"mpp": f"{flags.mpp} {flags.slide_mpp}"},
         about=provenance.describe(
             model,
             command="predict",

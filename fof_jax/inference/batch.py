@@ -55,7 +55,7 @@ def predict(
         gradients, and the tile grades of each slide.
       report_progress: called with (done, total); images of an earlier, interrupted run
         are not counted.
-      job: what identifies this job besides its images, such as the checkpoint.
+      job: what identifies this job besides its images and the model.
       about: content of about.json, of `provenance.describe`; None writes none.
       predict_slide: predicts whole slides.
 
@@ -67,7 +67,7 @@ def predict(
         of another job.
     """
     _check_grades(model, images)
-    identity = {"verb": "predict", "pictures": str(plots), **(job or {})}
+    identity = {"verb": "predict", "pictures": str(plots), **_identity(model, job)}
     with resume.staging_folder(out, images, identity) as staging:
         rows = staging / "predictions.csv"
         missing = np.zeros((0, len(model.classes)))
@@ -156,7 +156,7 @@ def explain(
         )
     model.class_index(target)
     errors = []
-    identity = {"verb": "explain", "target": str(target), **(job or {})}
+    identity = {"verb": "explain", "target": str(target), **_identity(model, job)}
     with resume.staging_folder(out, images, identity):
         remaining = [
             (one, stem)
@@ -314,6 +314,20 @@ def _table(
 def _shown(image: ImageInput) -> str:
     """The file's name, for a title."""
     return names.printable(image.path.name)
+
+
+def _identity(model: Predictor, job: Mapping[str, str] | None) -> dict[str, str]:
+    """What a resumed job must have in common with its beginning, besides images."""
+    folds = ", ".join(Path(name).name for name in model.fold_names)
+    options = {
+        n: model.config.data[n] for n in ("small", "stain", "test_view", "color")
+    }
+    return {
+        "model": provenance.model_hash(model),
+        "folds": folds,
+        "preprocessing": f"{options}, training images of {model.sides} pixels",
+        **(job or {}),
+    }
 
 
 def _one_line(text: object, image: ImageInput) -> str:

@@ -2,18 +2,26 @@
 
 import dataclasses
 import json
+import math
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from fof_jax.data.errors import SHOWN
 from fof_jax.inference import exported
 from fof_jax.inference.model import TrainedModel
 from fof_jax.inference.predictor import Predictor
 from fof_jax.training import build, weights
-from fof_jax.training.workdir import MODEL_FILE
+from fof_jax.training.workdir import (
+    ADDED_FIELDS,
+    FREE_FIELDS,
+    MODEL_FILE,
+    SPLITS_FILE,
+)
 from fof_jax.types import Variables
 
 _CONFIG = "config.json"
@@ -40,16 +48,13 @@ def load_trained(path: Path) -> TrainedModel:
         elsewhere, or a step below its checkpoints.
 
     Raises:
-      ValueError: none of these, no fold is finished, or a damaged checkpoint.
+      ValueError: none of these, no fold is finished, folds of different models, or a
+        damaged checkpoint.
     """
     folds = _fold_paths(path)
-    about = find_upward(folds[0], MODEL_FILE, _CONFIG)
-    if about is None:
-        raise ValueError(
-            f"checkpoint: {folds[0]} has no {MODEL_FILE}. Expected the folder of a "
-            "run, of a fold, or a step below its checkpoints."
-        )
-    metadata = json.loads(about.read_text(encoding="utf-8"))
+    metadata, *others = [_metadata(fold) for fold in folds]
+    for fold, other in zip(folds[1:], others, strict=True):
+        _require_same_model(folds[0], metadata, fold, other)
     config = ConfigDict(metadata["config"])
     sides = metadata.get("sides")
     return TrainedModel(
@@ -62,10 +67,58 @@ def load_trained(path: Path) -> TrainedModel:
     )
 
 
+def _metadata(fold: Path) -> dict[str, Any]:
+    """Content of a fold's model.json; of config.json for runs before there was one."""
+    about = find_upward(fold, MODEL_FILE, _CONFIG)
+    if about is None:
+        raise ValueError(
+            f"checkpoint: {fold} has no {MODEL_FILE}. Expected the folder of a "
+            "run, of a fold, or a step below its checkpoints."
+        )
+    try:
+        metadata = json.loads(about.read_text(encoding="utf-8"))
+        if isinstance(metadata["config"]["data"], dict):
+            return metadata
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise ValueError(
+        f"checkpoint: {about} is not what training writes, or damaged. Bring back a "
+        "copy, or train the fold again."
+    )
+
+
+def _require_same_model(
+    first: Path, expected: dict[str, Any], fold: Path, actual: dict[str, Any]
+) -> None:
+    """Checks that the probabilities of two folds may be averaged.
+
+    Raises:
+      ValueError: the configs differ in a field that changes numbers, or the sizes of
+        the training images do.
+    """
+    there, here = (
+        ADDED_FIELDS
+        | build.flatten_fields(one["config"])
+        | {"sides of the training images": one.get("sides")}
+        for one in (expected, actual)
+    )
+    differ = [
+        f"  {name}: {there.get(name)!r} in {first.name}, {here.get(name)!r} in "
+        f"{fold.name}"
+        for name in sorted({*there, *here})
+        if name not in FREE_FIELDS and there.get(name) != here.get(name)
+    ]
+    if differ:
+        raise ValueError(
+            f"checkpoint: {first.name} and {fold.name} of {first.parent} are not folds "
+            "of one model and cannot be averaged:\n" + "\n".join(differ[:SHOWN]) + "\n"
+            "Move the folder that is of another run, or pass one fold."
+        )
+
+
 def _variables(fold: Path) -> Variables:
     """Weights of a fold, with the statistics of omics that its model.json holds."""
-    about = find_upward(fold, MODEL_FILE, _CONFIG)
-    metadata = {} if about is None else json.loads(about.read_text(encoding="utf-8"))
+    metadata = _metadata(fold)
     frozen = {}
     if "omics" in metadata:
         names = ("mean", "std", "median")
@@ -95,12 +148,21 @@ def _fold_paths(path: Path) -> list[Path]:
             f"checkpoint: {path} does not exist. Expected the folder of a run or of "
             "one of its folds."
         )
-    folds = sorted(
-        (p for p in path.glob("fold_*") if p.name.removeprefix("fold_").isdigit()),
-        key=lambda p: int(p.name.removeprefix("fold_")),
-    )
+    named = [(p, p.name.removeprefix("fold_")) for p in path.glob("fold_*")]
+    numbers = {p: int(k) for p, k in named if k.isascii() and k.isdigit()}
+    folds = sorted(numbers, key=lambda p: (numbers[p], p.name))
     if not folds:
         return [path]
+    count = _fold_count(path)
+    strange = [
+        p.name for p in folds if p.name != f"fold_{numbers[p]}" or numbers[p] >= count
+    ]
+    if strange:
+        raise ValueError(
+            f"checkpoint: {', '.join(strange)} in {path} is not a fold of this run; "
+            f"expected fold_0, fold_1, … as in its {SPLITS_FILE}. Move it elsewhere, "
+            "or pass one fold."
+        )
     finished = [p for p in folds if (p / "predictions.csv").exists()]
     if not finished:
         raise ValueError(
@@ -108,3 +170,11 @@ def _fold_paths(path: Path) -> list[Path]:
             f"fold: {folds[0]}."
         )
     return finished
+
+
+def _fold_count(run: Path) -> int | float:
+    """Number of folds that splits.json lists; infinite without that file."""
+    try:
+        return len(json.loads((run / SPLITS_FILE).read_text(encoding="utf-8"))["folds"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return math.inf

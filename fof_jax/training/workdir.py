@@ -52,8 +52,9 @@ FREE_FIELDS = (
     "teacher_dir",
 )
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
-_CONFIG, _SPLITS, _LOCKS = "config.json", "splits.json", ".locks"
-_OURS = (_SPLITS, "results.json")
+SPLITS_FILE = "splits.json"
+_CONFIG, _LOCKS = "config.json", ".locks"
+_OURS = (SPLITS_FILE, "results.json")
 MODEL_FILE = "model.json"  # in a fold's folder: metadata to rebuild the model
 # Fields that later versions added, with the value that earlier runs had.
 ADDED_FIELDS: dict[str, Any] = {
@@ -123,8 +124,8 @@ def create(
             fields = identity(config, data)
             known = {"config": config.to_dict(), "fields": fields}
             write_json(workdir / _CONFIG, known | {"made_with": made_with})
-        if not (workdir / _SPLITS).exists():
-            splits.write_splits(workdir / _SPLITS, folds, data)
+        if not (workdir / SPLITS_FILE).exists():
+            splits.write_splits(workdir / SPLITS_FILE, folds, data)
 
 
 def read_config(workdir: Path) -> dict[str, Any]:
