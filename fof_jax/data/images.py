@@ -142,6 +142,14 @@ def _pad(image: Image.Image, side: int, fill) -> Image.Image:
     return canvas
 
 
+def pad(
+    pixels: UInt8[np.ndarray, "H W *C"], side: int, *, fill: int
+) -> UInt8[np.ndarray, "h w *C"]:
+    """Pads a region or a mask to at least `side` x `side`: centered."""
+    color = (fill,) * pixels.shape[2] if pixels.ndim == 3 else fill
+    return np.array(_pad(Image.fromarray(pixels), side, color))
+
+
 def _fit(image, side: int, small: str, name: str, resample, fill) -> Image.Image:
     if image.size == (side, side):
         return image

@@ -188,6 +188,7 @@ def as_csv(
     table: Predictions,
     *,
     spread: Float[np.ndarray, "n K"] | None = None,
+    warning: Sequence[str] | None = None,
     header: bool = True,
 ) -> str:
     """Formats a predictions file.
@@ -196,6 +197,8 @@ def as_csv(
       table: its rows.
       spread: std of the probabilities over an ensemble, written to the last columns
         s_CLASS, which `read_predictions` ignores.
+      warning: what is odd about an image that is graded, written to the column
+        `warning` behind `error`; see `read_warnings`.
       header: whether to write the header line.
     """
     named = table.classes is not None
@@ -206,7 +209,8 @@ def as_csv(
         index = ["pred_index"] * named
         spreads = [] if spread is None else [f"s_{name}" for name in classes]
         probabilities = [PREFIX + name for name in classes]
-        writer.writerow([*_FIRST, *index, *probabilities, *_LAST, *spreads])
+        odd = [] if warning is None else ["warning"]
+        writer.writerow([*_FIRST, *index, *probabilities, *_LAST, *odd, *spreads])
     pred, entropy = table.pred, table.entropy
 
     def text(index: int) -> str:
@@ -221,8 +225,18 @@ def as_csv(
         row += [text(int(pred[i]))] * named
         row += [_format(value) for value in (*table.prob[i], entropy[i])]
         deviations = () if spread is None else spread[i]
-        writer.writerow([*row, table.error[i], *map(_format, deviations)])
+        odd = [] if warning is None else [warning[i]]
+        writer.writerow([*row, table.error[i], *odd, *map(_format, deviations)])
     return lines.getvalue()
+
+
+def read_warnings(path: Path) -> list[str]:
+    """The warnings of a predictions file, each with the name of its image."""
+    header, *rows = [record.cells for record in read_records(path)]
+    if "warning" not in header:
+        return []
+    at, name = header.index("warning"), header.index("image")
+    return [f"{row[name]}: {row[at]}" for row in rows if row[at]]
 
 
 def join(tables: Sequence[Predictions]) -> Predictions:

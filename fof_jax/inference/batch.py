@@ -4,6 +4,7 @@ Results are written as they are computed. Until a job is done, its tables are in
 hidden staging folder below the output folder; the same command resumes there.
 """
 
+import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,15 +22,16 @@ from fof_jax.evaluation.predictions import (
     Predictions,
     as_csv,
     read_predictions,
+    read_warnings,
     write_predictions,
 )
 from fof_jax.inference import names, provenance, resume, slides
 from fof_jax.inference.inputs import ImageInput
 from fof_jax.inference.model import TrainedModel, has_map, no_map_reason
-from fof_jax.inference.outputs import Explanation, GradePredictions
-from fof_jax.inference.predictor import Predictor
+from fof_jax.inference.outputs import PLOTS, Explanation, GradePredictions
+from fof_jax.inference.predictor import Predictor, longest_side
+from fof_jax.inference.slide_file import is_slide
 
-PLOTS = "focus"  # folder of PNGs below --out
 Progress = Callable[[int, int], None]
 SlidePredictor = Callable[[Predictor, Path], slides.SlidePrediction]
 
@@ -60,7 +62,8 @@ def predict(
       predict_slide: predicts whole slides.
 
     Returns:
-      Content of predictions.csv; its notes list patients left out of patients.csv.
+      Content of predictions.csv; its notes are its warnings, and the patients that are
+      left out of patients.csv.
 
     Raises:
       ValueError: a grade that is not a class of the model; the folder holds results
@@ -71,7 +74,7 @@ def predict(
     with resume.staging_folder(out, images, identity) as staging:
         rows = staging / "predictions.csv"
         missing = np.zeros((0, len(model.classes)))
-        header = as_csv(_table(model, (), missing, ()), spread=missing)
+        header = as_csv(_table(model, (), missing, ()), spread=missing, warning=())
         first = resume.drop_partial_rows(rows, header, images)
         remaining = list(
             zip(images, names.stems([one.name for one in images]), strict=True)
@@ -81,16 +84,19 @@ def predict(
             predictions = _predict(model, remaining, folder, predict_slide)
             for i, row in enumerate(predictions, first):
                 line = _table(model, images[i : i + 1], row.prob, row.error)
-                file.write(as_csv(line, spread=row.spread, header=False))
+                file.write(
+                    as_csv(line, spread=row.spread, warning=row.warning, header=False)
+                )
                 file.flush()
                 report_progress(i + 1 - first, len(remaining))
         table = read_predictions(rows)
+        odd = read_warnings(rows)
         patients = metrics.by_patient(table)
         write_predictions(staging / "patients.csv", patients)
         _write_about(out, about, table)
         for name in ("patients.csv", "predictions.csv"):
             (staging / name).replace(out / name)
-    return table
+    return dataclasses.replace(table, notes=(*odd, *table.notes))
 
 
 def predict_cohort(
@@ -167,7 +173,7 @@ def explain(
         ]
         for done, (one, stem) in enumerate(remaining, 1):
             try:
-                if slides.is_slide(one.path):
+                if is_slide(one.path, longest_side(model)):
                     raise ValueError(
                         "a whole slide; `predict` maps its grades. Save a region of it "
                         "as an image to explain it."
@@ -207,6 +213,7 @@ def plot_explanation(
         pixels=explanation.pixels,
         A=explanation.A,
         keep=explanation.keep,
+        patch=explanation.patch,
         title=_title(
             model, name, explanation.prob, explanation.spread, explanation.target
         ),
@@ -220,10 +227,11 @@ def _predict(
     predict_slide: SlidePredictor,
 ) -> Iterator[GradePredictions]:
     """One row per image, in order; plots STEM.png into a folder unless it is None."""
-    groups = itertools.groupby(images, key=lambda pair: slides.is_slide(pair[0].path))
-    for is_slide, group in groups:
+    longest = longest_side(model)
+    groups = itertools.groupby(images, key=lambda pair: is_slide(pair[0].path, longest))
+    for of_slides, group in groups:
         predict_one: Callable[[ImageInput, Path | None], GradePredictions]
-        if is_slide:
+        if of_slides:
             predict_one = functools.partial(_predict_slide, model, predict_slide)
         elif plots is not None and has_map(model):
             predict_one = functools.partial(_predict_region, model)
@@ -236,7 +244,8 @@ def _predict(
                 yield predict_one(one, plot)
             except (ValueError, OSError) as error:
                 missing = np.full((1, len(model.classes)), np.nan)
-                yield GradePredictions(missing, missing, model.classes, (str(error),))
+                reason = (str(error),)
+                yield GradePredictions(missing, missing, model.classes, reason, ("",))
 
 
 def _predict_region(
@@ -247,7 +256,8 @@ def _predict_region(
     if plot is not None:
         plot_explanation(explanation, plot, model, _shown(image))
     prob, spread = explanation.prob[None], explanation.spread[None]
-    return GradePredictions(prob, spread, model.classes, ("",))
+    warning = (explanation.warning,)
+    return GradePredictions(prob, spread, model.classes, ("",), warning)
 
 
 def _predict_slide(

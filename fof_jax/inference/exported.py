@@ -26,6 +26,7 @@ from jaxtyping import Array, Float, UInt8
 from ml_collections import ConfigDict
 
 from fof_jax import files
+from fof_jax.data import training_data
 from fof_jax.data.augment import pipeline
 from fof_jax.inference import stain_program
 from fof_jax.inference.model import TrainedModel
@@ -60,6 +61,7 @@ class ExportedModel(Predictor):
         self.config = ConfigDict(self.about["config"])
         sides = self.about["sides"]
         self.sides = tuple(sides) if sides else None
+        self.training = training_data.from_json(self.about.get("training"))
 
     @property
     def fold_names(self) -> tuple[str, ...]:
@@ -220,5 +222,6 @@ def _about(model: TrainedModel, thresholds: Sequence[dict[str, Any]]) -> dict[st
         "platforms": list(PLATFORMS),
         "versions": {n: importlib.metadata.version(n) for n in ("jax", "jaxlib")},
         "sides": list(model.sides) if model.sides else None,
+        "training": model.training.to_json() if model.training else None,
         "config": portable(model.config).to_dict(),
     }

@@ -2,19 +2,15 @@
 
 import dataclasses
 import os
-from collections.abc import Iterator
+import warnings
 from pathlib import Path
 
 from fof_jax.data import patients
 from fof_jax.data.csv_reader import TableReader, unknown
-from fof_jax.data.errors import raise_errors
+from fof_jax.data.errors import DataWarning, raise_errors
+from fof_jax.inference.image_folder import SUFFIXES, is_output, list_images
 from fof_jax.inference.names import printable, unique
 
-# Whole-slide formats; pyramidal TIFFs are recognized by their pages.
-SLIDES = (".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide")
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", *SLIDES)
-# Unsupported image formats: reported as rows with an error, not silently skipped.
-_UNSUPPORTED = (".bmp", ".gif", ".webp", ".jp2", ".heic", ".czi")
 _EXPECTED = (
     "Pass an image, a folder of images, or a CSV with a column 'image' (relative to "
     "the CSV) and optional columns 'patient' and 'grade'."
@@ -40,19 +36,30 @@ class ImageInput:
 
 
 def find(source: Path, *, exclude: Path | None = None) -> list[ImageInput]:
-    """Lists the images of a file, a folder or a table, in order.
+    """Lists the images of a file, a folder or a table, in order, each once.
 
     Args:
       source: an image; a folder, searched recursively; or a CSV with a column `image`
         (relative to the CSV) and optional columns `patient` and `grade`.
       exclude: a folder to skip, such as the output folder.
 
+    Warns:
+      DataWarning: files and folders that are left out, see `image_folder`.
+
     Raises:
-      ValueError: the source does not exist, cannot be read or has no images; a table
-        without the column `image`, or with an empty or repeated cell in it.
+      ValueError: the source does not exist, cannot be read, has no images or is the
+        output of a command; a table without the column `image`, or with an empty cell
+        or the same image twice in it.
     """
+    if source.is_dir() and is_output(source):
+        raise ValueError(
+            f"images: {source} is the output of an earlier command, and its pictures "
+            f"are no images to grade. {_EXPECTED}"
+        )
     if source.is_dir():
-        paths = sorted(_walk(source, exclude))
+        paths, notices = list_images(source, exclude=exclude)
+        for notice in notices:
+            warnings.warn(f"{source}: {notice}", DataWarning, stacklevel=2)
         if not paths:
             raise ValueError(
                 f"images: {source} holds no {', '.join(SUFFIXES)}. {_EXPECTED}"
@@ -68,29 +75,6 @@ def find(source: Path, *, exclude: Path | None = None) -> list[ImageInput]:
     return [ImageInput(source, name, name)]
 
 
-def _walk(folder: Path, exclude: Path | None) -> Iterator[Path]:
-    def raise_unreadable(error: OSError) -> None:
-        raise ValueError(
-            f"images: the folder {error.filename} cannot be read ({error.strerror}). "
-            "Change its permissions, or list the images in a CSV."
-        )
-
-    excluded = exclude.resolve() if exclude is not None else None
-    for parent, folders, files in os.walk(folder, onerror=raise_unreadable):
-        # MIRAX stores a slide's data, which includes JPEGs, in a folder of its name.
-        mirax = {Path(name).stem for name in files if name.lower().endswith(".mrxs")}
-        folders[:] = [
-            name
-            for name in folders
-            if not name.startswith(".")
-            and name not in mirax
-            and (Path(parent) / name).resolve() != excluded
-        ]
-        for name in files:
-            if name.lower().endswith((*SUFFIXES, *_UNSUPPORTED)) and name[0] != ".":
-                yield Path(parent) / name
-
-
 def _read_table(table: Path) -> list[ImageInput]:
     reader = TableReader(table)
     reader.load()
@@ -102,10 +86,11 @@ def _read_table(table: Path) -> list[ImageInput]:
         patient = cells.get("patient", "")
         if not name:
             reader.add_error("empty cell", number, "no image")
-        elif name in first_row:
-            text = f"{name} is already in row {first_row[name]}: twice"
+        elif (file := os.path.realpath(table.parent / name)) in first_row:
+            text = f"{name} is already in row {first_row[file]}: twice"
             reader.add_error("same image twice", number, text)
-        first_row.setdefault(name, number)
+        else:
+            first_row[file] = number
         images.append(
             ImageInput(
                 path=table.parent / name,

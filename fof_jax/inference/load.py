@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from fof_jax.data import training_data
 from fof_jax.data.errors import SHOWN
 from fof_jax.inference import exported
 from fof_jax.inference.model import TrainedModel
@@ -64,6 +65,9 @@ def load_trained(path: Path) -> TrainedModel:
         },
         config=config,
         sides=tuple(sides) if sides else None,
+        training=training_data.union(
+            training_data.from_json(one.get("training")) for one in [metadata, *others]
+        ),
     )
 
 

@@ -22,6 +22,7 @@ from ml_collections import ConfigDict
 
 from fof_jax.data.augment import pipeline
 from fof_jax.data.images import ImageLike
+from fof_jax.data.training_data import TrainingData
 from fof_jax.inference import tiling
 from fof_jax.inference.outputs import Explanation
 from fof_jax.inference.predictor import Predictor, in_batches
@@ -37,13 +38,14 @@ class TrainedModel(Predictor):
     Attributes:
       method: as in `methods/registry.py`.
       folds: variables, by the folder that they were read from.
-      config, sides: as in `Predictor`.
+      config, sides, training: as in `Predictor`.
     """
 
     method: Any
     folds: dict[str, Variables]
     config: ConfigDict
     sides: tuple[int, int] | None
+    training: TrainingData | None = None
 
     @property
     def fold_names(self) -> tuple[str, ...]:
@@ -80,6 +82,8 @@ class TrainedModel(Predictor):
             A=A,
             keep=self._keep(A)[: height // patch, : width // patch],
             target=self.classes[index],
+            patch=patch,
+            warning=prepared.warning,
             prob=grades.prob[0],
             spread=grades.spread[0],
         )

@@ -7,6 +7,8 @@ from jaxtyping import Bool, Float, UInt8
 
 USE = "Research use only; not for diagnosis."
 CARD_FILE = "model_card.md"
+# In an output folder: about.json, plots, and, until a job is done, its tables.
+ABOUT_FILE, PLOTS, STAGING = "about.json", "focus", ".unfinished"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -18,12 +20,14 @@ class GradePredictions:
       spread: their standard deviation over folds (ddof 0; 0 with one fold).
       classes: names of the K classes.
       error: why an image has no probabilities (its row is NaN); "" otherwise.
+      warning: what is odd about an image that is graded; "" otherwise.
     """
 
     prob: Float[np.ndarray, "n K"]
     spread: Float[np.ndarray, "n K"]
     classes: tuple[str, ...]
     error: tuple[str, ...]
+    warning: tuple[str, ...]
 
     @property
     def pred(self) -> tuple[str, ...]:
@@ -43,12 +47,16 @@ class Explanation:
       A: Eq. (1) for `target`, mean over folds, tiles stitched.
       keep: M of Eq. (2), one value per patch.
       target: class that A explains.
+      patch: side of a patch of `keep`, in pixels.
       prob, spread: as in `GradePredictions`.
+      warning: what is odd about the image; "" otherwise.
     """
 
     pixels: UInt8[np.ndarray, "H W 3"]
     A: Float[np.ndarray, "H W"]
     keep: Bool[np.ndarray, "h w"]
     target: str
+    patch: int
     prob: Float[np.ndarray, " K"]
     spread: Float[np.ndarray, " K"]
+    warning: str = ""

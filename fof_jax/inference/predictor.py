@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from fof_jax.data.images import ImageLike
+from fof_jax.data.training_data import TrainingData
 from fof_jax.inference import preprocess
 from fof_jax.inference.outputs import GradePredictions
 from fof_jax.inference.preprocess import PreparedImage
@@ -29,10 +30,12 @@ class Predictor(Protocol):
       config: of the run.
       sides: shortest and longest side of the images that the run's dataset was built
         from, in pixels; None if unknown.
+      training: of the training images of all folds; None if unknown.
     """
 
     config: ConfigDict
     sides: tuple[int, int] | None
+    training: TrainingData | None
 
     @property
     def fold_names(self) -> tuple[str, ...]:
@@ -109,6 +112,7 @@ class Predictor(Protocol):
             spread=np.concatenate([empty, *(row.spread for row in rows)]),
             classes=self.classes,
             error=tuple(row.error[0] for row in rows),
+            warning=tuple(row.warning[0] for row in rows),
         )
 
     def stream(self, images: Iterable[ImageLike]) -> Iterator[GradePredictions]:
@@ -134,7 +138,7 @@ class Predictor(Protocol):
 
     def preprocess(self, image: ImageLike) -> PreparedImage:
         """Scales an image and cuts it into tiles, see `preprocess.preprocess`."""
-        return preprocess.preprocess(image, self.config.data, self.sides)
+        return preprocess.preprocess(image, self.config.data, self.sides, self.training)
 
     def predict_prepared(
         self, prepared: Sequence[PreparedImage | str]
@@ -157,9 +161,15 @@ class Predictor(Protocol):
                     spread=per_fold.std(axis=0, keepdims=True),
                     classes=self.classes,
                     error=(error,),
+                    warning=("" if isinstance(one, str) else one.warning,),
                 )
             )
         return rows
+
+
+def longest_side(model: Predictor) -> int:
+    """Longest side of the training images, in pixels; the input's if unknown."""
+    return max(model.image_size, *(model.sides or ()))
 
 
 def in_batches(compiled: Callable[[Any], Any], tiles: np.ndarray) -> np.ndarray:

@@ -12,7 +12,8 @@ from PIL import Image
 from fof_jax.data import images
 from fof_jax.data.images import ImageLike
 from fof_jax.data.read_options import ReadOptions
-from fof_jax.inference import tiling
+from fof_jax.data.training_data import TrainingData
+from fof_jax.inference import image_warnings, tiling
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -23,26 +24,32 @@ class PreparedImage:
       pixels: the image at the model's scale.
       tiles: squares of S pixels.
       corners: top and left of each tile; [(0, 0)] for an image of one tile.
+      warning: what is odd about the image; "" for nothing.
     """
 
     pixels: UInt8[np.ndarray, "H W 3"]
     tiles: UInt8[np.ndarray, "n S S 3"]
     corners: list[tiling.Corner]
+    warning: str = ""
 
 
 def preprocess(
-    image: ImageLike, options: ConfigDict, sides: tuple[int, int] | None
+    image: ImageLike,
+    options: ConfigDict,
+    sides: tuple[int, int] | None,
+    training: TrainingData | None = None,
 ) -> PreparedImage:
     """Preprocesses one image of any size.
 
     An image no larger than the training images is preprocessed as they were for
     testing. A larger one is scaled by the factor that training images were scaled by
-    on average, then cut into overlapping tiles.
+    on average, then cut into overlapping tiles; where it is narrower than a tile, it is
+    padded with white.
 
     Args:
       image: a file, a PIL image, or an RGB array of 0-255.
       options: section `data` of the run's config.
-      sides: as in `predictor.Predictor`.
+      sides, training: as in `predictor.Predictor`.
 
     Raises:
       ValueError: not an image, or not a supported one (`data/images.py`).
@@ -50,15 +57,25 @@ def preprocess(
     read = _options(options)
     pixels = read.load(images.read(image))
     side = int(options.image_size)
-    factor, corners = _tiling(pixels.shape[:2], options, sides)
-    if factor != 1:
-        pixels = _rescale(pixels, factor, Image.Resampling.BICUBIC)
+    shortest, _ = sides or (side, side)
+    odd = image_warnings.of_pixels(pixels, shortest=shortest, training=training)
+    if isinstance(image, str | Path):
+        odd += image_warnings.of_file(Path(image), training)
+    height, width = pixels.shape[:2]
+    factor, corners = _tiling((height, width), options, sides)
     if corners is not None:
+        pixels = _rescale(pixels, factor, Image.Resampling.BICUBIC)
+        if min(pixels.shape[:2]) < side:
+            pixels = images.pad(pixels, side, fill=255)
+            odd.append(f"padded with white: {width} x {height} is narrower than a tile")
         tiles = [pixels[y : y + side, x : x + side] for y, x in corners]
-        return PreparedImage(pixels, np.stack(tiles), corners)
+        return PreparedImage(pixels, np.stack(tiles), corners, "; ".join(odd))
+    oblong = max(height, width) > image_warnings.MAX_SQUEEZED * min(height, width)
+    if oblong and read.test_view == "resize":
+        odd.append(f"squeezed into a square: {width} x {height} pixels")
     name = str(image) if isinstance(image, str | Path) else "image"
     square = read.square(pixels, side, name=name, corner=read.test_corner)
-    return PreparedImage(square, square[None], [(0, 0)])
+    return PreparedImage(square, square[None], [(0, 0)], "; ".join(odd))
 
 
 def preprocess_mask(
@@ -83,14 +100,10 @@ def preprocess_mask(
         mask = np.array(image)
     side = int(options.image_size)
     factor, corners = _tiling(mask.shape, options, sides)
-    if factor != 1:
-        mask = _rescale(mask, factor, Image.Resampling.BOX)
     if corners is not None:
+        mask = _rescale(mask, factor, Image.Resampling.BOX)
+        mask = images.pad(mask, side, fill=0)
         return np.stack([mask[y : y + side, x : x + side] > 127 for y, x in corners])
-    if factor != 1:
-        buffer = io.BytesIO()
-        Image.fromarray(mask).save(buffer, format="PNG")
-        data = buffer.getvalue()
     return _options(options).mask(data, side, name=str(path))[None]
 
 
@@ -115,14 +128,14 @@ def _tiling(
     if options.test_view == "resize" and longest > side:
         factor = side / ((shortest + longest) / 2)
     height, width = (n if factor == 1 else _scaled(n, factor) for n in shape)
-    if min(height, width) < side:
-        return factor, None
-    return factor, tiling.corners(height, width, side)
+    return factor, tiling.corners(max(height, side), max(width, side), side)
 
 
 def _rescale(
     pixels: np.ndarray, factor: float, resample: Image.Resampling
 ) -> np.ndarray:
+    if factor == 1:
+        return pixels
     width, height = (_scaled(n, factor) for n in pixels.shape[1::-1])
     return np.array(Image.fromarray(pixels).resize((width, height), resample))
 

@@ -15,10 +15,8 @@ from fof_jax import files
 from fof_jax.inference.exported import ExportedModel
 from fof_jax.inference.model import TrainedModel
 from fof_jax.inference.names import printable
-from fof_jax.inference.outputs import USE
+from fof_jax.inference.outputs import ABOUT_FILE, USE
 from fof_jax.inference.predictor import Predictor
-
-FILE = "about.json"
 
 
 def write(folder: Path, about: Mapping[str, Any], **more: Any) -> None:
@@ -30,7 +28,7 @@ def write(folder: Path, about: Mapping[str, Any], **more: Any) -> None:
       more: further JSON values, such as the number of images.
     """
     text = json.dumps({**about, **more}, indent=1, ensure_ascii=False)
-    files.write_text(folder / FILE, text + "\n")
+    files.write_text(folder / ABOUT_FILE, text + "\n")
 
 
 def describe(

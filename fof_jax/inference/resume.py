@@ -12,9 +12,9 @@ from typing import Any
 from fof_jax import files
 from fof_jax.data.errors import shortened
 from fof_jax.inference.inputs import ImageInput
+from fof_jax.inference.outputs import STAGING
 
-_STAGING = ".unfinished"  # below --out, removed when the job is done
-_JOB, _LOCK = "job.json", "lock"  # below _STAGING
+_JOB, _LOCK = "job.json", "lock"  # below STAGING
 
 
 @contextlib.contextmanager
@@ -37,7 +37,7 @@ def staging_folder(
     Raises:
       ValueError: `out` holds results of another job, or another process writes to it.
     """
-    folder = out / _STAGING
+    folder = out / STAGING
     begun = (folder / _JOB).exists()
     # The lock is in the folder, so that nothing is left in `out` at the end.
     with files.exclusive_lock(
@@ -74,9 +74,9 @@ def _stamp(path: Path) -> list[int]:
 
 def _require_same_job(out: Path, identity: dict[str, dict[str, Any]]) -> None:
     """Checks that a folder is new or holds this job; writes its identity if new."""
-    path = out / _STAGING / _JOB
+    path = out / STAGING / _JOB
     if not path.exists():
-        if any(existing.name != _STAGING for existing in out.iterdir()):
+        if any(existing.name != STAGING for existing in out.iterdir()):
             raise ValueError(
                 f"--out: {out} is not empty, and existing files are not overwritten. "
                 "Pass a new folder, or empty it."

@@ -3,28 +3,28 @@
 Slides are read with OpenSlide (Goode et al., J Pathol Inform 2013), extra `slides`.
 """
 
-import contextlib
 import dataclasses
-import sys
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 from PIL import Image, ImageFilter
-from PIL.TiffImagePlugin import TiffImageFile
 
-from fof_jax.data import image_rules
-from fof_jax.inference.inputs import SLIDES
+from fof_jax.inference import slide_file
 from fof_jax.inference.outputs import GradePredictions
 from fof_jax.inference.predictor import BATCH, Predictor
+from fof_jax.inference.slide_file import level_0_mpp, on_white, open_slide, readable
 
 MPP = 0.5  # micrometres per pixel: 20x, the scale of the paper's regions
-THUMBNAIL = 2048  # maximum of its longer side, in pixels
 MIN_TISSUE = 0.25  # minimum tissue fraction of a tile
+_MAX_GLASS = 30  # of 255; median chroma of glass, also of tinted glass
 _MIN_CHROMA = 15  # of 255; overrides a lower Otsu threshold on slides of pale glass
+
+
+_MAX_ENLARGED = 1.25  # scale of a slide relative to the training images'
+_MAX_OUTSIDE = 0.1  # of the tissue
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -46,24 +46,12 @@ class SlidePrediction:
     thumbnail: UInt8[np.ndarray, "h w 3"]
 
 
-def is_slide(path: Path) -> bool:
-    """Whether a file is a whole slide: by its suffix, or a TIFF of several pages."""
-    if path.suffix.lower() in SLIDES:
-        return True
-    if path.suffix.lower() not in (".tif", ".tiff"):
-        return False
-    try:
-        # Reads the header only, which avoids PIL's decompression-bomb check.
-        with warnings.catch_warnings(action="ignore"), path.open("rb") as file:
-            return TiffImageFile(file).n_frames > 1
-    except Exception:  # damaged: reported when the image is read
-        return False
-
-
 def tissue_mask(thumbnail: UInt8[np.ndarray, "h w 3"]) -> Bool[np.ndarray, "h w"]:
     """Segments tissue: chroma above Otsu's threshold after a median filter.
 
-    Chroma is max - min of R, G, B. Otsu, IEEE Trans SMC 1979.
+    Chroma is max - min of R, G, B. Where what lies below the threshold is too colored
+    for glass, the slide is stained to its edges, and Otsu's threshold would divide the
+    tissue: there is no glass to divide it from. Otsu, IEEE Trans SMC 1979.
     """
     chroma = np.ptp(thumbnail.astype(np.int16), axis=2).astype(np.uint8)
     smooth = np.asarray(Image.fromarray(chroma).filter(ImageFilter.MedianFilter(5)))
@@ -74,6 +62,9 @@ def tissue_mask(thumbnail: UInt8[np.ndarray, "h w 3"]) -> Bool[np.ndarray, "h w"
     with np.errstate(divide="ignore", invalid="ignore"):
         between = below * above * (total / below - (total[-1] - total) / above) ** 2
     threshold = int(np.argmax(np.nan_to_num(between, posinf=0)))
+    glass = smooth[smooth <= threshold]
+    if glass.size and np.median(glass) > _MAX_GLASS:
+        threshold = _MIN_CHROMA
     return smooth > max(threshold, _MIN_CHROMA)
 
 
@@ -91,7 +82,7 @@ def predict_slide(
       model: of `load.load`.
       path: a file in a format of OpenSlide.
       mpp: micrometres per pixel of the training images.
-      slide_mpp: of the slide at level 0; None reads it from the file.
+      slide_mpp: of the slide at level 0, if its file does not state it.
       report_progress: called with (done, total) tiles.
 
     Raises:
@@ -102,12 +93,13 @@ def predict_slide(
         raise ValueError(
             f"mpp is {mpp}; expected micrometres per pixel, such as {MPP}."
         )
-    with _readable(path), _open(path) as slide:
-        zoom = mpp / _level_0_mpp(slide, path, slide_mpp)  # level-0 pixels per pixel
+    with readable(path), open_slide(path) as slide:
+        scanned, warning = level_0_mpp(slide.properties, path, slide_mpp)
+        zoom = mpp / scanned  # level-0 pixels per pixel
         side = tile_side(model)
         full = side * zoom  # tile side in level-0 pixels
         width, height = slide.dimensions
-        thumbnail = np.array(_on_white(slide.get_thumbnail((THUMBNAIL, THUMBNAIL))))
+        thumbnail = slide_file.thumbnail(slide)
         ratio = thumbnail.shape[1] / width
         mask = tissue_mask(thumbnail)
         corners = _tissue_tiles(mask, full * ratio, width / full, height / full)
@@ -116,13 +108,23 @@ def predict_slide(
                 f"{path.name} has no tile of {side} pixels at {mpp} µm/pixel "
                 f"with {MIN_TISSUE:.0%} tissue. Is the slide blank, or the scale wrong?"
             )
-        parts = []
+        parts, strange = [], []
         for first in range(0, len(corners), BATCH):
             batch = corners[first : first + BATCH]
             regions = [_tile(slide, x * full, y * full, zoom, side) for x, y in batch]
-            tiles = [model.preprocess(region).tiles for region in regions]
-            parts.append(model.fold_probabilities(np.concatenate(tiles)))
+            prepared = [model.preprocess(region) for region in regions]
+            strange += [one.warning for one in prepared if one.warning]
+            tiles = np.concatenate([one.tiles for one in prepared])
+            parts.append(model.fold_probabilities(tiles))
             report_progress(first + len(batch), len(corners))
+    warnings = [
+        warning,
+        _coarse(scanned, mpp),
+        _outside(mask, corners, full * ratio),
+        f"{len(strange)} of {len(corners)} tiles: {strange[0]}"
+        if len(strange) > len(corners) / 2
+        else "",
+    ]
     prob = np.concatenate(parts)  # [tiles, F, K]
     per_fold = prob.mean(axis=0)
     return SlidePrediction(
@@ -131,6 +133,7 @@ def predict_slide(
             spread=per_fold.std(axis=0, keepdims=True),
             classes=model.classes,
             error=("",),
+            warning=("; ".join(filter(None, warnings)),),
         ),
         tiles=prob.mean(axis=1),
         corners=corners * full * ratio,
@@ -149,54 +152,26 @@ def tile_side(model: Predictor) -> int:
     return round(sum(model.sides) / 2)
 
 
-@contextlib.contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    """Turns OpenSlide's error about damaged data into a ValueError: a row's reason."""
-    try:
-        yield
-    except Exception as error:
-        openslide = sys.modules.get("openslide")  # an extra: perhaps not installed
-        if openslide is None or not isinstance(error, openslide.OpenSlideError):
-            raise
-        raise ValueError(
-            f"{path.name}: a part of the slide cannot be read ({error}). Copy the file "
-            "again, or save regions of it as images."
-        ) from None
+def _coarse(scanned: float, mpp: float) -> str:
+    """Warning of a slide that has fewer details than the training images."""
+    if scanned <= mpp * _MAX_ENLARGED:
+        return ""
+    return (
+        f"scanned at {scanned:.4g} µm/pixel, coarser than the {mpp:g} of the training "
+        "images: enlarged"
+    )
 
 
-def _open(path: Path) -> Any:
-    try:
-        import openslide
-    except ImportError:
-        raise ValueError(
-            f"{path.name}: a whole slide or a TIFF of several pages, and OpenSlide is "
-            "not installed. pip install -e '.[slides]', or save regions as images."
-        ) from None
-    try:
-        return openslide.OpenSlide(path)
-    except FileNotFoundError:
-        raise ValueError(f"{path} does not exist") from None
-    except openslide.OpenSlideError as error:
-        raise ValueError(
-            f"{path.name}: not a slide that OpenSlide reads ({error}). A TIFF has to "
-            "be tiled; save the pages as separate files."
-        ) from None
-
-
-def _level_0_mpp(slide: Any, path: Path, override: float | None) -> float:
-    """Micrometres per pixel at level 0: override, metadata, or 10 / objective power."""
-    written = slide.properties.get("openslide.mpp-x")
-    power = slide.properties.get("openslide.objective-power")
-    try:
-        value = override or (float(written) if written else 10 / float(power or 0))
-    except (ValueError, ZeroDivisionError):
-        value = 0.0
-    if not 0.01 < value < 100:
-        raise ValueError(
-            f"{path.name} has no valid resolution (openslide.mpp-x is {written}, "
-            f"objective power {power}). Pass --slide_mpp=0.25 for 40x, 0.5 for 20x."
-        )
-    return value
+def _outside(
+    mask: Bool[np.ndarray, "h w"], corners: Int[np.ndarray, "n 2"], side: float
+) -> str:
+    """Warning of tissue at the right and lower border, where no whole tile fits."""
+    columns, rows = int(mask.shape[1] / side), int(mask.shape[0] / side)
+    inside = mask[: round(rows * side), : round(columns * side)].sum()
+    share = 1 - inside / mask.sum()
+    if share <= _MAX_OUTSIDE:
+        return ""
+    return f"{share:.0%} of the tissue is at the border, in no whole tile"
 
 
 def _tissue_tiles(
@@ -223,12 +198,7 @@ def _tile(
     level = slide.get_best_level_for_downsample(zoom * 1.01)
     extent = max(1, round(side * zoom / slide.level_downsamples[level]))
     region = slide.read_region((round(left), round(top)), level, (extent, extent))
-    square = _on_white(region)
+    square = on_white(region)
     if extent != side:
         square = square.resize((side, side), Image.Resampling.BICUBIC)
     return np.array(square)
-
-
-def _on_white(image: Image.Image) -> Image.Image:
-    """Composites on white: unscanned areas are transparent."""
-    return image_rules.on_white(image.convert("RGBA"))

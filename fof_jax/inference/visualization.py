@@ -35,13 +35,17 @@ def overlay(
 
 
 def masked(
-    pixels: UInt8[np.ndarray, "H W 3"], keep: Bool[np.ndarray, "h w"]
+    pixels: UInt8[np.ndarray, "H W 3"], keep: Bool[np.ndarray, "h w"], *, patch: int
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """The image with the patches (or pixels) outside a mask in gray.
+    """The image with the patches outside a mask in gray.
 
     A border narrower than a patch is gray as well.
+
+    Args:
+      pixels: of the image.
+      keep: False for patches to hide.
+      patch: side of a patch, in pixels; 1 for a mask of pixels.
     """
-    patch = pixels.shape[0] // keep.shape[0]
     full = np.zeros(pixels.shape[:2], bool)
     inside = np.kron(keep, np.ones((patch, patch), bool))
     full[: inside.shape[0], : inside.shape[1]] = inside
@@ -54,6 +58,7 @@ def plot_explanation(
     pixels: UInt8[np.ndarray, "H W 3"],
     A: Float[np.ndarray, "H W"],
     keep: Bool[np.ndarray, "h w"],
+    patch: int,
     title: str,
 ) -> None:
     """Writes a PNG: the image, A over it with a color bar, kept and masked patches.
@@ -63,6 +68,7 @@ def plot_explanation(
       pixels: the image at the model's scale.
       A: Eq. (1), 0-1.
       keep: M of Eq. (2).
+      patch: side of a patch of M, in pixels.
       title: of the figure.
     """
     fraction = keep.mean()
@@ -71,8 +77,8 @@ def plot_explanation(
     panels = (
         ("image", pixels),
         ("A, Eq. (1)", overlay(pixels, A)),
-        (f"patches kept by M ({kept})", masked(pixels, keep)),
-        ("patches masked", masked(pixels, ~keep)),
+        (f"patches kept by M ({kept})", masked(pixels, keep, patch=patch)),
+        ("patches masked", masked(pixels, ~keep, patch=patch)),
     )
     aspect = pixels.shape[0] / pixels.shape[1]
     # Wide enough for the panel titles, tall enough for the color bar.

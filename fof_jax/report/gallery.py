@@ -87,14 +87,19 @@ def cases(fold: TestedFold, table: Predictions) -> list[Case]:
         panels = [
             ("region", result.pixels),
             (f"A of {predicted} (predicted)", overlay(result.pixels, result.A)),
-            (f"patches kept for {predicted}", masked(result.pixels, result.keep)),
+            (
+                f"patches kept for {predicted}",
+                masked(result.pixels, result.keep, patch=result.patch),
+            ),
         ]
         if truth != predicted:
             of_truth = fold.model.explain(fold.pixels(row), truth).A
             panels.append((f"A of {truth} (true)", overlay(result.pixels, of_truth)))
         structures = fold.data.read_mask(row, fold.model.image_size)
         if structures is not None and structures.any():
-            panels.append(("annotated structures", masked(result.pixels, structures)))
+            panels.append(
+                ("annotated structures", masked(result.pixels, structures, patch=1))
+            )
         shown.append(
             Case(
                 image=table.image[i],

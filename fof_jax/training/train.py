@@ -112,7 +112,9 @@ def train_fold(fold: Fold, stop: preemption.StopRequest) -> predictions.Predicti
     first = int(state.step)
     state = parallel.replicate(state, setup.devices)
     if multihost.is_main_process():
-        workdir.write_model_file(fold.folder, config, fold.cache.store, fold.frozen)
+        workdir.write_model_file(
+            fold.folder, config, fold.cache.store, fold.train_rows, fold.frozen
+        )
     consensus = multihost.StopConsensus()
     timer = checkpoint.SaveTimer(config.save_minutes)
     action = Action.NONE

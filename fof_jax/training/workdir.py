@@ -18,7 +18,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from fof_jax import files
-from fof_jax.data import splits, store
+from fof_jax.data import splits, store, training_data
 from fof_jax.training.build import flatten_fields
 from fof_jax.types import Params
 
@@ -263,7 +263,11 @@ def _git(folder: Path, *words: str) -> str | None:
 
 
 def write_model_file(
-    folder: Path, config: ConfigDict, data: store.Store, frozen: Params
+    folder: Path,
+    config: ConfigDict,
+    data: store.Store,
+    train_rows: np.ndarray,
+    frozen: Params,
 ) -> None:
     """Writes model.json, which makes a fold's folder self-contained.
 
@@ -271,11 +275,13 @@ def write_model_file(
       folder: of the fold.
       config: of the run.
       data: what it is trained on.
+      train_rows: positions of the fold's training images.
       frozen: constants of the fold, of which the statistics of omics are kept.
     """
     document: dict[str, Any] = {
         "config": config.to_dict(),
         "sides": [int(data.sizes.min()), int(data.sizes.max())],
+        "training": training_data.measure(data, train_rows).to_json(),
     }
     if "omics" in frozen:
         statistics = {k: np.asarray(v).tolist() for k, v in frozen["omics"].items()}

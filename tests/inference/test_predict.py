@@ -267,6 +267,7 @@ def test_plots_of_unusual_names_and_shapes(tmp_path, name, size):
         pixels=pixels,
         A=np.zeros((height, width)),
         keep=np.zeros((height // 8, width // 8), bool),
+        patch=8,
         title=f"{name}\npredicted IV, p = 0.50 ± 0.10 over folds",
     )
     with Image.open(tmp_path / "a.png") as picture:

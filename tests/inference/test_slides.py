@@ -13,7 +13,7 @@ from PIL import Image
 
 import fof_jax
 from fof_jax.cli.main import main
-from fof_jax.inference import slides
+from fof_jax.inference import slide_file, slides
 
 tifffile = pytest.importorskip("tifffile", reason="writes the slides of these tests")
 pytest.importorskip("openslide", reason="the extra `slides` is not installed")
@@ -62,11 +62,11 @@ def slide(pixels, tmp_path_factory):
 def test_pyramids_are_distinguished_from_images(slide, pixels, tmp_path):
     Image.fromarray(pixels).save(tmp_path / "flat.tif")
     (tmp_path / "torn.tif").write_bytes(b"II*\0")
-    assert slides.is_slide(slide)
-    assert slides.is_slide(tmp_path / "gone.svs")
-    assert not slides.is_slide(tmp_path / "flat.tif")
-    assert not slides.is_slide(tmp_path / "torn.tif")
-    assert not slides.is_slide(tmp_path / "a.png")
+    assert slide_file.is_slide(slide)
+    assert slide_file.is_slide(tmp_path / "gone.svs")
+    assert not slide_file.is_slide(tmp_path / "flat.tif")
+    assert not slide_file.is_slide(tmp_path / "torn.tif")
+    assert not slide_file.is_slide(tmp_path / "a.png")
 
 
 def test_tissue_is_detected_where_the_regions_are(pixels):

@@ -64,7 +64,8 @@ def test_no_silhouette_of_one_group_or_of_single_points(values):
 
 def test_masked_patches_are_gray_and_others_unchanged():
     pixels = np.arange(4 * 4 * 3, dtype=np.uint8).reshape(4, 4, 3)
-    shown = visualization.masked(pixels, np.array([[True, False], [False, True]]))
+    keep = np.array([[True, False], [False, True]])
+    shown = visualization.masked(pixels, keep, patch=2)
     np.testing.assert_array_equal(shown[:2, :2], pixels[:2, :2])
     np.testing.assert_array_equal(shown[2:, 2:], pixels[2:, 2:])
     assert (shown[:2, 2:] == visualization.MASKED).all()

@@ -183,9 +183,11 @@ def grade_image(
             prob, spread, read = result.prob, result.spread, result.pixels
             images_ = {"target": result.target, "kept": float(result.keep.mean())}
             images_ |= _plots(result)
+            warning = result.warning
         else:
             grades = model.predict([pixels])
             prob, spread, images_ = grades.prob[0], grades.spread[0], {}
+            warning = grades.warning[0]
             read = model.preprocess(pixels).pixels
     except ValueError as error:
         raise RequestError(422, _without_paths(str(error))) from None
@@ -198,6 +200,7 @@ def grade_image(
         "second": model.classes[second],
         "uncertain": bool(prob[best] - prob[second] < MIN_MARGIN),
         "min_margin": MIN_MARGIN,
+        "warning": warning,
         "original": _data_uri(read),
         **images_,
     }
@@ -224,8 +227,7 @@ def decode(body: bytes, max_pixels: int) -> Any:
                     f"image of {header.width} x {header.height} pixels; expected "
                     f"{max_pixels:,} pixels or fewer"
                 )
-            images.check_region(path)
-            return images.decode(images.encode_region(path))
+            return images.read(path)
 
 
 async def _read_body(request: Request, max_bytes: int) -> bytes:
@@ -256,7 +258,7 @@ async def _read_body(request: Request, max_bytes: int) -> bytes:
 def _plots(result: Explanation) -> dict[str, str]:
     plots = {
         "overlay": visualization.overlay(result.pixels, result.A),
-        "patches": visualization.masked(result.pixels, result.keep),
+        "patches": visualization.masked(result.pixels, result.keep, patch=result.patch),
     }
     return {name: _data_uri(pixels) for name, pixels in plots.items()}
 
