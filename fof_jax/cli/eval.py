@@ -80,8 +80,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def run(flags: argparse.Namespace) -> int:
     """Calls `evaluate`; with --table, predicts first."""
     predictions, classes, out = flags.predictions, None, flags.out
+    notes: list[str] = []
     if flags.table is not None:
-        classes = _predict_table(flags.table, flags.checkpoint, out)
+        classes, notes = _predict_table(flags.table, flags.checkpoint, out)
         predictions, out = [out / "predictions.csv"], out / "eval.json"
     elif flags.checkpoint is not None:
         raise ValueError("eval: --checkpoint requires --table.")
@@ -93,13 +94,14 @@ def run(flags: argparse.Namespace) -> int:
         out=out,
         specificities=flags.specificity,
         classes=classes,
+        notes=notes,
     )
 
 
 def _predict_table(
     table: Path, checkpoint: Path | None, out: Path | None
-) -> tuple[str, ...]:
-    """Writes predictions.csv of a cohort; returns the names of the classes."""
+) -> tuple[tuple[str, ...], list[str]]:
+    """Writes predictions.csv of a cohort; returns the classes' names and notes."""
     if checkpoint is None or out is None:
         raise ValueError(
             "eval: --table requires --checkpoint=RUN, the model, and --out=FOLDER, for "
@@ -120,8 +122,8 @@ def _predict_table(
     about = provenance.describe(model, command="eval", checkpoint=checkpoint)
     provenance.write(out, about, table=names.printable(str(table)), images=len(rows))
     write_predictions(path, rows)
-    predict.print_warnings(predict.failures(rows))
-    return model.classes
+    predict.print_warnings([*rows.notes, *predict.failures(rows)])
+    return model.classes, [n for n in rows.notes if batch.TRAINED in n]
 
 
 def evaluate(
@@ -133,6 +135,7 @@ def evaluate(
     out: Path | None = None,
     specificities: Sequence[float] = (),
     classes: Sequence[str] | None = None,
+    notes: Sequence[str] = (),
 ) -> int:
     """Prints the metrics of one run's predictions, and optionally writes them as JSON.
 
@@ -145,6 +148,8 @@ def evaluate(
       specificities: of the tables of operating points; no tables if empty.
       classes: names of the classes; None takes them from the tables, or from the run
         that these lie in; "class 0" and so on without either.
+
+      notes: caveats to print before those of the metrics.
 
     Returns:
       0.
@@ -164,6 +169,7 @@ def evaluate(
     table = join([read_predictions(path) for path in predictions])
     table = _with_names(table, predictions, classes)
     results = summarize(table, aggregate=aggregate)
+    results["notes"] = [*notes, *results["notes"]]
     results["scheme"] = scheme
     results["focus"] = localization.summarize(localization.read_next_to(predictions))
     names = table.classes or [f"class {k}" for k in range(results["classes"])]

@@ -25,13 +25,14 @@ from fof_jax.evaluation.predictions import (
     read_warnings,
     write_predictions,
 )
-from fof_jax.inference import names, provenance, resume, slides
+from fof_jax.inference import image_warnings, names, provenance, resume, slides
 from fof_jax.inference.inputs import ImageInput
 from fof_jax.inference.model import TrainedModel, has_map, no_map_reason
 from fof_jax.inference.outputs import PLOTS, Explanation, GradePredictions
 from fof_jax.inference.predictor import Predictor, longest_side
 from fof_jax.inference.slide_file import is_slide
 
+TRAINED = "images are training images of this model"
 Progress = Callable[[int, int], None]
 SlidePredictor = Callable[[Predictor, Path], slides.SlidePrediction]
 
@@ -110,7 +111,8 @@ def predict_cohort(
       report_progress: called with (done, total) after each image.
 
     Returns:
-      One row per image, without fold; an unreadable image is a row with an error.
+      One row per image, without fold; an unreadable image is a row with an error. Its
+      notes are what is odd about images, and how many the model was trained on.
     """
     images = [
         ImageInput(
@@ -126,7 +128,16 @@ def predict_cohort(
         rows.append(row)
         report_progress(len(rows), len(images))
     prob = np.concatenate([row.prob for row in rows])
-    return _table(model, images, prob, tuple(row.error[0] for row in rows))
+    table = _table(model, images, prob, tuple(row.error[0] for row in rows))
+    warnings = [row.warning[0] for row in rows]
+    notes = [f"{i.name}: {w}" for i, w in zip(images, warnings, strict=True) if w]
+    if trained := sum(image_warnings.TRAINING_IMAGE in text for text in warnings):
+        notes.insert(
+            0,
+            f"{trained} of {len(images)} {TRAINED}: these metrics are not of unseen "
+            "images",
+        )
+    return dataclasses.replace(table, notes=tuple(notes))
 
 
 def explain(

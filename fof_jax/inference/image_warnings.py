@@ -7,6 +7,7 @@ from jaxtyping import UInt8
 
 from fof_jax.data.training_data import TrainingData, appearance, digest
 
+TRAINING_IMAGE = "a training image of this model"
 MIN_TISSUE = 0.05  # fraction of an image below which it counts as without tissue
 MAX_ENLARGED = 2.0  # factor between an image's shorter side and the training images'
 MAX_SQUEEZED = 1.25  # ratio of the sides of an image that is squeezed into a square
@@ -59,4 +60,4 @@ def of_file(path: Path, training: TrainingData | None) -> list[str]:
     """Warning about an image that the model was trained on."""
     if training is None or digest(path) not in training.digests:
         return []
-    return ["a training image of this model"]
+    return [TRAINING_IMAGE]

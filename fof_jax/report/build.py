@@ -60,6 +60,10 @@ def report(
         folder=out.parent / "figures",
         log=log,
     )
+    for part in parts:
+        for line in part.text:
+            if line.startswith("Omitted"):
+                log(f"report: warning: {part.title}: {line}")
     page.write(
         out,
         title=f"{run.workdir.resolve().name}: {run.name}",

@@ -138,3 +138,19 @@ def test_wide_images_are_rows_with_plots(small_run, region, tmp_path):
     for verb in ("predict", "explain"):
         assert main([verb, *words, f"--out={tmp_path / verb}"]) == 0
     assert (tmp_path / "predict/focus/wide.png").exists()
+
+
+def test_eval_on_training_images_says_so(small_run, small_pictures, tmp_path, capsys):
+    lines = ["image,patient,grade"]
+    for k, pixels in enumerate(list(small_pictures.values())[:6]):
+        Image.fromarray(pixels).save(tmp_path / f"{k}.png")
+        lines.append(f"{k}.png,P{k},{('II', 'III', 'IV')[k % 3]}")
+    (tmp_path / "t.csv").write_text("\n".join(lines))
+    words = [f"--table={tmp_path / 't.csv'}", f"--checkpoint={small_run}"]
+    assert main(["eval", *words, f"--out={tmp_path / 'out'}"]) == 0
+    text, warned = capsys.readouterr()
+    said = "6 of 6 images are training images of this model"
+    assert said in text
+    assert said in warned
+    notes = json.loads((tmp_path / "out/eval.json").read_text())["notes"]
+    assert said in notes[0]

@@ -265,10 +265,16 @@ def test_unfinished_folds_are_reported(tmp_path):
 
 @pytest.mark.usefixtures("without_plots")
 def test_a_run_without_finished_folds(tmp_path):
-    page = make(write_run(tmp_path / "run", finished=0, history=False))
+    printed: list[str] = []
+    run = write_run(tmp_path / "run", finished=0, history=False)
+    page = make(run, log=printed.append)
     assert "No fold is finished" in page.section("results")
     assert "no curves" in page.section("training")
     assert "Omitted: no fold is finished." in page.section("regions")
+    # What is left out is printed, not only on the page.
+    for title in ("Features", "Regions", "Model card"):
+        start = f"report: warning: {title}"
+        assert any(line.startswith(start) and "Omitted" in line for line in printed)
     assert page.rows("fold 0")["fold 0"][0] == "not started"
 
 
