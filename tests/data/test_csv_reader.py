@@ -86,7 +86,7 @@ def test_data_check_and_build_refuse_the_table(tmp_path, capsys):
     for action in ("check", "build"):
         words = ["--config=cohort", f"--config.data.table={table}"]
         words += [f"--config.data.dir={tmp_path / 'data'}"]
-        words += ["--config.data.biomarkers=('idh',)", "--config.data.image_size=20"]
+        words += ["--config.data.biomarkers=('idh',)", "--config.data.image_size=16"]
         assert main(["data", action, *words]) == 2
         assert "line 4: not CSV" in capsys.readouterr().err
 

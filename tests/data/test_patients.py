@@ -32,7 +32,7 @@ def test_which_ids_are_one_patient(one, other, same):
 
 def verb(folder, table, action):
     words = ["--config=cohort", f"--config.data.table={table}", "--config.folds=2"]
-    words += [f"--config.data.dir={folder / 'data'}", "--config.data.image_size=20"]
+    words += [f"--config.data.dir={folder / 'data'}", "--config.data.image_size=16"]
     return main(["data", action, *words, "--config.data.biomarkers=()"])
 
 
