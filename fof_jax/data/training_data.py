@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,6 @@ from jaxtyping import Float, UInt8
 from fof_jax.data import images
 from fof_jax.data.store import Store
 
-MEASURED = 200  # images whose colors are measured, evenly over the training rows
 TISSUE_CHROMA = 15  # of 255: max - min of R, G, B of a stained pixel is larger
 _SIDE = 256  # of the sample of pixels that is measured
 _DIGITS = 16  # of a SHA-256, enough to tell images apart
@@ -55,15 +53,18 @@ def measure(store: Store, rows: Sequence[int] | np.ndarray) -> TrainingData:
     """Measures the training images of a fold.
 
     Args:
-      store: with the stain normalization of the run.
+      store: its images are taken as stored, before stain normalization.
       rows: positions of the training images.
     """
-    some = np.unique(np.linspace(0, len(rows) - 1, MEASURED).astype(int))
-    measured = np.stack([appearance(store.native(int(rows[k]))) for k in some])
+    measured, digests = [], []
+    for row in rows:
+        pixels = images.decode(store.encoded(int(row)))
+        measured.append(appearance(pixels))
+        digests.append(digest(pixels))
     return TrainingData(
-        low=tuple(measured.min(axis=0).tolist()),
-        high=tuple(measured.max(axis=0).tolist()),
-        digests=frozenset(_hash(store.encoded(int(i))) for i in rows),
+        low=tuple(np.min(measured, axis=0).tolist()),
+        high=tuple(np.max(measured, axis=0).tolist()),
+        digests=frozenset(digests),
     )
 
 
@@ -90,14 +91,8 @@ def appearance(pixels: UInt8[np.ndarray, "H W 3"]) -> Float[np.ndarray, "4"]:
     return np.array([*sample.mean(axis=0), tissue])
 
 
-def digest(path: Path) -> str:
-    """Identifies an image file by the content that a store has of it.
-
-    Raises:
-      ImageError: not a supported image.
-    """
-    return _hash(images.encode_region(path))
-
-
-def _hash(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()[:_DIGITS]
+def digest(pixels: UInt8[np.ndarray, "H W 3"]) -> str:
+    """Identifies an image by its pixels, in whichever file and format they are."""
+    found = hashlib.sha256(str(pixels.shape).encode())
+    found.update(np.ascontiguousarray(pixels).data)
+    return found.hexdigest()[:_DIGITS]

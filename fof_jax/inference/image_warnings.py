@@ -1,7 +1,5 @@
 """What is odd about an image that is graded nevertheless: the column `warning`."""
 
-from pathlib import Path
-
 import numpy as np
 from jaxtyping import UInt8
 
@@ -18,13 +16,13 @@ _MARGIN = 16.0  # of 255: least distance from the training images' colors
 def of_pixels(
     pixels: UInt8[np.ndarray, "H W 3"], *, shortest: int, training: TrainingData | None
 ) -> list[str]:
-    """Warnings about size, tissue and colors of an image.
+    """Warnings about size, tissue and colors of an image, and about a training image.
 
     Colors are far from the training data's where a mean of R, G or B is further outside
     their range than the range is wide: no training image is.
 
     Args:
-      pixels: as graded, after stain normalization and before resizing.
+      pixels: as decoded, before stain normalization and resizing.
       shortest: shortest side of the training images, in pixels.
       training: None if unknown; colors are not compared then.
     """
@@ -53,11 +51,6 @@ def of_pixels(
                 f"colors far from the training data's: mean R, G, B {mean}; there "
                 f"{ranges}"
             )
+        if digest(pixels) in training.digests:
+            found.append(TRAINING_IMAGE)
     return found
-
-
-def of_file(path: Path, training: TrainingData | None) -> list[str]:
-    """Warning about an image that the model was trained on."""
-    if training is None or digest(path) not in training.digests:
-        return []
-    return [TRAINING_IMAGE]

@@ -55,12 +55,11 @@ def preprocess(
       ValueError: not an image, or not a supported one (`data/images.py`).
     """
     read = _options(options)
-    pixels = read.load(images.read(image))
+    decoded = images.read(image)
     side = int(options.image_size)
     shortest, _ = sides or (side, side)
-    odd = image_warnings.of_pixels(pixels, shortest=shortest, training=training)
-    if isinstance(image, str | Path):
-        odd += image_warnings.of_file(Path(image), training)
+    odd = image_warnings.of_pixels(decoded, shortest=shortest, training=training)
+    pixels = read.load(decoded)
     height, width = pixels.shape[:2]
     factor, corners = _tiling((height, width), options, sides)
     if corners is not None:
