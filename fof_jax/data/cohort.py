@@ -15,8 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from fof_jax import files
-from fof_jax.data import images, labels, patients
-from fof_jax.data.csv_reader import TableReader, unknown
+from fof_jax.data import images, labels
+from fof_jax.data.csv_reader import TableReader
 from fof_jax.data.errors import (
     SHOWN,
     CohortError,
@@ -24,6 +24,8 @@ from fof_jax.data.errors import (
     raise_errors,
     shortened,
 )
+from fof_jax.tables import patients
+from fof_jax.tables.csv_records import unknown
 
 __all__ = [
     "Cohort",

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from fof_jax.data import images
-from fof_jax.data.csv_reader import TableReader, unknown
+from fof_jax.data.csv_reader import TableReader
 from fof_jax.data.errors import CohortError, raise_errors
+from fof_jax.tables.csv_records import unknown
 
 # Names under which tables have the columns, most usual first; compared without case.
 COLUMN_NAMES: dict[str, tuple[str, ...]] = {

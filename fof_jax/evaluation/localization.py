@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from fof_jax import files
-from fof_jax.data.csv_reader import TableError, read_records
+from fof_jax.tables.csv_records import TableError, read_records
 
 METRICS = ("pointing", "inside", "area", "iou", "deletion", "insertion")
 FILE_NAME = "focus.csv"  # beside a fold's predictions.csv

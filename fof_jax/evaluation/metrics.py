@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from sklearn import metrics as sk
 
-from fof_jax.data.patients import describe, spellings
 from fof_jax.evaluation.predictions import UNKNOWN, Predictions, PredictionsError
+from fof_jax.tables.patients import describe, spellings
 
 Average = Literal["micro", "macro"]
 Aggregate = Literal["mean", "max"]

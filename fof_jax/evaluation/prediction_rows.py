@@ -9,7 +9,7 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 
-from fof_jax.data.csv_reader import unknown
+from fof_jax.tables.csv_records import unknown
 
 UNKNOWN = -1  # an unknown fold, class or prediction
 # Probabilities rounded to four decimals sum to 1 within this.

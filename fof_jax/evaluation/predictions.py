@@ -16,9 +16,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from fof_jax import files
-from fof_jax.data.csv_reader import Record, TableError, read_records
 from fof_jax.evaluation import prediction_rows
 from fof_jax.evaluation.prediction_rows import PREFIX, UNKNOWN
+from fof_jax.tables.csv_records import Record, TableError, read_records
 
 _FIRST, _LAST = ("patient", "image", "fold", "y", "pred"), ("entropy", "error")
 

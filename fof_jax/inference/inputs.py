@@ -5,11 +5,12 @@ import os
 import warnings
 from pathlib import Path
 
-from fof_jax.data import patients
-from fof_jax.data.csv_reader import TableReader, unknown
+from fof_jax.data.csv_reader import TableReader
 from fof_jax.data.errors import DataWarning, raise_errors
 from fof_jax.inference.image_folder import SUFFIXES, is_output, list_images
 from fof_jax.inference.names import printable, unique
+from fof_jax.tables import patients
+from fof_jax.tables.csv_records import unknown
 
 _EXPECTED = (
     "Pass an image, a folder of images, or a CSV with a column 'image' (relative to "

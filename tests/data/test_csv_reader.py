@@ -3,12 +3,12 @@
 import pytest
 
 from fof_jax.cli.main import main
-from fof_jax.data.csv_reader import TableError, read_records
 from fof_jax.data.datasets.gbmlgg import make_cohort
 from fof_jax.data.errors import CohortError
 from fof_jax.data.external_splits import read_pnas
 from fof_jax.evaluation import localization
 from fof_jax.inference import inputs
+from fof_jax.tables.csv_records import TableError, read_records
 from tests.support.cohort_files import rows_of, write_cohort_files, write_table
 from tests.support.distribution import distribution
 

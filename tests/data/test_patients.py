@@ -5,7 +5,7 @@ import unicodedata
 import pytest
 
 from fof_jax.cli.main import main
-from fof_jax.data.patients import patient_key, spellings
+from fof_jax.tables.patients import patient_key, spellings
 from tests.support.cohort_files import rows_of, write_cohort_files, write_table
 
 

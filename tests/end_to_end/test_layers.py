@@ -14,12 +14,15 @@ PACKAGE = Path(__file__).parents[2] / "fof_jax"
 LAYERS = {
     "types": set(),
     "files": set(),
+    "tables": set(),
     "models": {"types", "files"},
-    "data": {"types", "files"},
-    "evaluation": {"types", "files"},
+    "data": {"types", "files", "tables"},
+    "evaluation": {"types", "files", "tables"},
     "methods": {"types", "models"},
     "explainers": {"types", "models", "methods"},
-    "training": {"types", "files", "models", "data", "evaluation", "methods"},
+    "training": {
+        *("types", "files", "tables", "models", "data", "evaluation", "methods")
+    },
 }
 LAYERS["inference"] = {*LAYERS["training"], "training", "explainers"}
 LAYERS["parity"] = LAYERS["inference"]
