@@ -1,5 +1,6 @@
 """Recorded encoders as weights files, and comparison of residual streams."""
 
+import functools
 import io
 import json
 from pathlib import Path
@@ -147,4 +148,5 @@ def run(imported, image, **options):
             out.append(x)
         return out, m.final_norm(x)
 
-    return model.apply({"params": params}, jnp.asarray(image), method=streams)
+    apply = jax.jit(functools.partial(model.apply, method=streams))
+    return apply({"params": params}, jnp.asarray(image))

@@ -1,11 +1,13 @@
 """Training that begins with an encoder of another program; models that go to theirs."""
 
+import functools
 import json
 import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from fof_jax.cli import config
@@ -52,7 +54,9 @@ def fof(g):
     return methods.make("fof", g)
 
 
+@functools.cache
 def fresh(method, seed=0):
+    """Variables drawn once for all tests, which do not change them."""
     side = method.network.encoder.image_size[0]
     return jax.jit(method.init)(jax.random.key(seed), batch(side), {})
 
@@ -120,14 +124,16 @@ def test_the_class_token_is_dropped_or_kept(imported):
     assert streams[0].shape[1] == 17
     method = fof(kept)
     # P7: the class token takes part in attention and is no part of the mean.
-    feature = method.apply(begun, Batch(image=image)).features
+    finished = np.asarray(finished)
+    feature = jax.jit(method.apply)(begun, Batch(image=image)).features
     np.testing.assert_allclose(feature, finished[:, 1:].mean(axis=1), atol=1e-5)
     pooled = fof(encoder(class_token=True, pooling="class_token"))
-    feature = pooled.apply(begun, Batch(image=image)).features
+    feature = jax.jit(pooled.apply)(begun, Batch(image=image)).features
     np.testing.assert_allclose(feature, finished[:, 0], atol=1e-5)
-    A = method.class_activation_map(begun, image, jnp.array([0, 1, 2, 1]))
+    grades = jnp.array([0, 1, 2, 1])
+    A = np.asarray(jax.jit(method.class_activation_map)(begun, image, grades))
     assert A.shape == (4, 16, 16)
-    assert float(A.max()) == 1
+    assert A.max() == 1
 
 
 def test_registers_stay_whatever_happens_to_the_class_token(imported):
@@ -139,7 +145,8 @@ def test_registers_stay_whatever_happens_to_the_class_token(imported):
         word = "keep" if options else "drop"
         begun, _ = begin(fresh(fof(g)), folder, g, class_token=word)
         assert begun.params["encoder"]["ahead"].shape == (rows, 24)
-        value, _ = fof(g).loss(begun, batch(), methods.CTX)
+        loss = functools.partial(fof(g).loss, ctx=methods.CTX)
+        value, _ = jax.jit(loss)(begun, batch())
         assert np.isfinite(value)
 
 
@@ -242,31 +249,32 @@ def test_a_map_needs_patches_that_are_read():
 
 def moved(g, **options):
     """Each leaf's change in one step at rate 1, as a share of plain AdamW's."""
-    method = fof(g)
-    begun = fresh(method)
-    shared = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.01}
-    plain = fresh(fof(encoder()))
-
-    def step(m, variables, adamw):
-        state = training_state.TrainState(
-            step=jnp.zeros((), jnp.int32), params=variables.params, state={},
-            opt_state=adamw.init(variables.params),
-        )  # fmt: skip
-        rate = training_state.Schedule(learning_rate=jnp.float32(1e-3))
-        one = jax.jit(lambda s: training_state.update(
-            m, adamw, s, batch(), rate, {}, jax.random.key(0))[0])  # fmt: skip
-        after = one(state).params
-        return jax.tree.map(lambda a, b: np.asarray(b - a), variables.params, after)
-
-    import optax
-
-    base = optimizer.adamw(**shared)
     defaults = {"layer_decay": 1.0, "freeze_blocks": 0, "head_factor": 1.0}
     by_layer = optimizer.scale_by_layer(**(defaults | options))
-    return (
-        step(fof(encoder()), plain, base),
-        step(method, begun, optax.chain(base, by_layer)),
-    )
+    chained = optax.chain(optimizer.adamw(**ADAMW), by_layer)
+    return moved_by_adamw(), step(fof(g), chained)
+
+
+ADAMW = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.01}
+
+
+@functools.cache
+def moved_by_adamw():
+    return step(fof(encoder()), optimizer.adamw(**ADAMW))
+
+
+def step(method, transform):
+    """Each leaf's change in one step at rate 1e-3."""
+    variables = fresh(method)
+    state = training_state.TrainState(
+        step=jnp.zeros((), jnp.int32), params=variables.params, state={},
+        opt_state=jax.jit(transform.init)(variables.params),
+    )  # fmt: skip
+    rate = training_state.Schedule(learning_rate=jnp.float32(1e-3))
+    one = jax.jit(lambda s: training_state.update(
+        method, transform, s, batch(), rate, {}, jax.random.key(0))[0])  # fmt: skip
+    before, after = jax.device_get((variables.params, one(state).params))
+    return jax.tree.map(lambda a, b: b - a, before, after)
 
 
 def test_rates_by_layer():
@@ -354,10 +362,11 @@ def exported(tmp_path, case):
     g = encoder(**EXPORTS[case][0])
     method = fof(g)
     drawn = fresh(method)
-    leaves, shape = jax.tree.flatten(drawn)
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    noisy = [a + 0.1 * jax.random.normal(k, a.shape) for a, k in zip(leaves, keys)]  # noqa: B905
-    variables = jax.tree.unflatten(shape, noisy)
+    rng = np.random.default_rng(1)
+    variables = jax.tree.map(
+        lambda a: jnp.asarray(a + 0.1 * rng.standard_normal(a.shape, np.float32)),
+        jax.device_get(drawn),
+    )
     folder = tmp_path / "exported"
     hf_export.write(
         folder, g, variables.params["encoder"], head=variables.params["classifier"],
@@ -388,7 +397,8 @@ def test_an_exported_model_reads_back(tmp_path, case):
     feature = both[kind] if kind in both else np.hstack([ahead[:, 0], mean])
     logits = feature @ found.tensors["classifier.weight"].T
     logits += found.tensors["classifier.bias"]
-    want = np.asarray(method.apply(variables, Batch(image=jnp.asarray(image))).logits)
+    apply = jax.jit(method.apply)
+    want = np.asarray(apply(variables, Batch(image=jnp.asarray(image))).logits)
     np.testing.assert_allclose(logits, want, atol=1e-5 * np.abs(want).max())
 
 
@@ -431,7 +441,7 @@ def mu_file(tmp_path):
     """A ViT of the size mu/8 under Hugging Face's names, with its config.json."""
     g = vit.ViT(size=vit.SIZES["mu"], patch=8, image_size=(32, 32), class_token=True,
                 implementation="naive")  # fmt: skip
-    params = g.init(jax.random.key(5), jnp.zeros((1, 32, 32, 3)))["params"]
+    params = jax.jit(g.init)(jax.random.key(5), jnp.zeros((1, 32, 32, 3)))["params"]
     theirs = param_tree.encoder_to(
         params, tensor_names.HF_VIT, patch=8, class_token=True
     )
