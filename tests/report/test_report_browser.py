@@ -1,4 +1,4 @@
-"""Report in Chromium: layout, console messages, accessibility.
+"""Reports in Chromium: layout, console messages, accessibility.
 
 Requires Chromium (CHROMIUM, or chromium on the path) and the extra `browser`; .ci/run
 installs both if possible.
@@ -8,6 +8,8 @@ import pytest
 
 from fof_jax.data.errors import MissingDataError
 from fof_jax.report import build
+from fof_jax.report.comparison import build as comparison_build
+from fof_jax.report.comparison import runs as comparison_runs
 from tests.support.run_files import write_run
 
 axe = pytest.importorskip(
@@ -52,15 +54,19 @@ def pages(tmp_path_factory):
         "long": write_run(folder / "long", classes=LONG, biomarkers=()),
     }
     versus = write_run(folder / "versus", paper_row="Baseline", seed=1)
-    return {
+    made = {
         name: build.report(
             run, open_data=no_store, versus=versus if name == "paper" else None
         )
         for name, run in runs.items()
     }
+    several = [write_run(folder / f"run-{k}", seed=k) for k in range(6)]
+    compared = comparison_runs.compare(several, replicates=50)
+    comparison_build.write(folder / "compared", compared)
+    return made | {"comparison": folder / "compared/comparison.html"}
 
 
-@pytest.mark.parametrize("name", ["paper", "long"])
+@pytest.mark.parametrize("name", ["paper", "long", "comparison"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 400])
 def test_the_report_in_a_browser(browser, pages, name, scheme, width):
