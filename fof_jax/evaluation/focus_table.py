@@ -16,7 +16,7 @@ SUMMARY_NAME = "summary.csv"
 ALL = "all"  # in place of a grade's name
 # Figure -> (heading, what it says). Figures are fractions but for milliseconds.
 FIGURES = {
-    "pointing": ("pointing", "the map's maximum lies on the structure"),
+    "pointing": ("pointing", "the structure fills half of the map's highest patch"),
     "above_blind": (
         "above best blind",
         "pointing, less that of the best blind rule on the same images",

@@ -125,7 +125,7 @@ class _Session:
             A = np.asarray(to_map(evidence, mask.shape[1:]))[:size]
             other = explain(self.shuffled, query)
             figures = {
-                "pointing": localization.pointing(A, mask),
+                "pointing": focus_scores.pointing(np.asarray(evidence)[:size], mask),
                 "inside": localization.inside(A, mask),
                 "area": mask.mean(axis=(1, 2)),
                 "iou": focus_scores.iou_at_own_area(A, mask),

@@ -20,6 +20,30 @@ def maps(seed=0):
     return A, mask
 
 
+def test_pointing_against_a_loop():
+    rng = np.random.default_rng(3)
+    evidence = rng.standard_normal((6, 2, 3))
+    mask = rng.random((6, 8, 12)) < 0.5
+    evidence[1, 0, :2] = 9.0  # two highest patches
+    mask[1, :4, :4], mask[1, :4, 4:8] = True, False
+    evidence[2] = -1.0
+    expected = []
+    for b in range(6):
+        patches = [(i, j) for i in range(2) for j in range(3)]
+        highest = max(evidence[b][at] for at in patches)
+        top = [at for at in patches if evidence[b][at] == highest > 0]
+        hits = 0
+        for i, j in top:
+            inside = 0
+            for y in range(4 * i, 4 * i + 4):
+                for x in range(4 * j, 4 * j + 4):
+                    inside += bool(mask[b, y, x])
+            hits += inside >= 8
+        expected.append(hits / len(top) if top else 0)
+    np.testing.assert_allclose(focus_scores.pointing(evidence, mask), expected)
+    assert (expected[1], expected[2]) == (0.5, 0)
+
+
 def test_iou_at_own_area_against_a_loop():
     """Without ties, with ties at the cut, constant, and without a mask."""
     A, mask = maps()
