@@ -140,7 +140,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.optimizer.head_factor = 1.0
 
     config.data = ConfigDict()
-    # Dataset: gbmlgg, cohort or phantom.
+    # [n] Dataset: gbmlgg, cohort or phantom.
     config.data.name = "gbmlgg"
     # Folder of the stores.
     config.data.dir = "data"
@@ -173,7 +173,7 @@ def get_config(arg: str = "") -> ConfigDict:
     # randomizations of pnas_splits.csv; pickle a split pickle
     # (fof_jax/data/external_splits.py). The last two define the number of folds.
     config.data.scheme = "patient"
-    # [n] File of pnas15 and pickle; unset is pnas_splits.csv in raw_dir.
+    # File of pnas15 and pickle; unset is pnas_splits.csv in raw_dir.
     config.data.splits_file = config_dict.placeholder(str)
     # Handling of images smaller than image_size: resize, pad or error. [n]
     config.data.small = "resize"

@@ -110,7 +110,7 @@ def create(
     Jobs of several folds may begin at one moment: the first one writes.
 
     Raises:
-      ValueError: as `refuse_another`, if another job has just begun something else.
+      ValueError: as `require_same_run`, if another job has just begun something else.
     """
     with shared_files_lock(workdir):
         require_same_run(config, data, workdir)
