@@ -14,6 +14,7 @@ import io
 import sys
 from pathlib import Path
 
+from fof_jax.cli import allocator
 from fof_jax.cli import config as config_flag
 
 
@@ -45,6 +46,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def run(flags: argparse.Namespace) -> int:
     """Trains and tests the folds, then prints the results."""
     config = config_flag.load(flags.config_words)
+    allocator.keep_freed_memory(one_arena=config.cpu_devices == 1)
     # Imported here: --help and config errors do not load JAX.
     import jax
 
