@@ -120,7 +120,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.distill = ConfigDict()
     config.distill.alpha = 1.0
     config.distill.temperature = 1.0
-    # Unset: beta is 0 in the first 20 batches, then makes R half as large as the KL term.
+    # Unset: 0 in the first 20 batches, then R becomes half as large as the KL term.
     config.distill.beta = config_dict.placeholder(float)
     config.distill.ramp_epochs = config_dict.placeholder(int)  # CRD: 30 as published
     config.distill.mask = "sample"  # SCKD: mask by sample or by batch
