@@ -3,6 +3,7 @@
     python launch.py compare --config=configs/comparison.py --workdir=runs/tables
     python launch.py --config=configs/comparison.py:fusion.scnn
     python launch.py --config=configs/comparison.py:gbmlgg-distill.pkt --config.fold=0
+    python launch.py --config=configs/comparison.py:distill.crd,as_published
 
 The argument is a data set, a row of `ROWS`, or both joined by a dash; none is
 phantom-fof. `compare` takes the data set and trains every row.
@@ -11,18 +12,24 @@ phantom-fof. `compare` takes the data set and trains every row.
 * `gbmlgg`: TCGA GBM-LGG, the 664 patients with molecular data, 1,024 pixels.
 * `cohort`: your own table (configs/cohort.py); omics are its columns `data.omics`.
 
-All rows are in the form `common`: encoder, folds by patient, schedule and budget of
-FoF. Rows that are published with their own encoders and optimizers are not configured
-so; docs/methods.md says what each row takes from its source. Students learn from the
-DGKD model of the same fold, which is trained first, in the folder `teacher` of the
-fold.
+Rows are in the form `common`: encoder, folds by patient, schedule and budget of FoF.
+`,as_published` gives a row the encoder, optimizer, schedule and quirks of its public
+code (published_forms.py), on the same folds; docs/methods.md says what each row takes
+from its source. Students learn from the DGKD model of the same fold, which is trained
+first, in the folder `teacher` of the fold or in `teacher_dir`.
 
 Results: docs/results.md.
 """
 
 from ml_collections import ConfigDict, config_dict
 
-from fof_jax.configs import cohort, gbmlgg, gbmlgg_release, phantom
+from fof_jax.configs import (
+    cohort,
+    gbmlgg,
+    gbmlgg_release,
+    phantom,
+    published_forms,
+)
 from fof_jax.data.datasets.phantom.omics import OMIC_NAMES
 from fof_jax.evaluation import published
 
@@ -66,13 +73,44 @@ STUDENTS = (
     "distill.hkd",
     "distill.sckd",
     "distill.dgkd_student",
+    "distill.clat",
 )
+FORMS = ("common", "as_published")
 ROWS = (*IMAGE, *ENCODERS, *DIRECT, *STUDENTS)
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """The config of a row on a data set."""
-    data, row = _parse(arg)
+    """The config of a row on a data set, in one of two forms."""
+    data, row, form = _parse(arg)
+    config = _row(data, row)
+    if form == "as_published":
+        _publish(config, row)
+    return config
+
+
+def _publish(config: ConfigDict, row: str) -> None:
+    """Sets the fields of published_forms.py; those of a stage are below its name."""
+    with config.unlocked(), config.ignore_type():
+        for name, value in published_forms.FIELDS[row].items():
+            if isinstance(value, dict):
+                config[name] = ConfigDict(_nested(value))
+            else:
+                config.update_from_flattened_dict({name: value})
+
+
+def _nested(fields: published_forms.Fields) -> published_forms.Fields:
+    """Fields by dotted name as nested dictionaries."""
+    out: published_forms.Fields = {}
+    for name, value in fields.items():
+        *sections, last = name.split(".")
+        place = out
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[last] = value
+    return out
+
+
+def _row(data: str, row: str) -> ConfigDict:
     config = _on_data(data, IMAGE.get(row, "baseline"))
     # Of the figures, those of other data are not comparable.
     config.paper_row = published.label_of(row) if data == "gbmlgg" else None
@@ -127,15 +165,43 @@ def get_config(arg: str = "") -> ConfigDict:
     config.distill.as_published = False
     if row == "distill.dgkd_student":
         config.distill.beta = 0.02  # published; its rule weighs the terms itself
+    if row == "distill.clat":
+        _add_clat(config)
     if row in STUDENTS:
         config.stages = ("teacher", "student")
-        config.teacher = ConfigDict({"method": "distill.dgkd"})
+        clat = row == "distill.clat"
+        method = "distill.clat_multimodal" if clat else "distill.dgkd"
+        config.teacher = ConfigDict({"method": method})
         config.student = ConfigDict({"method": row})
     return config
 
 
-def _parse(arg: str) -> tuple[str, str]:
-    """Splits an argument into data set and row."""
+def _add_clat(config: ConfigDict) -> None:
+    """CLAT's fields, of both stages; methods/clat_pathgcn.md. [n]"""
+    config.clat = ConfigDict()
+    config.clat.features = 64  # width of all features
+    config.clat.dropout = 0.1
+    config.clat.superpixels = 100  # of an image; computed on the device
+    config.clat.masked_superpixels = 1
+    config.clat.masked_omics = 5
+    config.clat.mask_from = 1 / 30  # fraction of the training before masking begins
+    config.clat.l1 = 3e-4  # of the omics branch
+    config.clat.ema_decay = 0.99
+    config.clat.embedding = 128  # of the contrast
+    config.clat.positives = 6
+    config.clat.alpha = 1.0  # of the divergences
+    config.clat.beta = 0.05  # of the contrasts
+    config.clat.temperature = 0.07
+    config.clat.bank_momentum = 0.5
+    config.clat.query_cap = 1.0
+    config.clat.threshold = 0.25  # of the gradients' cosines
+    config.clat.as_published = False  # train-mode teachers and absent superpixels
+
+
+def _parse(arg: str) -> tuple[str, str, str]:
+    """Splits an argument into data set, row and form."""
+    arg, _, form = arg.partition(",")
+    form = form or "common"
     data, _, row = arg.partition("-")
     if data not in DATA:
         data, row = "phantom", arg
@@ -146,7 +212,18 @@ def _parse(arg: str) -> tuple[str, str]:
             f"set ({', '.join(DATA)}), a row ({', '.join(ROWS)}), or both as in "
             "phantom-distill.pkt."
         )
-    return data, row
+    if form not in FORMS:
+        raise ValueError(
+            f"configs/comparison.py: form {form!r} does not exist. Expected one of "
+            f"{', '.join(FORMS)}, as in distill.crd,as_published."
+        )
+    if form == "as_published" and row not in published_forms.FIELDS:
+        raise ValueError(
+            f"configs/comparison.py: row {row!r} has no other form than the common "
+            "one. Leave out ,as_published; gbmlgg.py and gbmlgg_release.py are the "
+            f"paper's own. Rows with one: {', '.join(published_forms.FIELDS)}."
+        )
+    return data, row, form
 
 
 def _on_data(data: str, argument: str) -> ConfigDict:

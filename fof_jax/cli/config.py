@@ -194,7 +194,8 @@ def packaged() -> list[str]:
     """Names of the configs that the package contains."""
     folder = importlib.resources.files("fof_jax.configs")
     names = sorted(entry.name for entry in folder.iterdir())
-    return [n[:-3] for n in names if n.endswith(".py") and n != "__init__.py"]
+    names = [n for n in names if n.endswith(".py")]
+    return [n[:-3] for n in names if "def get_config(" in (folder / n).read_text()]
 
 
 @contextlib.contextmanager

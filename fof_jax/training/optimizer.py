@@ -14,7 +14,12 @@ import optax
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
-from fof_jax.training.published_optimizers import Subtree, adam_l2, linear_epochs
+from fof_jax.training.published_optimizers import (
+    Subtree,
+    adam_l2,
+    add_l1,
+    linear_epochs,
+)
 from fof_jax.types import Params
 
 OPTIMIZERS = ("adamw", "adam_l2")
@@ -40,14 +45,27 @@ def from_config(
             f"optimizer.name: got {name!r}, expected one of {', '.join(OPTIMIZERS)}. "
             "Pass another --config.optimizer.name."
         )
-    adam = adamw if name == "adamw" else adam_l2
+    numbers = {
+        "beta1": options.beta1,
+        "beta2": options.beta2,
+        "eps": options.eps,
+        "weight_decay": options.weight_decay,
+    }
+    if options.frozen_epochs and name != "adam_l2":
+        raise ValueError(
+            f"optimizer.frozen_epochs: got {options.frozen_epochs} with {name}, which "
+            "cannot freeze. Pass --config.optimizer.name=adam_l2, or 0 epochs."
+        )
+    if name == "adamw":
+        adam = adamw(**numbers)
+    else:
+        adam = adam_l2(**numbers, frozen_epochs=_frozen(options))
+    penalty: tuple[optax.GradientTransformation, ...] = ()
+    if options.l1:  # part of the gradient that Adam sees
+        penalty = (add_l1(options.l1, subtree=_subtree(options.l1_of)),)
     trained = optax.chain(
-        adam(
-            beta1=options.beta1,
-            beta2=options.beta2,
-            eps=options.eps,
-            weight_decay=options.weight_decay,
-        ),
+        *penalty,
+        adam,
         scale_by_layer(
             layer_decay=options.layer_decay,
             freeze_blocks=options.freeze_blocks,
@@ -55,6 +73,17 @@ def from_config(
         ),
     )
     return without(trained, untrained)
+
+
+def _frozen(options: ConfigDict) -> dict[Subtree, int | None]:
+    if not options.frozen_epochs:
+        return {}
+    return {_subtree(options.frozen): options.frozen_epochs}
+
+
+def _subtree(path: str) -> Subtree:
+    """Keys of a subtree from a path with slashes; () for all parameters."""
+    return tuple(path.split("/")) if path else ()
 
 
 def without(

@@ -43,10 +43,12 @@ class Schedule:
     Attributes:
       learning_rate: rate of the step.
       progress: fraction of the steps already taken, 0 … 1.
+      epoch: from 0.
     """
 
     learning_rate: Annotated[Any, "float32 scalar"]
     progress: Annotated[Any, "float32 scalar"] = np.float32(0)
+    epoch: Annotated[Any, "int32 scalar"] = np.int32(0)
 
 
 # (state, batch [devices, B / devices, …], schedule, frozen) -> (state, metrics)
@@ -116,7 +118,9 @@ def update(
     gradient, output = jax.grad(loss, has_aux=True)(state.params)
     gradient = mean(gradient)
     with jax.named_scope("optimizer"):
-        direction, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+        direction, opt_state = optax.with_extra_args_support(optimizer).update(
+            gradient, state.opt_state, state.params, epoch=schedule.epoch
+        )
         params = optim.apply(state.params, direction, schedule.learning_rate)
     updated = Variables(params=params, state=output.state, frozen=frozen)
     metrics = output.metrics | {"grad_norm": optax.tree.norm(gradient)}

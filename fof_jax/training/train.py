@@ -228,7 +228,11 @@ def schedule_of(fold: Fold, step: int) -> Schedule:
         fold.config, step, steps_per_epoch=fold.steps_per_epoch
     )
     progress = step / fold.total_steps
-    return Schedule(learning_rate=np.float32(rate), progress=np.float32(progress))
+    return Schedule(
+        learning_rate=np.float32(rate),
+        progress=np.float32(progress),
+        epoch=np.int32(step // fold.steps_per_epoch),
+    )
 
 
 def predict(

@@ -36,14 +36,14 @@ def test_stages_are_required_by_name():
     with pytest.raises(ValueError, match="weights of the stage 'image' are missing"):
         method.init(jax.random.key(0), fusion_rows.batch(), None)
     stages = {"image": fusion_rows.frozen("pathomic_two_stage")["image"]}
-    with pytest.raises(ValueError, match="weights of the stage 'omics' are missing"):
+    with pytest.raises(ValueError, match="stage 'omics_network' are missing"):
         method.init(jax.random.key(0), fusion_rows.batch(), stages)
 
 
 def test_two_stage_form_starts_from_the_omics_stage():
     _, variables, _ = make("pathomic_two_stage")
     assert "image_encoder" not in variables.params
-    expected = variables.frozen["omics"].params
+    expected = variables.frozen["omics_network"].params
     for a, b in zip(
         jax.tree.leaves(variables.params["omics_network"]),
         jax.tree.leaves(expected),

@@ -91,7 +91,7 @@ def frozen(row):
     omics = jax.jit(start)(jax.random.key(5), jnp.zeros((1, OMICS)))["params"]
     return {
         "image": Variables(params=images, state={}, frozen=None),
-        "omics": Variables(params=omics, state={}, frozen=None),
+        "omics_network": Variables(params=omics, state={}, frozen=None),
     }
 
 

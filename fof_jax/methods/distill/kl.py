@@ -70,7 +70,8 @@ def with_terms(
     """CE + alpha KL + the sum of further terms: the frame of the single-teacher rows.
 
     Args:
-      config: `distill.alpha` and `distill.temperature` are read.
+      config: `distill.alpha`, `distill.temperature` and `distill.as_published` are
+        read; the last runs the teacher in training mode.
       info: `classes` is read.
       more: terms with their weights.
       encoder: of the image; None builds the config's.
@@ -89,6 +90,7 @@ def with_terms(
         num_classes=len(info.classes),
         teacher=registry.create_teacher(config, info) if teacher is None else teacher,
         terms=(divergence_term, *more),
+        teacher_trains=config.distill.as_published,
     )
 
 

@@ -27,7 +27,8 @@ def build(
 
     Args:
       config: `distill.alpha`, `distill.temperature`, `distill.beta` (None is measured)
-        and `distill.mask`, "sample" or "batch", are read.
+        `distill.mask`, "sample" or "batch", and `distill.as_published` are read; the
+        last runs the teacher in training mode.
       info: `classes` is read.
       encoder: of the image; None builds the config's.
       teacher: of the stage before; None builds that of `config.teacher`.
@@ -57,4 +58,5 @@ def build(
         teacher=registry.create_teacher(config, info) if teacher is None else teacher,
         terms=(divergence, features_kl.FeaturesKL(weight=config.distill.beta)),
         rule=rules[config.distill.mask],
+        teacher_trains=config.distill.as_published,
     )
