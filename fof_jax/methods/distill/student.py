@@ -232,7 +232,9 @@ class Student:
 
     def apply(self, variables: Variables, batch: Batch) -> Output:
         """Pooled feature and logits in evaluation; the image alone is read."""
-        params, statistics = variables.params, variables.state["batch_stats"]
+        params = variables.params
+        # Read from a file an empty tree is not there.
+        statistics = variables.state.get("batch_stats", {})
         features, _ = self.network.encode(params, statistics, batch.image, None)
         return Output(features, self.network.logits(params, features))
 

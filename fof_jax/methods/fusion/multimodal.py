@@ -32,7 +32,7 @@ class Multimodal:
       frozen_image: whether the image encoder is that of an earlier stage, in evaluation
         mode: `frozen["image"]` is its `Variables`, with the encoder under "encoder".
       initial_omics: whether the omics network starts from an earlier stage:
-        `frozen["omics"]` is its `Variables`.
+        `frozen["omics_network"]` is its `Variables`.
     """
 
     row: str
@@ -90,7 +90,7 @@ class Multimodal:
             params.pop("image_encoder", None)
             statistics.pop("image_encoder", None)
         if self.initial_omics:
-            params["omics_network"] = self._stage(frozen, "omics").params
+            params["omics_network"] = self._stage(frozen, "omics_network").params
         return Variables(
             params=params, state={"batch_stats": statistics}, frozen=frozen
         )
@@ -232,7 +232,8 @@ class Multimodal:
 
     def _collections(self, variables: Variables) -> dict[str, Any]:
         params: dict[str, Any] = dict(variables.params)
-        statistics = dict(variables.state["batch_stats"])
+        # Read from a file an empty tree is not there.
+        statistics = dict(variables.state.get("batch_stats", {}))
         if self.frozen_image:
             stage = self._stage(variables.frozen, "image")
             params["image_encoder"] = jax.lax.stop_gradient(stage.params["encoder"])
