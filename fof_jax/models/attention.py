@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 IMPLEMENTATIONS = ("chunked", "cudnn", "pallas", "naive")
 # Checkpoint names of the forward pass, for rematerialization policies.
@@ -27,8 +27,11 @@ OUTPUT_NAMES = ("o", "lse")
 QUERY_TILE = 512 * 4096
 KEY_TILE = 256 * 4096
 
+_NEVER = -1e30  # score of a token of another segment
 Tile = tuple[int, int]  # rows (images times heads), queries (or keys)
 Heads = Float[Array, "B heads P d"]
+# Number of the sequence that a token belongs to; None for a single sequence.
+Segments = Int[Array, "B P"] | None
 
 
 def select_implementation(platform: str, dtype: Any, head_width: int) -> str:
@@ -56,11 +59,20 @@ def select_implementation(platform: str, dtype: Any, head_width: int) -> str:
 
 
 @jax.named_scope("attention")
-def attention(q: Heads, k: Heads, v: Heads, *, implementation: str = "auto") -> Heads:
+def attention(
+    q: Heads,
+    k: Heads,
+    v: Heads,
+    *,
+    segments: Segments = None,
+    implementation: str = "auto",
+) -> Heads:
     """Multi-head attention, softmax(q k^T / sqrt(d)) v per image and head.
 
     Args:
       q, k, v: queries, keys and values.
+      segments: a token attends only to tokens of its own segment, itself included;
+        segments need not be contiguous. None: to all.
       implementation: one of `IMPLEMENTATIONS`, or "auto" for the default.
 
     Returns:
@@ -77,24 +89,29 @@ def attention(q: Heads, k: Heads, v: Heads, *, implementation: str = "auto") -> 
             f"attention: unknown implementation {implementation!r}. Expected "
             f"'auto' or one of {', '.join(IMPLEMENTATIONS)}."
         )
-    return _FUNCTIONS[implementation](q, k, v)
+    return _FUNCTIONS[implementation](q, k, v, segments)
 
 
-def naive(q: Heads, k: Heads, v: Heads) -> Heads:
+def naive(q: Heads, k: Heads, v: Heads, segments: Segments = None) -> Heads:
     """Reference implementation, with the P x P matrix in memory."""
     scores = jnp.einsum("bhqd,bhkd->bhqk", q, k).astype(jnp.float32)
+    if segments is not None:
+        same = segments[:, :, None] == segments[:, None, :]  # [B, P, P]
+        scores = jnp.where(same[:, None], scores, -jnp.inf)
     p = jax.nn.softmax(scores / math.sqrt(q.shape[-1]), axis=-1)
     return jnp.einsum("bhqk,bhkd->bhqd", p.astype(q.dtype), v)
 
 
-def chunked(q: Heads, k: Heads, v: Heads) -> Heads:
+def chunked(q: Heads, k: Heads, v: Heads, segments: Segments = None) -> Heads:
     """Chunked attention with a custom backward pass, for any P."""
     *lead, length, width = q.shape
+    if segments is not None:  # a row per image and head, like the tokens
+        segments = jnp.repeat(segments, lead[-1], axis=0)
     rows = math.prod(lead)
     flat = [a.reshape(rows, length, width) for a in (q, k, v)]
     query_tile = tile_shape(QUERY_TILE, rows, length)
     key_tile = tile_shape(KEY_TILE, rows, length)
-    out = _chunked(query_tile, key_tile, *flat)
+    out = _chunked(query_tile, key_tile, *flat, segments)
     return out.reshape(q.shape)
 
 
@@ -120,17 +137,19 @@ def tile_shape(elements: int, rows: int, length: int) -> Tile:
     return group, min(2 ** int(math.log2(max(elements // length, 16))), length)
 
 
-def _map_row_groups(group: int, fn: Callable[..., Any], *arrays: jax.Array) -> Any:
-    """Applies `fn` to `group` rows at a time."""
+def _map_row_groups(group: int, fn: Callable[..., Any], *arrays: Any) -> Any:
+    """Applies `fn` to `group` rows at a time; None stays None."""
     rows = arrays[0].shape[0]
     if group == rows:
         return fn(*arrays)
-    groups = [a.reshape(rows // group, group, *a.shape[1:]) for a in arrays]
+    groups = jax.tree.map(
+        lambda a: a.reshape(rows // group, group, *a.shape[1:]), arrays
+    )
     out = lax.map(lambda part: fn(*part), groups)
     return jax.tree.map(lambda a: a.reshape(rows, *a.shape[2:]), out)
 
 
-def _split_chunks(a: Float[Array, "R P d"], size: int) -> Float[Array, "n R size d"]:
+def _split_chunks(a: Shaped[Array, "R P d"], size: int) -> Shaped[Array, "n R size d"]:
     """Splits the tokens into chunks, the last one zero-padded."""
     rows, length, width = a.shape
     n = -(-length // size)
@@ -145,21 +164,26 @@ def _merge_chunks(a: jax.Array, length: int) -> jax.Array:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _chunked(query_tile: Tile, key_tile: Tile, q, k, v):
-    return _forward(query_tile, q, k, v)[0]
+def _chunked(query_tile: Tile, key_tile: Tile, q, k, v, segments):
+    return _forward(query_tile, q, k, v, segments)[0]
 
 
-def _forward(query_tile: Tile, q, k, v):
+def _forward(query_tile: Tile, q, k, v, segments):
     group, chunk = query_tile
-    return _map_row_groups(group, functools.partial(_forward_rows, chunk), q, k, v)
+    rows = functools.partial(_forward_rows, chunk)
+    return _map_row_groups(group, rows, q, k, v, segments)
 
 
-def _forward_rows(chunk: int, q, k, v):
+def _forward_rows(chunk: int, q, k, v, segments):
     scale = 1 / math.sqrt(q.shape[-1])
     k_t = k.swapaxes(1, 2)  # [R, d, P]
 
-    def attend(q_c):  # [R, chunk, d]
+    def attend(part):
+        q_c, segment_c = part  # [R, chunk, d], [R, chunk] or None
         s = _matmul(q_c * scale, k_t)  # [R, chunk, P]
+        if segments is not None:
+            # Finite, because the rows that pad a chunk may have no key at all.
+            s = jnp.where(_same(segment_c, segments), s, _NEVER)
         row_max = s.max(-1, keepdims=True)
         p = jnp.exp(s - row_max)
         total = p.sum(-1, keepdims=True)
@@ -167,9 +191,20 @@ def _forward_rows(chunk: int, q, k, v):
         return o.astype(v.dtype), (row_max + jnp.log(total))[..., 0]
 
     if chunk == q.shape[1]:  # one chunk: a loop would only add compile time
-        return attend(q)
-    o, lse = lax.map(attend, _split_chunks(q, chunk))
+        return attend((q, segments))
+    o, lse = lax.map(attend, (_split_chunks(q, chunk), _split_ids(segments, chunk)))
     return _merge_chunks(o, q.shape[1]), _merge_chunks(lse, q.shape[1])
+
+
+def _split_ids(segments, size: int):
+    """Splits segments like `_split_chunks`; the padding is in segment 0."""
+    if segments is None:
+        return None
+    return _split_chunks(segments[..., None], size)[..., 0]
+
+
+def _same(a: Int[Array, "R p"], b: Int[Array, "R q"]) -> Bool[Array, "R p q"]:
+    return a[:, :, None] == b[:, None, :]
 
 
 def _matmul(a, b):
@@ -177,33 +212,36 @@ def _matmul(a, b):
     return jnp.matmul(a, b, preferred_element_type=jnp.float32)
 
 
-def _chunked_fwd(query_tile: Tile, key_tile: Tile, q, k, v):
+def _chunked_fwd(query_tile: Tile, key_tile: Tile, q, k, v, segments):
     # Named before use, so that a policy that saves all five recomputes nothing here.
     q, k, v = (checkpoint_name(a, n) for a, n in zip((q, k, v), "qkv", strict=True))
-    o, lse = _forward(query_tile, q, k, v)
+    o, lse = _forward(query_tile, q, k, v, segments)
     o, lse = checkpoint_name(o, "o"), checkpoint_name(lse, "lse")
-    return o, (q, k, v, o, lse)
+    return o, (q, k, v, o, lse, segments)
 
 
 def _chunked_bwd(query_tile: Tile, key_tile: Tile, saved, do):
-    q, k, v, o, lse = saved
+    q, k, v, o, lse, segments = saved
     group, chunk = key_tile
     delta = (do.astype(jnp.float32) * o.astype(jnp.float32)).sum(-1)  # [R, P]
     backward = functools.partial(_backward_rows, chunk)
-    return _map_row_groups(group, backward, q, k, v, do, lse, delta)
+    gradients = _map_row_groups(group, backward, q, k, v, do, lse, delta, segments)
+    return *gradients, None  # segments have no gradient
 
 
-def _backward_rows(chunk: int, q, k, v, do, lse, delta):
+def _backward_rows(chunk: int, q, k, v, do, lse, delta, segments):
     rows, length, width = q.shape
     scale = 1 / math.sqrt(width)
     q_t, do_t = q.swapaxes(1, 2), do.swapaxes(1, 2)  # [R, d, P]
     padded = length % chunk != 0
 
     def accumulate(dq_t, part):
-        k_c, v_c, first = part  # [R, chunk, d]
+        k_c, v_c, segment_c, first = part  # [R, chunk, d], [R, chunk] or None
         # All products are on [chunk, P] tiles. XLA's CPU GEMM is slow in contractions
         # over the first axis of such a tile, so dq is accumulated transposed.
         p = jnp.exp(_matmul(k_c * scale, q_t) - lse[:, None, :])  # [R, chunk, P]
+        if segments is not None:
+            p = jnp.where(_same(segment_c, segments), p, 0)
         if padded:
             valid = (first + jnp.arange(chunk)) < length
             p = jnp.where(valid[None, :, None], p, 0)
@@ -216,11 +254,12 @@ def _backward_rows(chunk: int, q, k, v, do, lse, delta):
 
     zero = jnp.zeros((rows, width, length), jnp.float32)
     if chunk == length:
-        dq_t, (dk, dv) = accumulate(zero, (k, v, 0))
+        dq_t, (dk, dv) = accumulate(zero, (k, v, segments, 0))
     else:
         k_cs, v_cs = _split_chunks(k, chunk), _split_chunks(v, chunk)
         firsts = jnp.arange(k_cs.shape[0]) * chunk
-        dq_t, (dk, dv) = lax.scan(accumulate, zero, (k_cs, v_cs, firsts))
+        parts = (k_cs, v_cs, _split_ids(segments, chunk), firsts)
+        dq_t, (dk, dv) = lax.scan(accumulate, zero, parts)
         dk, dv = _merge_chunks(dk, length), _merge_chunks(dv, length)
     dq = dq_t.swapaxes(1, 2) * scale
     return dq.astype(q.dtype), dk.astype(q.dtype), dv.astype(q.dtype)
@@ -229,33 +268,31 @@ def _backward_rows(chunk: int, q, k, v, do, lse, delta):
 _chunked.defvjp(_chunked_fwd, _chunked_bwd)
 
 
-def cudnn(q: Heads, k: Heads, v: Heads) -> Heads:
+def cudnn(q: Heads, k: Heads, v: Heads, segments: Segments = None) -> Heads:
     """Fused attention of cuDNN, for NVIDIA GPUs in bf16 or fp16."""
     q, k, v = (a.swapaxes(1, 2) for a in (q, k, v))  # [B, P, heads, d]
-    out = jax.nn.dot_product_attention(q, k, v, implementation="cudnn")
+    mask = None if segments is None else _same(segments, segments)[:, None]
+    out = jax.nn.dot_product_attention(q, k, v, mask=mask, implementation="cudnn")
     return out.swapaxes(1, 2)
 
 
-def pallas(q: Heads, k: Heads, v: Heads) -> Heads:
+def pallas(q: Heads, k: Heads, v: Heads, segments: Segments = None) -> Heads:
     """Pallas flash attention for TPUs; P is padded to a multiple of 128 and masked."""
     from jax.experimental.pallas.ops.tpu import flash_attention as flash
 
     batch, _, length, width = q.shape
     pad = -length % 128
-    segments = None
     if pad:
         q, k, v = (jnp.pad(a, ((0, 0), (0, 0), (0, pad), (0, 0))) for a in (q, k, v))
-        # Tokens attend within their segment only; the padding is a separate segment.
-        ids = (jnp.arange(length + pad) >= length).astype(jnp.int32)
-        ids = jnp.broadcast_to(ids[None], (batch, length + pad))
-        segments = flash.SegmentIds(q=ids, kv=ids)
-    out = flash.flash_attention(
-        q, k, v, segment_ids=segments, sm_scale=1 / math.sqrt(width)
-    )
+        # The padding is a segment of its own, and real segments are never below 0.
+        own = jnp.zeros((batch, length), jnp.int32) if segments is None else segments
+        segments = jnp.pad(own, ((0, 0), (0, pad)), constant_values=-1)
+    ids = None if segments is None else flash.SegmentIds(q=segments, kv=segments)
+    out = flash.flash_attention(q, k, v, segment_ids=ids, sm_scale=1 / math.sqrt(width))
     return out[:, :, :length]
 
 
-_FUNCTIONS: dict[str, Callable[[Heads, Heads, Heads], Heads]] = {
+_FUNCTIONS: dict[str, Callable[..., Heads]] = {
     "chunked": chunked,
     "cudnn": cudnn,
     "pallas": pallas,

@@ -9,6 +9,7 @@ the forward pass can be split at any block by slicing the stack. The class activ
 map uses the split to differentiate the last blocks only.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -82,7 +83,9 @@ class Block(nn.Module):
     attend: Callable[..., jax.Array] | None = None
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B P D"]) -> Float[Array, "B P D"]:
+    def __call__(
+        self, x: Float[Array, "B P D"], segments: attention.Segments = None
+    ) -> Float[Array, "B P D"]:
         """Applies the block to the residual stream."""
         batch, length, width = x.shape
         head_width = width // self.heads
@@ -91,10 +94,10 @@ class Block(nn.Module):
         qkv = self._dense(y, 3 * width, "qkv")
         qkv = qkv.reshape(batch, length, 3, self.heads, head_width)
         q, k, v = qkv.transpose(2, 0, 3, 1, 4)  # each [B, heads, P, d]
-        if self.attend is None:
-            o = attention.attention(q, k, v, implementation=self.implementation)
-        else:
-            o = self.attend(q, k, v)
+        attend = self.attend or functools.partial(
+            attention.attention, segments=segments, implementation=self.implementation
+        )
+        o = attend(q, k, v)
         o = o.swapaxes(1, 2).reshape(batch, length, width)
         x = x + self._scaled(self._dense(o, width, "out"), "scale_attention")
 
@@ -217,22 +220,30 @@ class ViT(nn.Module):
         return lax.stop_gradient(x) if self.frozen_blocks else x
 
     def run(
-        self, tokens: Float[Array, "B T D"], first: int = 0, last: int | None = None
+        self,
+        tokens: Float[Array, "B T D"],
+        first: int = 0,
+        last: int | None = None,
+        *,
+        segments: attention.Segments = None,
     ) -> Float[Array, "B T D"]:
         """Runs blocks first … last - 1; the result does not depend on the split."""
         if first < self.frozen_blocks:
             # Only the parameters: Eq. (1) may still differentiate the tokens.
             end = self.frozen_blocks if last is None else min(self.frozen_blocks, last)
             frozen = jax.tree.map(lambda a: a[first:end], self.blocks)
-            tokens = self._scan(tokens, lax.stop_gradient(frozen))
+            tokens = self._scan(tokens, lax.stop_gradient(frozen), segments)
             first = end
-        return self._scan(tokens, jax.tree.map(lambda a: a[first:last], self.blocks))
+        rest = jax.tree.map(lambda a: a[first:last], self.blocks)
+        return self._scan(tokens, rest, segments)
 
-    def _scan(self, tokens: Float[Array, "B T D"], stack: Params) -> jax.Array:
+    def _scan(
+        self, tokens: Float[Array, "B T D"], stack: Params, segments: Any
+    ) -> jax.Array:
         block = self._block(self.implementation)
 
         def step(x: jax.Array, layer: Params) -> tuple[Any, None]:
-            return block.apply({"params": layer}, x), None
+            return block.apply({"params": layer}, x, segments), None
 
         if self.remat not in REMAT_POLICIES:
             raise ValueError(

@@ -68,6 +68,9 @@ ADDED_FIELDS: dict[str, Any] = {
     "optimizer_name": "adamw",
     "optimizer_schedule": "cosine",
     "stages": [],
+    "views_keep_share": 0.0,
+    "views_stop_gradient": False,
+    "views_warmup_epochs": 0.0,
 }
 
 

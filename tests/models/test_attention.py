@@ -3,6 +3,8 @@
 Tolerance: 1e-5 of the maximum in float32, 2e-2 in bfloat16 (eight bits of mantissa).
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -55,6 +57,47 @@ def test_all_tile_shapes_agree_with_naive(monkeypatch, length, tiles):
             assert_close(a, b, 1e-5)
         else:
             np.testing.assert_allclose(a, np.zeros_like(a), atol=1e-5)
+
+
+@pytest.mark.parametrize("length", [1, 7, 45])
+@pytest.mark.parametrize("tiles", [(16, 8), (64, 64, 2)])
+def test_segments_in_all_tile_shapes_agree_with_naive(monkeypatch, length, tiles):
+    small_tiles(monkeypatch, *tiles)
+    q, k, v, weight = qkv(length)
+    segments = np.random.default_rng(0).integers(0, 3, (2, length)).astype(np.int32)
+    naive, chunked = (
+        functools.partial(f, segments=jnp.asarray(segments))
+        for f in (attention.naive, attention.chunked)
+    )
+    expected = value_and_gradients(naive, q, k, v, weight)
+    got = value_and_gradients(chunked, q, k, v, weight)
+    assert_close(chunked(q, k, v), naive(q, k, v), 1e-5)
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+        if np.abs(b).max() > 1e-5:
+            assert_close(a, b, 1e-5)
+        else:
+            np.testing.assert_allclose(a, np.zeros_like(a), atol=1e-5)
+
+
+def test_a_token_attends_within_its_segment_only():
+    """Against NumPy, each segment as a sequence of its own."""
+    q, k, v, _ = (np.asarray(a, np.float64) for a in qkv(9))
+    segments = np.array([[0, 1, 0, 1, 1, 0, 0, 1, 0], [2] * 8 + [5]], np.int32)
+    want = np.zeros_like(q)
+    for b, heads in np.ndindex(q.shape[:2]):
+        for segment in set(segments[b]):
+            own = np.flatnonzero(segments[b] == segment)
+            s = q[b, heads, own] @ k[b, heads, own].T / np.sqrt(q.shape[-1])
+            p = np.exp(s - s.max(axis=1, keepdims=True))
+            p /= p.sum(axis=1, keepdims=True)
+            want[b, heads, own] = p @ v[b, heads, own]
+    for name in ("naive", "chunked"):
+        got = attention.attention(
+            *(jnp.asarray(a, jnp.float32) for a in (q, k, v)),
+            segments=jnp.asarray(segments),
+            implementation=name,
+        )
+        assert_close(got, want, 1e-5)
 
 
 def test_tile_shape_respects_the_limit_and_divides_the_rows():

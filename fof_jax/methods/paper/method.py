@@ -10,9 +10,8 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 from ml_collections import ConfigDict
 
-from fof_jax.methods import encoder
 from fof_jax.methods.base import Inputs
-from fof_jax.methods.paper import cam, losses, model, views
+from fof_jax.methods.paper import cam, losses, model, options, views
 from fof_jax.models.vit_classifier import ViTClassifier
 from fof_jax.types import (
     Batch,
@@ -24,8 +23,6 @@ from fof_jax.types import (
     StepContext,
     Variables,
 )
-
-TARGETS = ("grade", "predicted")
 
 
 @flax.struct.dataclass
@@ -65,6 +62,10 @@ class FocusOnFocus:
       target: whose evidence Eq. (1) seeks in training: the grade's (Sec. III-B), or
         that of the class predicted from x_glb, so that M does not know the grade.
       lambda_pos, lambda_neg: see `losses.classification`.
+      keep_share: fraction of the patches in M, in place of theta; 0 for Eq. (2).
+      warmup: fraction of the training in which w grows linearly from 0 to 1; the loss
+        is w times Eq. (6) plus 1 - w times that without FRL. 0: w is 1.
+      stop_gradient: True keeps Eq. (4)'s gradient from the global view.
     """
 
     network: model.Model
@@ -79,6 +80,9 @@ class FocusOnFocus:
     target: str = "grade"
     lambda_pos: float = 1.0
     lambda_neg: float = 1.0
+    keep_share: float = 0.0
+    warmup: float = 0.0
+    stop_gradient: bool = False
 
     inputs: ClassVar[Inputs] = Inputs(train=("image", "biomarkers"), test=("image",))
 
@@ -117,6 +121,8 @@ class FocusOnFocus:
         self, variables: Variables, image: jax.Array, keep: jax.Array
     ) -> model.Output:
         """Both masked views in one forward: B positive rows, then B negative."""
+        if self.fill == "drop":
+            return self._apply(variables, image, keep, method="packed")
         if self.fill == "token":
             twice, shown = jnp.concatenate([image] * 2), jnp.concatenate([keep, ~keep])
             return self._apply(variables, twice, shown, method="masked")
@@ -138,6 +144,11 @@ class FocusOnFocus:
             )
             value, terms = self.terms(variables, glb, pos, neg, *labels)
             terms["kept"] = keep.mean(dtype=jnp.float32)
+            if self.warmup:
+                without, _ = self.terms_without_frl(variables, glb, *labels)
+                w = jnp.clip(ctx.progress / self.warmup, 0.0, 1.0)
+                value = (1 - w) * without + w * value
+                terms |= {"total": value, "views_weight": w}
         else:
             glb = self._apply(variables, batch.image, method="__call__")
             glb = jax.tree.map(ctx.gather, glb)
@@ -166,8 +177,9 @@ class FocusOnFocus:
             lambda_pos=self.lambda_pos,
             lambda_neg=self.lambda_neg,
         )
+        anchor = lax.stop_gradient(glb.feature) if self.stop_gradient else glb.feature
         terms["frl"] = losses.focus_consistency(
-            glb=glb.feature, pos=pos.feature, neg=neg.feature, tau=self.tau
+            glb=anchor, pos=pos.feature, neg=neg.feature, tau=self.tau
         )
         # Sec. III-C: the negative view is labelled normal, which is always known.
         status = jnp.concatenate([biomarkers, biomarkers, jnp.zeros_like(biomarkers)])
@@ -228,8 +240,11 @@ class FocusOnFocus:
         return self._activation(variables, tokens, target).A
 
     def patch_mask(self, cam: Float[Array, "B H W"]) -> Bool[Array, "B h w"]:
-        """M of Eq. (2)."""
-        return views.keep_mask(cam, patch=self.network.encoder.patch, theta=self.theta)
+        """M of Eq. (2), or of `keep_share`."""
+        patch = self.network.encoder.patch
+        if self.keep_share:
+            return views.keep_share(cam, patch=patch, share=self.keep_share)
+        return views.keep_mask(cam, patch=patch, theta=self.theta)
 
     def vit_classifier(self, variables: Variables) -> ViTClassifier:
         """Encoder, pooling and the logits of the K grades."""
@@ -281,39 +296,16 @@ class FocusOnFocus:
 
 
 def build(config: ConfigDict, info: DatasetInfo) -> FocusOnFocus:
-    """The method that a config describes.
-
-    Raises:
-      ValueError: a scale, fill or target that does not exist.
-    """
-    _check_choice("cam.scale", config.cam.scale, cam.SCALES)
-    _check_choice("views.fill", config.views.fill, views.FILLS)
-    _check_choice("cam.target", config.cam.target, TARGETS)
+    """The method that a config describes; a ValueError as `options.view_options`."""
     return FocusOnFocus(
-        network=model.Model(
-            encoder=encoder.build_vit(config),
-            num_classes=len(info.classes),
-            num_biomarkers=len(info.biomarkers),
-            cam_block=config.cam.block,
-            mask_token=config.frl and config.views.fill == "token",
-        ),
+        network=options.network(config, info),
         theta=config.theta,
         tau=config.tau,
         lambda_frl=config.lambda_frl,
         lambda_mca=config.lambda_mca,
         normalize_positives=config.mca.normalize_positives,
         frl=config.frl,
-        scale=config.cam.scale,
-        fill=config.views.fill,
-        target=config.cam.target,
         lambda_pos=config.lambda_pos,
         lambda_neg=config.lambda_neg,
+        **options.view_options(config),
     )
-
-
-def _check_choice(field: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(
-            f"{field}: got {value!r}, expected one of {', '.join(choices)}. Pass "
-            f"another --config.{field}."
-        )

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 
-from fof_jax.models import vit
+from fof_jax.models import packed_views, vit
 
 PROJECTION_WIDTH = 64  # P6: the authors' shape
 
@@ -97,6 +97,27 @@ class Model(nn.Module):
         kept = keep.reshape(keep.shape[0], -1, 1)
         tokens = jnp.where(kept, tokens, self.token.astype(tokens.dtype)[None, None])
         return self.classify(self.encoder.run(self.encoder.add_position(tokens)))
+
+    def packed(
+        self, image: Float[Array, "B H W C"], keep: Bool[Array, "B h w"]
+    ) -> Output:
+        """Both views without their hidden patches, as one sequence (P4, `drop`).
+
+        Returns:
+          B rows of the positive view, then B of the negative one.
+        """
+        prefix, kept = self.encoder.num_prefix, keep.reshape(keep.shape[0], -1)
+        tokens = self.encoder.add_position(self.encoder.embed(image))
+        tokens, segments = packed_views.pack(tokens, kept, num_prefix=prefix)
+        tokens = self.encoder.run(tokens, segments=segments)
+        features = packed_views.pool(
+            self.encoder.final_norm(tokens),
+            kept,
+            num_prefix=prefix,
+            pooling=self.encoder.pooling,
+        )
+        feature = jnp.concatenate(features)  # [2 B, D]
+        return Output(feature=feature, logits=self.classifier(feature))
 
     def classify(self, tokens: Float[Array, "B T D"]) -> Output:
         """Tokens after the last block to feature and logits."""

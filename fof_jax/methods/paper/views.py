@@ -5,8 +5,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 # P4: what stands in a masked patch. zero and mean are pixels, see `split`; token is a
-# trained embedding in the patch's place, see `model.Model.masked`.
-FILLS = ("zero", "mean", "token")
+# trained embedding in the patch's place, see `model.Model.masked`; drop is nothing, the
+# patch leaves the sequence, see `model.Model.packed`.
+FILLS = ("zero", "mean", "token", "drop")
 
 
 def patch_mean(A: Float[Array, "B H W"], *, patch: int) -> Float[Array, "B h w"]:
@@ -36,6 +37,28 @@ def keep_mask(
     Source: Eq. (2).
     """
     return patch_mean(A, patch=patch) > theta
+
+
+@jax.named_scope("views")
+def keep_share(
+    A: Float[Array, "B H W"], *, patch: int, share: float
+) -> Bool[Array, "B h w"]:
+    """A mask of a given size, in place of Eq. (2)'s threshold; not in the paper.
+
+    Args:
+      A: contribution scores, at least 0.
+      patch: p, in pixels.
+      share: q, fraction of the patches, in (0, 1).
+
+    Returns:
+      True on the round(q P) patches with the highest means; ties in row-major order.
+      A patch without any evidence (mean 0) is never among them.
+    """
+    mean = patch_mean(A, patch=patch)
+    b, h, w = mean.shape
+    order = jnp.argsort(-mean.reshape(b, -1), axis=1, stable=True)
+    rank = jnp.argsort(order, axis=1).reshape(b, h, w)
+    return (rank < round(share * h * w)) & (mean > 0)
 
 
 @jax.named_scope("views")
