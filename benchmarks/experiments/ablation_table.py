@@ -40,7 +40,7 @@ def cell_metrics(cell: Cell) -> dict[str, float]:
     prob = np.array([r["prob"] for r in cell["regions"]])
     result = scores(y, prob, average="micro")
     columns = {
-        f: [r[f] for r in cell["regions"] if r[f] is not None] for f in LOCALIZATION
+        f: [r[f] for r in cell["regions"] if r.get(f) is not None] for f in LOCALIZATION
     }
     return {f: result[f] for f in METRICS} | {
         f: float(np.mean(v)) if v else np.nan for f, v in columns.items()
@@ -114,11 +114,16 @@ def _weighted(cell: Cell, metric: str, weights: np.ndarray) -> np.ndarray:
     return np.where(number > 0, total / np.maximum(number, 1), np.nan)
 
 
-def table(folder: Path, rows: list[str], reference: str) -> str:
+def table(
+    folder: Path,
+    rows: list[str],
+    reference: str,
+    *,
+    columns: tuple[str, ...] = (*METRICS, *LOCALIZATION),
+) -> str:
     """Markdown tables: mean ± std over cells, and differences to `reference`."""
     cells = read(folder)
     by_row = {row: [c for c in cells if c["row"] == row] for row in rows}
-    columns = (*METRICS, *LOCALIZATION)
     lines = [
         "| row | cells | " + " | ".join(columns) + " |",
         "|---" * (len(columns) + 2) + "|",

@@ -31,6 +31,7 @@ def measure(flags: argparse.Namespace) -> dict:
         remat=flags.remat,
         attention=flags.attention,
         compute_dtype=flags.dtype,
+        views_fill=flags.fill,
     )
     before = conditions.conditions()
     step = program.compile_step(config)
@@ -71,6 +72,9 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--remat", default="output")
     parser.add_argument("--attention", default="auto")
     parser.add_argument("--dtype", default="float32")
+    parser.add_argument(
+        "--fill", default="zero", help="views.fill; flops_account is of zero"
+    )
     result = measure(parser.parse_args(argv))
     conditions.report(result, result)
 
