@@ -112,11 +112,22 @@ def _predict_table(
     if path.exists():
         raise ValueError(f"eval: {path} exists already. Pass another --out.")
     from fof_jax.data.cohort import read_cohort
-    from fof_jax.inference import batch, load, names, provenance
+    from fof_jax.data.csv_reader import TableReader
+    from fof_jax.inference import batch, inputs, load, names, provenance
 
     model = load.load(checkpoint)
+    if model.omic_names:
+        reader = TableReader(table)
+        reader.load()
+        inputs.require_omics_columns(reader, model.omic_names, model.config.method)
     # Images are opened one by one later: an unreadable one becomes a row with an error.
-    cohort = read_cohort(table, classes=model.classes, biomarkers=(), decode=False)
+    cohort = read_cohort(
+        table,
+        classes=model.classes,
+        biomarkers=(),
+        omics=model.omic_names,
+        decode=False,
+    )
     rows = batch.predict_cohort(model, cohort, progress_to("graded", sys.stderr))
     out.mkdir(parents=True, exist_ok=True)
     about = provenance.describe(model, command="eval", checkpoint=checkpoint)

@@ -5,13 +5,16 @@ python launch.py predict --checkpoint=runs/phantom --images=folder --out=graded
 `--checkpoint` is a run (ensemble of its folds, with their standard deviation), a fold,
 a step below its checkpoints, or a file of `export --to=stablehlo`, which gives no
 class activation maps. `--images` is an image, a folder, or a CSV with a column `image`
-and optional columns `patient` and `grade`; whole slides (.svs, .ndpi, pyramidal .tif …)
-require the extra `slides`. `--out` is a new folder for predictions.csv, patients.csv
-and plots below focus/. Run the same command again to resume an interrupted one.
+and optional columns `patient` and `grade`, and the model's omics columns where its
+method needs them (also written --table=TABLE); whole slides (.svs, .ndpi, pyramidal
+.tif …) require the extra `slides`. `--out` is a new folder for predictions.csv,
+patients.csv and plots below focus/. Run the same command again to resume an
+interrupted one.
 Research use only; not for diagnosis.
 """
 
 import argparse
+import hashlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,7 +29,10 @@ def add_io_flags(parser: argparse.ArgumentParser) -> None:
     """Adds --checkpoint, --images and --out, which `explain` has as well."""
     parser.add_argument("--checkpoint", type=Path, required=True, metavar="PATH")
     parser.add_argument(
-        "--images", type=Path, required=True, metavar="PATH|FOLDER|TABLE"
+        *("--images", "--table"),
+        type=Path,
+        required=True,
+        metavar="PATH|FOLDER|TABLE",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
 
@@ -65,6 +71,8 @@ def _mpp(text: str) -> float:
 def run(flags: argparse.Namespace) -> int:
     """Calls `batch.predict`; 1 if no image could be read."""
     check_out(flags.out)
+    import numpy as np
+
     from fof_jax.inference import batch, inputs, load, provenance, slides
     from fof_jax.inference.model import has_map, no_map_reason
     from fof_jax.inference.predictor import Predictor
@@ -80,6 +88,13 @@ def run(flags: argparse.Namespace) -> int:
 
     images = inputs.find(flags.images, exclude=flags.out)
     model = load.load(flags.checkpoint)
+    job = {"mpp": f"{flags.mpp} {flags.slide_mpp}"}
+    if model.omic_names:
+        images = inputs.with_omics(
+            images, flags.images, model.omic_names, model.config.method
+        )
+        vectors = np.array([one.omics for one in images], np.float32)
+        job["omics"] = hashlib.sha256(vectors.tobytes()).hexdigest()
     if not (has_map(model) or flags.no_pictures):
         print_warnings([f"no class activation maps: {no_map_reason(model)}"])
     table = batch.predict(
@@ -88,7 +103,7 @@ def run(flags: argparse.Namespace) -> int:
         flags.out,
         plots=not flags.no_pictures,
         report_progress=progress_to("graded", sys.stdout),
-        job={"mpp": f"{flags.mpp} {flags.slide_mpp}"},
+        job=job,
         about=provenance.describe(
             model,
             command="predict",

@@ -51,6 +51,12 @@ def _serve(flags: argparse.Namespace, bound: socket.socket) -> int:
     from fof_jax.inference.serve import app
 
     model = load.load(flags.checkpoint)
+    if model.omic_names:
+        raise ValueError(
+            f"serve: method {model.config.method!r} needs {len(model.omic_names)} "
+            "omics columns at test, and the page takes images alone. Use predict with "
+            "--images=TABLE.csv, or a model whose test input is the image."
+        )
     blank = np.zeros((model.image_size, model.image_size, 3), np.uint8)
     # Compiles before the first request.
     model.explain(blank) if has_map(model) else model.predict([blank])

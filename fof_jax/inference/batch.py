@@ -7,6 +7,7 @@ hidden staging folder below the output folder; the same command resumes there.
 import dataclasses
 import functools
 import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -107,7 +108,8 @@ def predict_cohort(
 
     Args:
       model: of `load.load`.
-      cohort: of `read_cohort` with `decode=False` and the model's classes.
+      cohort: of `read_cohort` with `decode=False`, the model's classes and, where it
+        needs them, its omics.
       report_progress: called with (done, total) after each image.
 
     Returns:
@@ -123,8 +125,15 @@ def predict_cohort(
         )
         for row in cohort.rows
     ]
+    if model.omic_names:
+        images = [
+            dataclasses.replace(
+                one, omics=tuple(math.nan if v is None else v for v in row.omics)
+            )
+            for one, row in zip(images, cohort.rows, strict=True)
+        ]
     rows = []
-    for row in model.stream(one.path for one in images):
+    for row in _stream(model, images):
         rows.append(row)
         report_progress(len(rows), len(images))
     prob = np.concatenate([row.prob for row in rows])
@@ -247,7 +256,7 @@ def _predict(
         elif plots is not None and has_map(model):
             predict_one = functools.partial(_predict_region, model)
         else:
-            yield from model.stream(one.path for one, _ in group)
+            yield from _stream(model, [one for one, _ in group])
             continue
         for one, stem in group:
             plot = None if plots is None else plots / f"{stem}.png"
@@ -257,6 +266,15 @@ def _predict(
                 missing = np.full((1, len(model.classes)), np.nan)
                 reason = (str(error),)
                 yield GradePredictions(missing, missing, model.classes, reason, ("",))
+
+
+def _stream(
+    model: Predictor, images: Sequence[ImageInput]
+) -> Iterator[GradePredictions]:
+    vectors = (
+        None if i.omics is None else np.asarray(i.omics, np.float32) for i in images
+    )
+    return model.stream((one.path for one in images), vectors)
 
 
 def _predict_region(
@@ -277,6 +295,11 @@ def _predict_slide(
     image: ImageInput,
     plot: Path | None,
 ) -> GradePredictions:
+    if model.omic_names:
+        raise ValueError(
+            f"a whole slide; method {model.config.method!r} needs omics, which are "
+            "read for regions only. Save regions of the slide as images."
+        )
     slide = predict_slide(model, image.path)
     if plot is not None:
         from fof_jax.inference import visualization

@@ -69,9 +69,12 @@ class ExportedModel(Predictor):
         return tuple(self.about["folds"])
 
     def fold_probabilities(
-        self, tiles: UInt8[np.ndarray, "n S S 3"]
+        self,
+        tiles: UInt8[np.ndarray, "n S S 3"],
+        omics: Float[np.ndarray, "n M"] | None = None,
     ) -> Float[np.ndarray, "n F K"]:
-        """Probabilities of each tile by each fold."""
+        """Probabilities of each tile by each fold; exported models have no omics."""
+        del omics
         return in_batches(lambda part: jnp.swapaxes(self._call(part)[2], 0, 1), tiles)
 
     @functools.cached_property
@@ -98,10 +101,15 @@ def write(
       thresholds: operating points of `eval`, stored in about.json unchanged.
 
     Raises:
-      ValueError: the model is an exported one, or `path` is a folder.
+      ValueError: the model is an exported one or needs omics, or `path` is a folder.
     """
     if not isinstance(model, TrainedModel):
         raise ValueError("export: this model is an exported file already; copy it.")
+    if model.omic_names:
+        raise ValueError(
+            f"export: method {model.config.method!r} needs omics at test, and an "
+            "exported program takes images alone. Use predict with the run's folder."
+        )
     if path.is_dir():
         raise ValueError(f"{path} is a folder; expected a file. Pass another --out.")
     archive = io.BytesIO()

@@ -1,14 +1,17 @@
 """Finds the input images of `predict` and `explain`: a file, a folder or a table."""
 
 import dataclasses
+import math
 import os
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 from fof_jax.data.csv_reader import TableReader
 from fof_jax.data.errors import DataWarning, raise_errors
 from fof_jax.inference.image_folder import SUFFIXES, is_output, list_images
 from fof_jax.inference.names import printable, unique
+from fof_jax.inference.predictor import shortened
 from fof_jax.tables import patients
 from fof_jax.tables.csv_records import unknown
 
@@ -28,12 +31,14 @@ class ImageInput:
         `names.printable`.
       patient: patient ID; the image's name if there is none.
       grade: true class name; "" if unknown.
+      omics: raw molecular vector, NaN where unknown, for a model that needs one.
     """
 
     path: Path
     name: str
     patient: str
     grade: str = ""
+    omics: tuple[float, ...] | None = None
 
 
 def find(source: Path, *, exclude: Path | None = None) -> list[ImageInput]:
@@ -74,6 +79,60 @@ def find(source: Path, *, exclude: Path | None = None) -> list[ImageInput]:
         return _read_table(source)
     name = printable(source.name)
     return [ImageInput(source, name, name)]
+
+
+def with_omics(
+    images: Sequence[ImageInput], source: Path, names: Sequence[str], method: str
+) -> list[ImageInput]:
+    """Adds the omics columns of a table to the images that `find` listed from it.
+
+    Args:
+      images: of `find(source)`.
+      source: the CSV.
+      names: columns that the model needs; `Predictor.omic_names`.
+      method: name of the method, for messages.
+
+    Raises:
+      ValueError: the source is not a table, lacks columns, or has a cell that is not a
+        number.
+    """
+    needs = f"images: method {method!r} needs {len(names)} omics columns"
+    if source.is_dir() or source.suffix.lower() != ".csv":
+        what = "a folder" if source.is_dir() else "an image"
+        raise ValueError(
+            f"{needs} beside the image, and {source} is {what}. Pass a CSV with a "
+            f"column 'image' and the columns {shortened(names)} (all of them: omics in "
+            "the model.json of a fold), empty where unknown."
+        )
+    reader = TableReader(source)
+    reader.load()
+    require_omics_columns(reader, names, method)
+    vectors = []
+    for number, cells in reader.lines:
+        values = [reader.real(number, name, cells[name]) for name in names]
+        vectors.append(tuple(math.nan if v is None else v for v in values))
+    raise_errors(source, reader.errors)
+    return [
+        dataclasses.replace(image, omics=vector)
+        for image, vector in zip(images, vectors, strict=True)
+    ]
+
+
+def require_omics_columns(
+    reader: TableReader, names: Sequence[str], method: str
+) -> None:
+    """Checks that a loaded table has the omics columns of a model.
+
+    Raises:
+      ValueError: some are missing, and which.
+    """
+    lacking = [name for name in names if name not in reader.header]
+    if reader.header and lacking:
+        raise ValueError(
+            f"images: {reader.table} lacks {len(lacking)} of the {len(names)} omics "
+            f"columns that method {method!r} needs: {shortened(lacking)}. Add them, "
+            "empty where unknown."
+        )
 
 
 def _read_table(table: Path) -> list[ImageInput]:

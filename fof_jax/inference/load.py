@@ -68,6 +68,7 @@ def load_trained(path: Path) -> TrainedModel:
         training=training_data.union(
             training_data.from_json(one.get("training")) for one in [metadata, *others]
         ),
+        omic_columns=tuple(metadata.get("omics", {}).get("names", ())),
     )
 
 

@@ -25,8 +25,8 @@ from fof_jax.data.images import ImageLike
 from fof_jax.data.training_data import TrainingData
 from fof_jax.inference import tiling
 from fof_jax.inference.outputs import Explanation
-from fof_jax.inference.predictor import Predictor, in_batches
-from fof_jax.methods.base import Explainer
+from fof_jax.inference.predictor import Predictor, in_batches, omics_of_tiles
+from fof_jax.methods.base import Explainer, standardize_omics
 from fof_jax.models import vit
 from fof_jax.types import Batch, Variables
 
@@ -39,6 +39,7 @@ class TrainedModel(Predictor):
       method: as in `methods/registry.py`.
       folds: variables, by the folder that they were read from.
       config, sides, training: as in `Predictor`.
+      omic_columns: names of the omics that the run's data had.
     """
 
     method: Any
@@ -46,11 +47,22 @@ class TrainedModel(Predictor):
     config: ConfigDict
     sides: tuple[int, int] | None
     training: TrainingData | None = None
+    omic_columns: tuple[str, ...] = ()
 
     @property
     def fold_names(self) -> tuple[str, ...]:
         """Folders that the folds were read from."""
         return tuple(self.folds)
+
+    @property
+    def omic_names(self) -> tuple[str, ...]:
+        """As in `Predictor`."""
+        return self.omic_columns if "omics" in self.method.inputs.test else ()
+
+    @property
+    def imputes_omics(self) -> bool:
+        """As in `Predictor`; true of DDM-net."""
+        return bool(getattr(self.method, "imputes", False))
 
     def explain(self, image: ImageLike, target: str | None = None) -> Explanation:
         """Computes Eq. (1) and (2) for one image.
@@ -88,24 +100,41 @@ class TrainedModel(Predictor):
             spread=grades.spread[0],
         )
 
-    def features(self, images: Sequence[ImageLike]) -> Float[np.ndarray, "F n D"]:
-        """v = g(x) of each image by each fold; mean over its tiles."""
-        prepared = [self.preprocess(image) for image in images]
+    def features(
+        self, images: Sequence[ImageLike], omics: np.ndarray | None = None
+    ) -> Float[np.ndarray, "F n D"]:
+        """v = g(x) of each image by each fold; mean over its tiles.
+
+        Args:
+          images, omics: as in `predict`.
+
+        Raises:
+          ValueError: an image cannot be used, or omics are missing.
+        """
+        vectors = [None] * len(images) if omics is None else list(omics)
+        prepared = [
+            self.preprocess(image, vector)
+            for image, vector in zip(images, vectors, strict=True)
+        ]
+        of_tiles = omics_of_tiles(prepared)
         tiles = np.concatenate([one.tiles for one in prepared])
         ends = np.cumsum([len(one.tiles) for one in prepared])[:-1]
 
         def fold_features(variables: Variables) -> np.ndarray:
-            v = in_batches(lambda part: self._feature(variables, part), tiles)
+            feature = functools.partial(self._feature, variables)
+            v = in_batches(feature, tiles, of_tiles)
             return np.stack([part.mean(axis=0) for part in np.split(v, ends)])
 
         return np.stack([*map(fold_features, self.folds.values())])
 
     def fold_probabilities(
-        self, tiles: UInt8[np.ndarray, "n S S 3"]
+        self,
+        tiles: UInt8[np.ndarray, "n S S 3"],
+        omics: Float[np.ndarray, "n M"] | None = None,
     ) -> Float[np.ndarray, "n F K"]:
         """Probabilities of each tile by each fold."""
         per_fold = [
-            in_batches(functools.partial(self._probabilities, variables), tiles)
+            in_batches(functools.partial(self._probabilities, variables), tiles, omics)
             for variables in self.folds.values()
         ]
         return np.stack(per_fold, axis=1)
@@ -131,18 +160,29 @@ class TrainedModel(Predictor):
     def _normalized(self, tiles: jax.Array) -> jax.Array:
         return pipeline.normalize(tiles, color=self.config.data.color)
 
+    def _batch(
+        self, variables: Variables, tiles: jax.Array, omics: jax.Array | None
+    ) -> Batch:
+        """Normalized tiles, and omics standardized by the fold's statistics."""
+        batch = Batch(image=self._normalized(tiles), omics=omics)
+        return standardize_omics(batch, variables.frozen)
+
     @functools.cached_property
     def _probabilities(self) -> Any:
-        def apply(variables: Variables, tiles: jax.Array) -> jax.Array:
-            batch = Batch(image=self._normalized(tiles))
+        def apply(
+            variables: Variables, tiles: jax.Array, omics: jax.Array | None = None
+        ) -> jax.Array:
+            batch = self._batch(variables, tiles, omics)
             return jax.nn.softmax(self.method.apply(variables, batch).logits)
 
         return jax.jit(apply)
 
     @functools.cached_property
     def _feature(self) -> Any:
-        def apply(variables: Variables, tiles: jax.Array) -> jax.Array:
-            batch = Batch(image=self._normalized(tiles))
+        def apply(
+            variables: Variables, tiles: jax.Array, omics: jax.Array | None = None
+        ) -> jax.Array:
+            batch = self._batch(variables, tiles, omics)
             return self.method.apply(variables, batch).features
 
         return jax.jit(apply)

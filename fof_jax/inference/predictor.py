@@ -4,6 +4,8 @@
 exported file. Both give each tile's probabilities; everything else follows from them.
 """
 
+import dataclasses
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -43,10 +45,22 @@ class Predictor(Protocol):
         ...
 
     def fold_probabilities(
-        self, tiles: UInt8[np.ndarray, "n S S 3"]
+        self,
+        tiles: UInt8[np.ndarray, "n S S 3"],
+        omics: Float[np.ndarray, "n M"] | None = None,
     ) -> Float[np.ndarray, "n F K"]:
-        """Probabilities of each tile by each fold."""
+        """Probabilities of each tile by each fold; omics are those of its image."""
         ...
+
+    @property
+    def omic_names(self) -> tuple[str, ...]:
+        """Names of the M omics that a prediction needs; () for images alone."""
+        return ()
+
+    @property
+    def imputes_omics(self) -> bool:
+        """Whether a patient without any known omics entry is accepted."""
+        return False
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -87,21 +101,35 @@ class Predictor(Protocol):
             )
         return self.classes.index(target)
 
-    def predict(self, images: ImageLike | Sequence[ImageLike]) -> GradePredictions:
+    def predict(
+        self,
+        images: ImageLike | Sequence[ImageLike],
+        omics: np.ndarray | None = None,
+    ) -> GradePredictions:
         """Predicts the grades of images of any size.
 
         Args:
           images: files, PIL images, or RGB arrays of 0-255; or one of them, whose
             grade is the only row.
+          omics: raw molecular vectors [n, M] in the order of `omic_names`, NaN where
+            unknown, for a model that needs them; [M] for one image.
 
         Raises:
-          ValueError: an image cannot be used; names it. `stream` continues instead.
+          ValueError: an image cannot be used, names it; or omics are missing. `stream`
+            continues instead.
         """
+        if omics is not None:
+            omics = np.atleast_2d(np.asarray(omics, np.float32))
         if isinstance(images, str | Path | Image.Image) or (
             isinstance(images, np.ndarray) and images.ndim <= 3
         ):
             images = [images]
-        rows = list(self.stream(images))
+        if omics is not None and len(omics) != len(images):
+            raise ValueError(
+                f"omics: got {len(omics)} rows for {len(images)} images, expected one "
+                "row of omics for each image."
+            )
+        rows = list(self.stream(images, omics))
         for image, row in zip(images, rows, strict=True):
             if row.error[0]:
                 name = image if isinstance(image, str | Path) else "image"
@@ -115,17 +143,26 @@ class Predictor(Protocol):
             warning=tuple(row.warning[0] for row in rows),
         )
 
-    def stream(self, images: Iterable[ImageLike]) -> Iterator[GradePredictions]:
+    def stream(
+        self,
+        images: Iterable[ImageLike],
+        omics: Iterable[np.ndarray | None] | None = None,
+    ) -> Iterator[GradePredictions]:
         """Predicts image by image with bounded memory.
+
+        Args:
+          images: as in `predict`.
+          omics: of each image; None for a model of the image alone.
 
         Yields:
           One row per image; `error` is set if the image cannot be used.
         """
         pending: list[PreparedImage | str] = []
         tiles = 0
-        for image in images:
+        vectors = itertools.repeat(None) if omics is None else omics
+        for image, vector in zip(images, vectors, strict=False):
             try:
-                prepared = self.preprocess(image)
+                prepared = self.preprocess(image, vector)
             except (ValueError, OSError) as error:
                 pending.append(str(error))
             else:
@@ -136,9 +173,49 @@ class Predictor(Protocol):
                 pending, tiles = [], 0
         yield from self.predict_prepared(pending)
 
-    def preprocess(self, image: ImageLike) -> PreparedImage:
-        """Scales an image and cuts it into tiles, see `preprocess.preprocess`."""
-        return preprocess.preprocess(image, self.config.data, self.sides, self.training)
+    def preprocess(
+        self, image: ImageLike, omics: np.ndarray | None = None
+    ) -> PreparedImage:
+        """Scales an image and cuts it into tiles, see `preprocess.preprocess`.
+
+        Raises:
+          ValueError: as there, and as `require_omics`.
+        """
+        self.require_omics(omics)
+        prepared = preprocess.preprocess(
+            image, self.config.data, self.sides, self.training
+        )
+        return dataclasses.replace(prepared, omics=omics if self.omic_names else None)
+
+    def require_omics(self, omics: np.ndarray | None) -> None:
+        """Checks that an image has the omics that a prediction needs.
+
+        Args:
+          omics: [M], in the order of `omic_names`, NaN where unknown.
+
+        Raises:
+          ValueError: they are missing, have another length, or none is known and the
+            method does not impute them.
+        """
+        names = self.omic_names
+        if not names:
+            return
+        needs = f"method {self.config.method!r} needs omics at test"
+        if omics is None:
+            raise ValueError(
+                f"{needs}, and none were given. Pass the model's {len(names)} values "
+                f"({shortened(names)}), NaN where unknown."
+            )
+        if np.shape(omics) != (len(names),):
+            raise ValueError(
+                f"{needs}: got shape {np.shape(omics)}, expected ({len(names)},), in "
+                "the order of omic_names."
+            )
+        if not (self.imputes_omics or np.isfinite(omics).any()):
+            raise ValueError(
+                f"{needs}, and this patient has no known entry. Leave the patient out, "
+                "or use fusion.ddmnet, which imputes a missing modality."
+            )
 
     def predict_prepared(
         self, prepared: Sequence[PreparedImage | str]
@@ -147,7 +224,8 @@ class Predictor(Protocol):
         valid = [one for one in prepared if isinstance(one, PreparedImage)]
         per_image: Iterator[np.ndarray] = iter(())
         if valid:
-            prob = self.fold_probabilities(np.concatenate([one.tiles for one in valid]))
+            tiles = np.concatenate([one.tiles for one in valid])
+            prob = self.fold_probabilities(tiles, omics_of_tiles(valid))
             ends = np.cumsum([len(one.tiles) for one in valid])[:-1]
             per_image = (part.mean(axis=0) for part in np.split(prob, ends))  # [F, K]
         missing = np.full((1, len(self.classes)), np.nan)
@@ -172,16 +250,37 @@ def longest_side(model: Predictor) -> int:
     return max(model.image_size, *(model.sides or ()))
 
 
-def in_batches(compiled: Callable[[Any], Any], tiles: np.ndarray) -> np.ndarray:
-    """Applies a compiled function to tiles in batches of one size.
+def omics_of_tiles(images: Sequence[PreparedImage]) -> np.ndarray | None:
+    """The vector of each tile's image [n, M]; None for a model of the image alone."""
+    if images[0].omics is None:
+        return None
+    counts = [len(one.tiles) for one in images]
+    vectors = np.stack([np.asarray(one.omics, np.float32) for one in images])
+    return np.repeat(vectors, counts, axis=0)
+
+
+def shortened(names: Sequence[str], shown: int = 6) -> str:
+    """The first names of a list, and how many more there are."""
+    more = f", … and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more
+
+
+def in_batches(
+    compiled: Callable[..., Any], tiles: np.ndarray, omics: np.ndarray | None = None
+) -> np.ndarray:
+    """Applies a compiled function to tiles, and their omics, in batches of one size.
 
     The last batch is padded, so that one compiled program is enough.
     """
     size = BATCH if len(tiles) > 1 else 1
+    arrays = [tiles] if omics is None else [tiles, omics]
     parts = []
     for first in range(0, len(tiles), size):
-        part = tiles[first : first + size]
-        padding = np.repeat(part[-1:], size - len(part), axis=0)
-        out = compiled(np.concatenate([part, padding]))
-        parts.append(np.asarray(out, np.float64)[: len(part)])
+        batch = [one[first : first + size] for one in arrays]
+        count = len(batch[0])
+        padded = [
+            np.concatenate([part, np.repeat(part[-1:], size - count, axis=0)])
+            for part in batch
+        ]
+        parts.append(np.asarray(compiled(*padded), np.float64)[:count])
     return np.concatenate(parts)

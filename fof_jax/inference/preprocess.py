@@ -5,7 +5,7 @@ import io
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool, Float, UInt8
 from ml_collections import ConfigDict
 from PIL import Image
 
@@ -25,12 +25,15 @@ class PreparedImage:
       tiles: squares of S pixels.
       corners: top and left of each tile; [(0, 0)] for an image of one tile.
       warning: what is odd about the image; "" for nothing.
+      omics: molecular vector of the image's patient, raw, NaN where unknown; None for
+        a model of the image alone.
     """
 
     pixels: UInt8[np.ndarray, "H W 3"]
     tiles: UInt8[np.ndarray, "n S S 3"]
     corners: list[tiling.Corner]
     warning: str = ""
+    omics: Float[np.ndarray, " M"] | None = None
 
 
 def preprocess(

@@ -40,10 +40,15 @@ class TestedFold:
     def features(self) -> Float[np.ndarray, "n D"]:
         """v = g(x) of every test region, in the order of `rows`."""
         parts = [  # a batch of regions in memory at a time
-            self.model.features([self.pixels(int(i)) for i in self.rows[k : k + BATCH]])
+            self._features_of(self.rows[k : k + BATCH])
             for k in range(0, len(self.rows), BATCH)
         ]
         return np.concatenate([part[0] for part in parts])
+
+    def _features_of(self, rows: Int[np.ndarray, " n"]) -> Float[np.ndarray, "F n D"]:
+        known = self.data.omics if self.model.omic_names else None
+        omics = None if known is None else known[rows]
+        return self.model.features([self.pixels(int(i)) for i in rows], omics)
 
 
 @contextlib.contextmanager
