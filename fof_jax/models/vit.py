@@ -9,7 +9,6 @@ the forward pass can be split at any block by slicing the stack. The class activ
 map uses the split to differentiate the last blocks only.
 """
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,6 +19,8 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from fof_jax.models import attention
+from fof_jax.models.vit_block import KERNEL_INIT, apply_to_rows
+from fof_jax.models.vit_block import Block as Block
 from fof_jax.models.vit_variants import SIZES as SIZES
 from fof_jax.models.vit_variants import Size as Size
 from fof_jax.models.vit_variants import parse_variant as parse_variant
@@ -33,6 +34,7 @@ _SAVED = {
 }
 REMAT_POLICIES = ("none", *_SAVED)
 POOLINGS = ("patches", "class_token")
+POSITION_INIT = nn.initializers.truncated_normal(0.02)
 
 
 def grid(image_size: tuple[int, int], patch: int) -> tuple[int, int]:
@@ -48,90 +50,6 @@ def grid(image_size: tuple[int, int], patch: int) -> tuple[int, int]:
             f"--config.data.image_size={max(image_size[0] // patch, 1) * patch}."
         )
     return image_size[0] // patch, image_size[1] // patch
-
-
-def apply_to_rows(
-    layer: Callable[[Float[Array, "R D"]], Float[Array, "R E"]],
-    x: Float[Array, "B T D"],
-) -> Float[Array, "B T E"]:
-    """Applies a dense layer to the tokens of all images as rows of one matrix.
-
-    The result is the same. The gradient of the weight becomes a sum over one axis,
-    which XLA computes on CPU as a matrix product; over two axes it takes five times as
-    long (docs/performance.md).
-    """
-    return layer(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], -1)
-
-
-# As in Dosovitskiy et al. 2021; a fixed std of 0.02 is too small for narrow encoders.
-_kernel_init = nn.initializers.xavier_uniform()
-_position_init = nn.initializers.truncated_normal(0.02)
-
-
-class Block(nn.Module):
-    """Transformer block: pre-LN attention and MLP (exact GELU or SwiGLU), residual."""
-
-    heads: int
-    mlp: int
-    layer_norm_eps: float
-    compute_dtype: Any
-    implementation: str
-    layer_scale: bool = False
-    swiglu: bool = False
-    # q, k, v [B, heads, T, d] to o, in place of `attention.attention`: explainers that
-    # read the attention weights.
-    attend: Callable[..., jax.Array] | None = None
-
-    @nn.compact
-    def __call__(
-        self, x: Float[Array, "B P D"], segments: attention.Segments = None
-    ) -> Float[Array, "B P D"]:
-        """Applies the block to the residual stream."""
-        batch, length, width = x.shape
-        head_width = width // self.heads
-
-        y = self._norm("norm_attention")(x)
-        qkv = self._dense(y, 3 * width, "qkv")
-        qkv = qkv.reshape(batch, length, 3, self.heads, head_width)
-        q, k, v = qkv.transpose(2, 0, 3, 1, 4)  # each [B, heads, P, d]
-        attend = self.attend or functools.partial(
-            attention.attention, segments=segments, implementation=self.implementation
-        )
-        o = attend(q, k, v)
-        o = o.swapaxes(1, 2).reshape(batch, length, width)
-        x = x + self._scaled(self._dense(o, width, "out"), "scale_attention")
-
-        y = self._norm("norm_mlp")(x)
-        y = self._dense(self._hidden(y), width, "mlp_out")
-        return x + self._scaled(y, "scale_mlp")
-
-    def _hidden(self, y: Float[Array, "B P D"]) -> Float[Array, "B P M"]:
-        if not self.swiglu:
-            return nn.gelu(self._dense(y, self.mlp, "mlp_in"), approximate=False)
-        gate, value = jnp.split(self._dense(y, 2 * self.mlp, "mlp_in"), 2, axis=-1)
-        return nn.silu(gate) * value
-
-    def _scaled(self, y: Float[Array, "B P D"], name: str) -> Float[Array, "B P D"]:
-        """LayerScale (Touvron et al. 2021, CaiT), if the variant has it."""
-        if not self.layer_scale:
-            return y
-        scale = self.param(name, nn.initializers.ones, y.shape[-1:], jnp.float32)
-        return y * scale.astype(y.dtype)[None, None]
-
-    def _norm(self, name: str) -> nn.LayerNorm:
-        # use_fast_variance subtracts two large numbers and loses 1e-6 of accuracy.
-        return nn.LayerNorm(
-            epsilon=self.layer_norm_eps,
-            dtype=self.compute_dtype,
-            use_fast_variance=False,
-            name=name,
-        )
-
-    def _dense(self, x: jax.Array, features: int, name: str) -> jax.Array:
-        layer = nn.Dense(
-            features, dtype=self.compute_dtype, kernel_init=_kernel_init, name=name
-        )
-        return apply_to_rows(layer, x)
 
 
 class ViT(nn.Module):
@@ -173,14 +91,14 @@ class ViT(nn.Module):
         self._check_fields()
         h, w = grid(self.image_size, self.patch)
         self.embedding = nn.Dense(
-            self.size.width, dtype=self.compute_dtype, kernel_init=_kernel_init
+            self.size.width, dtype=self.compute_dtype, kernel_init=KERNEL_INIT
         )
         self.position = self.param(
-            "position", _position_init, (h * w, self.size.width), jnp.float32
+            "position", POSITION_INIT, (h * w, self.size.width), jnp.float32
         )
         if self.num_prefix:
             shape = (self.num_prefix, self.size.width)
-            self.ahead = self.param("ahead", _position_init, shape, jnp.float32)
+            self.ahead = self.param("ahead", POSITION_INIT, shape, jnp.float32)
         self.blocks = self.param("blocks", self._init_blocks)
         self.norm = nn.LayerNorm(
             epsilon=self.layer_norm_eps, dtype=jnp.float32, use_fast_variance=False

@@ -39,7 +39,7 @@ def run(
     Raises:
       ValueError: the workdir belongs to another configuration or table, or another
         process uses it; or the configuration does not fit the data.
-      train.NonFiniteError: training diverged.
+      fold.NonFiniteError: training diverged.
       preemption.Stopped: by a signal; the same call resumes from there.
     """
     # --- Validate before anything is written ---

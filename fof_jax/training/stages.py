@@ -21,6 +21,7 @@ from fof_jax.training import (
     train,
     weights,
 )
+from fof_jax.training.fold import Fold, label
 from fof_jax.types import Batch, Params
 
 
@@ -114,7 +115,7 @@ def train_stages(
                     stage.name, stage.config, images.store, rows, number, folder
                 )
                 teachers.claim(place, held, log, stop)
-            fold = train.Fold(
+            fold = Fold(
                 config=stage.config,
                 setup=stage.setup,
                 cache=images,
@@ -129,7 +130,7 @@ def train_stages(
             if not multihost.broadcast((fold.folder / "predictions.csv").exists()):
                 train.train_fold(fold, stop)
             elif place.shared:
-                log(f"{train.label(fold)}: already trained, {place.folder}")
+                log(f"{label(fold)}: already trained, {place.folder}")
         if not last:
             trained = weights.read(place.folder)
             teachers.record(place, trained, folder, stage.name)

@@ -1,15 +1,11 @@
 """Training of one fold: initialize or restore, steps, evaluation, localization."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
-from fof_jax.data import cache as image_cache
 from fof_jax.data import loader, sampling
 from fof_jax.evaluation import localization, predictions
 from fof_jax.methods import encoder
@@ -18,7 +14,6 @@ from fof_jax.training import (
     checkpoint,
     init_weights,
     localize,
-    logger,
     multihost,
     optimizer,
     parallel,
@@ -26,65 +21,12 @@ from fof_jax.training import (
     prefetch,
     workdir,
 )
-from fof_jax.training.build import INIT, Setup
+from fof_jax.training.build import INIT
+from fof_jax.training.fold import Fold, label
+from fof_jax.training.fold_metrics import DelayedMetrics, open_logger
 from fof_jax.training.preemption import Action
 from fof_jax.training.state import Schedule, TrainState, initial_state
-from fof_jax.types import Batch, Params, Variables
-
-
-class NonFiniteError(FloatingPointError):
-    """A loss or gradient is not finite; training cannot go on."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Fold:
-    """One fold of a run, or one stage of it.
-
-    Attributes:
-      config: of the stage, resolved.
-      setup: what all folds share.
-      cache: decoded images and their store.
-      train_rows, test_rows: positions in the store.
-      number: of the fold, 0 … folds - 1.
-      stage: its name, "" for the last or only one.
-      folder: what this fold writes goes below it.
-      frozen: constants, see `Variables.frozen`.
-      log: prints a line.
-    """
-
-    config: ConfigDict
-    setup: Setup
-    cache: image_cache.ImageCache
-    train_rows: np.ndarray
-    test_rows: np.ndarray
-    number: int
-    stage: str
-    folder: Path
-    frozen: Params
-    log: Callable[[str], None]
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Whole batches in the training rows."""
-        return loader.steps_per_epoch(len(self.train_rows), self.config.batch_size)
-
-    @property
-    def total_steps(self) -> int:
-        """Optimizer steps of the whole training."""
-        return self.config.epochs * self.steps_per_epoch
-
-    def is_evaluated_after(self, steps: int) -> bool:
-        """Whether the test rows are evaluated after `steps` steps, for the curves."""
-        every = self.config.eval_every * self.steps_per_epoch
-        return bool(every and steps) and steps % every == 0
-
-    def is_saved_after(self, steps: int) -> bool:
-        """Whether a checkpoint is due after `steps` steps, whatever the time."""
-        return (
-            steps % self.config.save_every == 0
-            or steps == self.total_steps
-            or self.is_evaluated_after(steps)  # a kill repeats only the evaluation
-        )
+from fof_jax.types import Batch, Variables
 
 
 def train_fold(fold: Fold, stop: preemption.StopRequest) -> predictions.Predictions:
@@ -294,73 +236,3 @@ def write_results(
         )
         localization.write(fold.folder / localization.FILE_NAME, rows)
     predictions.write_predictions(fold.folder / "predictions.csv", tested)
-
-
-class DelayedMetrics:
-    """Reads the metrics of a step one step late, so that dispatch stays asynchronous.
-
-    Attributes:
-      pending: the step whose metrics have not been read; None if there is none.
-    """
-
-    def __init__(self, log: "logger.MetricsLogger | logger.NullLogger", fold: Fold):
-        """Nothing is pending."""
-        self._log, self._fold = log, fold
-        self.pending: tuple[int, dict[str, Any], Batch] | None = None
-
-    def push(self, step: int, metrics: dict[str, Any], batch: Batch) -> None:
-        """Keeps the metrics of step `step` (from 0), and reads those of the one before.
-
-        Raises:
-          NonFiniteError: the earlier step has a metric that is not finite.
-        """
-        before, self.pending = self.pending, (step, metrics, batch)
-        self._read(before)
-
-    def settle(self) -> None:
-        """Reads what is pending.
-
-        Raises:
-          NonFiniteError: it is not finite.
-        """
-        pending, self.pending = self.pending, None
-        self._read(pending)
-
-    def _read(self, pending: tuple[int, dict[str, Any], Batch] | None) -> None:
-        if pending is None:
-            return
-        step, metrics, batch = pending
-        values = {k: float(v) for k, v in jax.device_get(metrics).items()}
-        rate = optimizer.learning_rate(
-            self._fold.config, step, steps_per_epoch=self._fold.steps_per_epoch
-        )
-        bad = [name for name, value in values.items() if not np.isfinite(value)]
-        if bad:
-            data = self._fold.cache.store
-            names = ", ".join(data.images[i] for i in multihost.gather(batch.index))
-            raise NonFiniteError(
-                f"step {step}: {', '.join(bad)} not finite (learning rate {rate:.3g}). "
-                f"Images of the batch: {names}. The last checkpoint is from before. "
-                "Try a lower --config.optimizer.learning_rate, or "
-                "--config.debug.nans=True to see the first operation that fails."
-            )
-        self._log.step(step, values | {"learning_rate": rate})
-
-
-def open_logger(fold: Fold, first: int) -> "logger.MetricsLogger | logger.NullLogger":
-    """The logger of a fold; processes that do not write get one that does nothing."""
-    kind = logger.MetricsLogger if multihost.is_main_process() else logger.NullLogger
-    return kind(
-        fold.folder,
-        label=label(fold),
-        first=first,
-        total=fold.total_steps,
-        per_epoch=fold.steps_per_epoch,
-        every=fold.config.log_every,
-        log=fold.log,
-    )
-
-
-def label(fold: Fold) -> str:
-    """How lines of a fold begin: "fold 3", or "fold 3 teacher" for a stage."""
-    return f"fold {fold.number} {fold.stage}".rstrip()
