@@ -33,7 +33,7 @@ NUMBERS = {
     "fusion.ddmnet": DGKD,
     "distill.dgkd": DGKD,
     "distill.clat": DGKD,
-    **dict.fromkeys(set(comparison.STUDENTS), DGKD),
+    **dict.fromkeys(comparison.STUDENTS, DGKD),
 }
 
 
