@@ -141,9 +141,11 @@ def get_config(arg: str = "") -> ConfigDict:
     config.optimizer.weight_decay = 0.01  # [n]
     config.optimizer.warmup_epochs = 0  # [n] none in the paper
     # [n] Not in the paper, off: weight of an L1 penalty on the parameters below one key
-    # ("" for all), and a key whose parameters are frozen in the first epochs (adam_l2).
+    # ("" for all), with adam_l2.
     config.optimizer.l1 = 0.0
     config.optimizer.l1_of = ""
+    # [n] Not in the paper, off: a key whose parameters are frozen in the first epochs,
+    # with adam_l2.
     config.optimizer.frozen = ""
     config.optimizer.frozen_epochs = 0
     # [n] Not in the paper, off: the learning rate of block l of L is multiplied by

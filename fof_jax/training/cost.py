@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.interpreters import partial_eval
 from ml_collections import ConfigDict
@@ -173,6 +174,7 @@ def _test_parameters(method: Method, variables: Variables, batch: Batch) -> int:
     Heads and projections that only the loss reads are not among them.
     """
     params, structure = jax.tree.flatten(variables.params)
+    batch = jax.tree.map(jnp.asarray, batch)
 
     def predict(*leaves: jax.Array) -> jax.Array:
         own = jax.tree.unflatten(structure, leaves)

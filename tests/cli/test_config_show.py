@@ -1,7 +1,5 @@
 """`configs` and `config show`: every field with its meaning, and what differs."""
 
-import pytest
-
 from fof_jax.cli import config as config_flag
 from fof_jax.cli.config_source import field_comments
 from fof_jax.cli.main import main
@@ -46,7 +44,7 @@ def test_show_of_a_file_lists_changes_only(tmp_path, capsys):
         "  * batch_size = 2    (gbmlgg: 4)"
     ]
     assert "    # Small graphics card." in lines
-    assert lines[-1] == "    views.fill"
+    assert lines[-1].startswith("    views.fill, ")
 
 
 def test_an_unknown_config_or_field_is_refused(capsys):
@@ -77,10 +75,3 @@ def test_comments_are_those_beside_or_above_a_field(tmp_path):
         "c": "Beside.",
         "g": "At the end.",
     }
-
-
-@pytest.mark.parametrize("name", ["gbmlgg"])
-def test_every_field_is_documented(name):
-    config = config_flag.load([f"--config={name}"])
-    comments = field_comments(config_flag.path_of(name))
-    assert set(config_flag.field_names(config)) <= set(comments)
