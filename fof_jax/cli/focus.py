@@ -3,24 +3,38 @@
 python launch.py focus --checkpoint=runs/phantom
 python launch.py focus --checkpoint=runs/phantom --table=T.csv --out=scores
 python launch.py focus --checkpoint=runs/phantom --explainers=eq1,blind --limit=100
+python launch.py focus --mark=dot --table=T.csv --mark_class=IV --classes=II,III,IV \\
+    --out=marked
+python launch.py focus --mark=dot --table=T.csv --mark_class=IV \\
+    --checkpoint=runs/marked --control=runs/clean
 
 `--table` is a cohort's CSV with the columns image, patient, grade and mask; without it
 the test images of the run's own data are taken. A fold is scored on images that it has
 not been trained on. `--explainers` is a list of names or of the groups all, main (Eq.
 (1) at its own block only), model and blind. Output: scores.csv, one row per image, fold
-and explainer, and summary.csv with 95% intervals by patient.
+and explainer; summary.csv with 95% intervals by patient; alignment.csv of the run's
+biomarkers; focus.png and focus.html.
+
+`--mark` plants a confounder: without --checkpoint it writes a cohort in which one class
+carries a mark; with the run that was trained on it, it prints how far the accuracy
+falls without the mark and what share of each map lies on it. A map that does not show
+the planted cause fails.
 """
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+from fof_jax import files
 from fof_jax.data.progress import progress_to
+
+PAGE = "focus.html"
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Adds --checkpoint, --table, --explainers, --limit, --no_curves and --out."""
-    parser.add_argument("--checkpoint", type=Path, required=True, metavar="PATH")
+    parser.add_argument("--checkpoint", type=Path, metavar="PATH")
     parser.add_argument(
         "--table", type=Path, metavar="FILE", help="a cohort's CSV with masks"
     )
@@ -43,54 +57,220 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, metavar="FOLDER", help="default: CHECKPOINT/focus"
     )
+    planted = parser.add_argument_group("planted confounder")
+    planted.add_argument(
+        "--mark", metavar="KIND", help="dot, stamp, tint or line, on one class"
+    )
+    planted.add_argument("--mark_class", metavar="CLASS", help="class that carries it")
+    planted.add_argument(
+        "--mark_fraction",
+        type=float,
+        default=1.0,
+        metavar="P",
+        help="of the class's images that are marked; default 1",
+    )
+    planted.add_argument(
+        "--classes",
+        metavar="NAMES",
+        help="classes of the table, separated by commas; without --checkpoint",
+    )
+    planted.add_argument(
+        "--control",
+        type=Path,
+        metavar="PATH",
+        help="the same run trained without the mark",
+    )
 
 
 def run(flags: argparse.Namespace) -> int:
-    """Measures, writes the files and prints the table."""
+    """Measures, prints the tables and writes the files."""
+    if flags.mark is not None:
+        return _confounder(flags)
+    if flags.checkpoint is None:
+        raise ValueError("focus: --checkpoint=RUN is required, a run or a fold.")
     out = flags.out or flags.checkpoint / "focus"
     from fof_jax.cli import predict
     from fof_jax.evaluation import focus_table
     from fof_jax.evaluation.focus_text import format_focus
-    from fof_jax.explainers import registry
-    from fof_jax.inference import focus, load
-    from fof_jax.inference.model import has_map, no_map_reason
+    from fof_jax.inference import focus, focus_alignment
 
     predict.check_out(out)
-    model = load.load(flags.checkpoint)
-    if not has_map(model):
-        raise ValueError(
-            f"focus: the model has no map: {no_map_reason(model)}. Pass a run of fof, "
-            "vit or release."
-        )
-    words = [word.strip() for word in flags.explainers.split(",") if word.strip()]
-    depth = model.method.vit_classifier(next(iter(model.folds.values()))).depth
-    explainers = registry.choose(words, depth, int(model.config.cam.block))
+    model = _load(flags.checkpoint)
+    explainers = _explainers(flags, model)
+    cases, data = _cases(flags, model)
     rows = focus.measure(
         model,
-        _cases(flags, model),
+        cases,
         explainers,
         curves=not flags.no_curves,
         log=lambda line: print(line, file=sys.stderr),
         report_progress=progress_to("scored", sys.stderr),
     )
     summaries = focus_table.summarize(rows)
+    alignment = focus_alignment.of_store(model, data) if data is not None else []
     out.mkdir(parents=True, exist_ok=True)
     focus_table.write(out / focus_table.FILE_NAME, rows)
     focus_table.write_summary(out / focus_table.SUMMARY_NAME, summaries)
     print(format_focus(summaries))
-    print(f"scores: {out}")
+    if alignment:
+        focus_alignment.write(out / focus_alignment.FILE_NAME, alignment)
+        print("\n" + focus_alignment.format_rows(alignment))
+    _write_page(flags, out, model, cases, explainers, summaries, alignment)
+    print(f"\nscores: {out}\npage: {out / PAGE}")
     return 0
 
 
+def _load(checkpoint: Path):
+    from fof_jax.inference import load
+    from fof_jax.inference.model import has_map, no_map_reason
+
+    model = load.load(checkpoint)
+    if not has_map(model):
+        raise ValueError(
+            f"focus: the model has no map: {no_map_reason(model)}. Pass a run of fof, "
+            "vit or release."
+        )
+    return model
+
+
+def _confounder(flags: argparse.Namespace) -> int:
+    """Writes a marked cohort, or scores a model that was trained on one."""
+    if flags.table is None or flags.mark_class is None:
+        raise ValueError(
+            "focus: --mark requires --table=TABLE.csv, the cohort without marks, and "
+            "--mark_class=CLASS, the class that carries it."
+        )
+    from fof_jax.data import marks
+    from fof_jax.data.cohort import read_cohort
+
+    if flags.mark not in marks.KINDS:
+        raise ValueError(
+            f"mark: got {flags.mark!r}, expected one of {', '.join(marks.KINDS)}."
+        )
+    if flags.checkpoint is not None:
+        return _score_mark(flags)
+    if flags.out is None or not flags.classes:
+        raise ValueError(
+            "focus: --mark without --checkpoint writes a marked cohort and requires "
+            "--out=FOLDER and --classes, the table's classes in order."
+        )
+    classes = tuple(name.strip() for name in flags.classes.split(","))
+    grade = _class_index(classes, flags.mark_class)
+    cohort = read_cohort(flags.table, classes=classes, biomarkers=())
+    count = marks.plant(
+        flags.table,
+        cohort,
+        flags.out,
+        kind=flags.mark,
+        grade=grade,
+        fraction=flags.mark_fraction,
+    )
+    print(
+        f"{flags.mark} on {count} of {len(cohort.rows)} images: {flags.out}/table.csv"
+    )
+    return 0
+
+
+def _score_mark(flags: argparse.Namespace) -> int:
+    from fof_jax.data.cohort import read_cohort
+    from fof_jax.inference import focus_cases, focus_confounder
+
+    runs = {}
+    paths = {"planted": flags.checkpoint}
+    paths |= {"control": flags.control} if flags.control is not None else {}
+    for name, path in paths.items():
+        model = _load(path)
+        grade = _class_index(model.classes, flags.mark_class)
+        cohort = read_cohort(flags.table, classes=model.classes, biomarkers=())
+        clean, marked = focus_cases.with_mark(
+            model, cohort, flags.mark, limit=flags.limit
+        )
+        found = focus_confounder.accuracy(model, clean, marked, grade)
+        maps = focus_confounder.on_mark(
+            model,
+            marked,
+            _explainers(flags, model),
+            grade=grade,
+            log=lambda line: print(line, file=sys.stderr),
+        )
+        runs[name] = (found, maps)
+    text = focus_confounder.format_report(flags.mark, flags.mark_class, runs)
+    out = flags.out or flags.checkpoint / "focus"
+    out.mkdir(parents=True, exist_ok=True)
+    files.write_text(out / "confounder.txt", text + "\n")
+    print(text)
+    return 0
+
+
+def _class_index(classes: Sequence[str], name: str) -> int:
+    if name not in classes:
+        raise ValueError(
+            f"mark_class: got {name!r}, expected one of {', '.join(classes)}."
+        )
+    return list(classes).index(name)
+
+
+def _explainers(flags: argparse.Namespace, model):
+    from fof_jax.explainers import registry
+
+    words = [word.strip() for word in flags.explainers.split(",") if word.strip()]
+    depth = model.method.vit_classifier(next(iter(model.folds.values()))).depth
+    return registry.choose(words, depth, int(model.config.cam.block))
+
+
 def _cases(flags: argparse.Namespace, model):
+    """Images with masks; and the run's own store, or None where a table is given."""
     from fof_jax.data import prepare
     from fof_jax.data.cohort import read_cohort
     from fof_jax.inference import focus_cases
 
     if flags.table is not None:
         cohort = read_cohort(flags.table, classes=model.classes, biomarkers=())
-        return focus_cases.of_table(model, cohort, limit=flags.limit)
+        return focus_cases.of_table(model, cohort, limit=flags.limit), None
     if flags.data_dir is not None:
         model.config.data.dir = flags.data_dir
     data = prepare.prepare(model.config, out=sys.stderr, generate=False)
-    return focus_cases.of_store(model, data, limit=flags.limit)
+    return focus_cases.of_store(model, data, limit=flags.limit), data
+
+
+def _write_page(flags, out, model, cases, explainers, summaries, alignment) -> None:
+    """Writes focus.html, and focus.png with one image of each grade."""
+    from fof_jax.inference import focus, focus_alignment
+    from fof_jax.report import focus_page
+    from fof_jax.report.page import Section
+    from fof_jax.report.tables import Table
+
+    first = {case.grade: case for case in reversed(cases)}
+    shown = [one for one in explainers if ":" not in one.name] or explainers
+    examples = [
+        (case, focus.example_maps(model, case, shown))
+        for _, case in sorted(first.items())
+    ]
+    strips = focus_page.strips(examples, model.classes)
+    focus_page.picture(out / focus_page.PICTURE, strips)
+    more = []
+    if alignment:
+        header, *lines = focus_alignment.lines(alignment)
+        caption = (
+            "Test images, mean over folds. Silhouette by cosine distance of images of "
+            "equal status, in the features v and in the biomarker's projection h(v): "
+            "-1 to 1, above 0 where they lie together. Probe: balanced accuracy of a "
+            "logistic regression from v, cross-validated by patient."
+        )
+        table = Table(caption, tuple(header), tuple(map(tuple, lines)))
+        more.append(Section("alignment", "Biomarkers", tables=(table,)))
+    images = len({(case.image, case.tile) for case in cases})
+    data = flags.table or f"test images of the {model.config.data.name} of the run"
+    intro = (
+        f"Method {model.config.method}, encoder {model.config.encoder}, images of "
+        f"{model.image_size} pixels, {len(model.folds)} folds; {images} images with "
+        f"structures of {len({case.patient for case in cases})} patients: {data}."
+    )
+    focus_page.write(
+        out / PAGE,
+        summaries,
+        title=f"Focus of {flags.checkpoint.resolve().name}",
+        intro=intro,
+        shown=strips,
+        more=more,
+    )

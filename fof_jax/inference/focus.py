@@ -72,6 +72,19 @@ def measure(
     return rows
 
 
+def example_maps(
+    model: TrainedModel, case: Case, explainers: Sequence[Explainer]
+) -> dict[str, np.ndarray]:
+    """Maps of one case by the first fold that has not seen it, by explainer's title."""
+    query = _query(model, [(0, case)])
+    variables = model.folds[case.folds[0]]
+    maps = {}
+    for one in _usable(model, explainers, case, lambda line: None):
+        evidence = jax.jit(_explain_with(model, one))(variables, query)
+        maps[one.title] = np.asarray(to_map(evidence, case.mask.shape))[0]
+    return maps
+
+
 def _usable(
     model: TrainedModel,
     explainers: Sequence[Explainer],

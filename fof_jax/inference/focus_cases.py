@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, UInt8
 
+from fof_jax.data import images
 from fof_jax.data.cohort import Cohort, Row
+from fof_jax.data.marks import add_mark
 from fof_jax.data.store import Store
 from fof_jax.evaluation.predictions import read_predictions
 from fof_jax.inference.load import find_upward
 from fof_jax.inference.model import TrainedModel
-from fof_jax.inference.preprocess import preprocess_mask
+from fof_jax.inference.preprocess import fit_mask, preprocess_mask
 
 Progress = Callable[[int, int], None]
 
@@ -67,7 +69,7 @@ def of_table(
             "focus: no image of the table has a mask. Add a column 'mask' with the "
             "file of each image's mask, nonzero on the structures."
         )
-    unseen = _unseen(model)
+    unseen = unseen_folds(model)
     open_rows = [(row, unseen(cohort.name_of(row), row.patient)) for row in rows]
     open_rows = [(row, folds) for row, folds in open_rows if folds]
     _check_any(open_rows, "every image with a mask was in the training of every fold")
@@ -90,6 +92,50 @@ def _of_row(
             yield Case(name, tile, row.patient, row.grade, pixels, mask, folds)
 
 
+def with_mark(
+    model: TrainedModel,
+    cohort: Cohort,
+    kind: str,
+    *,
+    limit: int | None = None,
+    seed: int = 0,
+) -> tuple[list[Case], list[Case]]:
+    """Every image of a cohort that some fold has not seen, without and with a mark.
+
+    The mark is drawn before preprocessing, as in a cohort of `marks.plant`.
+
+    Args:
+      model, cohort, limit, seed: as in `of_table`; masks are not read.
+      kind: of the mark, see `marks.add_mark`.
+
+    Returns:
+      Clean cases, whose masks are those of the mark they do not carry; and the same
+      with it.
+
+    Raises:
+      ValueError: each image was in the training of every fold.
+    """
+    unseen = unseen_folds(model)
+    rows = [(row, unseen(cohort.name_of(row), row.patient)) for row in cohort.rows]
+    rows = [(row, folds) for row, folds in rows if folds]
+    _check_any(rows, "every image was in the training of every fold")
+    chosen = spread([row.grade for row, _ in rows], limit=limit, seed=seed)
+    clean: list[Case] = []
+    marked: list[Case] = []
+    for row, folds in (rows[i] for i in chosen):
+        name = cohort.name_of(row)
+        pixels = images.decode(images.encode_region(row.image))
+        painted, mask = add_mark(pixels, kind, name)
+        masks = fit_mask(mask, model.config.data, model.sides)
+        for found, source in ((clean, pixels), (marked, painted)):
+            tiles = model.preprocess(source).tiles
+            found += [
+                Case(name, k, row.patient, row.grade, tile, inside, folds)
+                for k, (tile, inside) in enumerate(zip(tiles, masks, strict=True))
+            ]
+    return clean, marked
+
+
 def of_store(
     model: TrainedModel, data: Store, *, limit: int | None = None, seed: int = 0
 ) -> list[Case]:
@@ -103,12 +149,18 @@ def of_store(
     Raises:
       ValueError: the run has no splits.json; or no test image has a mask.
     """
-    if _splits(model) is None:
+    splits = _splits(model)
+    if splits is None:
         raise ValueError(
             "focus: the run has no splits.json, which says what each fold was trained "
             "on. Pass another dataset as --table=TABLE.csv."
         )
-    unseen = _unseen(model)
+    if splits["table_hash"] != data.table_hash:
+        raise ValueError(
+            f"focus: the store at {data.folder} was built from another table than the "
+            "run's. Pass the run's own as --data_dir, or a table as --table."
+        )
+    unseen = unseen_folds(model)
     rows = [
         (i, folds)
         for i in np.flatnonzero(data.has_mask).tolist()
@@ -155,7 +207,7 @@ def spread(grades: Sequence[int], *, limit: int | None, seed: int = 0) -> list[i
     return sorted(i for _, _, i in sorted(keyed)[:limit])
 
 
-def _unseen(model: TrainedModel) -> Callable[[str, str], tuple[str, ...]]:
+def unseen_folds(model: TrainedModel) -> Callable[[str, str], tuple[str, ...]]:
     """A function of image and patient: the folds not trained on the image.
 
     An image that splits.json names belongs to the folds that do not train on it. Any

@@ -97,16 +97,27 @@ def preprocess_mask(
     """
     with images.quiet_decoding():
         images.check_mask(path)
-    data = images.encode_mask(path)  # 0 and 255
-    with Image.open(io.BytesIO(data)) as image:
-        mask = np.array(image)
+    with Image.open(io.BytesIO(images.encode_mask(path))) as image:
+        inside = np.array(image) > 0
+    return fit_mask(inside, options, sides)
+
+
+def fit_mask(
+    inside: Bool[np.ndarray, "H W"],
+    options: ConfigDict,
+    sides: tuple[int, int] | None,
+) -> Bool[np.ndarray, "n S S"]:
+    """`preprocess_mask` of a mask in memory."""
+    mask = inside.astype(np.uint8) * 255
     side = int(options.image_size)
     factor, corners = _tiling(mask.shape, options, sides)
     if corners is not None:
         mask = _rescale(mask, factor, Image.Resampling.BOX)
         mask = images.pad(mask, side, fill=0)
         return np.stack([mask[y : y + side, x : x + side] > 127 for y, x in corners])
-    return _options(options).mask(data, side, name=str(path))[None]
+    buffer = io.BytesIO()
+    Image.fromarray(mask).save(buffer, format="PNG")
+    return _options(options).mask(buffer.getvalue(), side, name="mask")[None]
 
 
 def _options(options: ConfigDict) -> ReadOptions:

@@ -101,6 +101,16 @@ class Explainer(Protocol):
         """The trained network as `fof_jax.explainers` differentiates it."""
 
 
+@runtime_checkable
+class Aligner(Protocol):
+    """A method with a projection head h^n for each biomarker."""
+
+    def biomarker_projections(
+        self, variables: Variables, features: Float[Array, "R D"]
+    ) -> Float[Array, "N R E"]:
+        """Projections of features, in the order of the config's biomarkers."""
+
+
 def parameter_count(params: Params) -> int:
     """Number of trained scalars."""
     return sum(leaf.size for leaf in jax.tree.leaves(params))

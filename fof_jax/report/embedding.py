@@ -11,8 +11,8 @@ from jaxtyping import Bool, Float, Int
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn import manifold
-from sklearn import metrics as sk
 
+from fof_jax.evaluation import alignment
 from fof_jax.report.fold_model import TestedFold
 from fof_jax.report.style import (
     MARKERS,
@@ -117,12 +117,8 @@ def silhouette(features: Float[np.ndarray, "n D"], labels: Labels) -> float | No
     1: well separated, 0: overlapping, below 0: regions are closer to another group.
     None with fewer than two groups, or if every group has one member.
     """
-    values = labels.values[labels.known]
-    groups = len(np.unique(values))
-    if not 2 <= groups < len(values):
-        return None
     known = features[labels.known]
-    return float(sk.silhouette_score(known, values, metric="cosine"))
+    return alignment.silhouette(known, labels.values[labels.known])
 
 
 def table(embeddings: Sequence[Embedding]) -> Table:

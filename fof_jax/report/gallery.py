@@ -50,6 +50,24 @@ class Case:
         return [(label, data_uri(pixels)) for label, pixels in self.panels]
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Strip:
+    """Images side by side under one caption.
+
+    Attributes:
+      caption: plain text.
+      panels: (label, image).
+    """
+
+    caption: str
+    panels: tuple[tuple[str, UInt8[np.ndarray, "H W 3"]], ...]
+
+    @property
+    def uris(self) -> list[tuple[str, str]]:
+        """The panels as data URIs."""
+        return [(label, data_uri(pixels)) for label, pixels in self.panels]
+
+
 def choose(
     tested: Predictions, max_cases: int = MAX_CASES
 ) -> tuple[list[int], list[int]]:

@@ -10,7 +10,7 @@ import fof_jax
 from fof_jax import files
 from fof_jax.inference.outputs import USE
 from fof_jax.report import gallery
-from fof_jax.report.gallery import Case
+from fof_jax.report.gallery import Case, Strip
 from fof_jax.report.style import Plot
 from fof_jax.report.tables import Table
 
@@ -23,7 +23,7 @@ class Section:
       anchor: HTML id.
       title: heading.
       text: paragraphs before the rest; also the reason for missing content.
-      tables, plots, cases: shown in this order.
+      tables, plots, strips, cases: shown in this order.
       pairs: plots come in pairs of two runs.
       verbatim: preformatted text.
       collapsed: shown on click only.
@@ -35,6 +35,7 @@ class Section:
     tables: tuple[Table, ...] = ()
     plots: tuple[Plot, ...] = ()
     pairs: bool = False
+    strips: tuple[Strip, ...] = ()
     cases: tuple[Case, ...] = ()
     verbatim: str = ""
     collapsed: bool = False

@@ -15,6 +15,7 @@ from fof_jax.inference import load, model_card
 from fof_jax.inference.model import has_map, no_map_reason
 from fof_jax.report import (
     embedding,
+    focus_page,
     fold_model,
     gallery,
     localization_plots,
@@ -47,7 +48,8 @@ def sections(
     log("report: features and regions")
     opened = [_open(one, fold, open_data) for one in (run, versus) if one is not None]
     parts += [_features(opened, run, versus, folder), _regions(opened[0], run, folder)]
-    return [*parts, _focus(run, folder), *about(run)]
+    parts += [_focus(run, folder), focus_page.section(run.workdir, folder)]
+    return [*parts, *about(run)]
 
 
 def about(run: Run) -> list[Section]:

@@ -50,6 +50,14 @@ def test_focus_of_the_runs_own_test_images(small_run, small_data, tmp_path, caps
     assert float(found["all", "edges"]["randomized"]) == pytest.approx(1)
     assert float(found["all", "eq1"]["randomized"]) < 0.9
     assert found["all", "eq1"]["stability"] == ""
+    with (tmp_path / "alignment.csv").open(newline="") as file:
+        aligned = list(csv.DictReader(file))
+    assert [r["biomarker"] for r in aligned][:2] == ["idh", "codeletion"]
+    page = (tmp_path / "focus.html").read_text()
+    grades = {row.grade for row in rows}
+    assert page.count("<img") == 4 * len(grades)  # image, structures, two maps
+    with Image.open(tmp_path / "focus.png") as picture:
+        assert picture.size[0] > 400
     for row in rows:
         assert 0 <= row.figures["inside"] <= 1 or np.isnan(row.figures["inside"])
 

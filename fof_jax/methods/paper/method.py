@@ -259,6 +259,12 @@ class FocusOnFocus:
             logits_of=logits_of,
         )
 
+    def biomarker_projections(
+        self, variables: Variables, features: Float[Array, "R D"]
+    ) -> Float[Array, "N R E"]:
+        """h^n(v) of every biomarker, the space of Eq. (5)."""
+        return self._apply(variables, features, method="project")
+
     def _apply(self, variables: Variables, *arguments: jax.Array, method: str) -> Any:
         params = {"params": variables.params}
         return self.network.apply(params, *arguments, method=method)

@@ -222,6 +222,14 @@ class Release:
             first_pooled=1,  # Q15
         )
 
+    def biomarker_projections(
+        self, variables: Variables, features: Float[Array, "R D"]
+    ) -> Float[Array, "N R E"]:
+        """Features of whole images in the space of each gene: averaged heads (Q21)."""
+        heads = {"params": variables.state["global_projectors"]}
+        projection: Any = self.projectors.apply(heads, features)
+        return projection.gene
+
     def _guided(
         self, variables, glb, pos, neg, biomarkers, floats
     ) -> dict[str, jax.Array]:

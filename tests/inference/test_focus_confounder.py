@@ -1,0 +1,180 @@
+"""The planted confounder: marks, planted cohorts, and maps that cannot show a cause.
+
+The model is made by hand: its only class-2 evidence is the yellow of a patch, so that
+the cause is known. Maps that read it have to lie on the mark; edges have to fail.
+"""
+
+import csv
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+from PIL import Image
+
+from fof_jax.cli.main import main
+from fof_jax.data import marks
+from fof_jax.data.cohort import read_cohort
+from fof_jax.explainers import registry
+from fof_jax.inference import focus_confounder
+from fof_jax.inference.focus_cases import Case
+from fof_jax.inference.model import TrainedModel
+from fof_jax.models import vit
+from fof_jax.models.vit_classifier import ViTClassifier
+from fof_jax.types import Output, Variables
+
+SIZE = vit.Size(width=8, depth=2, heads=2, mlp=8)
+GRADE = 2
+
+
+class YellowDetector:
+    """Method whose logit of class 2 is the mean of red + green - 2 blue."""
+
+    encoder = vit.ViT(size=SIZE, patch=8, image_size=(32, 32))
+
+    def params(self):
+        image = jnp.zeros((1, 32, 32, 3))
+        params = self.encoder.init(jax.random.key(0), image)["params"]
+        blocks = jax.tree.map(lambda a: 0 * a, params["blocks"])  # x + 0
+        yellow = jnp.tile(jnp.array([1.0, 1.0, -2.0]), 64) / 64
+        kernel = jnp.zeros((192, 8)).at[:, 0].set(yellow)
+        embedding = {"kernel": kernel, "bias": jnp.zeros(8)}
+        position = 0 * params["position"]
+        return {**params, "blocks": blocks, "embedding": embedding} | {
+            "position": position
+        }
+
+    def vit_classifier(self, variables):
+        def logits_of(tokens):
+            score = 60 * tokens[..., 0].mean(axis=1)
+            # Gray images score about -34, tinted ones about -30.
+            gray = jnp.full_like(score, -32.4)
+            return jnp.stack([gray, gray - 20, score], axis=1)
+
+        return ViTClassifier(
+            encoder=self.encoder, params=variables.params, logits_of=logits_of
+        )
+
+    def apply(self, variables, batch):
+        logits = self.vit_classifier(variables).logits(batch.image)
+        return Output(features=logits, logits=logits)
+
+
+@pytest.fixture(scope="module")
+def model():
+    method = YellowDetector()
+    data = {"classes": ("II", "III", "IV"), "color": True, "image_size": 32}
+    return TrainedModel(
+        method=method,
+        folds={"fold_0": Variables(params=method.params(), state={})},
+        config=ConfigDict({"data": data, "method": "vit"}),
+        sides=None,
+    )
+
+
+@pytest.fixture(scope="module")
+def cases():
+    """Gray noise with a texture at the bottom right, and the same with a tint."""
+    rng = np.random.default_rng(0)
+    clean, marked = [], []
+    for i in range(12):
+        gray = rng.integers(120, 130, (32, 32, 1))
+        gray[16:, 16:] = rng.integers(0, 256, (16, 16, 1))
+        pixels = np.repeat(gray, 3, axis=2).astype(np.uint8)
+        painted, mask = marks.add_mark(pixels, "tint", f"{i}.png")
+        for found, shown in ((clean, pixels), (marked, painted)):
+            found.append(Case(f"{i}.png", 0, f"p{i}", i % 3, shown, mask, ("fold_0",)))
+    return clean, marked
+
+
+def test_accuracy_falls_when_the_mark_is_removed(model, cases):
+    """The hand-made model says II for gray and IV for tinted images."""
+    found = focus_confounder.accuracy(model, *cases, GRADE)
+    assert found == (pytest.approx(2 / 3), pytest.approx(1 / 3), 1.0)
+
+
+def test_maps_of_the_model_lie_on_the_mark_and_edges_fail(model, cases):
+    names = ["eq1", "integrated_gradients", "occlusion", "edges", "random", "center"]
+    chosen = registry.choose(names, depth=2, cam_block=-1)
+    found = {
+        one.explainer: one
+        for one in focus_confounder.on_mark(model, cases[1], chosen, grade=GRADE)
+    }
+    for name in names[:3]:
+        assert found[name].shows, name
+        assert found[name].inside.mean > 3 * found[name].area
+    for name in names[3:]:
+        assert not found[name].shows, name
+    text = focus_confounder.format_report(
+        "tint",
+        "IV",
+        {"planted": (focus_confounder.Accuracy(0.9, 0.6, None), [*found.values()])},
+    )
+    assert "fall 30.0" in text
+    assert "most edges" in text
+    assert text.count("fails") == 3
+
+
+@pytest.mark.parametrize("kind", marks.KINDS)
+def test_a_mark_changes_its_mask_and_nothing_else(kind):
+    pixels = np.full((48, 64, 3), 200, np.uint8)
+    painted, mask = marks.add_mark(pixels, kind, "a.png")
+    changed = (painted != pixels).any(axis=2)
+    assert (changed <= mask).all()
+    assert changed[mask].mean() > 0.9
+    assert 0.005 < mask.mean() < 0.1
+    again = marks.add_mark(pixels, kind, "a.png")[1]
+    np.testing.assert_array_equal(mask, again)
+    if kind in ("dot", "line"):
+        assert (marks.add_mark(pixels, kind, "b.png")[1] != mask).any()
+
+
+@pytest.fixture
+def table(tmp_path):
+    lines = ["image,patient,grade,idh"]
+    for i in range(6):
+        folder = tmp_path / "images"
+        folder.mkdir(exist_ok=True)
+        pixels = np.full((32, 32, 3), 100 + i, np.uint8)
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+        lines.append(f"images/{i}.png,p{i},{['II', 'IV'][i % 2]},{i % 2}")
+    (tmp_path / "table.csv").write_text("\n".join(lines) + "\n")
+    return tmp_path / "table.csv"
+
+
+def test_a_planted_cohort_by_the_command(table, tmp_path, capsys):
+    out = tmp_path / "marked"
+    words = ["focus", "--mark=dot", f"--table={table}", "--mark_class=IV"]
+    words += ["--classes=II,IV", "--mark_fraction=0.67", f"--out={out}"]
+    assert main(words) == 0
+    assert "dot on 2 of 6 images" in capsys.readouterr().out
+    cohort = read_cohort(out / "table.csv", classes=("II", "IV"), biomarkers=("idh",))
+    marked = [row for row in cohort.rows if row.mask is not None]
+    assert [row.grade for row in marked] == [1, 1]
+    with table.open() as one, (out / "table.csv").open() as two:
+        before, after = list(csv.DictReader(one)), list(csv.DictReader(two))
+    assert [{k: v for k, v in r.items() if k != "mask"} for r in after] == before
+    for row in cohort.rows:
+        with Image.open(row.image) as image:
+            pixels = np.asarray(image)
+        assert (np.ptp(pixels[..., 2]) > 0) == (row.mask is not None)
+    assert main(words) == 2
+    assert "exists already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--mark=spot"], "expected one of dot, stamp, tint, line"),
+        (["--mark_class=V"], "mark_class: got 'V', expected one of II, IV"),
+        (["--mark_fraction=0"], "mark_fraction: got 0.0"),
+        (["--classes="], "requires --out=FOLDER and --classes"),
+    ],
+)
+def test_errors_of_marks(table, tmp_path, capsys, flags, message):
+    words = ["focus", "--mark=dot", f"--table={table}", "--mark_class=IV"]
+    words += ["--classes=II,IV", f"--out={tmp_path / 'new'}"]
+    assert main([*words, *flags]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
