@@ -9,6 +9,7 @@ processes disturb less than wall time. The last line is JSON.
 """
 
 import argparse
+import dataclasses
 import statistics
 import sys
 import time
@@ -82,6 +83,8 @@ def step_of(row: str) -> Callable[[], Any]:
         frozen["labels"] = {"index": index, "grade": index % 3}
         frozen["teacher"] = Variables(params=first.params, state=first.state)
         config = registry.stage_config(config, "student")
+    else:  # as the loader: no omics for a method that does not read them
+        batch, example = (dataclasses.replace(b, omics=None) for b in (batch, example))
     setup = build.build(config, info_of(config))
     now = state.initial_state(
         setup.method, setup.optimizer, jax.random.key(0), example, frozen
