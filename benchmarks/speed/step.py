@@ -16,11 +16,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from benchmarks import conditions
-from benchmarks.speed import (
-    flops,
-    program,
-)
+from benchmarks.speed import program
 from fof_jax.models import vit
+from fof_jax.training import flops
 
 
 def measure(flags: argparse.Namespace) -> dict:

@@ -15,7 +15,6 @@ from jax import lax
 from benchmarks.speed import (
     attention,
     encoder,
-    flops,
     parts,
     program,
     race,
@@ -24,6 +23,7 @@ from benchmarks.speed import (
 )
 from benchmarks.speed import input as input_side
 from fof_jax.models import vit
+from fof_jax.training import flops
 
 
 def compiled(function, *shapes):
@@ -54,6 +54,27 @@ def test_batched_products_and_text_that_is_no_program():
     assert flops.count(text) == 2 * 3 * 8 * 16 * 4
     with pytest.raises(ValueError, match="no ENTRY"):
         flops.count("HloModule nothing")
+
+
+def test_convolutions_are_counted_with_their_groups():
+    def convolve(x, kernel, groups):
+        return lax.conv_general_dilated(
+            x,
+            kernel,
+            (2, 2),
+            "SAME",
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=groups,
+        )
+
+    for groups in (1, 4):
+        text = compiled(
+            lambda x, k, g=groups: convolve(x, k, g),
+            (2, 16, 16, 8),
+            (3, 3, 8 // groups, 12),
+        )
+        # 2 x 8 x 8 x 12 outputs, each of 3 x 3 x 8 / groups products.
+        assert flops.count(text) == 2 * (2 * 8 * 8 * 12) * (3 * 3 * 8 // groups)
 
 
 def test_a_loop_without_a_known_end_is_refused():

@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks.speed import flops, program
+from benchmarks.speed import program
 from fof_jax.models import attention, vit
 from fof_jax.parity import paper_replay
 from fof_jax.parity.paper_recording import Recording
-from fof_jax.training import compilation, parallel, prefetch
+from fof_jax.training import compilation, flops, parallel, prefetch
 from fof_jax.types import Variables
 from tests.support import methods
 

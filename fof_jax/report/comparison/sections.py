@@ -23,9 +23,9 @@ COST = {
 }
 COST_TEXT = (
     "Measured once for each row, on one device, with a batch of the training and of "
-    "the test fold. FLOPs are those of the compiled programs (XLA's cost analysis, "
-    "which counts the body of a loop once); a step includes augmentation, all views "
-    "and the optimizer, and for a student the forward pass of its teacher. Times are "
+    "the test fold. FLOPs are those of matrix products and convolutions in the "
+    "compiled programs; a step includes all views, recomputation, and for a student "
+    "the forward pass of its teacher. Times are "
     "medians and depend on the load of the machine. Memory of a step: arguments, "
     "results and temporaries. Peak of the process: resident on a CPU, of the "
     "device's allocator on an accelerator."

@@ -1,6 +1,7 @@
-"""Counts FLOPs of matrix products in a compiled XLA program.
+"""Counts FLOPs of matrix products and convolutions in a compiled XLA program.
 
-XLA's cost analysis counts a loop body once. Here each product is multiplied by the
+XLA's cost analysis counts a loop body once, e.g. one block of an encoder for all of
+them. Here each product is multiplied by the
 `known_trip_count` of every loop around it.
 """
 
@@ -11,14 +12,17 @@ _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
 _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (.*)$")
 _SHAPE = re.compile(r"^\w+\[([\d,]*)\]")
 _DOT = re.compile(r" dot\(%?([\w.\-]+)")
+_CONVOLUTION = re.compile(r" convolution\(%?[\w.\-]+, %?([\w.\-]+)\)")
+_KERNEL_LABELS = re.compile(r"dim_labels=\w+_(\w+)->")
 _CONTRACTED = re.compile(r"lhs_contracting_dims=\{([\d,]*)\}")
 _CALLED = re.compile(r"(?:calls|to_apply|body)=%?([\w.\-]+)")
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
+_LIBRARY = re.compile(r'custom_call_target="[^"]*(?:matmul|gemm|dot|conv)')
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 
 
 def count(text: str) -> float:
-    """FLOPs of all `dot` instructions that one execution of an HLO module runs.
+    """FLOPs of the `dot` and `convolution` instructions of one run of an HLO module.
 
     Args:
       text: optimized HLO, `compiled.as_text()`.
@@ -32,7 +36,8 @@ def count(text: str) -> float:
 
     def total(name: str) -> float:
         if name not in totals:
-            totals[name] = sum(_one(line, shapes, total) for line in bodies[name])
+            found = (_one(line, shapes, total) for line in bodies[name])
+            totals[name] = sum(found, 0.0)
         return totals[name]
 
     shapes = {
@@ -62,21 +67,32 @@ def _computations(text: str) -> tuple[dict[str, list[tuple[str, str]]], str]:
 def _one(named: tuple[str, str], shapes, total) -> float:
     name, line = named
     if dot := _DOT.search(line):
-        contracted = _CONTRACTED.search(line)[1]
+        contracted = _group(_CONTRACTED, line)
         left = shapes[dot[1]]
         inner = math.prod(left[int(i)] for i in contracted.split(",") if i)
         return 2.0 * math.prod(shapes[name]) * inner
-    if " custom-call(" in line and re.search(
-        r"matmul|gemm|dot", line.split(", meta")[0]
-    ):
+    if conv := _CONVOLUTION.search(line):
+        kernel, labels = shapes[conv[1]], _group(_KERNEL_LABELS, line)
+        # Products of an output: all of the kernel but its output features.
+        inner = math.prod(kernel) // kernel[labels.index("o")]
+        return 2.0 * math.prod(shapes[name]) * inner
+    if _LIBRARY.search(line):
         raise ValueError(f"hlo: {name} is a product in a custom call; not counted.")
     called = [c for c in _CALLED.findall(line)]
     for branches in _BRANCHES.findall(line):
         called += [b.strip().lstrip("%") for b in branches.split(",")]
-    inside = sum(total(c) for c in called)
+    inside = sum((total(c) for c in called), 0.0)
     if " while(" in line and inside:
         trips = _TRIPS.search(line)
         if not trips:
             raise ValueError(f"hlo: loop {name} has no known trip count.")
         return inside * int(trips[1])
     return inside
+
+
+def _group(pattern: re.Pattern[str], line: str) -> str:
+    """The first group of a pattern that an instruction has to contain."""
+    found = pattern.search(line)
+    if found is None:
+        raise ValueError(f"hlo: no {pattern.pattern} in {line[:200]!r}.")
+    return found[1]
