@@ -129,7 +129,7 @@ def _of_test(program: _Program, repetitions: int) -> dict[str, Any]:
     """Parameters, FLOPs and rate of the prediction of one batch."""
     method, state = program.setup.method, program.state
     variables = state.variables(program.frozen)
-    images = program.batch.image.astype(np.float32)
+    images = jnp.asarray(program.batch.image, jnp.float32)
     example = standardize_omics(
         dataclasses.replace(program.batch, image=images), program.frozen
     )
