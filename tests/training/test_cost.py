@@ -49,8 +49,9 @@ def test_fof_is_tested_without_its_alignment_head(data, tmp_path):
     assert cost["needs_at_test"] == ["image"]
     for key in ("step_gflop", "test_gflop_per_image", "step_s", "test_images_per_s"):
         assert cost[key] > 0, key
-    # A step of four images has three views, each forward and backward.
-    assert 9 < cost["step_gflop"] / (4 * cost["test_gflop_per_image"]) < 40
+    # A step of four images has three views, each forward and backward: nine forward
+    # passes, less the gradient by the images, which is not taken.
+    assert 8 < cost["step_gflop"] / (4 * cost["test_gflop_per_image"]) < 40
     assert cost["peak_bytes"] > cost["step_bytes"] > 0
 
 
