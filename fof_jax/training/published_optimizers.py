@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
 Params = Any  # a pytree of float32 arrays
@@ -75,7 +76,7 @@ def adam_l2(
         state: AdamL2State,
         params: Params | None = None,
         *,
-        epoch: Int[Array, ""] | int | None = None,
+        epoch: ArrayLike | None = None,
         **extra: Any,
     ) -> tuple[Params, AdamL2State]:
         del extra
