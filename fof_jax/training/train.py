@@ -82,9 +82,8 @@ def train_fold(fold: Fold, stop: preemption.StopRequest) -> predictions.Predicti
             train_batches(fold, start_step=first),
             lambda batch: parallel.place(batch, setup.devices),
         )
-        alone = jax.process_count() == 1
-        steps = zip(range(first, total), stop.until(ahead, alone=alone), strict=False)
-        for t, (batch, placed) in steps:
+        batches = stop.until(ahead, alone=jax.process_count() == 1)
+        for t, (batch, placed) in zip(range(first, total), batches, strict=False):
             schedule = schedule_of(fold, t)
             state, step_metrics = setup.train_step(state, placed, schedule, fold.frozen)
             log.waited(ahead.take_waited())
