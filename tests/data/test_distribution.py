@@ -61,7 +61,7 @@ def raw(tmp_path_factory):
     distribution(folder, patients_of_true_size())
     # No two images alike, as in reality.
     for i, path in enumerate(sorted((folder / "all_st").iterdir())):
-        Image.fromarray(pixels(i, 4, 4)).save(path)
+        Image.fromarray(pixels(i, 16, 16)).save(path)
     (folder / "pnas_splits.csv").write_bytes((TABLES / "pnas_splits.csv").read_bytes())
     return folder
 
@@ -70,7 +70,7 @@ def run(raw, folder, action, *words, code=0):
     return main([
         "data", action, "--config=configs/gbmlgg.py",
         f"--config.data.raw_dir={raw}", f"--config.data.dir={folder}",
-        "--config.data.image_size=4", *words,
+        "--config.data.image_size=16", *words,
     ]) == code  # fmt: skip
 
 
