@@ -22,6 +22,22 @@ State = Any  # pytree that a method updates besides its parameters; may be {}
 
 
 @flax.struct.dataclass
+class Bag:
+    """Patch features of slides, padded to one number of patches T.
+
+    Attributes:
+      features: of a frozen encoder, 0 where padded.
+      coords: upper left corner (x, y) of each patch in units of a patch side, from the
+        smallest of its slide; 0 where padded.
+      valid: False where padded. Each bag has at least one valid patch.
+    """
+
+    features: Annotated[Any, "float32 [B, T, D]"]
+    coords: Annotated[Any, "float32 [B, T, 2]"]
+    valid: Annotated[Any, "bool [B, T]"]
+
+
+@flax.struct.dataclass
 class Batch:
     """One global or local batch: NumPy from the loader, jax.Array on a device.
 
@@ -44,6 +60,7 @@ class Batch:
       omics: molecular vector, standardized by the training fold, 0 where unknown.
       omics_known: True where the entry of `omics` was measured.
       graph: padded cell graphs, `fof_jax.data.graphs.padding.PaddedGraphs`.
+      bag: padded patch features, in the place of `image`, which is None then.
     """
 
     image: Annotated[Any, "uint8 or float32 [B, H, W, C]"]
@@ -59,6 +76,7 @@ class Batch:
     omics: Annotated[Any, "float32 [B, M] or None"] = None
     omics_known: Annotated[Any, "bool [B, M] or None"] = None
     graph: Annotated[Any, "padded cell graphs or None"] = None
+    bag: Bag | None = None
 
 
 @flax.struct.dataclass

@@ -23,7 +23,7 @@ from fof_jax.types import (
     Variables,
 )
 
-Modality = Literal["image", "omics", "biomarkers", "floats", "graph"]
+Modality = Literal["image", "omics", "biomarkers", "floats", "graph", "bag"]
 
 
 class Inputs(NamedTuple):
