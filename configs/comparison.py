@@ -181,8 +181,8 @@ def _add_clat(config: ConfigDict) -> None:
     config.clat = ConfigDict()
     config.clat.features = 64  # width of all features
     config.clat.dropout = 0.1
-    config.clat.superpixels = 100  # of an image; computed on the device
-    config.clat.masked_superpixels = 1
+    config.clat.superpixels = 100  # of an image; kept beside the store
+    config.clat.masked_superpixels = 4  # of whole images; published 1 of half a side
     config.clat.masked_omics = 5
     config.clat.mask_from = 1 / 30  # fraction of the training before masking begins
     config.clat.l1 = 3e-4  # of the omics branch

@@ -179,6 +179,7 @@ FIELDS: dict[str, Fields] = {
         **_DGKD,
         "clat.features": 128,
         "clat.dropout": 0.1,
+        "clat.masked_superpixels": 1,
         "clat.as_published": True,
     },
 }

@@ -59,6 +59,7 @@ class Batch:
         same crop, or another crop; None unless the method asks for it.
       omics: molecular vector, standardized by the training fold, 0 where unknown.
       omics_known: True where the entry of `omics` was measured.
+      superpixels: label of each pixel of `image`, moved by augmentation with it.
       graph: padded cell graphs, `fof_jax.data.graphs.padding.PaddedGraphs`.
       bag: padded patch features, in the place of `image`, which is None then.
     """
@@ -75,6 +76,7 @@ class Batch:
     second_view: Annotated[Any, "float32 [B, H, W, C] or None"] = None
     omics: Annotated[Any, "float32 [B, M] or None"] = None
     omics_known: Annotated[Any, "bool [B, M] or None"] = None
+    superpixels: Annotated[Any, "uint8 [B, H, W] or None"] = None
     graph: Annotated[Any, "padded cell graphs or None"] = None
     bag: Bag | None = None
 

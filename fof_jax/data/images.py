@@ -252,6 +252,37 @@ def decode_mask(
         return np.asarray(square) > 127
 
 
+def fit_labels(
+    labels: UInt8[np.ndarray, "h w"],
+    size: tuple[int, int],
+    side: int,
+    *,
+    small: str,
+    name: str,
+    fill: int,
+    corner: Corner | None = None,
+) -> UInt8[np.ndarray, "S S"]:
+    """Resizes or crops a label map like `fit_region`, by nearest neighbors.
+
+    Args:
+      labels: of the whole region, at any size.
+      size: height and width of the region.
+      side: side of the result, in pixels.
+      small: as in `fit_region`.
+      name: of the image, for the error message.
+      fill: label of padding.
+      corner: as in `fit_region`.
+    """
+    nearest = Image.Resampling.NEAREST
+    image = Image.fromarray(labels)
+    if corner is None and (small != "pad" or min(size) >= side):
+        return np.array(image.resize((side, side), nearest))
+    image = image.resize(size[::-1], nearest)
+    if corner is None:
+        return np.array(_fit(image, side, small, name, nearest, fill))
+    return np.array(_crop(image, side, small, name, nearest, fill, corner))
+
+
 class quiet_decoding(warnings.catch_warnings):
     """Suppresses PIL warnings, but turns decompression-bomb warnings into errors.
 

@@ -14,6 +14,7 @@ import numpy as np
 from fof_jax.data.cache import ImageCache, open_cache
 from fof_jax.data.sampling import BalancedRows
 from fof_jax.data.store import Store
+from fof_jax.data.superpixels import SuperpixelMaps
 from fof_jax.types import Batch
 
 __all__ = [
@@ -61,6 +62,7 @@ class _Gather:
     local: slice  # rows of this process in the global batch
     seed: int | None = None  # of random crops; None for evaluation
     omics: bool = False  # whether to include the molecular features
+    superpixels: SuperpixelMaps | None = None
 
     def _corners(self, rows: np.ndarray, epoch: np.ndarray) -> np.ndarray | None:
         store = self.cache.store
@@ -77,9 +79,13 @@ class _Gather:
     def __call__(self, records: tuple[Any, Any, Any]) -> dict[str, np.ndarray]:
         rows, epoch, valid = (np.asarray(part)[self.local] for part in records)
         store = self.cache.store
-        omics = {"omics": np.asarray(store.omics)[rows]} if self.omics else {}
-        return omics | {
-            "image": self.cache.read(rows, self._corners(rows, epoch)),
+        corners = self._corners(rows, epoch)
+        more = {"omics": np.asarray(store.omics)[rows]} if self.omics else {}
+        if self.superpixels is not None:
+            side = self.cache.image_size
+            more["superpixels"] = self.superpixels.read(rows, side, corners)
+        return more | {
+            "image": self.cache.read(rows, corners),
             "grade": store.grades[rows],
             "biomarkers": store.biomarker_values[rows],
             "known": store.known[rows],
@@ -140,6 +146,7 @@ def train_batches(
     start_step: int = 0,
     balanced: bool = False,
     omics: bool = False,
+    superpixels: SuperpixelMaps | None = None,
     cache: str | ImageCache = "ram",
     workers: int = 0,
     threads: int = 2,
@@ -163,6 +170,7 @@ def train_batches(
       balanced: whether the classes are sampled equally often, with unchanged epoch
         length.
       omics: whether batches include raw molecular features, NaN where unknown.
+      superpixels: those of the store, if batches include them.
       cache: `ram`, `none`, or a shared cache from `open_cache`.
       workers: number of decoding processes. Unused with a RAM cache, which decodes
         each image once, in this process, by `threads`.
@@ -211,7 +219,7 @@ def train_batches(
     records = records.map_with_index(_WithEpoch(steps * batch_size))
     records = records.batch(batch_size, drop_remainder=True)[start_step:]
     local_rows = slice(process_index * local, (process_index + 1) * local)
-    gathered = records.map(_Gather(images, local_rows, seed, omics))
+    gathered = records.map(_Gather(images, local_rows, seed, omics, superpixels))
     return _iterate(gathered, threads, workers)
 
 

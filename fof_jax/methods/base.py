@@ -35,11 +35,14 @@ class Inputs(NamedTuple):
       second_view: how `Batch.second_view` differs from `Batch.image`: "color" is
         another color jitter of the same crop, "crop" another crop; None for no second
         view.
+      superpixels: about how many `Batch.superpixels` has per image in training; 0 for
+        none.
     """
 
     train: tuple[Modality, ...]
     test: tuple[Modality, ...]
     second_view: Literal["color", "crop"] | None = None
+    superpixels: int = 0
 
 
 @runtime_checkable

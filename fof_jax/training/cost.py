@@ -15,7 +15,7 @@ import numpy as np
 from jax.interpreters import partial_eval
 from ml_collections import ConfigDict
 
-from fof_jax.data import loader, metadata, prepare, splits, store
+from fof_jax.data import loader, metadata, prepare, splits, store, superpixels
 from fof_jax.methods import registry
 from fof_jax.methods.base import Method, parameter_count, standardize_omics
 from fof_jax.training import build, flops, omics, parallel
@@ -100,6 +100,7 @@ def _prepare(config: ConfigDict, data: store.Store) -> _Program:
                 epochs=1,
                 seed=own.seed,
                 omics="omics" in inputs.train,
+                superpixels=superpixels.open_maps(data, inputs.superpixels),
                 **options,
             )
         )

@@ -1,6 +1,7 @@
 """Cross-validation: all folds of a config, and the table of their results."""
 
 import contextlib
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,8 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from fof_jax.data import loader, prepare, splits, store
+from fof_jax.data import loader, prepare, splits, store, superpixels
+from fof_jax.data.progress import progress_to
 from fof_jax.evaluation import localization, metrics, predictions, tables
 from fof_jax.training import build, compilation, multihost, preemption, stages
 from fof_jax.training import workdir as run_folder
@@ -56,6 +58,9 @@ def run(
             )
         chain = stages.build_stages(config, data)
         images = loader.open_cache(data, config.data.image_size, config.data.cache)
+        for stage in chain:
+            count = stage.setup.method.inputs.superpixels
+            superpixels.open_maps(data, count, progress_to("superpixels:", sys.stdout))
     fields = run_folder.identity(config, data)
     multihost.require_equal(fields | {"workdir": str(workdir.resolve())})
 

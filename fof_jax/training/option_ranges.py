@@ -44,6 +44,8 @@ _RANGES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
             "omics.features",
             "fusion.image_features",
             "dgkd.features",
+            "clat.superpixels",
+            "clat.masked_superpixels",
             "world_size_emulated",
         ),
         _count,

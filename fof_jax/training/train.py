@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 
-from fof_jax.data import loader, sampling
+from fof_jax.data import loader, sampling, superpixels
 from fof_jax.evaluation import localization, predictions
 from fof_jax.methods import encoder
 from fof_jax.methods.base import Explainer
@@ -139,6 +139,7 @@ def restore_or_initialize(
 def train_batches(fold: Fold, start_step: int = 0) -> Iterator[Batch]:
     """Batches of the training rows from a step on; classes weighted if asked."""
     config, data = fold.config, fold.cache.store
+    inputs = fold.setup.method.inputs
     process, processes = multihost.process_index_and_count()
     batches = loader.train_batches(
         data,
@@ -149,7 +150,8 @@ def train_batches(fold: Fold, start_step: int = 0) -> Iterator[Batch]:
         image_size=config.data.image_size,
         start_step=start_step,
         balanced=config.data.balanced,
-        omics="omics" in fold.setup.method.inputs.train,
+        omics="omics" in inputs.train,
+        superpixels=superpixels.open_maps(data, inputs.superpixels),
         cache=fold.cache,
         workers=config.data.workers,
         threads=config.data.threads,

@@ -136,6 +136,25 @@ def warp(
     return ((1 - down) * upper + down * lower) / 255
 
 
+def warp_labels(
+    labels: UInt8[Array, "H W"],
+    where: tuple[Float[Array, "H W"], Float[Array, "H W"]],
+) -> UInt8[Array, "H W"]:
+    """Resamples a label map by nearest neighbors, with reflected borders.
+
+    Args:
+      labels: of the pixels of the image.
+      where: as in `warp`.
+    """
+    height, width = labels.shape
+    rows, columns = (
+        jnp.round(_mirror(position, side - 1)).astype(jnp.int32)
+        for position, side in zip(where, (height, width), strict=True)
+    )
+    flat = labels.reshape(height * width)
+    return flat.at[rows * width + columns].get(mode="promise_in_bounds")
+
+
 def _axis(side, size, start, flip):
     """Source coordinates of the output pixels along one axis, in pixels."""
     center = jnp.arange(side, dtype=jnp.float32) + 0.5

@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw
 
 from fof_jax import files
 from fof_jax.data.augment.color import augment_color, luma, standardize
-from fof_jax.data.augment.geometry import coordinates, warp
+from fof_jax.data.augment.geometry import coordinates, warp, warp_labels
 from fof_jax.data.augment.options import (
     COLORS,
     FLIPS,
@@ -58,7 +58,8 @@ def augment(
     under jit and pmap on the local batch.
 
     Args:
-      batch: `image` is uint8 RGB, [B, H, W, 3].
+      batch: `image` is uint8 RGB, [B, H, W, 3]; `superpixels`, if there are any, are
+        moved with it.
       seed_key: key of the run.
       spec: augmentation options.
       mean: per channel, in [0, 1]; unused if `color` is False.
@@ -83,15 +84,19 @@ def augment(
     augment_one = partial(
         _views, spec=spec, mean=mean, std=std, color=color, second_view=second_view
     )
-    views = jax.vmap(augment_one, in_axes=(0, 0, 0, None))(
-        batch.image, batch.index, batch.epoch, seed_key
+    views, labels = jax.vmap(augment_one, in_axes=(0, 0, 0, 0, None))(
+        batch.image, batch.superpixels, batch.index, batch.epoch, seed_key
     )
     second = None if second_view is None else views[1]
-    return dataclasses.replace(batch, image=views[0], second_view=second)
+    return dataclasses.replace(
+        batch, image=views[0], superpixels=labels, second_view=second
+    )
 
 
-def _views(image, index, epoch, seed_key, *, spec, mean, std, color, second_view):
-    """Augments one record: one image, or two with a second view."""
+def _views(
+    image, superpixels, index, epoch, seed_key, *, spec, mean, std, color, second_view
+):
+    """Augments one record: one image, or two with a second view, and superpixels."""
     options = vars(spec)
     color_options = {name: options[name] for name in COLORS}
     moves = {name: options[name] for name in MOVES}
@@ -100,12 +105,15 @@ def _views(image, index, epoch, seed_key, *, spec, mean, std, color, second_view
     k_space, k_first, k_second = jax.random.split(key, 3)
     height, width, _ = image.shape
 
-    def crop(k_space: jax.Array) -> jax.Array:
+    def place(k_space: jax.Array) -> tuple[jax.Array, jax.Array]:
         where = coordinates(k_space, height=height, width=width, **geometry)
         if any(moves.values()):
             k_move = jax.random.fold_in(k_space, 1)
             inside = mirrored(where, (height, width))
             where = rearrange(k_move, inside, height=height, width=width, **moves)
+        return where
+
+    def crop(where: tuple[jax.Array, jax.Array]) -> jax.Array:
         return warp(image if color else luma(image), where)  # [H, W, 3 | 1]
 
     def finish(pixels: jax.Array, key: jax.Array) -> jax.Array:
@@ -113,13 +121,15 @@ def _views(image, index, epoch, seed_key, *, spec, mean, std, color, second_view
             augment_color(pixels, key, **color_options), mean=mean, std=std, color=color
         )
 
-    pixels = crop(k_space)
+    where = place(k_space)
+    pixels = crop(where)
     views = [finish(pixels, k_first)]
     if second_view == "crop":
-        pixels = crop(jax.random.fold_in(k_space, 2))
+        pixels = crop(place(jax.random.fold_in(k_space, 2)))
     if second_view is not None:
         views.append(finish(pixels, k_second))
-    return views
+    labels = None if superpixels is None else warp_labels(superpixels, where)
+    return views, labels
 
 
 def normalize(
@@ -216,9 +226,8 @@ def contact_sheet(
 def _rendered(image, index, epoch, key, *, spec, color):
     """One augmented image as uint8, for display."""
     plain = {"mean": (0.0,) * 3, "std": (1.0,) * 3}  # identity on [0, 1]
-    views = _views(
-        image, index, epoch, key, spec=spec, color=color, second_view=None, **plain
-    )
+    options = {"spec": spec, "color": color, "second_view": None, **plain}
+    views, _ = _views(image, None, index, epoch, key, **options)
     view = views[0] if color else views[0] / 6 + 0.5
     return jnp.round(jnp.clip(view, 0, 1) * 255).astype(jnp.uint8)
 

@@ -1,4 +1,4 @@
-"""Inputs of both stages of CLAT: encoder features, omics and the second view."""
+"""Inputs of both stages of CLAT: encoder features, omics, second view, superpixels."""
 
 import contextlib
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from fof_jax.models.device_rows import DeviceRows, device_rows
 from fof_jax.types import Batch, Params, State
@@ -86,3 +86,17 @@ def second_view(batch: Batch, row: str) -> Float[Array, "B H W C"]:
             'image for the moving average. Load it with second_view "crop".'
         )
     return batch.second_view
+
+
+def superpixels_of(batch: Batch, row: str) -> Int[Array, "B H W"]:
+    """The superpixel of each pixel.
+
+    Raises:
+      ValueError: the batch has none.
+    """
+    if batch.superpixels is None:
+        raise ValueError(
+            f"{row}: the batch has no superpixels, expected uint8 [B, H, W]. Read them "
+            "with data.superpixels.open_maps."
+        )
+    return jnp.asarray(batch.superpixels, jnp.int32)

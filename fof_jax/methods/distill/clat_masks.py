@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 AREA_FLOOR = 1e-9
+CAPACITY = 256  # a bound above every label of `Batch.superpixels`
 
 
 def superpixel_scores(

@@ -21,9 +21,9 @@ from fof_jax.methods.distill.clat_inputs import (
     init_encoder,
     omics_of,
     second_view,
+    superpixels_of,
 )
 from fof_jax.methods.distill.clat_network import Branches
-from fof_jax.methods.distill.clat_superpixels import superpixels
 from fof_jax.models.device_rows import DeviceRows
 from fof_jax.types import (
     Batch,
@@ -70,8 +70,13 @@ class MultimodalTeacher:
 
     @property
     def inputs(self) -> Inputs:
-        """Image and omics, and in training a second crop."""
-        return Inputs(("image", "omics"), ("image", "omics"), "crop")
+        """Image and omics, and in training a second crop and superpixels."""
+        return Inputs(
+            ("image", "omics"),
+            ("image", "omics"),
+            "crop",
+            superpixels=self.superpixel_count,
+        )
 
     @property
     def num_classes(self) -> int:
@@ -205,11 +210,11 @@ class MultimodalTeacher:
         by_image, by_omic = jax.grad(loss, argnums=(0, 1))(
             jnp.asarray(batch.image), omics_of(batch, "clat")
         )
-        labels = superpixels(jnp.asarray(batch.image), count=self.superpixel_count)
+        labels = superpixels_of(batch, "clat")
         scores = masks.superpixel_scores(
             by_image,
             labels,
-            capacity=round(self.superpixel_count**0.5) ** 2,
+            capacity=masks.CAPACITY,
             absent_zero=self.as_published,
         )
         pixel_mask = masks.superpixel_mask(

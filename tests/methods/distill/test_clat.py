@@ -16,7 +16,6 @@ from fof_jax.methods.distill import clat_losses as losses
 from fof_jax.methods.distill import clat_masks as masks
 from fof_jax.methods.distill import clat_network as network
 from fof_jax.methods.distill import clat_student, clat_teacher
-from fof_jax.methods.distill.clat_superpixels import superpixels
 from tests.support.compiled import run
 
 
@@ -394,34 +393,3 @@ def test_the_moving_average_has_no_gradient_and_in_evaluation_no_statistics():
 def test_the_moving_average_copies_at_step_0_and_then_slows_down():
     weights = [float(losses.moving_average_weight(t, 0.99)) for t in (0, 1, 3, 10**6)]
     np.testing.assert_allclose(weights, [0, 0.5, 0.75, 0.99], rtol=1e-6)
-
-
-# Superpixels.
-
-
-def test_superpixels_of_one_color_are_the_grid():
-    labels = superpixels(jnp.zeros((1, 20, 40, 3)), count=16)
-    grid = np.arange(20)[:, None] // 5 * 4 + np.arange(40) // 10
-    np.testing.assert_array_equal(labels[0], grid)
-
-
-def test_superpixels_follow_edges_and_cover_the_image_evenly():
-    image = np.zeros((2, 64, 64, 3), np.float32)
-    image[:, :, 27:] = 1
-    image[1, 20:40] += 0.7
-    labels = np.asarray(superpixels(jnp.asarray(image), count=25))
-    assert labels.shape == (2, 64, 64)
-    for colors, result in zip(image[..., 0], labels, strict=True):
-        assert len(np.unique(result)) >= 20
-        assert np.bincount(result.ravel()).max() < 4 * 64 * 64 / 25
-        mixed = [np.unique(colors[result == i]).size > 1 for i in range(25)]
-        assert not any(mixed)
-
-
-def test_labels_of_a_large_image_are_those_of_the_reduced_one():
-    labels = np.asarray(superpixels(jnp.zeros((1, 600, 300, 3)), count=4))
-    assert labels.shape == (1, 600, 300)
-    assert (labels[0, :299, :149] == 0).all()
-    assert (labels[0, 301:, 151:] == 3).all()
-    with pytest.raises(ValueError, match="on a side"):
-        superpixels(jnp.zeros((1, 8, 8, 3)), count=100)

@@ -19,6 +19,9 @@ from fof_jax.methods.distill import clat, clat_multimodal
 from fof_jax.types import Batch, DatasetInfo, StepContext
 
 B, SIDE, OMICS, FOLD = 6, 8, 9, 12
+# Nine rectangles.
+SUPERPIXELS = np.arange(SIDE)[:, None] * 3 // SIDE * 3 + np.arange(SIDE) * 3 // SIDE
+SUPERPIXELS = SUPERPIXELS.astype(np.uint8)
 
 
 class Encoder(nn.Module):
@@ -67,6 +70,7 @@ def batch(seed=0):
         epoch=np.zeros(B, np.int32),
         valid=np.ones(B, bool),
         omics=rng.normal(size=(B, OMICS)).astype(np.float32),
+        superpixels=np.tile(SUPERPIXELS, (B, 1, 1)),
         omics_known=rng.random((B, OMICS)) > 0.1,
     )
     return jax.tree.map(jnp.asarray, made)
