@@ -5,10 +5,11 @@
 
 `python launch.py data init T.csv` writes a config with all fields of a table set.
 
-The table is a CSV with `image` (paths relative to it), `patient`, `grade` and one
-integer column per biomarker; empty or NA means unknown. Set `data.classes` and
-`data.biomarkers` accordingly; () for no biomarkers. Arguments as in gbmlgg.py, and
-`release` for the authors' code (gbmlgg_release.py).
+The table is a CSV with `image` (paths relative to it, of images or of HDF5 files of
+patch features), `patient`, `grade` and one integer column per biomarker; empty or NA
+means unknown. Set `data.classes` and `data.biomarkers` accordingly; () for no
+biomarkers. Arguments as in gbmlgg.py, and `release` for the authors' code
+(gbmlgg_release.py).
 """
 
 from ml_collections import ConfigDict, config_dict
@@ -31,6 +32,12 @@ def get_config(arg: str = "") -> ConfigDict:
     config.data.columns.grade = "grade"
     config.data.columns.fold = "fold"
     config.data.columns.mask = "mask"
+    # Side of a patch in level-0 pixels, for HDF5 files of features that do not state it
+    # (docs/bags.md).
+    config.data.patch_size = config_dict.placeholder(float)
+    # [n] Most patches of a bag in training, sampled anew in each epoch; unset: all. At
+    # test all patches are used.
+    config.data.max_tokens = config_dict.placeholder(int)
     # From scratch; or a folder of pretrained weights from `import`.
     config.init.checkpoint = None
     return config

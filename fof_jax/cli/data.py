@@ -25,6 +25,7 @@ from ml_collections import ConfigDict
 from fof_jax.cli import config as config_flag
 from fof_jax.cli import data_init
 from fof_jax.data import metadata, mosaic, near_duplicates
+from fof_jax.data.bags.index import BagIndex
 from fof_jax.data.cohort import Cohort
 from fof_jax.data.errors import DataWarning
 from fof_jax.data.image_sizes import check_sizes, measure
@@ -149,7 +150,7 @@ def _build(config: ConfigDict, out: Out) -> None:
         _warn_of_replacement(config, cohort)
         write_store(config, cohort, build_origin(config), out)
         store = open_store(config.data.dir, config.data.name)
-    _print_summary(store, out)
+    _print_summary(store, out, store.bags)
     print(f"store: {store.folder}", file=out)
 
 
@@ -173,6 +174,17 @@ def _check(config: ConfigDict, out: Out) -> None:
         raise ValueError("data check: the phantom is generated, there is no table")
     cohort = read_raw(config, out)
     table = metadata.from_cohort(cohort)
+    alike = _check_pixels(config, cohort, table) if cohort.bags is None else []
+    _check_folds(config, table)
+    warn_about_quality(table, folds=config.folds, duplicates=alike)
+    _print_summary(table, out, cohort.bags)
+    print("no errors", file=out)
+
+
+def _check_pixels(
+    config: ConfigDict, cohort: Cohort, table: metadata.Metadata
+) -> list[tuple[int, int]]:
+    """Warns about sizes; returns images that are nearly the same."""
     small, side = config.data.small, config.data.image_size
     views = (config.data.train_view, config.data.test_view)
     check_sizes(
@@ -180,11 +192,7 @@ def _check(config: ConfigDict, out: Out) -> None:
     )
     files = [row.image for row in cohort.rows]
     thumbs = near_duplicates.thumbnails(files, threads=max(config.data.threads, 1))
-    alike = near_duplicates.near_duplicates(thumbs, table.patients)
-    _check_folds(config, table)
-    warn_about_quality(table, folds=config.folds, duplicates=alike)
-    _print_summary(table, out)
-    print("no errors", file=out)
+    return near_duplicates.near_duplicates(thumbs, table.patients)
 
 
 def _check_folds(config: ConfigDict, table: metadata.Metadata) -> None:
@@ -279,13 +287,24 @@ def _mosaic(config: ConfigDict, out: Out, folder: Path, layout: mosaic.Layout) -
     )
 
 
-def _print_summary(table: metadata.Metadata, out: Out) -> None:
+def _print_summary(
+    table: metadata.Metadata, out: Out, bags: BagIndex | None = None
+) -> None:
     counts = np.bincount(table.grades, minlength=len(table.classes)).tolist()
     graded = ", ".join(f"{c} {n}" for c, n in zip(table.classes, counts, strict=True))
+    kind = "images" if bags is None else "bags"
     print(
-        f"{len(table)} images of {len(set(table.patients))} patients: {graded}",
+        f"{len(table)} {kind} of {len(set(table.patients))} patients: {graded}",
         file=out,
     )
+    if bags is not None:
+        least, middle, most = np.quantile(bags.counts, (0, 0.5, 1)).astype(int)
+        layouts = sorted({entry.header.layout for entry in bags.entries})
+        print(
+            f"  patches: {least} to {most} in a bag, median {middle}; {bags.width} "
+            f"features; layout {', '.join(layouts)}; the files are not copied",
+            file=out,
+        )
     for name, known in zip(table.biomarkers, table.known.T, strict=True):
         print(f"  {name}: known for {known.sum()} of {len(table)}", file=out)
     if not table.biomarkers:

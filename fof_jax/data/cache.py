@@ -1,4 +1,4 @@
-"""Cache of decoded images of a store."""
+"""Cache of decoded images of a store; `bags/cache.py` has that of bags."""
 
 import dataclasses
 import os
@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
 from fof_jax.data import images
+from fof_jax.data.bags.cache import BagCache
 from fof_jax.data.store import Store
 
 CACHES = ("ram", "none")
@@ -58,6 +59,44 @@ class ImageCache:
         """True if images are decoded only once, in this process."""
         return self.pixels is not None or self.natives is not None
 
+    def inputs(
+        self,
+        rows: Int[np.ndarray, " B"],
+        epoch: Int[np.ndarray, " B"],
+        *,
+        local: slice,
+        seed: int | None,
+    ) -> dict[str, UInt8[np.ndarray, "b S S 3"]]:
+        """The images of a batch; thread-safe.
+
+        Args:
+          rows: positions of the global batch.
+          epoch: of each row; keys random crops.
+          local: rows of this process.
+          seed: of random crops; None for evaluation.
+
+        Returns:
+          {"image": pixels of the local rows}.
+        """
+        rows, epoch = rows[local], epoch[local]
+        return {"image": self.read(rows, self.corners(rows, epoch, seed))}
+
+    def corners(
+        self,
+        rows: Int[np.ndarray, " B"],
+        epoch: Int[np.ndarray, " B"],
+        seed: int | None,
+    ) -> Float[np.ndarray, "B 2"] | None:
+        """Position of the crop of each row, see `inputs`; None for whole images."""
+        options = self.store.options
+        if seed is None:  # evaluation
+            corner = options.test_corner
+            return None if corner is None else np.tile(corner, (len(rows), 1))
+        if options.train_view != "crop":
+            return None
+        keys = zip(rows.tolist(), epoch.tolist(), strict=True)
+        return np.array([np.random.default_rng((seed, *key)).random(2) for key in keys])
+
     def read(
         self,
         rows: Int[np.ndarray, " B"],
@@ -101,14 +140,18 @@ class ImageCache:
         return pixels
 
 
-def open_cache(store: Store, image_size: int, cache: str = "ram") -> ImageCache:
+Cache = ImageCache | BagCache
+
+
+def open_cache(store: Store, image_size: int, cache: str = "ram") -> Cache:
     """Opens a cache that folds, training and evaluation can share.
 
     Args:
-      store: source of the images.
-      image_size: side of the images.
+      store: source of the images or bags.
+      image_size: side of the images; unused for bags.
       cache: `ram` decodes each image once, on first use, and keeps it as uint8 (at its
-        stored size if crops are read); `none` decodes it every time.
+        stored size if crops are read), or reads each bag once; `none` does so every
+        time.
 
     Returns:
       The cache.
@@ -119,6 +162,11 @@ def open_cache(store: Store, image_size: int, cache: str = "ram") -> ImageCache:
     """
     if cache not in CACHES:
         raise ValueError(f"data.cache={cache!r}: expected one of {', '.join(CACHES)}")
+    if store.bags is not None:
+        if cache == "none":
+            return BagCache(store)
+        _require_memory(store.bags.nbytes, f"{len(store)} bags of patch features")
+        return BagCache(store, [None] * len(store))
     if cache == "none":
         return ImageCache(store, image_size)
     crops = "crop" in (store.options.train_view, store.options.test_view)
@@ -127,17 +175,20 @@ def open_cache(store: Store, image_size: int, cache: str = "ram") -> ImageCache:
     needed = int(np.prod(shape, dtype=np.int64))
     if native_sizes:
         needed = 3 * int(store.sizes.astype(np.int64).prod(axis=1).sum())
-    available = available_memory()
-    if needed > available // 2:
-        size = "their stored size" if native_sizes else f"{image_size}x{image_size}"
-        raise ValueError(
-            f"data.cache='ram' needs {needed / 2**30:.1f} GiB for {len(store)} images "
-            f"of {size}; "
-            f"{available / 2**30:.1f} GiB are available "
-            "and at most half may be used. Set --config.data.cache=none."
-        )
+    size = "their stored size" if native_sizes else f"{image_size}x{image_size}"
+    _require_memory(needed, f"{len(store)} images of {size}")
     if native_sizes:
         return ImageCache(store, image_size, natives=[None] * len(store))
     return ImageCache(
         store, image_size, np.empty(shape, np.uint8), np.zeros(shape[0], bool)
     )
+
+
+def _require_memory(needed: int, what: str) -> None:
+    available = available_memory()
+    if needed > available // 2:
+        raise ValueError(
+            f"data.cache='ram' needs {needed / 2**30:.1f} GiB for {what}; "
+            f"{available / 2**30:.1f} GiB are available "
+            "and at most half may be used. Set --config.data.cache=none."
+        )

@@ -2,7 +2,8 @@
 
 Columns `image`, `patient`, `grade`, one per biomarker (integer; empty, NA, N/A or NaN
 means unknown), one per float marker, and optionally `fold` (integer from 0) and `mask`.
-Other columns are ignored. UTF-8 with or without byte order mark, comma or semicolon.
+Other columns are ignored. `image` names images, or HDF5 files of patch features. UTF-8
+with or without byte order mark, comma or semicolon.
 """
 
 import collections
@@ -10,12 +11,11 @@ import csv
 import dataclasses
 import io
 import os
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from pathlib import Path
 
 from fof_jax import files
-from fof_jax.data import images, labels
+from fof_jax.data import labels
 from fof_jax.data.csv_reader import TableReader
 from fof_jax.data.errors import (
     SHOWN,
@@ -24,77 +24,23 @@ from fof_jax.data.errors import (
     raise_errors,
     shortened,
 )
+from fof_jax.data.file_checks import Progress, check_bags, check_images, holds_bags
+from fof_jax.data.records import Cohort, Row
 from fof_jax.tables import patients
 from fof_jax.tables.csv_records import unknown
 
 __all__ = [
     "Cohort",
     "CohortError",
+    "Progress",
     "Row",
     "check_images",
     "read_cohort",
     "write_cohort",
 ]
 
-Progress = Callable[[int, int], None]  # (done, total)
 # Whether the images of a patient must have the same biomarkers.
 BIOMARKER_UNITS = ("patient", "region")
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """One image region with its labels.
-
-    Attributes:
-      image: image file.
-      patient: patient ID.
-      grade: class index.
-      biomarkers: integer status of each biomarker, None where unknown.
-      floats: value of each float marker, None where unknown.
-      fold: fold number of the column `fold`, or None.
-      mask: ground-truth mask of the diagnostic structures (phantom only), or None.
-      omics: molecular features, None where unknown.
-    """
-
-    image: Path
-    patient: str
-    grade: int
-    biomarkers: tuple[int | None, ...] = ()
-    floats: tuple[float | None, ...] = ()
-    fold: int | None = None
-    mask: Path | None = None
-    omics: tuple[float | None, ...] = ()
-
-
-@dataclasses.dataclass(frozen=True)
-class Cohort:
-    """A validated table.
-
-    Attributes:
-      rows: in table order.
-      classes: grade labels; `Row.grade` indexes them.
-      biomarkers: names, in the order of `Row.biomarkers`.
-      float_markers: names, in the order of `Row.floats`.
-      root: folder that image names are relative to.
-      lines: row number in the table of each of `rows`.
-      omics: names, in the order of `Row.omics`.
-    """
-
-    rows: tuple[Row, ...]
-    classes: tuple[str, ...]
-    biomarkers: tuple[str, ...] = ()
-    float_markers: tuple[str, ...] = ()
-    root: Path | None = None
-    lines: tuple[int, ...] = ()
-    omics: tuple[str, ...] = ()
-
-    def name_of(self, row: Row) -> str:
-        """Name of an image: its path relative to `root`, stable if the cohort moves."""
-        if self.root is not None:
-            image, root = os.path.abspath(row.image), os.path.abspath(self.root)
-            if image.startswith(root + os.sep):
-                return Path(image).relative_to(root).as_posix()
-        return row.image.as_posix()
 
 
 def _row(reader: TableReader, number: int, cells: dict[str, str], empty: Cohort) -> Row:
@@ -173,48 +119,6 @@ def _shown(value: int | None) -> str:
     return "unknown" if value is None else str(value)
 
 
-def check_images(
-    cohort: Cohort, *, threads: int = 2, progress: Progress | None = None
-) -> list[RowError]:
-    """Decodes every image and mask completely.
-
-    Args:
-      cohort: rows whose files are checked.
-      threads: number of files decoded in parallel.
-      progress: called with (done, total) after each image.
-
-    Returns:
-      Errors: files that are missing, unreadable, truncated or not supported by
-      `fof_jax.data.images`, and masks whose size differs from their image's.
-    """
-
-    def check(row: Row) -> tuple[str, str] | None:
-        try:
-            region = images.check_region(row.image)
-            if row.mask is None:
-                return None
-            mask = images.check_mask(row.mask)
-        except images.ImageError as error:
-            return error.kind, str(error)
-        if (mask.height, mask.width) == (region.height, region.width):
-            return None
-        return "mask of another size", (
-            f"{row.mask.name} is {mask.width}x{mask.height}, "
-            f"its image {region.width}x{region.height}"
-        )
-
-    errors = []
-    lines = cohort.lines or range(2, len(cohort.rows) + 2)
-    with images.quiet_decoding(), ThreadPoolExecutor(threads) as pool:
-        results = zip(lines, pool.map(check, cohort.rows), strict=True)
-        for done, (number, result) in enumerate(results, 1):
-            if result is not None:
-                errors.append(RowError(result[0], number, result[1]))
-            if progress is not None:
-                progress(done, len(cohort.rows))
-    return errors
-
-
 def read_cohort(
     table: Path | str,
     *,
@@ -224,6 +128,7 @@ def read_cohort(
     omics: tuple[str, ...] = (),
     biomarkers_per: str = "patient",
     columns: Mapping[str, str] | None = None,
+    patch_size: float | None = None,
     root: Path | str | None = None,
     threads: int = 2,
     progress: Progress | None = None,
@@ -242,13 +147,14 @@ def read_cohort(
         patient are an error; "region": each image has its own.
       columns: names in the table of `image`, `patient`, `grade`, `fold` and `mask`,
         where they differ.
+      patch_size: side of a patch in level-0 pixels, for HDF5 files that state none.
       root: folder that image and mask paths are relative to; the table's if None.
       threads: number of image files checked in parallel.
       progress: called with (done, total) after each image.
-      decode: whether image files are decoded; False checks the table only.
+      decode: whether files are read; False checks the table only.
 
     Returns:
-      The rows in table order.
+      The rows in table order; with an index of HDF5 files, if they were read.
 
     Raises:
       CohortError: validation failed; lists all errors by kind and row.
@@ -287,7 +193,13 @@ def read_cohort(
         errors += _duplicates(with_image)
         if biomarkers_per == "patient":
             errors += _inconsistencies(with_image)
-        if decode:
+        if decode and holds_bags(with_image):
+            found, bags = check_bags(
+                with_image, patch_size=patch_size, threads=threads, progress=progress
+            )
+            errors += found
+            cohort = dataclasses.replace(cohort, bags=bags)
+        elif decode:
             errors += check_images(with_image, threads=threads, progress=progress)
     raise_errors(table, errors)
     return cohort

@@ -11,13 +11,15 @@ from typing import Any
 import grain
 import numpy as np
 
-from fof_jax.data.cache import ImageCache, open_cache
+from fof_jax.data.bags.cache import BagCache
+from fof_jax.data.cache import Cache, ImageCache, open_cache
 from fof_jax.data.sampling import BalancedRows
 from fof_jax.data.store import Store
 from fof_jax.data.superpixels import SuperpixelMaps
 from fof_jax.types import Batch
 
 __all__ = [
+    "Cache",
     "ImageCache",
     "eval_batches",
     "open_cache",
@@ -33,9 +35,16 @@ def steps_per_epoch(n: int, batch_size: int) -> int:
     return n // batch_size
 
 
-def _cache_of(store: Store, image_size: int, cache: str | ImageCache) -> ImageCache:
+def _cache_of(store: Store, image_size: int, cache: str | Cache) -> Cache:
     if isinstance(cache, str):
         return open_cache(store, image_size, cache)
+    if isinstance(cache, BagCache):
+        if cache.store is not store:
+            raise ValueError(
+                f"The cache holds bags of {cache.store.folder}; batches of "
+                f"{store.folder} were requested."
+            )
+        return cache
     if cache.store is not store or cache.image_size != image_size:
         raise ValueError(
             f"The image cache holds {cache.store.folder} at {cache.image_size}; "
@@ -58,34 +67,23 @@ class _WithEpoch:
 class _Gather:
     """Gathers the arrays of a batch in one call, since Grain has a cost per call."""
 
-    cache: ImageCache
+    cache: Cache
     local: slice  # rows of this process in the global batch
-    seed: int | None = None  # of random crops; None for evaluation
+    seed: int | None = None  # of crops and sampled patches; None for evaluation
     omics: bool = False  # whether to include the molecular features
     superpixels: SuperpixelMaps | None = None
 
-    def _corners(self, rows: np.ndarray, epoch: np.ndarray) -> np.ndarray | None:
+    def __call__(self, records: tuple[Any, Any, Any]) -> dict[str, Any]:
+        rows, epoch, valid = (np.asarray(part) for part in records)
+        inputs = self.cache.inputs(rows, epoch, local=self.local, seed=self.seed)
+        rows, epoch, valid = (part[self.local] for part in (rows, epoch, valid))
         store = self.cache.store
-        if self.seed is None:  # evaluation
-            corner = store.options.test_corner
-            return None if corner is None else np.tile(corner, (len(rows), 1))
-        if store.options.train_view != "crop":
-            return None
-        keys = zip(rows.tolist(), epoch.tolist(), strict=True)
-        return np.array(
-            [np.random.default_rng((self.seed, *key)).random(2) for key in keys]
-        )
-
-    def __call__(self, records: tuple[Any, Any, Any]) -> dict[str, np.ndarray]:
-        rows, epoch, valid = (np.asarray(part)[self.local] for part in records)
-        store = self.cache.store
-        corners = self._corners(rows, epoch)
         more = {"omics": np.asarray(store.omics)[rows]} if self.omics else {}
-        if self.superpixels is not None:
+        if self.superpixels is not None and isinstance(self.cache, ImageCache):
             side = self.cache.image_size
+            corners = self.cache.corners(rows, epoch, self.seed)
             more["superpixels"] = self.superpixels.read(rows, side, corners)
-        return more | {
-            "image": self.cache.read(rows, corners),
+        return (inputs | more) | {
             "grade": store.grades[rows],
             "biomarkers": store.biomarker_values[rows],
             "known": store.known[rows],
@@ -107,7 +105,7 @@ def _iterate(batches: grain.MapDataset, threads: int, workers: int) -> Iterator[
     iterator = iter(dataset)
     try:
         for arrays in iterator:
-            yield Batch(**arrays)
+            yield Batch(**{"image": None} | arrays)  # bags have none
     finally:
         iterator.close()
 
@@ -147,7 +145,7 @@ def train_batches(
     balanced: bool = False,
     omics: bool = False,
     superpixels: SuperpixelMaps | None = None,
-    cache: str | ImageCache = "ram",
+    cache: str | Cache = "ram",
     workers: int = 0,
     threads: int = 2,
     process_index: int = 0,
@@ -165,7 +163,7 @@ def train_batches(
       batch_size: size of the global batch.
       epochs: number of epochs.
       seed: of the shuffle, at least 0.
-      image_size: side of the images.
+      image_size: side of the images; unused for bags.
       start_step: number of completed steps to skip.
       balanced: whether the classes are sampled equally often, with unchanged epoch
         length.
@@ -179,7 +177,8 @@ def train_batches(
       process_count: number of processes.
 
     Returns:
-      An iterator over the local part of each batch, NumPy arrays with uint8 pixels.
+      An iterator over the local part of each batch, NumPy arrays with uint8 pixels; of
+      bags with `bag`, at most `store.max_tokens` patches each, keyed by row and epoch.
 
     Raises:
       ValueError: fewer rows than a batch, an indivisible batch, or a bad count.
@@ -230,7 +229,7 @@ def eval_batches(
     batch_size: int,
     image_size: int,
     omics: bool = False,
-    cache: str | ImageCache = "ram",
+    cache: str | Cache = "ram",
     threads: int = 2,
     process_index: int = 0,
     process_count: int = 1,
@@ -244,7 +243,7 @@ def eval_batches(
       store: source of the data.
       rows: positions in the store; at least one.
       batch_size: size of the global batch.
-      image_size: side of the images.
+      image_size: side of the images; unused for bags.
       omics: whether batches include raw molecular features.
       cache: `ram`, `none`, or a shared cache from `open_cache`.
       threads: prefetching threads; 0 decodes on demand.
@@ -252,7 +251,8 @@ def eval_batches(
       process_count: number of processes.
 
     Returns:
-      An iterator over the local part of each batch, NumPy arrays with uint8 pixels.
+      An iterator over the local part of each batch, NumPy arrays with uint8 pixels; of
+      bags with `bag`, all their patches.
 
     Raises:
       ValueError: no rows, or an indivisible batch.

@@ -58,8 +58,9 @@ def prepare(
     Raises:
       MissingDataError: the store does not exist; if the raw files of gbmlgg are
         missing too, the message lists them.
-      ValueError: the store has other classes, biomarkers or float markers; or images
-        smaller than `data.image_size` under `data.small='error'`.
+      ValueError: the store has other classes, biomarkers or float markers; images
+        smaller than `data.image_size` under `data.small='error'`; or a file of features
+        that has changed since the build.
     """
     out = sys.stdout if out is None else out
     recorded = None if build is None else _open_recorded(config, build, out)
@@ -93,19 +94,23 @@ def prepare(
         test_view=config.data.test_view,
     )
     with warnings_to(out):
-        check_sizes(
-            store.sizes,
-            store.images,
-            small=options.small,
-            image_size=config.data.image_size,
-            views=(options.train_view, options.test_view),
-        )
+        if store.bags is not None:
+            store.bags.require_all_unchanged()
+        else:
+            check_sizes(
+                store.sizes,
+                store.images,
+                small=options.small,
+                image_size=config.data.image_size,
+                views=(options.train_view, options.test_view),
+            )
         if config.data.scheme in EXTERNAL_SCHEMES:
             store = dataclasses.replace(
                 store, external_folds=external_folds(config, store)
             )
         store = metadata.select_floats(store, _labels(config, "float_markers"))
-        store = dataclasses.replace(store, options=options)
+        most = config.data.get("max_tokens")  # configs without bags do not have it
+        store = dataclasses.replace(store, options=options, max_tokens=most)
         return fill_floats(store)
 
 
@@ -176,6 +181,7 @@ def read_raw(config: ConfigDict, out: Out) -> Cohort:
         omics=_labels(config, "omics"),
         columns=config.data.columns.to_dict() if "columns" in config.data else None,
         biomarkers_per=config.data.biomarkers_per,
+        patch_size=config.data.get("patch_size"),
         root=config.data.raw_dir or None,
         threads=threads,
         progress=progress,

@@ -4,7 +4,8 @@ Layout of `directory/name/store/`:
 
     current.json            name of the current build
     <digest>/columns.json   metadata, image sizes, read options
-    <digest>/regions/1.0.0/ TFDS dataset: encoded images and metadata
+    <digest>/regions/1.0.0/ TFDS dataset: encoded images and metadata; no such folder
+                            for bags, whose files stay where they are (`bags/index.py`)
 
 Builds are staged and renamed when complete. Reading does not need TensorFlow.
 """
@@ -26,6 +27,8 @@ from jaxtyping import Bool, Int, UInt8
 
 from fof_jax import files
 from fof_jax.data import images, metadata
+from fof_jax.data.bags import index as bag_index
+from fof_jax.data.bags.index import BagIndex
 from fof_jax.data.cohort import Cohort
 from fof_jax.data.errors import MissingDataError
 from fof_jax.data.image_sizes import check_sizes, measure
@@ -62,10 +65,12 @@ class Store(metadata.Metadata):
     Attributes:
       folder: folder of the build.
       records: its images and masks, encoded.
-      sizes: height and width as stored.
+      sizes: height and width as stored; 0 for bags.
       has_mask: True where a ground-truth mask exists.
       origin: provenance, identifies how the store was built.
       options: how images are read.
+      bags: HDF5 files of patch features in the place of images; None for images.
+      max_tokens: most patches of a bag in training; None for all.
     """
 
     folder: Path
@@ -74,12 +79,19 @@ class Store(metadata.Metadata):
     has_mask: Bool[np.ndarray, " n"]
     origin: str
     options: ReadOptions = dataclasses.field(default=ReadOptions(), kw_only=True)
+    bags: BagIndex | None = dataclasses.field(default=None, kw_only=True)
+    max_tokens: int | None = dataclasses.field(default=None, kw_only=True)
 
     def encoded(self, i: int) -> bytes:
         """PNG or JPEG bytes of image i."""
         return self._record(i)["image"]
 
     def _record(self, i: int) -> dict[str, Any]:
+        if self.bags is not None:
+            raise ValueError(
+                f"store: {self.folder} holds patch features of {len(self)} bags, "
+                "expected images. Pass a config of images."
+            )
         try:
             return self.records[i]
         # Checksum errors of ArrayRecord, and errors of truncated shards.
@@ -128,6 +140,9 @@ def _digest(cohort: Cohort) -> str:
     """Hashes metadata and file contents."""
     digest = hashlib.sha256(metadata.from_cohort(cohort).table_hash.encode())
     digest.update(str(_FORMAT).encode())
+    if cohort.bags is not None:
+        digest.update(cohort.bags.digest().encode())
+        return digest.hexdigest()[:16]
     for row in cohort.rows:
         for path in (row.image, row.mask):
             if path is not None:
@@ -150,10 +165,10 @@ def build_store(
     """Builds a store, unless the same cohort has been built already.
 
     Holds a lock and removes partial builds of killed processes. Encoded bytes are
-    kept where `data.images` supports them.
+    kept where `data.images` supports them. Of bags only the index is stored.
 
     Args:
-      cohort: rows that passed `check_images`.
+      cohort: rows that passed `check_images`, or with an index of `check_bags`.
       directory: folder of all stores (`data.dir`).
       name: of this store.
       small: `resize`, `pad` or `error` for images smaller than the target. Applied
@@ -175,9 +190,15 @@ def build_store(
     """
     if not cohort.rows:
         raise ValueError(f"The cohort for store '{name}' has no rows.")
-    sizes = measure(cohort)
-    table = metadata.from_cohort(cohort)
-    check_sizes(sizes, table.images, small=small, image_size=image_size, views=views)
+    table, bags = metadata.from_cohort(cohort), cohort.bags
+    if bags is None:
+        sizes = measure(cohort)
+        check_sizes(
+            sizes, table.images, small=small, image_size=image_size, views=views
+        )
+        has_mask = [row.mask is not None for row in cohort.rows]
+    else:
+        sizes, has_mask = np.zeros((len(bags), 2), int), bags.has_mask.tolist()
     home = _home(directory, name)
     with files.file_lock(home / ".lock"):
         for stale in home.glob(f"{_STAGING}*"):
@@ -191,9 +212,11 @@ def build_store(
             "origin": origin,
             "table_hash": table.table_hash,
             "sizes": sizes.tolist(),
-            "has_mask": [row.mask is not None for row in cohort.rows],
+            "has_mask": has_mask,
             **metadata.to_json(table),
         }
+        if bags is not None:
+            document["bags"] = bags.to_json()
         files.write_text(folder / "columns.json", json.dumps(document))
         files.write_text(home / "current.json", json.dumps({"build": folder.name}))
     return folder
@@ -205,7 +228,8 @@ def _build(
     staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=_STAGING))
     os.chmod(staging, 0o755)  # mkdtemp creates folders with mode 0700
     try:
-        write_dataset(cohort, _dataset_folder(staging), progress=progress)
+        if cohort.bags is None:
+            write_dataset(cohort, _dataset_folder(staging), progress=progress)
         os.rename(staging, folder)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -253,10 +277,12 @@ def open_store(directory: Path | str, name: str, *, build: str | None = None) ->
             sizes=np.array(data["sizes"], np.int32),
             has_mask=np.array(data["has_mask"], bool),
             origin=data["origin"],
+            bags=bag_index.from_json(data["bags"]) if "bags" in data else None,
         )
         if store.table_hash != data["table_hash"]:
             raise ValueError("columns.json was changed after the build")
-        if not (_dataset_folder(folder) / "dataset_info.json").exists():
+        dataset = _dataset_folder(folder) / "dataset_info.json"
+        if store.bags is None and not dataset.exists():
             raise ValueError(f"{_dataset_folder(folder)} is missing")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise MissingDataError(

@@ -130,15 +130,16 @@ def _of_test(program: _Program, repetitions: int) -> dict[str, Any]:
     """Parameters, FLOPs and rate of the prediction of one batch."""
     method, state = program.setup.method, program.state
     variables = state.variables(program.frozen)
-    images = jnp.asarray(program.batch.image, jnp.float32)
-    example = standardize_omics(
-        dataclasses.replace(program.batch, image=images), program.frozen
-    )
+    example = program.batch
+    if example.image is not None:
+        pixels = jnp.asarray(example.image, jnp.float32)
+        example = dataclasses.replace(example, image=pixels)
+    example = standardize_omics(example, program.frozen)
     batch = parallel.to_devices(program.tested, 1)
     step: Any = program.setup.predict_step
     compiled = step.lower(variables, batch).compile()
     seconds = _median_s(lambda: compiled(variables, batch), repetitions)
-    flop, count = _flop(compiled), len(program.tested.image)
+    flop, count = _flop(compiled), len(program.tested.grade)
     return {
         "parameters": parameter_count(state.params),
         "test_parameters": _test_parameters(method, variables, example),

@@ -24,7 +24,7 @@ class Fold:
     Attributes:
       config: of the stage, resolved.
       setup: what all folds share.
-      cache: decoded images and their store.
+      cache: decoded images or bags, and their store.
       train_rows, test_rows: positions in the store.
       number: of the fold, 0 … folds - 1.
       stage: its name, "" for the last or only one.
@@ -35,7 +35,7 @@ class Fold:
 
     config: ConfigDict
     setup: Setup
-    cache: image_cache.ImageCache
+    cache: image_cache.Cache
     train_rows: np.ndarray
     test_rows: np.ndarray
     number: int

@@ -39,6 +39,7 @@ _RANGES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
             "eval_batch_size",
             "cpu_devices",
             "data.image_size",
+            "data.max_tokens",
             "data.threads",
             "data.regions",
             "omics.features",
@@ -79,6 +80,7 @@ _RANGES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
         (
             "tau",
             "layer_norm_eps",
+            "data.patch_size",
             "optimizer.learning_rate",
             "optimizer.eps",
             "distill.temperature",

@@ -184,7 +184,9 @@ def predict_step(
     """
 
     def step(variables: Variables, batch: Batch) -> jax.Array:
-        prepared = dataclasses.replace(batch, image=prepare(batch.image))
+        prepared = batch
+        if batch.image is not None:  # a batch of bags has none
+            prepared = dataclasses.replace(batch, image=prepare(batch.image))
         prepared = standardize_omics(prepared, variables.frozen)
         logits = method.apply(variables, prepared).logits
         return lax.all_gather(logits, AXIS, tiled=True)

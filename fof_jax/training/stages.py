@@ -10,6 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from fof_jax.data import cache, metadata, store
+from fof_jax.data.bags import padding
 from fof_jax.methods import registry
 from fof_jax.methods.base import Method
 from fof_jax.training import (
@@ -22,7 +23,7 @@ from fof_jax.training import (
     weights,
 )
 from fof_jax.training.fold import Fold, label
-from fof_jax.types import Batch, Params
+from fof_jax.types import Bag, Batch, Params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,31 +56,60 @@ def build_stages(config: ConfigDict, data: store.Store) -> list[Stage]:
         own = registry.stage_config(config, name) if name else config
         setup = build.build(own, metadata.dataset_info(data))
         omics.require_inputs(setup.method.inputs, data, own.method)
+        _require_same_kind(setup.method, data, own.method)
         if not stages:  # a later stage is initialized from the ones before it
-            trace_init(setup.method, own.data.image_size, len(data.omic_names))
+            width = None if data.bags is None else data.bags.width
+            trace_init(
+                setup.method, own.data.image_size, len(data.omic_names), bags=width
+            )
         stages.append(Stage("" if name == names[-1] else name, own, setup))
     return stages
 
 
-def trace_init(method: Method, image_size: int, omics: int) -> None:
+def _require_same_kind(method: Method, data: store.Store, name: str) -> None:
+    """Raises where a method of images meets a store of bags, or the reverse."""
+    reads_bags = "bag" in (*method.inputs.train, *method.inputs.test)
+    if reads_bags == (data.bags is not None):
+        return
+    kinds = ("patch features (HDF5)", "images")
+    needed, held = kinds if reads_bags else kinds[::-1]
+    raise ValueError(
+        f"method {name!r} reads {needed}, and the store {data.folder} holds {held}. "
+        "Pass another --config.method, or a table of such files."
+    )
+
+
+def trace_init(
+    method: Method, image_size: int, omics: int, *, bags: int | None = None
+) -> None:
     """Traces the method's initialization without computing it.
 
     Args:
       image_size: side of the images.
       omics: number of omics columns.
+      bags: D of a method that reads bags; None for one that reads images.
 
     Raises:
       ValueError: the method or its encoder refuses its options.
     """
-    image = jax.ShapeDtypeStruct((1, image_size, image_size, 3), np.float32)
-    vector = jax.ShapeDtypeStruct((1, omics), np.float32)
-    batch = Batch(image=image, second_view=image, omics=vector if omics else None)
+    vector = jax.ShapeDtypeStruct((1, omics), np.float32) if omics else None
+    if bags is None:
+        image = jax.ShapeDtypeStruct((1, image_size, image_size, 3), np.float32)
+        batch = Batch(image=image, second_view=image, omics=vector)
+    else:
+        tokens = (1, padding.SMALLEST)
+        bag = Bag(
+            features=jax.ShapeDtypeStruct((*tokens, bags), np.float32),
+            coords=jax.ShapeDtypeStruct((*tokens, 2), np.float32),
+            valid=jax.ShapeDtypeStruct(tokens, np.bool_),
+        )
+        batch = Batch(image=None, bag=bag, omics=vector)
     jax.eval_shape(method.init, jax.random.key(0), batch, {})
 
 
 def train_stages(
     stages: Sequence[Stage],
-    images: cache.ImageCache,
+    images: cache.Cache,
     rows: tuple[np.ndarray, np.ndarray],
     number: int,
     folder: Path,

@@ -71,8 +71,10 @@ def initial_state(
       frozen: constants of the fold; None for none.
     """
     frozen = {} if frozen is None else frozen
-    pixels = np.zeros(batch.image.shape, np.float32)  # as a method receives them
-    example = dataclasses.replace(batch, image=pixels)
+    example = batch
+    if batch.image is not None:  # as a method receives it
+        pixels = np.zeros(batch.image.shape, np.float32)
+        example = dataclasses.replace(batch, image=pixels)
     if batch.omics is not None:
         example = standardize_omics(example, frozen)
     variables = jax.jit(method.init)(key, example, frozen)

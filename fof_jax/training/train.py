@@ -224,11 +224,13 @@ def write_results(
     fold: Fold, variables: Variables, tested: predictions.Predictions
 ) -> None:
     """Writes focus.csv, if the method has a map, and then predictions.csv."""
-    if isinstance(fold.setup.method, Explainer):
+    reader = fold.cache
+    explained = isinstance(fold.setup.method, Explainer)
+    if explained and isinstance(reader, loader.ImageCache):
         rows = localize.measure(
             fold.setup.method,
             variables,
-            fold.cache,
+            reader,
             fold.test_rows,
             image_size=fold.config.data.image_size,
             batch_size=fold.config.eval_batch_size,

@@ -34,6 +34,7 @@ FREE_FIELDS = (
     "data_columns_mask",
     "data_columns_patient",
     "data_dir",
+    "data_patch_size",
     "data_raw_dir",
     "data_splits_file",
     "data_table",
@@ -58,6 +59,7 @@ _OURS = (SPLITS_FILE, "results.json")
 MODEL_FILE = "model.json"  # in a fold's folder: metadata to rebuild the model
 # Fields that later versions added, with the value that earlier runs had.
 ADDED_FIELDS: dict[str, Any] = {
+    "data_max_tokens": None,
     "data_omics": [],
     "data_seed": None,
     "optimizer_constant_epochs": 0,
@@ -287,9 +289,12 @@ def write_model_file(
     """
     document: dict[str, Any] = {
         "config": config.to_dict(),
-        "sides": [int(data.sizes.min()), int(data.sizes.max())],
-        "training": training_data.measure(data, train_rows).to_json(),
     }
+    if data.bags is None:
+        document["sides"] = [int(data.sizes.min()), int(data.sizes.max())]
+        document["training"] = training_data.measure(data, train_rows).to_json()
+    else:
+        document["bags"] = {"features": data.bags.width}
     if "omics" in frozen:
         statistics = {k: np.asarray(v).tolist() for k, v in frozen["omics"].items()}
         document["omics"] = {"names": list(data.omic_names), **statistics}

@@ -1,0 +1,1 @@
+"""Bags: HDF5 files of patch features, checked, indexed, cached, padded and made."""
