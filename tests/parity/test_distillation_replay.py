@@ -88,7 +88,8 @@ def _swapped_bank_negatives(**kwargs):
         hkd.info_nce(
             anchor=kwargs[own],
             positive=memory.look_up(banks[other], kwargs["row"]),
-            negative=memory.look_up(crossed[own], kwargs["idx"]),
+            bank=crossed[own],
+            idx=kwargs["idx"],
             tau=kwargs["tau"],
         )
         for own, other in (("student", "teacher"), ("teacher", "student"))
@@ -130,7 +131,7 @@ def _own_row_not_first(*, difference, ranks, fresh=None):
 
 def _raw_relation(*, student, teacher, banks, idx, swapped):
     s, t = (
-        memory.similarity(anchor=e, candidates=memory.look_up(banks[name], idx))
+        memory.similarity(anchor=e, bank=banks[name], idx=idx)
         for name, e in (("student", student), ("teacher", teacher))
     )
     return jax.lax.stop_gradient(s - t if swapped else t - s)

@@ -70,8 +70,7 @@ def contrastive(
     for side, (anchor, bank) in enumerate(
         ((student, banks["teacher"]), (teacher, banks["student"]))
     ):
-        candidates = memory.look_up(bank, idx)
-        scores = jnp.exp(memory.similarity(anchor=anchor, candidates=candidates) / tau)
+        scores = jnp.exp(memory.similarity(anchor=anchor, bank=bank, idx=idx) / tau)
         z.append(memory.normalizer(unset=banks["Z"][side], scores=scores, rows=rows))
         x = scores / z[side]
         loss.append(contrast(positive=x[:, :1], negative=x[:, 1:], rows=rows))

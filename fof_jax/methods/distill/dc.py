@@ -37,10 +37,7 @@ def relation_difference(
     Source: methods/distillation.md, "Formulas" (DC).
     """
     s, t = (
-        memory.similarity(
-            anchor=lax.stop_gradient(e),
-            candidates=unit(memory.look_up(banks[name], idx)),
-        )
+        memory.similarity(anchor=lax.stop_gradient(e), bank=unit(banks[name]), idx=idx)
         for name, e in (("student", student), ("teacher", teacher))
     )
     return s - t if swapped else t - s
@@ -100,8 +97,7 @@ def discrepancy(
     for side, (anchor, bank) in enumerate(
         ((student, banks["teacher"]), (teacher, banks["student"]))
     ):
-        candidates = memory.look_up(bank, idx)
-        scores = jnp.exp(memory.similarity(anchor=anchor, candidates=candidates) / tau)
+        scores = jnp.exp(memory.similarity(anchor=anchor, bank=bank, idx=idx) / tau)
         z.append(memory.normalizer(unset=banks["Z"][side], scores=scores, rows=rows))
         x = scores / z[side]
         loss.append(

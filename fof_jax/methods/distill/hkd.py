@@ -23,14 +23,16 @@ def info_nce(
     *,
     anchor: Float[Array, "B E"],
     positive: Float[Array, "B E"],
-    negative: Float[Array, "B K E"],
+    bank: Float[Array, "n E"],
+    idx: Int[Array, "B K"],
     tau: float,
 ) -> Float[Array, " B"]:
     """Cross-entropy of [<positive, anchor>, <negatives, anchor>] / tau, target 0.
 
     Args:
       anchor: embeddings of norm 1, the only input with a gradient.
-      positive, negative: of each anchor.
+      positive: of each anchor.
+      bank, idx: the negatives are its rows `idx`.
       tau: temperature.
 
     Returns:
@@ -38,9 +40,9 @@ def info_nce(
 
     Source: METHODS.md 6.8.
     """
-    candidates = jnp.concatenate([positive[:, None], negative], axis=1)
-    logits = memory.similarity(anchor=anchor, candidates=lax.stop_gradient(candidates))
-    logits = logits / tau
+    first = (anchor * lax.stop_gradient(positive)).sum(axis=1, keepdims=True)
+    others = memory.similarity(anchor=anchor, bank=bank, idx=idx)
+    logits = jnp.concatenate([first, others], axis=1) / tau
     return jax.nn.logsumexp(logits, axis=1) - logits[:, 0]
 
 
@@ -71,7 +73,8 @@ def individual(
         info_nce(
             anchor=anchor,
             positive=memory.look_up(banks[other], row),
-            negative=memory.look_up(banks[own], idx),
+            bank=banks[own],
+            idx=idx,
             tau=tau,
         )
         for anchor, own, other in (
@@ -150,7 +153,8 @@ def graph(
         info_nce(
             anchor=g[own],
             positive=smoothed(other),
-            negative=memory.look_up(banks[own], idx),
+            bank=banks[own],
+            idx=idx,
             tau=tau,
         )
         for own, other in (("student", "teacher"), ("teacher", "student"))

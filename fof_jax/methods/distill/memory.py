@@ -61,10 +61,22 @@ def look_up(bank: Float[Array, "n E"], idx: Int[Array, "*S"]) -> Float[Array, "*
 
 
 def similarity(
-    *, anchor: Float[Array, "B E"], candidates: Float[Array, "B P E"]
+    *, anchor: Float[Array, "B E"], bank: Float[Array, "n E"], idx: Int[Array, "B P"]
 ) -> Float[Array, "B P"]:
-    """Inner products of each anchor with its candidates, in full precision."""
-    return jnp.einsum("be,bpe->bp", anchor, candidates, precision=lax.Precision.HIGHEST)
+    """Inner products of each anchor with its candidates, in full precision.
+
+    One product with the whole bank and a choice of its entries: gathering the
+    candidates [B, P, E] takes longer and more memory than all n products.
+
+    Args:
+      anchor: embeddings.
+      bank: without gradient.
+      idx: rows of the bank; NaN outside of it.
+    """
+    products = jnp.matmul(
+        anchor, lax.stop_gradient(bank).T, precision=lax.Precision.HIGHEST
+    )
+    return jnp.take_along_axis(products, idx, axis=1, mode="fill")
 
 
 def normalizer(

@@ -380,8 +380,11 @@ def test_hkd_takes_negatives_from_the_own_bank(case):
 
 def test_equal_similarities_give_the_logarithm_of_the_candidates():
     anchor = jnp.array([[1.0, 0.0]])
-    same = jnp.array([[[0.0, 1.0]] * 6])
-    loss = run(hkd.info_nce, anchor=anchor, positive=same[:, 0], negative=same, tau=TAU)
+    same = jnp.array([[0.0, 1.0]] * 6)
+    idx = jnp.arange(6)[None]
+    loss = run(
+        hkd.info_nce, anchor=anchor, positive=same[:1], bank=same, idx=idx, tau=TAU
+    )
     np.testing.assert_allclose(loss, np.log(7), rtol=1e-6)
 
 
