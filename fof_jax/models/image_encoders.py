@@ -14,7 +14,7 @@ NAMES = (
     RESNET,
     VGG,
     VGG_UNFROZEN,
-    *(f"{swin.PREFIX}{size}/WINDOW" for size in swin.SIZES),
+    *(f"{swin.PREFIX}{size}/WINDOW[/PRETRAINED]" for size in swin.SIZES),
 )
 # Width of PathCNN's projection behind ResNet-18. METHODS.md A2
 PROJECTION = 128
@@ -32,7 +32,7 @@ def check(name: str, image_size: int) -> None:
       ValueError: no such variant, or a size that it cannot read.
     """
     if name.startswith(swin.PREFIX):
-        _, window = swin.parse_variant(name)
+        window = swin.parse_variant(name).window
         swin.check_image_size((image_size, image_size), window=window)
     elif name in (VGG, VGG_UNFROZEN):
         vgg.check_image_size((image_size, image_size), vgg.VGG19)
@@ -54,5 +54,4 @@ def build(name: str, *, dtype: Any = jnp.float32, projection: bool = True) -> nn
         return resnet.ResNet(features=PROJECTION if projection else None, dtype=dtype)
     if name in (VGG, VGG_UNFROZEN):
         return vgg.VGG(freeze=name == VGG, dtype=dtype)
-    size, window = swin.parse_variant(name)
-    return swin.SwinV2(size=size, window=window, dtype=dtype)
+    return swin.SwinV2(**swin.parse_variant(name)._asdict(), dtype=dtype)

@@ -1,6 +1,7 @@
 """Table of SwinV2 variants that a config can name, and the image sizes that fit."""
 
 import dataclasses
+from typing import NamedTuple
 
 from fof_jax.models import swin_window
 
@@ -30,20 +31,37 @@ PREFIX = "swinv2_"
 WINDOWS = range(2, 17)  # that messages offer
 
 
-def parse_variant(name: str) -> tuple[Size, int]:
-    """Parses a name such as "swinv2_tiny/8" into its size and the window in tokens.
+class Variant(NamedTuple):
+    """What the name of a SwinV2 says.
+
+    Attributes:
+      size: dimensions.
+      window: its side in tokens.
+      pretrained_window: window that scales the relative coordinates; 0 is `window`.
+    """
+
+    size: Size
+    window: int
+    pretrained_window: int = 0
+
+
+def parse_variant(name: str) -> Variant:
+    """Parses "swinv2_tiny/8", or "swinv2_tiny/16/8": window 16, coordinates of 8.
 
     Raises:
       ValueError: malformed name or unknown size.
     """
-    size, _, window = name.removeprefix(PREFIX).partition("/")
-    if size not in SIZES or not window.isdigit() or int(window) < 2:
+    size, *windows = name.removeprefix(PREFIX).split("/")
+    sides = [int(w) for w in windows if w.isdigit() and int(w) >= 2]
+    if size not in SIZES or len(sides) != len(windows) or len(sides) not in (1, 2):
         raise ValueError(
             f"encoder: {name!r} is not a SwinV2 variant. Expected {PREFIX}SIZE/WINDOW "
             f"with SIZE one of {', '.join(SIZES)} and WINDOW a number of tokens, 2 or "
-            f"more, e.g. '{PREFIX}tiny/8'."
+            f"more, e.g. '{PREFIX}tiny/8'; or {PREFIX}SIZE/WINDOW/PRETRAINED, whose "
+            "relative coordinates are those of another window, in which the weights "
+            "were trained."
         )
-    return SIZES[size], int(window)
+    return Variant(SIZES[size], *sides)
 
 
 def check_image_size(size: tuple[int, int], *, window: int, stages: int = 4) -> None:

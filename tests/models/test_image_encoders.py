@@ -93,12 +93,28 @@ def test_other_sizes_are_refused_with_those_that_fit(size, message):
         vgg.check_image_size((16, 64), vgg.VGG19)
 
 
+def test_a_name_may_give_the_window_of_the_training():
+    """Eq. (4) of Liu et al. 2022, scaled by the other window (encoders.md, trap 11)."""
+    encoder = image_encoders.build("swinv2_mu/16/8")
+    assert (encoder.window, encoder.pretrained_window) == (16, 8)
+    assert image_encoders.build("swinv2_mu/16").pretrained_window == 0
+    table = swin_window.coordinates(encoder.window, encoder.pretrained_window)
+    for row, column in ((0, 0), (3, 30), (15, 15), (30, 7)):
+        for delta, ours in zip(
+            (row - 15, column - 15), table[row, column], strict=True
+        ):
+            expected = np.sign(delta) * np.log2(1 + 8 * abs(delta) / (8 - 1)) / 3
+            np.testing.assert_allclose(ours, expected, rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
         ({"encoder": "resnet50"}, "other than the ViT: resnet18, vgg19bn"),
         ({"encoder": "swinv2_huge/8"}, "not a SwinV2 variant. Expected swinv2_SIZE"),
         ({"encoder": "swinv2_tiny"}, "not a SwinV2 variant"),
+        ({"encoder": "swinv2_tiny/8/"}, "not a SwinV2 variant"),
+        ({"encoder": "swinv2_tiny/8/4/2"}, "not a SwinV2 variant"),
         ({"encoder": "swinv2_tiny/8", "data_image_size": 112}, "does not fit 112"),
         ({"encoder": "resnet18", "pooling": "class_token"}, "only the ViT has"),
         (

@@ -162,8 +162,7 @@ def _encoder(
     """Encoder, its name in a config, and the published names of its layers."""
     if family.startswith("SwinV2"):
         name = _swin_name(tensors, file, variant)
-        size, window = swin.parse_variant(name)
-        module = swin.SwinV2(size=size, window=window)
+        module = swin.SwinV2(**swin.parse_variant(name)._asdict())
         return module, name, names.swin_layers(module)
     builders: dict[str, tuple[Any, Callable[[Any], Layers], str]] = {
         "ResNet-18": (resnet.ResNet(), names.resnet_layers, image_encoders.RESNET),
@@ -201,8 +200,9 @@ def _swin_name(
         )
     window = _window(tensors, file)
     if variant is not None:
-        swin.parse_variant(variant)
-        if window is not None and variant != f"{swin.PREFIX}{found[0]}/{window}":
+        asked = swin.parse_variant(variant)
+        window = window or asked.window
+        if asked != (swin.SIZES[found[0]], window, 0):
             raise ValueError(
                 f"--encoder: {variant} does not match the file, which has "
                 f"{swin.PREFIX}{found[0]}/{window}. Leave the flag out."
