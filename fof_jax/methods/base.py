@@ -6,7 +6,7 @@ name. Methods whose input is an image and that have a map also fit `Explainer`.
 """
 
 import dataclasses
-from typing import ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from fof_jax.models.vit_classifier import ViTClassifier
 from fof_jax.types import (
+    Bag,
     Batch,
     LossOutput,
     Output,
@@ -47,13 +48,12 @@ class Inputs(NamedTuple):
 
 @runtime_checkable
 class Method(Protocol):
-    """One way to learn grades.
+    """One way to learn grades."""
 
-    Attributes:
-      inputs: fields of a batch that it reads.
-    """
-
-    inputs: ClassVar[Inputs]
+    @property
+    def inputs(self) -> Inputs:
+        """Fields of a batch that it reads."""
+        ...
 
     @property
     def num_classes(self) -> int:
@@ -112,6 +112,32 @@ class Aligner(Protocol):
         self, variables: Variables, features: Float[Array, "R D"]
     ) -> Float[Array, "N R E"]:
         """Projections of features, in the order of the config's biomarkers."""
+
+
+@runtime_checkable
+class BagExplainer(Protocol):
+    """A method with a map over the patches of a bag."""
+
+    def bag_map(
+        self, variables: Variables, bag: Bag, target: Int[Array, " B"]
+    ) -> Float[Array, "B T"]:
+        """Map of the evidence for class `target`, in [0, 1]; 0 on padding."""
+
+
+def network_input(batch: Batch) -> Float[Array, "B H W C"] | Bag:
+    """What an encoder reads of a batch: its images, or its bags."""
+    return batch.image if batch.bag is None else batch.bag
+
+
+def example_input(batch: Batch) -> Float[Array, "B H W C"] | Bag:
+    """One image or bag of zeros, whose shapes determine those of the parameters."""
+    if batch.bag is None:
+        return jnp.zeros((1, *batch.image.shape[1:]), jnp.float32)
+    return Bag(
+        features=jnp.zeros((1, 1, batch.bag.features.shape[2]), jnp.float32),
+        coords=jnp.zeros((1, 1, 2), jnp.float32),
+        valid=jnp.ones((1, 1), bool),
+    )
 
 
 def parameter_count(params: Params) -> int:

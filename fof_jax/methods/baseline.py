@@ -1,20 +1,20 @@
 """Baseline of Table I: a ViT trained by cross-entropy on the whole image."""
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 from ml_collections import ConfigDict
 
 from fof_jax.methods import encoder
-from fof_jax.methods.base import Inputs
-from fof_jax.methods.paper import cam, losses, views
-from fof_jax.models import vit
+from fof_jax.methods.base import Inputs, example_input, network_input
+from fof_jax.methods.paper import encoder_cam, losses, views
+from fof_jax.models import bag_vit, vit
 from fof_jax.models.vit_classifier import ViTClassifier
 from fof_jax.types import (
+    Bag,
     Batch,
     DatasetInfo,
     LossOutput,
@@ -49,23 +49,31 @@ class Model(nn.Module):
             )
         self.classifier = nn.Dense(self.num_classes)
 
-    def head(self, image: Float[Array, "B H W C"]) -> Float[Array, "B T D"]:
+    def head(self, image: Float[Array, "B H W C"] | Bag) -> Float[Array, "B T D"]:
         """Image to the tokens that the class activation map is computed on."""
-        tokens = self.encoder.add_position(self.encoder.embed(image))
-        return self.encoder.run(tokens, 0, self._split)
+        bag, valid = bag_vit.bag_of(image), bag_vit.valid_of(image)
+        tokens = self.encoder.add_position(self.encoder.embed(image), bag)
+        segments = bag_vit.segments_of(valid)
+        return self.encoder.run(tokens, 0, self._split, segments=segments)
 
-    def tail(self, tokens: Float[Array, "B T D"]) -> Output:
-        """Those tokens to the pooled token and its logits."""
-        return self.classify(self.encoder.run(tokens, self._split))
+    def tail(
+        self, tokens: Float[Array, "B T D"], valid: Bool[Array, "B T"] | None = None
+    ) -> Output:
+        """Those tokens to the pooled token and its logits; `valid` of bags."""
+        segments = bag_vit.segments_of(valid)
+        tokens = self.encoder.run(tokens, self._split, segments=segments)
+        return self.classify(tokens, valid)
 
-    def classify(self, tokens: Float[Array, "B T D"]) -> Output:
+    def classify(
+        self, tokens: Float[Array, "B T D"], valid: Bool[Array, "B T"] | None = None
+    ) -> Output:
         """Tokens after the last block to the pooled token and its logits."""
-        features = self.encoder.pool(self.encoder.final_norm(tokens))
+        features = self.encoder.pool(self.encoder.final_norm(tokens), valid)
         return Output(features=features, logits=self.classifier(features))
 
-    def __call__(self, image: Float[Array, "B H W C"]) -> Output:
+    def __call__(self, image: Float[Array, "B H W C"] | Bag) -> Output:
         """Image to the pooled token and its logits."""
-        return self.tail(self.head(image))
+        return self.tail(self.head(image), bag_vit.valid_of(image))
 
     @property
     def _split(self) -> int:
@@ -84,7 +92,11 @@ class Baseline:
     network: Model
     theta: float
 
-    inputs: ClassVar[Inputs] = Inputs(train=("image",), test=("image",))
+    @property
+    def inputs(self) -> Inputs:
+        """Images or bags, as the encoder reads."""
+        read = encoder.modality(self.network.encoder)
+        return Inputs(train=(read,), test=(read,))
 
     @property
     def num_classes(self) -> int:
@@ -93,8 +105,7 @@ class Baseline:
 
     def init(self, key: jax.Array, batch: Batch, frozen: Params) -> Variables:
         """Random parameters, no state."""
-        image = jnp.zeros((1, *batch.image.shape[1:]), jnp.float32)
-        params = self.network.init(key, image)["params"]
+        params = self.network.init(key, example_input(batch))["params"]
         return Variables(params=params, state={}, frozen=frozen)
 
     def loss(
@@ -113,7 +124,7 @@ class Baseline:
 
     def apply(self, variables: Variables, batch: Batch) -> Output:
         """Pooled token and logits of the K grades."""
-        return self._apply(variables, batch.image, "__call__")
+        return self._apply(variables, network_input(batch), method="__call__")
 
     def class_activation_map(
         self,
@@ -122,23 +133,30 @@ class Baseline:
         target: Int[Array, " B"],
     ) -> Float[Array, "B H W"]:
         """The paper's A for this network, as in its Fig. 2 (b)."""
-        tokens = self._apply(variables, image, "head")
-        ahead, patches = jnp.split(tokens, [self.network.encoder.num_prefix], axis=1)
+        return self._map(variables, image, target)
 
-        def logits_of(v: jax.Array) -> jax.Array:
-            whole = jnp.concatenate([ahead, v], axis=1)  # [B, T, D]
-            return self._apply(variables, whole, "tail").logits
+    def bag_map(
+        self, variables: Variables, bag: Bag, target: Int[Array, " B"]
+    ) -> Float[Array, "B T"]:
+        """The paper's A over the patches of a bag."""
+        return self._map(variables, bag, target)[..., 0]
 
-        return cam.class_activation_map(
-            logits_of=logits_of,
-            tokens=patches,
-            target=target,
-            grid=self.network.encoder.grid,
-            image_size=self.network.encoder.image_size,
+    def _map(self, variables: Variables, image: Any, target: jax.Array) -> jax.Array:
+        tokens = self._apply(variables, image, method="head")
+        valid = bag_vit.valid_of(image)
+        return encoder_cam.activation(
+            self.network.encoder,
+            lambda v: self._apply(variables, v, valid, method="tail").logits,
+            tokens,
+            target,
+            valid=valid,
         ).A
 
-    def patch_mask(self, cam: Float[Array, "B H W"]) -> Bool[Array, "B h w"]:
-        """The paper's M for a map."""
+    def patch_mask(
+        self, cam: Float[Array, "B H W"], valid: Bool[Array, "B T"] | None = None
+    ) -> Bool[Array, "B h w"]:
+        """The paper's M for a map; the threshold needs no `valid`."""
+        del valid
         return views.keep_mask(cam, patch=self.network.encoder.patch, theta=self.theta)
 
     def vit_classifier(self, variables: Variables) -> ViTClassifier:
@@ -154,8 +172,9 @@ class Baseline:
             logits_of=logits_of,
         )
 
-    def _apply(self, variables: Variables, argument: jax.Array, method: str) -> Any:
-        return self.network.apply({"params": variables.params}, argument, method=method)
+    def _apply(self, variables: Variables, *arguments: Any, method: str) -> Any:
+        params = {"params": variables.params}
+        return self.network.apply(params, *arguments, method=method)
 
 
 def build(config: ConfigDict, info: DatasetInfo) -> Baseline:

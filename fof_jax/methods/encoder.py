@@ -1,22 +1,35 @@
 """Image encoders that a config describes."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from fof_jax.models import image_encoders, vit
+from fof_jax.models import bag_vit, image_encoders, vit
 from fof_jax.models.pooled_tokens import PooledTokens
 
 
 def build_vit(config: ConfigDict) -> vit.ViT:
-    """Vision Transformer of `config.encoder` at `config.data.image_size`.
+    """Vision Transformer of `config.encoder` at `config.data.image_size`, or of bags.
 
     Raises:
       ValueError: no such variant, or a dtype that is not known.
     """
+    if bag_vit.is_known(config.encoder):
+        return bag_vit.BagViT(
+            size=bag_vit.parse_variant(config.encoder),
+            positions=config.bags.positions,
+            layer_norm_eps=config.layer_norm_eps,
+            compute_dtype=_dtype(config),
+            implementation=config.attention,
+            remat=config.remat,
+            class_token=config.init.class_token == "keep",
+            pooling=config.pooling,
+            frozen_blocks=config.optimizer.freeze_blocks,
+        )
     size, patch = vit.parse_variant(config.encoder)
     side = config.data.image_size
     return vit.ViT(
@@ -31,6 +44,11 @@ def build_vit(config: ConfigDict) -> vit.ViT:
         pooling=config.pooling,
         frozen_blocks=config.optimizer.freeze_blocks,
     )
+
+
+def modality(encoder: vit.ViT) -> Literal["image", "bag"]:
+    """What an encoder reads."""
+    return "bag" if isinstance(encoder, bag_vit.BagViT) else "image"
 
 
 def find_vit(config: ConfigDict) -> vit.ViT | None:
@@ -76,13 +94,18 @@ def validate(config: ConfigDict) -> None:
     """
     compute_dtype(config.compute_dtype, jax.default_backend())
     name, side = config.encoder, config.data.image_size
+    if bag_vit.is_known(name):
+        size = bag_vit.parse_variant(name)
+        bag_vit.check_positions(config.bags.positions, size.width)
+        _require(name, config, _OF_BAGS)
+        return
     if not image_encoders.is_known(name):
         try:
             _, patch = vit.parse_variant(name)
         except ValueError as error:
             raise ValueError(
                 f"{error} Encoders other than the ViT: "
-                f"{', '.join(image_encoders.NAMES)}."
+                f"{', '.join(image_encoders.NAMES)}; of bags: SIZE{bag_vit.SUFFIX}."
             ) from None
         vit.grid((side, side), patch)
         return
@@ -93,13 +116,24 @@ def validate(config: ConfigDict) -> None:
             "Pass --config.init.checkpoint=FOLDER, or "
             f"--config.encoder={image_encoders.VGG_UNFROZEN} to train from scratch."
         )
-    for field, value, only in (
-        ("pooling", config.pooling, "patches"),
-        ("init.class_token", config.init.class_token, "drop"),
-        ("optimizer.layer_decay", config.optimizer.layer_decay, 1.0),
-        ("optimizer.freeze_blocks", config.optimizer.freeze_blocks, 0),
-        ("optimizer.head_factor", config.optimizer.head_factor, 1.0),
-    ):
+    _require(name, config, _WITHOUT_VIT)
+
+
+# Fields that only the ViT of images has, and their values for other encoders.
+_OF_BAGS = {"pooling": "patches", "init.class_token": "drop"}
+_WITHOUT_VIT = _OF_BAGS | {
+    "optimizer.layer_decay": 1.0,
+    "optimizer.freeze_blocks": 0,
+    "optimizer.head_factor": 1.0,
+}
+
+
+def _require(name: str, config: ConfigDict, values: Mapping[str, Any]) -> None:
+    """Refuses values that the encoder `name` does not have."""
+    for field, only in values.items():
+        value: Any = config
+        for key in field.split("."):
+            value = value[key]
         if value != only:
             raise ValueError(
                 f"{field}: got {value}, which only the ViT has; the encoder is "

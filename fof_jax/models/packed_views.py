@@ -5,15 +5,20 @@ patches. Each view has its own copy of the class token and the registers, and at
 stays within a view; the order of the tokens does not matter to it.
 """
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-POSITIVE, NEGATIVE = 1, 0  # segments of the two views
+from fof_jax.models.vit import valid_mean
+
+POSITIVE, NEGATIVE, PADDING = 1, 0, 2  # segments of the two views, and of neither
 
 
 def pack(
-    tokens: Float[Array, "B T D"], keep: Bool[Array, "B P"], *, num_prefix: int
+    tokens: Float[Array, "B T D"],
+    keep: Bool[Array, "B P"],
+    *,
+    num_prefix: int,
+    valid: Bool[Array, "B P"] | None = None,
 ) -> tuple[Float[Array, "B S D"], Int[Array, "B S"]]:
     """Input of block 0 for both views.
 
@@ -21,6 +26,7 @@ def pack(
       tokens: A prepended tokens and P patches, with positions, T = A + P.
       keep: patches of the positive view; the others are those of the negative one.
       num_prefix: A.
+      valid: False on padding, which is in neither view; None for no padding.
 
     Returns:
       A tokens of the positive view, A of the negative one, and the P patches in their
@@ -28,11 +34,14 @@ def pack(
     """
     ahead, patches = jnp.split(tokens, [num_prefix], axis=1)
     shape = (tokens.shape[0], num_prefix)
+    of_patch = jnp.where(keep, POSITIVE, NEGATIVE)
+    if valid is not None:
+        of_patch = jnp.where(valid, of_patch, PADDING)
     segments = jnp.concatenate(
         [
             jnp.full(shape, POSITIVE, jnp.int32),
             jnp.full(shape, NEGATIVE, jnp.int32),
-            jnp.where(keep, POSITIVE, NEGATIVE).astype(jnp.int32),
+            of_patch.astype(jnp.int32),
         ],
         axis=1,
     )
@@ -45,12 +54,13 @@ def pool(
     *,
     num_prefix: int,
     pooling: str,
+    valid: Bool[Array, "B P"] | None = None,
 ) -> tuple[Float[Array, "B D"], Float[Array, "B D"]]:
     """Features of the positive and of the negative view, see `vit.ViT.pool`.
 
     Args:
       tokens: normalized, in the order of `pack`.
-      keep, num_prefix: as for `pack`.
+      keep, num_prefix, valid: as for `pack`.
       pooling: "patches", the mean of the view's own patches, or "class_token".
 
     Returns:
@@ -59,9 +69,5 @@ def pool(
     if pooling == "class_token":
         return tokens[:, 0], tokens[:, num_prefix]
     patches = tokens[:, 2 * num_prefix :]
-
-    def mean(shown: Bool[Array, "B P"]) -> jax.Array:
-        count = jnp.maximum(shown.sum(axis=1, keepdims=True), 1)
-        return jnp.where(shown[..., None], patches, 0).sum(axis=1) / count
-
-    return mean(keep), mean(~keep)
+    hidden = ~keep if valid is None else valid & ~keep
+    return valid_mean(patches, keep), valid_mean(patches, hidden)

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from fof_jax.models import attention
 from fof_jax.models.vit_block import KERNEL_INIT, apply_to_rows
@@ -24,7 +24,7 @@ from fof_jax.models.vit_block import Block as Block
 from fof_jax.models.vit_variants import SIZES as SIZES
 from fof_jax.models.vit_variants import Size as Size
 from fof_jax.models.vit_variants import parse_variant as parse_variant
-from fof_jax.types import Params
+from fof_jax.types import Bag, Params
 
 # Names of the activations of a block that each policy saves; see `ViT.remat`.
 _SAVED = {
@@ -50,6 +50,14 @@ def grid(image_size: tuple[int, int], patch: int) -> tuple[int, int]:
             f"--config.data.image_size={max(image_size[0] // patch, 1) * patch}."
         )
     return image_size[0] // patch, image_size[1] // patch
+
+
+def valid_mean(
+    tokens: Float[Array, "B T D"], valid: Bool[Array, "B T"]
+) -> Float[Array, "B D"]:
+    """Mean over the valid tokens; 0, without a gradient, where there are none."""
+    count = jnp.maximum(valid.sum(axis=1, keepdims=True), 1)
+    return jnp.where(valid[..., None], tokens, 0).sum(axis=1) / count
 
 
 class ViT(nn.Module):
@@ -114,8 +122,13 @@ class ViT(nn.Module):
         """A, the number of prepended tokens: the class token, then the registers."""
         return int(self.class_token) + self.size.registers
 
-    def embed(self, image: Float[Array, "B H W C"]) -> Float[Array, "B P D"]:
+    def embed(self, image: Float[Array, "B H W C"] | Bag) -> Float[Array, "B P D"]:
         """Linear patch embedding, row-major, without position embedding."""
+        if isinstance(image, Bag):
+            raise ValueError(
+                "encoder: got a bag of features, expected an image. Pass an encoder of "
+                "features, --config.encoder=SIZE/features."
+            )
         b, height, width, c = image.shape
         if (height, width) != tuple(self.image_size):
             raise ValueError(
@@ -128,8 +141,16 @@ class ViT(nn.Module):
         x = image.reshape(b, h, p, w, p, c).transpose(0, 1, 3, 2, 4, 5)
         return apply_to_rows(self.embedding, x.reshape(b, h * w, p * p * c))
 
-    def add_position(self, tokens: Float[Array, "B P D"]) -> Float[Array, "B T D"]:
-        """Adds positions and prepends A tokens: input of block 0, T = A + P tokens."""
+    def add_position(
+        self, tokens: Float[Array, "B P D"], bag: Bag | None = None
+    ) -> Float[Array, "B T D"]:
+        """Adds positions and prepends A tokens: input of block 0, T = A + P tokens.
+
+        Args:
+          tokens: of `embed`.
+          bag: of encoders whose patches have coordinates; None for images.
+        """
+        del bag
         x = tokens + self.position.astype(tokens.dtype)[None]
         if self.num_prefix:
             shape = (x.shape[0], *self.ahead.shape)
@@ -190,11 +211,21 @@ class ViT(nn.Module):
         """Final LayerNorm, in float32; pooling is up to the caller."""
         return self.norm(tokens)
 
-    def pool(self, tokens: Float[Array, "B T D"]) -> Float[Array, "B D"]:
-        """Pools normalized tokens: mean of the P patches (P7), or the class token."""
+    def pool(
+        self, tokens: Float[Array, "B T D"], valid: Bool[Array, "B P"] | None = None
+    ) -> Float[Array, "B D"]:
+        """Pools normalized tokens: mean of the P patches (P7), or the class token.
+
+        Args:
+          tokens: of `final_norm`.
+          valid: patches that the mean is taken over; None for all.
+        """
         if self.pooling == "class_token":
             return tokens[:, 0]
-        return tokens[:, self.num_prefix :].mean(axis=1)
+        patches = tokens[:, self.num_prefix :]
+        if valid is None:
+            return patches.mean(axis=1)
+        return valid_mean(patches, valid)
 
     def __call__(self, image: Float[Array, "B H W C"]) -> Float[Array, "B T D"]:
         """Encodes images to normalized tokens, without pooling."""

@@ -299,7 +299,7 @@ def test_an_unknown_method_and_a_missing_field():
 
 def test_every_method_is_tested():
     """Image rows here; the others, which read more, in files of their own."""
-    own = {"omics", "pathgcn", "image", *registry.IMAGE_ROWS}
+    own = {"omics", "pathgcn", "image", "abmil", "mean_pooling", *registry.IMAGE_ROWS}
     own |= {n for n in registry.names() if n.startswith(("fusion.", "distill."))}
     assert {*COUNTS, *own} == set(registry.names())
 

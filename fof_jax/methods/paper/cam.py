@@ -6,7 +6,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 SCALES = ("minmax", "max")  # P3: `min_max`, `over_max`
 
@@ -36,6 +36,7 @@ def class_activation_map(
     grid: tuple[int, int],
     image_size: tuple[int, int],
     scale: str = "minmax",
+    valid: Bool[Array, "B h w"] | None = None,
 ) -> Activation:
     r"""Eq. (1).
 
@@ -53,6 +54,8 @@ def class_activation_map(
       grid: h, w with P = h w.
       image_size: H, W.
       scale: one of SCALES: what gives theta its scale (P3).
+      valid: False on padding of a bag, whose grid is its image: A is 0 there, and the
+        minimum is that of the valid patches. None for images.
 
     Returns:
       The map and its parts. Nothing in it carries a gradient (P10).
@@ -64,8 +67,10 @@ def class_activation_map(
     tokens, gradient = tokens.astype(jnp.float32), gradient.astype(jnp.float32)
     with jax.named_scope("cam"):
         alpha, relu_map = weighted_sum(tokens=tokens, gradient=gradient, grid=grid)
+        if valid is not None:
+            relu_map = jnp.where(valid, relu_map, 0)
         A = upsample(relu_map, image_size=image_size)
-        A = min_max(A) if scale == "minmax" else over_max(A)
+        A = min_max(A, valid) if scale == "minmax" else over_max(A)
     return lax.stop_gradient(
         Activation(gradient=gradient, alpha=alpha, relu_map=relu_map, A=A)
     )
@@ -109,11 +114,21 @@ def upsample(
     return jax.image.resize(relu_map, shape, method="bilinear", antialias=False)
 
 
-def min_max(A: Float[Array, "B H W"]) -> Float[Array, "B H W"]:
-    """Scales each map to [0, 1]; a constant map becomes 0 (P3)."""
-    low = A.min(axis=(1, 2), keepdims=True)
+def min_max(
+    A: Float[Array, "B H W"], valid: Bool[Array, "B H W"] | None = None
+) -> Float[Array, "B H W"]:
+    """Scales each map to [0, 1]; a constant map becomes 0 (P3).
+
+    Args:
+      A: maps, at least 0.
+      valid: places that count, the others become 0; None for all.
+    """
+    low = (A if valid is None else jnp.where(valid, A, jnp.inf)).min(
+        axis=(1, 2), keepdims=True
+    )
     spread = A.max(axis=(1, 2), keepdims=True) - low
-    return jnp.where(spread > 0, (A - low) / jnp.where(spread > 0, spread, 1), 0)
+    counts = spread > 0 if valid is None else valid & (spread > 0)
+    return jnp.where(counts, (A - low) / jnp.where(spread > 0, spread, 1), 0)
 
 
 def over_max(A: Float[Array, "B H W"]) -> Float[Array, "B H W"]:

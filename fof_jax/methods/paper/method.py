@@ -1,19 +1,29 @@
 """Focus on Focus as published: three views, Eq. (1)-(6), as a Method."""
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import Any
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 from ml_collections import ConfigDict
 
-from fof_jax.methods.base import Inputs
-from fof_jax.methods.paper import cam, losses, model, options, views
+from fof_jax.methods.base import Inputs, example_input, network_input
+from fof_jax.methods.encoder import modality
+from fof_jax.methods.paper import (
+    cam,
+    encoder_cam,
+    losses,
+    masked_views,
+    model,
+    options,
+    views,
+)
+from fof_jax.models import bag_vit
 from fof_jax.models.vit_classifier import ViTClassifier
 from fof_jax.types import (
+    Bag,
     Batch,
     DatasetInfo,
     LossOutput,
@@ -23,26 +33,6 @@ from fof_jax.types import (
     StepContext,
     Variables,
 )
-
-
-@flax.struct.dataclass
-class Views:
-    """The three views of a batch and how they came about.
-
-    Attributes:
-      tokens: v of Eq. (1); ahead of it, in encoders that have them, a class token
-        and registers.
-      activation: Eq. (1).
-      keep: M of Eq. (2), True where the positive view keeps the patch.
-      glb, pos, neg: feature and logits of each view.
-    """
-
-    tokens: Float[Array, "B T D"]
-    activation: cam.Activation
-    keep: Bool[Array, "B h w"]
-    glb: model.Output
-    pos: model.Output
-    neg: model.Output
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +74,11 @@ class FocusOnFocus:
     warmup: float = 0.0
     stop_gradient: bool = False
 
-    inputs: ClassVar[Inputs] = Inputs(train=("image", "biomarkers"), test=("image",))
+    @property
+    def inputs(self) -> Inputs:
+        """Images or bags, as the encoder reads; biomarkers in training."""
+        read = modality(self.network.encoder)
+        return Inputs(train=(read, "biomarkers"), test=(read,))
 
     @property
     def num_classes(self) -> int:
@@ -93,42 +87,39 @@ class FocusOnFocus:
 
     def init(self, key: jax.Array, batch: Batch, frozen: Params) -> Variables:
         """Random parameters; the paper's method has no state."""
-        image = jnp.zeros((1, *batch.image.shape[1:]), jnp.float32)
+        image = example_input(batch)
         params = self.network.init(key, image, method="initialise")["params"]
         return Variables(params=params, state={}, frozen=frozen)
 
-    def views(self, variables: Variables, batch: Batch) -> Views:
+    def views(self, variables: Variables, batch: Batch) -> masked_views.Views:
         """Global forward, Eq. (1), Eq. (2), and one forward of both masked views."""
-        tokens = self._apply(variables, batch.image, method="head")
-        glb = self._apply(variables, tokens, method="tail")
+        image = network_input(batch)
+        valid = bag_vit.valid_of(image)
+        tokens = self._apply(variables, image, method="head")
+        glb = self._apply(variables, tokens, valid, method="tail")
         sought = batch.grade
         if self.target == "predicted":
             sought = glb.logits[:, : self.num_classes].argmax(axis=1)
-        activation = self._activation(variables, tokens, sought)
-        keep = self.patch_mask(activation.A)
-        both = self._masked(variables, batch.image, keep)
-        b = batch.image.shape[0]
-        return Views(
+        activation = self._activation(variables, tokens, sought, valid)
+        keep = self.patch_mask(activation.A, valid)
+        both = masked_views.forward(
+            lambda *a, method: self._apply(variables, *a, method=method),
+            image,
+            keep,
+            fill=self.fill,
+            patch=self.network.encoder.patch,
+        )
+        b = len(tokens)
+        patches = keep[0].size if valid is None else valid.sum(axis=1)
+        return masked_views.Views(
             tokens=tokens,
             activation=activation,
             keep=keep,
+            kept=keep.sum(axis=(1, 2), dtype=jnp.float32) / patches,
             glb=glb,
             pos=jax.tree.map(lambda a: a[:b], both),
             neg=jax.tree.map(lambda a: a[b:], both),
         )
-
-    def _masked(
-        self, variables: Variables, image: jax.Array, keep: jax.Array
-    ) -> model.Output:
-        """Both masked views in one forward: B positive rows, then B negative."""
-        if self.fill == "drop":
-            return self._apply(variables, image, keep, method="packed")
-        if self.fill == "token":
-            twice, shown = jnp.concatenate([image] * 2), jnp.concatenate([keep, ~keep])
-            return self._apply(variables, twice, shown, method="masked")
-        patch = self.network.encoder.patch
-        pos, neg = views.split(image, keep, patch=patch, fill=self.fill)
-        return self._apply(variables, jnp.concatenate([pos, neg]), method="__call__")
 
     def loss(
         self, variables: Variables, batch: Batch, ctx: StepContext
@@ -139,18 +130,18 @@ class FocusOnFocus:
         )
         if self.frl:
             seen = self.views(variables, batch)
-            glb, pos, neg, keep = jax.tree.map(
-                ctx.gather, (seen.glb, seen.pos, seen.neg, seen.keep)
+            glb, pos, neg, kept = jax.tree.map(
+                ctx.gather, (seen.glb, seen.pos, seen.neg, seen.kept)
             )
             value, terms = self.terms(variables, glb, pos, neg, *labels)
-            terms["kept"] = keep.mean(dtype=jnp.float32)
+            terms["kept"] = kept.mean()
             if self.warmup:
                 without, _ = self.terms_without_frl(variables, glb, *labels)
                 w = jnp.clip(ctx.progress / self.warmup, 0.0, 1.0)
                 value = (1 - w) * without + w * value
                 terms |= {"total": value, "views_weight": w}
         else:
-            glb = self._apply(variables, batch.image, method="__call__")
+            glb = self._apply(variables, network_input(batch), method="__call__")
             glb = jax.tree.map(ctx.gather, glb)
             value, terms = self.terms_without_frl(variables, glb, *labels)
         return value, LossOutput(metrics=terms, state=variables.state)
@@ -226,7 +217,7 @@ class FocusOnFocus:
 
     def apply(self, variables: Variables, batch: Batch) -> Output:
         """v = g(x_glb) (P7) and f(v) without the background class (P5)."""
-        glb = self._apply(variables, batch.image, method="__call__")
+        glb = self._apply(variables, network_input(batch), method="__call__")
         return Output(features=glb.feature, logits=glb.logits[:, : self.num_classes])
 
     def class_activation_map(
@@ -239,11 +230,23 @@ class FocusOnFocus:
         tokens = self._apply(variables, image, method="head")
         return self._activation(variables, tokens, target).A
 
-    def patch_mask(self, cam: Float[Array, "B H W"]) -> Bool[Array, "B h w"]:
-        """M of Eq. (2), or of `keep_share`."""
+    def bag_map(
+        self, variables: Variables, bag: Bag, target: Int[Array, " B"]
+    ) -> Float[Array, "B T"]:
+        """A of Eq. (1) for any class, over the patches of a bag."""
+        tokens = self._apply(variables, bag, method="head")
+        return self._activation(variables, tokens, target, bag.valid).A[..., 0]
+
+    def patch_mask(
+        self, cam: Float[Array, "B H W"], valid: Bool[Array, "B T"] | None = None
+    ) -> Bool[Array, "B h w"]:
+        """M of Eq. (2), or of `keep_share`; `valid` of bags, whose map is [B, T, 1]."""
         patch = self.network.encoder.patch
         if self.keep_share:
-            return views.keep_share(cam, patch=patch, share=self.keep_share)
+            counted = None if valid is None else valid[..., None]
+            return views.keep_share(
+                cam, patch=patch, share=self.keep_share, valid=counted
+            )
         return views.keep_mask(cam, patch=patch, theta=self.theta)
 
     def vit_classifier(self, variables: Variables) -> ViTClassifier:
@@ -265,26 +268,24 @@ class FocusOnFocus:
         """h^n(v) of every biomarker, the space of Eq. (5)."""
         return self._apply(variables, features, method="project")
 
-    def _apply(self, variables: Variables, *arguments: jax.Array, method: str) -> Any:
+    def _apply(self, variables: Variables, *arguments: Any, method: str) -> Any:
         params = {"params": variables.params}
         return self.network.apply(params, *arguments, method=method)
 
     def _activation(
-        self, variables: Variables, tokens: jax.Array, target: jax.Array
+        self,
+        variables: Variables,
+        tokens: jax.Array,
+        target: jax.Array,
+        valid: jax.Array | None = None,
     ) -> cam.Activation:
         frozen, tokens = lax.stop_gradient((variables, tokens))
-        ahead, patches = jnp.split(tokens, [self.network.encoder.num_prefix], axis=1)
-
-        def logits_of(v: jax.Array) -> jax.Array:
-            whole = jnp.concatenate([ahead, v], axis=1)  # [B, T, D]
-            return self._apply(frozen, whole, method="tail").logits
-
-        return cam.class_activation_map(
-            logits_of=logits_of,
-            tokens=patches,
-            target=target,
-            grid=self.network.encoder.grid,
-            image_size=self.network.encoder.image_size,
+        return encoder_cam.activation(
+            self.network.encoder,
+            lambda v: self._apply(frozen, v, valid, method="tail").logits,
+            tokens,
+            target,
+            valid=valid,
             scale=self.scale,
         )
 

@@ -3,13 +3,16 @@
 Parameters are one tree: `encoder`, `classifier`, `projectors`.
 """
 
+from typing import Any
+
 import flax.struct
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 
-from fof_jax.models import packed_views, vit
+from fof_jax.models import bag_vit, packed_views, vit
+from fof_jax.types import Bag
 
 PROJECTION_WIDTH = 64  # P6: the authors' shape
 
@@ -72,34 +75,43 @@ class Model(nn.Module):
             init, width = nn.initializers.normal(0.02), self.encoder.size.width
             self.token = self.param("mask_token", init, (width,), jnp.float32)
 
-    def head(self, image: Float[Array, "B H W C"]) -> Float[Array, "B T D"]:
+    def head(self, image: Float[Array, "B H W C"] | Bag) -> Float[Array, "B T D"]:
         """Image to the tokens of Eq. (1): embedding and the blocks up to it.
 
         T = A + P: v is the last P of them; the paper's encoder has none ahead.
         """
-        tokens = self.encoder.add_position(self.encoder.embed(image))
-        return self.encoder.run(tokens, 0, self._split)
+        tokens = self._place(self.encoder.embed(image), image)
+        segments = bag_vit.segments_of(bag_vit.valid_of(image))
+        return self.encoder.run(tokens, 0, self._split, segments=segments)
 
-    def tail(self, tokens: Float[Array, "B T D"]) -> Output:
-        """The tokens of Eq. (1) to feature and logits: the remaining blocks."""
-        return self.classify(self.encoder.run(tokens, self._split))
+    def tail(
+        self, tokens: Float[Array, "B T D"], valid: Bool[Array, "B T"] | None = None
+    ) -> Output:
+        """The tokens of Eq. (1) to feature and logits: the remaining blocks.
 
-    def __call__(self, image: Float[Array, "B H W C"]) -> Output:
+        Args:
+          tokens: of `head`.
+          valid: of the bag; None for images.
+        """
+        segments = bag_vit.segments_of(valid)
+        tokens = self.encoder.run(tokens, self._split, segments=segments)
+        return self.classify(tokens, valid)
+
+    def __call__(self, image: Float[Array, "B H W C"] | Bag) -> Output:
         """The whole network, f . g."""
-        tokens = self.encoder.add_position(self.encoder.embed(image))
-        return self.classify(self.encoder.run(tokens))
+        return self._encode(self.encoder.embed(image), image)
 
     def masked(
-        self, image: Float[Array, "B H W C"], keep: Bool[Array, "B h w"]
+        self, image: Float[Array, "B H W C"] | Bag, keep: Bool[Array, "B h w"]
     ) -> Output:
         """The whole network on the kept patches, the mask token for the others (P4)."""
         tokens = self.encoder.embed(image)
         kept = keep.reshape(keep.shape[0], -1, 1)
         tokens = jnp.where(kept, tokens, self.token.astype(tokens.dtype)[None, None])
-        return self.classify(self.encoder.run(self.encoder.add_position(tokens)))
+        return self._encode(tokens, image)
 
     def packed(
-        self, image: Float[Array, "B H W C"], keep: Bool[Array, "B h w"]
+        self, image: Float[Array, "B H W C"] | Bag, keep: Bool[Array, "B h w"]
     ) -> Output:
         """Both views without their hidden patches, as one sequence (P4, `drop`).
 
@@ -107,21 +119,27 @@ class Model(nn.Module):
           B rows of the positive view, then B of the negative one.
         """
         prefix, kept = self.encoder.num_prefix, keep.reshape(keep.shape[0], -1)
-        tokens = self.encoder.add_position(self.encoder.embed(image))
-        tokens, segments = packed_views.pack(tokens, kept, num_prefix=prefix)
+        tokens = self._place(self.encoder.embed(image), image)
+        valid = bag_vit.valid_of(image)
+        tokens, segments = packed_views.pack(
+            tokens, kept, num_prefix=prefix, valid=valid
+        )
         tokens = self.encoder.run(tokens, segments=segments)
         features = packed_views.pool(
             self.encoder.final_norm(tokens),
             kept,
             num_prefix=prefix,
             pooling=self.encoder.pooling,
+            valid=valid,
         )
         feature = jnp.concatenate(features)  # [2 B, D]
         return Output(feature=feature, logits=self.classifier(feature))
 
-    def classify(self, tokens: Float[Array, "B T D"]) -> Output:
+    def classify(
+        self, tokens: Float[Array, "B T D"], valid: Bool[Array, "B T"] | None = None
+    ) -> Output:
         """Tokens after the last block to feature and logits."""
-        feature = self.encoder.pool(self.encoder.final_norm(tokens))  # P7
+        feature = self.encoder.pool(self.encoder.final_norm(tokens), valid)  # P7
         return Output(feature=feature, logits=self.classifier(feature))
 
     def project(self, feature: Float[Array, "R D"]) -> Float[Array, "N R E"]:
@@ -130,9 +148,20 @@ class Model(nn.Module):
             return jnp.zeros((0, feature.shape[0], PROJECTION_WIDTH))
         return jax.nn.relu(jnp.einsum("rd,nde->nre", feature, self.projectors))
 
-    def initialise(self, image: Float[Array, "B H W C"]) -> Float[Array, "N B E"]:
+    def initialise(self, image: Float[Array, "B H W C"] | Bag) -> Float[Array, "N B E"]:
         """Touches every parameter once; only for `init`."""
         return self.project(self(image).feature)
+
+    def _place(self, tokens: jax.Array, image: Any) -> jax.Array:
+        """Embedded patches to the input of block 0."""
+        return self.encoder.add_position(tokens, bag_vit.bag_of(image))
+
+    def _encode(self, tokens: jax.Array, image: Any) -> Output:
+        """Embedded patches to feature and logits, through all blocks."""
+        valid = bag_vit.valid_of(image)
+        segments = bag_vit.segments_of(valid)
+        tokens = self.encoder.run(self._place(tokens, image), segments=segments)
+        return self.classify(tokens, valid)
 
     @property
     def _split(self) -> int:

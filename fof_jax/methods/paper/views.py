@@ -1,8 +1,13 @@
 """Eq. (2): the mask M of patches, and the positive and negative views."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
+
+from fof_jax.models.vit import valid_mean
+from fof_jax.types import Bag
 
 # P4: what stands in a masked patch. zero and mean are pixels, see `split`; token is a
 # trained embedding in the patch's place, see `model.Model.masked`; drop is nothing, the
@@ -41,7 +46,11 @@ def keep_mask(
 
 @jax.named_scope("views")
 def keep_share(
-    A: Float[Array, "B H W"], *, patch: int, share: float
+    A: Float[Array, "B H W"],
+    *,
+    patch: int,
+    share: float,
+    valid: Bool[Array, "B h w"] | None = None,
 ) -> Bool[Array, "B h w"]:
     """A mask of a given size, in place of Eq. (2)'s threshold; not in the paper.
 
@@ -49,6 +58,7 @@ def keep_share(
       A: contribution scores, at least 0.
       patch: p, in pixels.
       share: q, fraction of the patches, in (0, 1).
+      valid: False on padding of a bag, which is not among the P; None for images.
 
     Returns:
       True on the round(q P) patches with the highest means; ties in row-major order.
@@ -58,7 +68,10 @@ def keep_share(
     b, h, w = mean.shape
     order = jnp.argsort(-mean.reshape(b, -1), axis=1, stable=True)
     rank = jnp.argsort(order, axis=1).reshape(b, h, w)
-    return (rank < round(share * h * w)) & (mean > 0)
+    if valid is None:
+        return (rank < round(share * h * w)) & (mean > 0)
+    kept = jnp.round(share * valid.sum(axis=(1, 2), keepdims=True))
+    return (rank < kept) & (mean > 0)
 
 
 @jax.named_scope("views")
@@ -88,3 +101,31 @@ def split(
     if fill == "mean":
         blank = image.mean(axis=(1, 2), keepdims=True)
     return jnp.where(pixels, image, blank), jnp.where(pixels, blank, image)
+
+
+@jax.named_scope("views")
+def split_bag(
+    bag: Bag, keep: Bool[Array, "B T"], *, fill: str = "zero"
+) -> tuple[Bag, Bag]:
+    """The views of a bag: features of masked patches replaced, coordinates kept.
+
+    The token of a masked patch stays in the sequence with its position (P4). A patch of
+    a bag is a token, so that M needs no enlarged map.
+
+    Args:
+      bag: x_glb.
+      keep: M; padding is in neither view.
+      fill: "zero", or "mean" of the features of the bag's patches.
+
+    Returns:
+      x_pos, x_neg.
+    """
+    features = jnp.asarray(bag.features)
+    blank = jnp.zeros((), features.dtype)
+    if fill == "mean":
+        blank = valid_mean(features, jnp.asarray(bag.valid))[:, None]
+    kept = keep[..., None]
+    return (
+        dataclasses.replace(bag, features=jnp.where(kept, features, blank)),
+        dataclasses.replace(bag, features=jnp.where(kept, blank, features)),
+    )
