@@ -8,6 +8,8 @@ python launch.py data augment --config=configs/phantom.py --out=augment.png
 python launch.py data phantom --config=configs/phantom.py --out=phantom.png
 python launch.py data mosaic --config=configs/cohort.py --config.data.table=T.csv \
     --out=FOLDER
+python launch.py data bags --config=configs/cohort.py --config.data.table=T.csv \
+    --features=FOLDER --share=0.03 --out=BAGS
 """
 
 import argparse
@@ -23,7 +25,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from fof_jax.cli import config as config_flag
-from fof_jax.cli import data_init
+from fof_jax.cli import data_bags, data_init
 from fof_jax.data import metadata, mosaic, near_duplicates
 from fof_jax.data.bags.index import BagIndex
 from fof_jax.data.cohort import Cohort
@@ -51,8 +53,8 @@ from fof_jax.data.store import open_store
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Adds the action, --config, --out, and the flags of `init` and `mosaic`."""
-    parser.add_argument("action", choices=("init", *ACTIONS))
+    """Adds the action, --config, --out, and the flags of single actions."""
+    parser.add_argument("action", choices=("init", "bags", *ACTIONS))
     parser.add_argument(
         "table", type=Path, nargs="?", help="`init`: the table to write a config for"
     )
@@ -66,14 +68,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out",
         type=Path,
-        help="PNG written by `augment` and `phantom`, folder written by `mosaic`, "
-        "config written by `init`",
+        help="PNG written by `augment` and `phantom`, folder written by `mosaic` "
+        "and `bags`, config written by `init`",
     )
     usual = mosaic.Layout()
     for name, meaning in (
         ("grid", "tiles per side"),
         ("tile", "side of a tile in pixels"),
-        ("per_fold", "mosaics per fold"),
     ):
         parser.add_argument(
             f"--{name}",
@@ -81,6 +82,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
             default=getattr(usual, name),
             help=f"`mosaic`: {meaning} (default: %(default)s)",
         )
+    parser.add_argument(
+        "--per_fold",
+        type=int,
+        help=f"`mosaic`, `bags`: number per fold (default: {usual.per_fold} mosaics, "
+        f"{data_bags.USUAL.per_fold} bags)",
+    )
+    data_bags.add_flags(parser)
     config_flag.add_help(parser)
 
 
@@ -99,7 +107,11 @@ def run(flags: argparse.Namespace) -> int:
         from fof_jax.training import build
 
         build.validate(config)
-    layout = mosaic.Layout(flags.grid, flags.tile, flags.per_fold)
+    if flags.action == "bags":
+        return data_bags.run(config, flags)
+    usual = mosaic.Layout().per_fold
+    number = usual if flags.per_fold is None else flags.per_fold
+    layout = mosaic.Layout(flags.grid, flags.tile, number)
     return act(flags.action, config, path=flags.out, layout=layout)
 
 

@@ -93,7 +93,7 @@ def plan(cohort: Cohort, *, layout: Layout, folds: int, seed: int) -> list[Mosai
             f"data.classes: got {cohort.classes}, expected at least two grades."
         )
     rng = np.random.default_rng(seed)
-    fold_of = _folds_of_patients(cohort, folds, rng)
+    fold_of = folds_of_patients(cohort, folds, rng)
     pools: dict[tuple[int, int], list[int]] = collections.defaultdict(list)
     for i, row in enumerate(cohort.rows):
         if row.grade == 0 or row.mask is not None:
@@ -107,7 +107,7 @@ def plan(cohort: Cohort, *, layout: Layout, folds: int, seed: int) -> list[Mosai
     ]
 
 
-def _folds_of_patients(
+def folds_of_patients(
     cohort: Cohort, folds: int, rng: np.random.Generator
 ) -> dict[str, int]:
     """The cohort's own folds, or patients dealt out by their highest grade."""
