@@ -33,10 +33,11 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from benchmarks.conditions import conditions
 from benchmarks.experiments.ablation_table import table
 from fof_jax import files
+from fof_jax.cli import compiled
 from fof_jax.configs import phantom as phantom_config
 from fof_jax.data import prepare, splits, store
 from fof_jax.evaluation import localization, predictions
-from fof_jax.training import compilation, crossval
+from fof_jax.training import crossval
 
 RESULTS = Path(__file__).parents[1] / "results"
 SEEDS = (42, 43, 44)
@@ -233,7 +234,7 @@ def main(argv: list[str] | None = None) -> None:
         for field, value in (("data.regions", args.regions), ("epochs", args.epochs))
         if value is not None
     }
-    compilation.use_cache(args.workdir / "compiled")  # shared by all cells
+    compiled.use(None)  # shared by all cells
     for seed in args.seeds or selected.seeds:
         for fold in args.folds or selected.folds:
             for row in rows:

@@ -28,11 +28,11 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from benchmarks.experiments import ablation, ablation_table
 from fof_jax import files
+from fof_jax.cli import compiled
 from fof_jax.configs import cohort as cohort_config
 from fof_jax.data import prepare, store
 from fof_jax.data.errors import MissingDataError
 from fof_jax.evaluation import localization
-from fof_jax.training import compilation
 
 RESULTS = ablation.RESULTS / "focus_study"
 COLUMNS = (*ablation_table.METRICS, "pointing", "inside", "iou")
@@ -182,7 +182,7 @@ def main(argv: list[str] | None = None) -> None:
     }
     if args.epochs is not None:
         changes["epochs"] = args.epochs
-    compilation.use_cache(args.workdir / "compiled")  # shared by all cells
+    compiled.use(None)  # shared by all cells
     for seed in args.seeds or ablation.SEEDS:
         for fold in args.folds or range(5):
             for row in rows:

@@ -146,12 +146,7 @@ class Job:
                     self._row(name), self.plan, self.folder, self.seeds[0]
                 )
                 output = self.folder.root / "logs" / f"{name}-cost.log"
-                code = cells.run_child(
-                    ["cost", *words, f"--out={path}"],
-                    output,
-                    stop,
-                    cells.environment(self.folder),
-                )
+                code = cells.run_child(["cost", *words, f"--out={path}"], output, stop)
         except ValueError:
             return  # another process measures it
         if code and not stop.code:

@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Sequence
 
 import fof_jax
-from fof_jax.cli import config
+from fof_jax.cli import compiled, config
 from fof_jax.data.errors import DataWarning
 from fof_jax.training import backend_error
 from fof_jax.training.preemption import Stopped
@@ -39,6 +39,11 @@ COMMANDS = {
     "configs": ("fof_jax.cli.configs", "list the configurations"),
     "config": ("fof_jax.cli.config_show", "show a configuration's fields: config show"),
     "data": ("fof_jax.cli.data", "build, check, split or preview a dataset"),
+}
+# Commands that compile programs worth keeping.
+COMPILING = {
+    *("train", "compare", "cost", "parity", "export", "report", "predict"),
+    *("explain", "focus", "serve", "doctor", "data"),
 }
 BAD_INPUT, NON_FINITE, LOST, INTERRUPTED = 2, 3, 4, 130
 # Messages and help texts are written for this program; see `_for_program`.
@@ -116,6 +121,8 @@ def _run(words: list[str], program: str) -> int:
             allow_abbrev=False,
         )
         module.add_flags(parser)
+        if command in COMPILING:
+            compiled.add_flag(parser)
         config_words, words = config.separate(words)
         flags = parser.parse_args(words)
         flags.config_words = config_words
@@ -123,6 +130,8 @@ def _run(words: list[str], program: str) -> int:
             # Each data warning once, as one line without file name and source.
             warnings.simplefilter("once", DataWarning)
             warnings.showwarning = _show_warning
+            if command in COMPILING:
+                compiled.use(flags.compiled)
             return module.run(flags)
     except SystemExit as leaving:  # --help of a command
         return int(leaving.code or 0)

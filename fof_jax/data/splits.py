@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.model_selection import KFold, StratifiedGroupKFold
 
 from fof_jax import files
 from fof_jax.data.errors import DataWarning, shortened
@@ -88,9 +87,13 @@ def make_splits(
     if scheme == "fold":
         tests = _own_folds(metadata, folds)
     elif scheme == "roi":
+        from sklearn.model_selection import KFold
+
         rule = KFold(folds, shuffle=True, random_state=seed)
         tests = [test for _, test in rule.split(np.arange(n))]
     else:
+        from sklearn.model_selection import StratifiedGroupKFold
+
         _check_strata(metadata, folds)
         grouped = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
         with warnings.catch_warnings():

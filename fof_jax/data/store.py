@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow_datasets as tfds
 from jaxtyping import Bool, Int, UInt8
 
 from fof_jax import files
@@ -47,6 +46,8 @@ class Records:
 
     @functools.cached_property
     def _source(self):
+        import tensorflow_datasets as tfds  # only where images are read
+
         builder = tfds.builder_from_directory(_dataset_folder(self._folder))
         skip = {"image": tfds.decode.SkipDecoding()}
         return builder.as_data_source(split=SPLIT, decoders=skip)

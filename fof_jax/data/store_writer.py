@@ -7,13 +7,15 @@ metadata files.
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import tensorflow_datasets as tfds
-from array_record.python import array_record_module
 
 from fof_jax.data import images, metadata
 from fof_jax.data.cohort import Cohort
+
+if TYPE_CHECKING:
+    import tensorflow_datasets as tfds
 
 SPLIT = "train"  # TFDS reserves the split name "all"
 NAME, VERSION = "regions", "1.0.0"
@@ -36,6 +38,9 @@ def write_dataset(
     Raises:
       ImageError: a file is not a supported image.
     """
+    import tensorflow_datasets as tfds  # commands that write no store do without
+    from array_record.python import array_record_module
+
     folder.mkdir(parents=True, exist_ok=True)
     features, table = _features(cohort), metadata.from_cohort(cohort)
     shards = _shards([row.image.stat().st_size for row in cohort.rows])
@@ -79,7 +84,9 @@ def _shards(sizes: list[int]) -> list[range]:
     return [range(a, b) for a, b in zip(starts, starts[1:], strict=False)]
 
 
-def _features(cohort: Cohort) -> tfds.features.FeaturesDict:
+def _features(cohort: Cohort) -> "tfds.features.FeaturesDict":
+    import tensorflow_datasets as tfds
+
     n_biomarkers, n_floats = len(cohort.biomarkers), len(cohort.float_markers)
     features = tfds.features
     return features.FeaturesDict(

@@ -4,11 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import balanced_accuracy_score, silhouette_score
-from sklearn.model_selection import StratifiedGroupKFold
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 FOLDS = 3  # of the probe
 
@@ -32,6 +27,8 @@ def silhouette(
     groups = len(np.unique(values))
     if not 2 <= groups < len(values):
         return None
+    from sklearn.metrics import silhouette_score
+
     return float(silhouette_score(features, values, metric="cosine"))
 
 
@@ -65,6 +62,12 @@ def linear_probe(
         len(set(owners[values == value])) < folds for value in groups
     ):
         return None
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import balanced_accuracy_score
+    from sklearn.model_selection import StratifiedGroupKFold
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     predicted = np.zeros_like(values)
     split = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     for train, test in split.split(features, values, owners):

@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float, Int
-from sklearn import metrics as sk
 
 from fof_jax.evaluation.predictions import UNKNOWN, Predictions, PredictionsError
 from fof_jax.tables.patients import describe, spellings
@@ -50,6 +49,8 @@ def scores(
         or scores that are not finite.
     """
     _check(y, prob, average)
+    from sklearn import metrics as sk  # a second, which no prediction needs
+
     classes = prob.shape[1]
     names = names or [str(k) for k in range(classes)]
     # Not LabelBinarizer, which drops the column of an absent class.

@@ -10,7 +10,6 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from sklearn import manifold
 
 from fof_jax.evaluation import alignment
 from fof_jax.report.fold_model import TestedFold
@@ -82,6 +81,8 @@ def embed(tested: TestedFold, run: str) -> Embedding:
         raise ValueError(
             f"fold {tested.fold} tests {n} regions, fewer than {MIN_REGIONS}"
         )
+    from sklearn import manifold  # a second
+
     features = tested.features()
     points = manifold.TSNE(
         perplexity=min(PERPLEXITY, (n - 1) / 3),

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float
-from sklearn import metrics as sk
 
 from fof_jax.evaluation import calibration
 from fof_jax.evaluation.predictions import UNKNOWN, Predictions
@@ -100,6 +99,8 @@ def roc_curve(
     """
     if truth.all() or not truth.any():
         return None
+    from sklearn import metrics as sk
+
     false, true, _ = sk.roc_curve(truth, score, drop_intermediate=False)
     line = np.interp(GRID_POINTS, false, true)
     line[0] = 0.0
@@ -116,6 +117,8 @@ def pr_curve(
     """
     if not truth.any():
         return None
+    from sklearn import metrics as sk
+
     precision, recall, _ = sk.precision_recall_curve(truth, score)
     precision, recall = precision[::-1], recall[::-1]  # recall rises from 0
     # scikit-learn adds the first point (recall 0, precision 1), which has no threshold:

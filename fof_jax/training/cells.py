@@ -16,13 +16,12 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from fof_jax import files
 from fof_jax.training import preemption
-from fof_jax.training.compilation import ENVIRONMENT
 
 CHILD = "fof_jax.cli.child"  # a module that runs one command and ends with its parent
 _POLL = 0.2  # seconds between looks at a running cell
@@ -160,7 +159,6 @@ def run_child(
     words: Sequence[str],
     output: Path,
     stop: preemption.StopRequest,
-    environment: Mapping[str, str],
 ) -> int:
     """Runs one command in a process that ends with this one; returns its exit code.
 
@@ -168,7 +166,6 @@ def run_child(
       words: of the command line.
       output: file that its output is appended to.
       stop: a pending stop is passed on as SIGTERM, once.
-      environment: variables in addition to those of this process.
     """
     output.parent.mkdir(parents=True, exist_ok=True)
     with output.open("ab") as file:
@@ -177,7 +174,6 @@ def run_child(
             stdout=file,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
-            env={**os.environ, **environment},
             start_new_session=True,  # Ctrl-C reaches it through `stop` alone
         )
         passed_on = False
@@ -187,13 +183,6 @@ def run_child(
                 passed_on = True
             time.sleep(_POLL)
     return code
-
-
-def environment(folder: Folder) -> dict[str, str]:
-    """All cells share compiled programs, unless the user has chosen a folder."""
-    if ENVIRONMENT in os.environ:
-        return {}
-    return {ENVIRONMENT: str((folder.root / "compiled").absolute())}
 
 
 def seconds_left(folder: Folder, cells: Sequence[Cell]) -> float | None:
@@ -227,7 +216,7 @@ def _train(
     begin = time.monotonic()
     log = folder.log(cell)
     before = log.stat().st_size if log.exists() else 0
-    code = run_child(words, log, stop, environment(folder))
+    code = run_child(words, log, stop)
     if code == 0 and not folder.predictions(cell).exists():
         code = 1
     ended = {

@@ -1,47 +1,11 @@
-"""Compilation cache, and compilation ahead of the first call."""
+"""Compilation ahead of the first call."""
 
 import ctypes
 import gc
-import os
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-
-ENVIRONMENT = "JAX_COMPILATION_CACHE_DIR"
-
-
-def use_cache(folder: Path | str) -> Path:
-    """Makes JAX keep compiled programs in a folder; call it before the first compile.
-
-    A folder in the environment (`JAX_COMPILATION_CACHE_DIR`) or set in JAX's own
-    configuration wins: several runs, or all folds on several machines, then share one.
-    Entries are keyed by program, versions and device; an old one is never wrong, and
-    the folder may be removed at any time.
-
-    Args:
-      folder: e.g. workdir / "compiled"; made if it is not there.
-
-    Returns:
-      The folder in use.
-
-    Raises:
-      ValueError: the folder cannot be made.
-    """
-    config: Any = jax.config  # its fields are made at run time
-    given = os.environ.get(ENVIRONMENT) or config.jax_compilation_cache_dir
-    folder = Path(given or folder).absolute()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(
-            f"compilation cache: {folder} cannot be made ({error.strerror}). Set "
-            f"{ENVIRONMENT} to a folder that you may write to."
-        ) from error
-    # JAX keeps what took a second or more, unless its configuration says otherwise.
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-    return folder
 
 
 class Ahead:

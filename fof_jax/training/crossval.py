@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from fof_jax.data import loader, prepare, splits, store, superpixels
 from fof_jax.data.progress import progress_to
 from fof_jax.evaluation import localization, metrics, predictions, tables
-from fof_jax.training import build, compilation, multihost, preemption, stages
+from fof_jax.training import build, multihost, preemption, stages
 from fof_jax.training import workdir as run_folder
 
 
@@ -70,7 +70,6 @@ def run(
             if multihost.is_main_process():
                 run_folder.create(config, data, folds, workdir, log)
                 held.enter_context(run_folder.fold_locks(workdir, selected, log))
-        compilation.use_cache(workdir / "compiled")
         log(_description(config, len(data), len(folds.folds), chain[-1].setup))
 
         # --- Folds ---

@@ -215,6 +215,8 @@ def _peak_of_compiling(config: ConfigDict, devices: int) -> int:
 
     if devices > 1:
         jax.config.update("jax_num_cpu_devices", devices)
+    # The peak is that of compiling, which a kept program would leave out.
+    jax.config.update("jax_enable_compilation_cache", False)
     step, arguments = _compiled(config)
     stays = _resident()  # the arguments among it
     del arguments

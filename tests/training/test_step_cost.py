@@ -16,7 +16,7 @@ from benchmarks.speed import program
 from fof_jax.models import attention, vit
 from fof_jax.parity import paper_replay
 from fof_jax.parity.paper_recording import Recording
-from fof_jax.training import compilation, flops, parallel, prefetch
+from fof_jax.training import flops, parallel, prefetch
 from fof_jax.types import Variables
 from tests.support import methods
 
@@ -122,22 +122,3 @@ def test_placing_ahead_reads_no_more_than_asked():
     assert not seen
     next(taken)
     assert seen == [0, 1]
-
-
-def test_compiled_programs_are_kept_in_the_folder(tmp_path, monkeypatch):
-    monkeypatch.delenv(compilation.ENVIRONMENT, raising=False)
-    before = jax.config.jax_compilation_cache_dir
-    jax.config.update("jax_compilation_cache_dir", None)
-    try:
-        assert compilation.use_cache(tmp_path / "compiled") == tmp_path / "compiled"
-        assert (tmp_path / "compiled").is_dir()
-        assert jax.config.jax_compilation_cache_dir == str(tmp_path / "compiled")
-        # Whoever has chosen a folder keeps it.
-        monkeypatch.setenv(compilation.ENVIRONMENT, str(tmp_path / "mine"))
-        assert compilation.use_cache(tmp_path / "other") == tmp_path / "mine"
-        (tmp_path / "file").write_text("")
-        monkeypatch.setenv(compilation.ENVIRONMENT, str(tmp_path / "file" / "x"))
-        with pytest.raises(ValueError, match="cannot be made"):
-            compilation.use_cache(tmp_path)
-    finally:
-        jax.config.update("jax_compilation_cache_dir", before)
