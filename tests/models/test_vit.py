@@ -14,6 +14,7 @@ from fof_jax.models import vit
 # 4 D D + 4 D + 2 D M + M + D + 4 D, LayerScale 2 D more, gated MLP D M + M more;
 # registers R D.
 COUNTS = {
+    ("nano/8", (64, 64)): 25_376,
     ("Ti/16", (1024, 1024)): 6_272_832,
     ("Ti/16", (224, 224)): 5_524_032,
     ("S/16", (224, 224)): 21_664_896,

@@ -1,0 +1,289 @@
+"""Whether focusing helps on bags of patch features, cell by cell.
+
+    python benchmarks/experiments/bag_study.py --table=bags/3/table.csv --share=3
+    python benchmarks/experiments/bag_study.py --table=… --share=3 --rows=FoF --seeds=42
+    python benchmarks/experiments/bag_study.py --show     # results so far, as Markdown
+
+A cell is one fold of one row with one seed, on bags of which a share of the patches
+decides the grade (`--share`, in percent, names the set). Seeds are the outermost loop,
+so that the study can be stopped anywhere; a finished cell is written to
+benchmarks/results/bag_study/SHARE and not run again. The table is one of `data bags`,
+with the columns fold and the biomarkers.
+
+A cell trains with the package's method, optimizer, schedule and compiled step. Its
+loop is its own: all batches are padded to one length, so that one program serves all
+cells of a row in a process. In training each bag gives `TOKENS` patches, sampled anew
+in each epoch; at test all of them. The seed changes initialization, order and samples.
+"""
+
+import argparse
+import csv
+import dataclasses
+import functools
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from benchmarks.conditions import conditions
+from benchmarks.experiments import bag_study_table
+from fof_jax import files
+from fof_jax.configs import slides
+from fof_jax.data.bags import padding
+from fof_jax.data.bags.reading import BagValues
+from fof_jax.data.cohort import read_cohort
+from fof_jax.evaluation import bag_scores
+from fof_jax.methods import registry
+from fof_jax.training import compilation, optimizer, parallel
+from fof_jax.training.state import Schedule, initial_state
+from fof_jax.types import Batch, DatasetInfo
+
+SEEDS = tuple(range(42, 52))
+CLASSES = ("0", "1", "2")
+TOKENS = 128
+TESTED = 20  # bags in one call at test
+RESULTS = bag_study_table.RESULTS
+# Set before any cell was run, from the first trial of the baseline on other bags.
+COMMON: dict[str, Any] = {
+    "encoder": "nano/features",
+    "epochs": 8,
+    "batch_size": 16,
+    "data.max_tokens": TOKENS,
+    "optimizer.learning_rate": 2e-3,
+    "attention": "naive",
+    "remat": "none",
+}
+# Row -> argument of configs/slides.py, and fields that differ.
+ROWS: dict[str, tuple[str, dict[str, Any]]] = {
+    "mean pooling": ("mean_pooling", {}),
+    "ABMIL": ("abmil", {}),
+    "baseline": ("baseline", {}),
+    "w-o FRL": ("wo_frl", {}),
+    "w-o MCA": ("wo_mca", {}),
+    "FoF": ("", {}),
+    # The remedies of the study on images, docs/results.md.
+    "FoF, lambda_pos 0.25": ("", {"lambda_pos": 0.25}),
+    "FoF, views after 4 epochs": ("", {"views.warmup_epochs": 4.0}),
+}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Bags:
+    """A cohort in memory.
+
+    Attributes:
+      values, masks: of each bag.
+      grade, biomarkers, known, fold: of each bag.
+      patient: number of each bag's patient; names are not published.
+      names: of the biomarkers.
+    """
+
+    values: list[BagValues]
+    masks: list[np.ndarray]
+    grade: np.ndarray
+    biomarkers: np.ndarray
+    known: np.ndarray
+    fold: np.ndarray
+    patient: np.ndarray
+    names: tuple[str, ...]
+
+    def batch(
+        self, rows: np.ndarray, length: int, rng: np.random.Generator | None = None
+    ) -> Batch:
+        """Bags padded to a length, sampled down to it by `rng`."""
+        chosen = []
+        for i in rows:
+            one = self.values[i]
+            if rng is not None and len(one.features) > length:
+                at = np.sort(rng.choice(len(one.features), length, replace=False))
+                one = BagValues(one.features[at], one.coords[at])
+            chosen.append(one)
+        return Batch(
+            image=None,
+            bag=padding.pad(chosen, length),
+            grade=self.grade[rows],
+            biomarkers=self.biomarkers[rows],
+            known=self.known[rows],
+            index=rows.astype(np.int32),
+            epoch=np.zeros(len(rows), np.int32),
+            valid=np.ones(len(rows), bool),
+        )
+
+
+def read(table: Path) -> Bags:
+    """All bags of a table of `data bags`."""
+    with table.open(newline="", encoding="utf-8") as file:
+        header = next(csv.reader(file))
+    known = ("image", "patient", "grade", "fold", "mask")
+    names = tuple(name for name in header if name not in known)
+    cohort = read_cohort(
+        table, classes=CLASSES, biomarkers=names, biomarkers_per="region"
+    )
+    index = cohort.bags
+    if index is None or not index.has_mask.all():
+        raise ValueError(f"{table}: expected HDF5 files with masks, of `data bags`.")
+    patients = sorted({row.patient for row in cohort.rows})
+    number = {name: i for i, name in enumerate(patients)}
+    markers = [row.biomarkers for row in cohort.rows]
+    return Bags(
+        values=[index.read(i) for i in range(len(index))],
+        masks=[np.asarray(index.read_mask(i), bool) for i in range(len(index))],
+        grade=np.array([row.grade for row in cohort.rows], np.int32),
+        biomarkers=np.array(
+            [[0 if v is None else v for v in row] for row in markers], np.int32
+        ).reshape(len(markers), len(names)),
+        known=np.array([[v is not None for v in row] for row in markers], bool).reshape(
+            len(markers), len(names)
+        ),
+        fold=np.array([row.fold for row in cohort.rows]),
+        patient=np.array([number[row.patient] for row in cohort.rows]),
+        names=names,
+    )
+
+
+class Runner:
+    """One row: its config, method and programs, which all of its cells share."""
+
+    def __init__(self, row: str, info: DatasetInfo, changes: dict[str, Any]):
+        """Compiles nothing yet."""
+        argument, fields = ROWS[row]
+        self.config: ConfigDict = slides.get_config(argument)
+        self.config.update_from_flattened_dict(COMMON | fields | changes)
+        self.method: Any = registry.create(self.config, info)
+        self.optimizer = optimizer.from_config(self.config)
+        self.step = parallel.train_step(
+            self.method,
+            self.optimizer,
+            lambda batch: batch,
+            jax.random.key(0),  # no row draws in its loss
+            jax.local_devices()[:1],
+        )
+        self.predict = jax.jit(
+            lambda v, batch: jax.nn.softmax(self.method.apply(v, batch).logits)
+        )
+        self.map = jax.jit(self.method.bag_map)
+
+    def train(self, bags: Bags, rows: np.ndarray, seed: int, fold: int) -> Any:
+        """Variables after all epochs."""
+        size, epochs = self.config.batch_size, self.config.epochs
+        steps = len(rows) // size
+        key = jax.random.fold_in(jax.random.key(seed), fold)
+        example = bags.batch(rows[:size], TOKENS, np.random.default_rng(0))
+        state = initial_state(self.method, self.optimizer, key, example)
+        for t, batch in enumerate(self._batches(bags, rows, seed, fold)):
+            rate = optimizer.learning_rate(self.config, t, steps_per_epoch=steps)
+            schedule = Schedule(
+                learning_rate=np.float32(rate),
+                progress=np.float32(t / (epochs * steps)),
+                epoch=np.int32(t // steps),
+            )
+            state, metrics = self.step(
+                state, parallel.to_devices(batch, 1), schedule, {}
+            )
+        if not np.isfinite(float(metrics["total"])):
+            raise FloatingPointError(f"loss {metrics['total']} after {t + 1} steps")
+        return state.variables({})
+
+    def _batches(
+        self, bags: Bags, rows: np.ndarray, seed: int, fold: int
+    ) -> Iterator[Batch]:
+        size = self.config.batch_size
+        for epoch in range(self.config.epochs):
+            rng = np.random.default_rng([seed, fold, epoch])
+            order = rng.permutation(rows)
+            for first in range(0, len(order) - size + 1, size):
+                yield bags.batch(order[first : first + size], TOKENS, rng)
+
+    def test(self, bags: Bags, rows: np.ndarray, variables: Any) -> dict[str, Any]:
+        """Probabilities of whole bags, and where their maps point."""
+        longest = padding.bucket(max(len(bags.values[i].features) for i in rows))
+        prob, figures = [], []
+        for first in range(0, len(rows), TESTED):
+            own = rows[first : first + TESTED]
+            padded = np.concatenate([own, np.repeat(own[-1:], TESTED - len(own))])
+            batch = bags.batch(padded, longest)
+            prob.append(np.asarray(self.predict(variables, batch))[: len(own)])
+            A = self.map(variables, batch.bag, jnp.asarray(batch.grade))
+            for i, a in zip(own, np.asarray(A), strict=False):
+                mask = bags.masks[i]  # empty in the lowest grade
+                one = bag_scores.score(a[: len(mask)], mask) if mask.any() else {}
+                figures.append(one)
+        return {
+            "rows": rows.tolist(),
+            "patient": bags.patient[rows].tolist(),
+            "y": bags.grade[rows].tolist(),
+            "prob": np.concatenate(prob).astype(np.float64).round(5).tolist(),
+        } | {
+            name: [round(one[name], 4) if one else None for one in figures]
+            for name in ("pointing", "precision", "area")
+        }
+
+
+def run_cell(runner: Runner, bags: Bags, seed: int, fold: int) -> dict[str, Any]:
+    """Trains and tests one fold."""
+    start, cpu = time.perf_counter(), time.process_time()
+    variables = runner.train(bags, np.flatnonzero(bags.fold != fold), seed, fold)
+    result = runner.test(bags, np.flatnonzero(bags.fold == fold), variables)
+    seconds = {
+        "wall": round(time.perf_counter() - start, 2),
+        "cpu": round(time.process_time() - cpu, 2),
+    }
+    return result | {"seconds": seconds, "conditions": conditions()}
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Runs the selected cells that have no results yet, or prints their table."""
+    flags = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    flags.add_argument("--table", type=Path, action="append", default=[])
+    flags.add_argument("--share", action="append", default=[], help="of each --table")
+    flags.add_argument("--rows", action="append", choices=tuple(ROWS))
+    flags.add_argument("--seeds", type=int, action="append")
+    flags.add_argument("--folds", type=int, action="append")
+    flags.add_argument("--results", type=Path, default=RESULTS)
+    flags.add_argument("--compiled", type=Path, default=Path("runs/bag_study"))
+    flags.add_argument("--epochs", type=int, help="for a smaller run")
+    flags.add_argument("--show", action="store_true", help="print the tables only")
+    args = flags.parse_args(argv)
+    rows = args.rows or list(ROWS)
+    if args.show:
+        print(bag_study_table.tables(args.results, rows))
+        return
+    if not args.table or len(args.table) != len(args.share):
+        flags.error("--table and --share: expected one share for each table")
+    changes = {} if args.epochs is None else {"epochs": args.epochs}
+    compilation.use_cache(args.compiled)
+    sets = dict(zip(args.share, map(read, args.table), strict=True))
+    names = {bags.names for bags in sets.values()}
+    if len(names) > 1:
+        flags.error(f"--table: biomarkers differ: {names}")
+    info = DatasetInfo(CLASSES, names.pop(), ())
+    runner = functools.cache(lambda row: Runner(row, info, changes))
+    for seed in args.seeds or SEEDS:
+        for fold in args.folds or range(5):
+            for share, bags in sets.items():
+                for row in rows:
+                    path = (
+                        args.results / share / bag_study_table.name_of(row, seed, fold)
+                    )
+                    if path.exists():
+                        continue
+                    cell = {"share": share, "row": row, "seed": seed, "fold": fold}
+                    result = run_cell(runner(row), bags, seed, fold)
+                    files.write_text(path, json.dumps(cell | result) + "\n")
+                    wall = result["seconds"]["wall"]
+                    print(f"{share} {path.name}: {wall:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()

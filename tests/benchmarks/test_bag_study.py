@@ -1,0 +1,74 @@
+"""The study on bags: cells of the two fastest rows, resumed, and their table."""
+
+import json
+
+import h5py
+import numpy as np
+import pytest
+
+from benchmarks.experiments import bag_study, bag_study_table
+from tests.support import bag_files
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    """Forty bags in two folds; in the upper grades a large first feature decides."""
+    folder = tmp_path_factory.mktemp("bags")
+    rows = []
+    for i in range(40):
+        grade, count = i % 3, 5 + i % 7
+        values = bag_files.features(i, count)
+        deciding = np.zeros(count, np.uint8)
+        if grade:
+            deciding[i % count] = 1
+            values[i % count, 0] = 6 * (2 * grade - 3)
+        name = f"bag_{i:02d}.h5"
+        bag_files.write_trident(folder / name, values)
+        with h5py.File(folder / name, "a") as file:
+            file["mask"] = deciding
+        row = {"image": name, "patient": f"P{i}", "grade": str(grade)}
+        rows.append(row | {"fold": str(i % 2), "idh": str(i % 2)})
+    return bag_files.write_table(folder, rows)
+
+
+def words(table, results, *more):
+    flags = [f"--table={table}", "--share=20", f"--results={results}", "--epochs=2"]
+    rows = ["--rows=mean pooling", "--rows=ABMIL"]
+    compiled = f"--compiled={results}/compiled"
+    return [*flags, *rows, compiled, "--seeds=42", "--folds=0", "--folds=1", *more]
+
+
+def test_cells_and_table(table, tmp_path, capsys):
+    bag_study.main(words(table, tmp_path))
+    paths = sorted((tmp_path / "20").glob("*.json"))
+    assert len(paths) == 4
+    cell = json.loads(paths[0].read_text())
+    assert cell["rows"] == [i for i in range(40) if i % 2 == cell["fold"]]
+    for y, point in zip(cell["y"], cell["pointing"], strict=True):
+        assert (point is None) == (y == 0)
+    np.testing.assert_allclose(np.sum(cell["prob"], axis=1), 1, atol=1e-4)
+    capsys.readouterr()
+
+    kept = paths[1].read_bytes()
+    paths[0].unlink()
+    bag_study.main(words(table, tmp_path))
+    assert capsys.readouterr().out.count("\n") == 1  # the others stand
+    again = json.loads(paths[0].read_text())
+    for name in ("prob", "pointing", "precision"):
+        assert again[name] == cell[name]
+    assert paths[1].read_bytes() == kept
+
+    shown = bag_study_table.tables(tmp_path, list(bag_study.ROWS))
+    assert "Share 20%: 2 cells a row, folds 0, 1, seeds 42" in shown
+    assert "| mean pooling (" in shown
+    assert "| ABMIL (" in shown
+
+
+def test_every_row_has_a_config(table):
+    from fof_jax.types import DatasetInfo
+
+    info = DatasetInfo(bag_study.CLASSES, ("idh",), ())
+    for row in bag_study.ROWS:
+        config = bag_study.Runner(row, info, {}).config
+        assert config.epochs == 8
+        assert config.views.warmup_epochs <= config.epochs
