@@ -5,7 +5,8 @@ python launch.py explain --checkpoint=runs/phantom/fold_0 --images=folder \\
     --target=IV --out=maps
 
 A is computed for the predicted class, or for `--target`. Output for each image: a plot
-(PNG) and A as an array (.npy, float32, one value per pixel).
+(PNG) and A as an array (.npy, float32, one value per pixel). A model of patch features
+takes HDF5 files: a plot, CSV, GeoJSON, and one value per patch.
 """
 
 import argparse
@@ -26,10 +27,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def run(flags: argparse.Namespace) -> int:
     """Calls `batch.explain`; 1 if no image could be read."""
     predict.check_out(flags.out)
-    from fof_jax.inference import batch, inputs, load, provenance
+    from fof_jax.inference import bags, batch, inputs, load, provenance
+    from fof_jax.inference.model import reads_bags
 
-    images = inputs.find(flags.images, exclude=flags.out)
     model = load.load(flags.checkpoint)
+    find = bags.find if reads_bags(model) else inputs.find
+    images = find(flags.images, exclude=flags.out)
     errors = batch.explain(
         model,
         images,

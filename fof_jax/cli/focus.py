@@ -15,6 +15,9 @@ not been trained on. `--explainers` is a list of names or of the groups all, mai
 and explainer; summary.csv with 95% intervals by patient; alignment.csv of the run's
 biomarkers; focus.png and focus.html.
 
+A model of patch features (docs/bags.md) is scored against the deciding patches that the
+files of its bags state: its own map beside a random one, scores.csv and summary.csv.
+
 `--mark` plants a confounder: without --checkpoint it writes a cohort in which one class
 carries a mark; with the run that was trained on it, it prints how far the accuracy
 falls without the mark and what share of each map lies on it. A map that does not show
@@ -92,10 +95,14 @@ def run(flags: argparse.Namespace) -> int:
     from fof_jax.cli import predict
     from fof_jax.evaluation import focus_table
     from fof_jax.evaluation.focus_text import format_focus
-    from fof_jax.inference import focus, focus_alignment
+    from fof_jax.inference import focus, focus_alignment, load
+    from fof_jax.inference.model import reads_bags
 
     predict.check_out(out)
-    model = _load(flags.checkpoint)
+    model = load.load(flags.checkpoint)
+    if reads_bags(model):
+        return _bags(flags, model, out)
+    model = _require_map(model)
     explainers = _explainers(flags, model)
     cases, data = _cases(flags, model)
     rows = focus.measure(
@@ -120,11 +127,60 @@ def run(flags: argparse.Namespace) -> int:
     return 0
 
 
+def _bags(flags: argparse.Namespace, model, out: Path) -> int:
+    """Scores a model of bags; no curves and no page, which show images."""
+    from fof_jax.data import prepare
+    from fof_jax.data.cohort import read_cohort
+    from fof_jax.evaluation import focus_table
+    from fof_jax.evaluation.focus_text import format_focus
+    from fof_jax.inference import focus_bags
+
+    words = [word.strip() for word in flags.explainers.split(",") if word.strip()]
+    maps = focus_bags.choose(words, model)
+    if flags.table is not None:
+        table = read_cohort(
+            flags.table,
+            classes=model.classes,
+            biomarkers=(),
+            patch_size=model.config.data.get("patch_size"),
+        )
+        index = table.bags
+        images = [table.name_of(row) for row in table.rows]
+        patients = [row.patient for row in table.rows]
+        grades = [row.grade for row in table.rows]
+    else:
+        if flags.data_dir is not None:
+            model.config.data.dir = flags.data_dir
+        data = prepare.prepare(model.config, out=sys.stderr, generate=False)
+        index, grades = data.bags, data.grades.tolist()
+        images, patients = list(data.images), list(data.patients)
+    if index is None:
+        raise ValueError(
+            "focus: the model reads patch features, and the table lists images. Pass a "
+            "table of HDF5 files as --table."
+        )
+    cases = focus_bags.cases(model, index, images, patients, grades, limit=flags.limit)
+    rows = focus_bags.measure(
+        model, index, cases, maps, report_progress=progress_to("scored", sys.stderr)
+    )
+    summaries = focus_table.summarize(rows)
+    out.mkdir(parents=True, exist_ok=True)
+    focus_table.write(out / focus_table.FILE_NAME, rows)
+    focus_table.write_summary(out / focus_table.SUMMARY_NAME, summaries)
+    print(format_focus(summaries))
+    print(f"\nscores: {out}")
+    return 0
+
+
 def _load(checkpoint: Path):
     from fof_jax.inference import load
+
+    return _require_map(load.load(checkpoint))
+
+
+def _require_map(model):
     from fof_jax.inference.model import has_map, no_map_reason
 
-    model = load.load(checkpoint)
     if not has_map(model):
         raise ValueError(
             f"focus: the model has no map: {no_map_reason(model)}. Pass a run of fof, "

@@ -7,9 +7,10 @@ a step below its checkpoints, or a file of `export --to=stablehlo`, which gives 
 class activation maps. `--images` is an image, a folder, or a CSV with a column `image`
 and optional columns `patient` and `grade`, and the model's omics columns where its
 method needs them (also written --table=TABLE); whole slides (.svs, .ndpi, pyramidal
-.tif …) require the extra `slides`. `--out` is a new folder for predictions.csv,
-patients.csv and plots below focus/. Run the same command again to resume an
-interrupted one.
+.tif …) require the extra `slides`. A model of patch features takes HDF5 files instead
+(docs/bags.md), and writes its map as a plot, CSV and GeoJSON. `--out` is a new folder
+for predictions.csv, patients.csv and plots below focus/. Run the same command again to
+resume an interrupted one.
 Research use only; not for diagnosis.
 """
 
@@ -73,8 +74,8 @@ def run(flags: argparse.Namespace) -> int:
     check_out(flags.out)
     import numpy as np
 
-    from fof_jax.inference import batch, inputs, load, provenance, slides
-    from fof_jax.inference.model import has_map, no_map_reason
+    from fof_jax.inference import bags, batch, inputs, load, provenance, slides
+    from fof_jax.inference.model import has_map, no_map_reason, reads_bags
     from fof_jax.inference.predictor import Predictor
 
     def predict_slide(model: Predictor, path: Path) -> slides.SlidePrediction:
@@ -86,8 +87,10 @@ def run(flags: argparse.Namespace) -> int:
             report_progress=progress_to(f"{path.name}:", sys.stdout, what="tiles"),
         )
 
-    images = inputs.find(flags.images, exclude=flags.out)
     model = load.load(flags.checkpoint)
+    of_bags = reads_bags(model)
+    find = bags.find if of_bags else inputs.find
+    images = find(flags.images, exclude=flags.out)
     job = {"mpp": f"{flags.mpp} {flags.slide_mpp}"}
     if model.omic_names:
         images = inputs.with_omics(
@@ -95,7 +98,7 @@ def run(flags: argparse.Namespace) -> int:
         )
         vectors = np.array([one.omics for one in images], np.float32)
         job["omics"] = hashlib.sha256(vectors.tobytes()).hexdigest()
-    if not (has_map(model) or flags.no_pictures):
+    if not (has_map(model) or of_bags or flags.no_pictures):
         print_warnings([f"no class activation maps: {no_map_reason(model)}"])
     table = batch.predict(
         model,

@@ -47,7 +47,7 @@ def _serve(flags: argparse.Namespace, bound: socket.socket) -> int:
     import uvicorn
 
     from fof_jax.inference import load
-    from fof_jax.inference.model import has_map
+    from fof_jax.inference.model import has_map, reads_bags
     from fof_jax.inference.serve import app
 
     model = load.load(flags.checkpoint)
@@ -56,6 +56,11 @@ def _serve(flags: argparse.Namespace, bound: socket.socket) -> int:
             f"serve: method {model.config.method!r} needs {len(model.omic_names)} "
             "omics columns at test, and the page takes images alone. Use predict with "
             "--images=TABLE.csv, or a model whose test input is the image."
+        )
+    if reads_bags(model):
+        raise ValueError(
+            f"serve: method {model.config.method!r} reads patch features, and the page "
+            "takes images. Use predict with HDF5 files."
         )
     blank = np.zeros((model.image_size, model.image_size, 3), np.uint8)
     # Compiles before the first request.

@@ -26,9 +26,17 @@ from fof_jax.evaluation.predictions import (
     read_warnings,
     write_predictions,
 )
-from fof_jax.inference import image_warnings, names, provenance, resume, slides
+from fof_jax.inference import (
+    bag_files,
+    bags,
+    image_warnings,
+    names,
+    provenance,
+    resume,
+    slides,
+)
 from fof_jax.inference.inputs import ImageInput
-from fof_jax.inference.model import TrainedModel, has_map, no_map_reason
+from fof_jax.inference.model import TrainedModel, has_map, no_map_reason, reads_bags
 from fof_jax.inference.outputs import PLOTS, Explanation, GradePredictions
 from fof_jax.inference.predictor import Predictor, longest_side
 from fof_jax.inference.slide_file import is_slide
@@ -116,6 +124,11 @@ def predict_cohort(
       One row per image, without fold; an unreadable image is a row with an error. Its
       notes are what is odd about images, and how many the model was trained on.
     """
+    if reads_bags(model):
+        raise ValueError(
+            "checkpoint: the model reads patch features. Grade the table with `predict "
+            "--images=TABLE`; metrics: `eval --predictions=…/predictions.csv`."
+        )
     images = [
         ImageInput(
             path=row.image,
@@ -175,6 +188,11 @@ def explain(
       ValueError: no such class, a model without a map, or the folder holds results
         of another job.
     """
+    if reads_bags(model):
+        return _explain_bags(
+            model, images, out, target=target, report_progress=report_progress, job=job,
+            about=about,
+        )  # fmt: skip
     if not has_map(model):
         raise ValueError(
             f"checkpoint: no class activation map, {no_map_reason(model)}. Pass the "
@@ -206,6 +224,42 @@ def explain(
                 A = explanation.A.astype(np.float32)
                 save = functools.partial(np.save, arr=A)
                 files.write_with(out / f"{stem}.npy", save)
+            report_progress(done, len(remaining))
+        _write_about(out, about)
+    return errors
+
+
+def _explain_bags(
+    model: TrainedModel,
+    images: Sequence[ImageInput],
+    out: Path,
+    *,
+    target: str | None,
+    report_progress: Progress,
+    job: Mapping[str, str] | None,
+    about: Mapping[str, Any] | None,
+) -> list[str]:
+    """`explain` of HDF5 files: STEM.csv, STEM.geojson, STEM.png and STEM.npy [N]."""
+    model.class_index(target)
+    predictor, errors = bags.BagPredictor(model), []
+    size = model.config.data.get("patch_size")
+    identity = {"verb": "explain", "target": str(target), **_identity(model, job)}
+    with resume.staging_folder(out, images, identity):
+        stems = names.stems([one.name for one in images])
+        remaining = [
+            (one, stem)
+            for one, stem in zip(images, stems, strict=True)
+            if not (out / f"{stem}.npy").exists()  # written last
+        ]
+        for done, (one, stem) in enumerate(remaining, 1):
+            try:
+                found = predictor.predict(one.path, target=target, patch_size=size)
+            except (ValueError, OSError) as error:
+                errors.append(f"{one.name}: {_one_line(error, one)}")
+            else:
+                write_bag(predictor, one, found, out, stem)
+                A = found.A.astype(np.float32)
+                files.write_with(out / f"{stem}.npy", functools.partial(np.save, arr=A))
             report_progress(done, len(remaining))
         _write_about(out, about)
     return errors
@@ -247,6 +301,9 @@ def _predict(
     predict_slide: SlidePredictor,
 ) -> Iterator[GradePredictions]:
     """One row per image, in order; plots STEM.png into a folder unless it is None."""
+    if reads_bags(model):
+        yield from _predict_bags(model, images, plots)
+        return
     longest = longest_side(model)
     groups = itertools.groupby(images, key=lambda pair: is_slide(pair[0].path, longest))
     for of_slides, group in groups:
@@ -266,6 +323,37 @@ def _predict(
                 missing = np.full((1, len(model.classes)), np.nan)
                 reason = (str(error),)
                 yield GradePredictions(missing, missing, model.classes, reason, ("",))
+
+
+def _predict_bags(
+    model: TrainedModel,
+    images: Sequence[tuple[ImageInput, str]],
+    folder: Path | None,
+) -> Iterator[GradePredictions]:
+    """One row per HDF5 file; its map into a folder unless it is None."""
+    predictor = bags.BagPredictor(model)
+    found = bags.predict_all(predictor, [one for one, _ in images])
+    for (image, stem), one in zip(images, found, strict=True):
+        if isinstance(one, str):
+            missing = np.full((1, len(model.classes)), np.nan)
+            yield GradePredictions(missing, missing, model.classes, (one,), ("",))
+            continue
+        if folder is not None:
+            write_bag(predictor, image, one, folder, stem)
+        yield one.grades
+
+
+def write_bag(
+    predictor: bags.BagPredictor,
+    image: ImageInput,
+    found: bags.BagPrediction,
+    folder: Path,
+    stem: str,
+) -> None:
+    """Writes the map of one bag, see `bag_files.write`."""
+    prob, spread = found.grades.prob[0], found.grades.spread[0]
+    title = _title(predictor.model, _shown(image), prob, spread, found.target)
+    bag_files.write(folder, stem, found, predictor.keep(found.A), title)
 
 
 def _stream(

@@ -29,7 +29,7 @@ from fof_jax import files
 from fof_jax.data import training_data
 from fof_jax.data.augment import pipeline
 from fof_jax.inference import stain_program
-from fof_jax.inference.model import TrainedModel
+from fof_jax.inference.model import TrainedModel, reads_bags
 from fof_jax.inference.outputs import CARD_FILE, USE
 from fof_jax.inference.predictor import Predictor, in_batches
 from fof_jax.training import build
@@ -109,6 +109,11 @@ def write(
         raise ValueError(
             f"export: method {model.config.method!r} needs omics at test, and an "
             "exported program takes images alone. Use predict with the run's folder."
+        )
+    if reads_bags(model):
+        raise ValueError(
+            f"export: method {model.config.method!r} reads patch features, and an "
+            "exported program takes images. Use predict with the run's folder."
         )
     if path.is_dir():
         raise ValueError(f"{path} is a folder; expected a file. Pass another --out.")

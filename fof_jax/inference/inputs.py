@@ -76,7 +76,7 @@ def find(source: Path, *, exclude: Path | None = None) -> list[ImageInput]:
     if not source.exists():
         raise ValueError(f"images: {source} does not exist. {_EXPECTED}")
     if source.suffix.lower() == ".csv":
-        return _read_table(source)
+        return read_table(source)
     name = printable(source.name)
     return [ImageInput(source, name, name)]
 
@@ -135,7 +135,12 @@ def require_omics_columns(
         )
 
 
-def _read_table(table: Path) -> list[ImageInput]:
+def read_table(table: Path) -> list[ImageInput]:
+    """The rows of a CSV as `find` lists them.
+
+    Raises:
+      ValueError: as there.
+    """
     reader = TableReader(table)
     reader.load()
     reader.require(("image",))

@@ -26,6 +26,7 @@ from fof_jax.data.training_data import TrainingData
 from fof_jax.inference import tiling
 from fof_jax.inference.outputs import Explanation
 from fof_jax.inference.predictor import Predictor, in_batches, omics_of_tiles
+from fof_jax.inference.preprocess import PreparedImage
 from fof_jax.methods.base import Explainer, standardize_omics
 from fof_jax.models import vit
 from fof_jax.types import Batch, Variables
@@ -63,6 +64,17 @@ class TrainedModel(Predictor):
     def imputes_omics(self) -> bool:
         """As in `Predictor`; true of DDM-net."""
         return bool(getattr(self.method, "imputes", False))
+
+    def preprocess(
+        self, image: ImageLike, omics: np.ndarray | None = None
+    ) -> PreparedImage:
+        """As in `Predictor`; a model of bags refuses images."""
+        if reads_bags(self):
+            raise ValueError(
+                "the model was trained on patch features (HDF5), not on images. Use "
+                "`python launch.py predict`, or fof_jax.inference.bags.BagPredictor."
+            )
+        return super().preprocess(image, omics)
 
     def explain(self, image: ImageLike, target: str | None = None) -> Explanation:
         """Computes Eq. (1) and (2) for one image.
@@ -199,11 +211,22 @@ class TrainedModel(Predictor):
 
 def has_map(model: Predictor) -> TypeGuard[TrainedModel]:
     """Whether a model has a class activation map, Eq. (1); see `no_map_reason`."""
-    return isinstance(model, TrainedModel) and isinstance(model.method, Explainer)
+    return (
+        isinstance(model, TrainedModel)
+        and not reads_bags(model)
+        and isinstance(model.method, Explainer)
+    )
+
+
+def reads_bags(model: Predictor) -> TypeGuard[TrainedModel]:
+    """Whether a model predicts bags of patch features, not images."""
+    return isinstance(model, TrainedModel) and "bag" in model.method.inputs.test
 
 
 def no_map_reason(model: Predictor) -> str:
     """Why a model has no class activation map, for messages."""
     if not isinstance(model, TrainedModel):
         return "an exported file has no gradients, which Eq. (1) requires"
+    if reads_bags(model):
+        return "the model reads patch features, not images"
     return f"method {model.config.method!r} has none"

@@ -96,6 +96,11 @@ def open_fold(
             f"the store at {Path(config.data.dir) / config.data.name} was built from "
             "another table than the run's"
         )
+    if data.bags is not None:
+        raise ValueError(
+            "the run reads patch features, which have no pixels to show; predict and "
+            "focus write its maps"
+        )
     with reporting_missing_fields():
         model = load.load_trained(folder)
     position = {name: i for i, name in enumerate(data.images)}

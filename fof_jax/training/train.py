@@ -7,13 +7,15 @@ import jax
 import numpy as np
 
 from fof_jax.data import loader, sampling, superpixels
+from fof_jax.data.bags.cache import BagCache
 from fof_jax.evaluation import localization, predictions
 from fof_jax.methods import encoder
-from fof_jax.methods.base import Explainer
+from fof_jax.methods.base import BagExplainer, Explainer
 from fof_jax.training import (
     checkpoint,
     init_weights,
     localize,
+    localize_bags,
     multihost,
     optimizer,
     parallel,
@@ -224,11 +226,16 @@ def write_results(
     fold: Fold, variables: Variables, tested: predictions.Predictions
 ) -> None:
     """Writes focus.csv, if the method has a map, and then predictions.csv."""
-    reader = fold.cache
-    explained = isinstance(fold.setup.method, Explainer)
-    if explained and isinstance(reader, loader.ImageCache):
+    method, reader = fold.setup.method, fold.cache
+    rows: list[localization.Row] = []
+    if isinstance(reader, BagCache):
+        if isinstance(method, BagExplainer):
+            rows = localize_bags.measure(
+                method, variables, reader, fold.test_rows, fold=fold.number
+            )
+    elif isinstance(method, Explainer):
         rows = localize.measure(
-            fold.setup.method,
+            method,
             variables,
             reader,
             fold.test_rows,
@@ -237,5 +244,5 @@ def write_results(
             color=fold.config.data.color,
             fold=fold.number,
         )
-        localization.write(fold.folder / localization.FILE_NAME, rows)
+    localization.write(fold.folder / localization.FILE_NAME, rows)
     predictions.write_predictions(fold.folder / "predictions.csv", tested)

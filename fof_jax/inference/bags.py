@@ -1,0 +1,185 @@
+"""Prediction of bags: HDF5 files of patch features, by a model trained on them."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Float
+
+from fof_jax.data.bags import layouts, padding, reading
+from fof_jax.inference.inputs import ImageInput, read_table
+from fof_jax.inference.model import TrainedModel
+from fof_jax.inference.names import printable, unique
+from fof_jax.inference.outputs import GradePredictions
+from fof_jax.types import Bag, Batch, Params, Variables
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class BagPrediction:
+    """Predicted grade of a bag, and the map over its patches.
+
+    Attributes:
+      grades: one row.
+      A: map for `target`, mean over folds; for mean pooling and ABMIL their evidence.
+      target: class that A explains; ABMIL's attention explains none in particular.
+      coords: upper left corners (x, y) as the file has them.
+      side: of a patch, in the unit of the coordinates.
+      unit: px (level-0 pixels) or um (micrometers).
+    """
+
+    grades: GradePredictions
+    A: Float[np.ndarray, " N"]
+    target: str
+    coords: Float[np.ndarray, "N 2"]
+    side: float
+    unit: str
+
+
+def find(source: Path, *, exclude: Path | None = None) -> list[ImageInput]:
+    """Lists the HDF5 files of a file, a folder or a table, in order.
+
+    Args:
+      source: a file; a folder, searched recursively; or a CSV with a column `image`
+        and optional columns `patient` and `grade`.
+      exclude: a folder to skip, such as the output folder.
+
+    Raises:
+      ValueError: there is none, or a faulty table.
+    """
+    expected = (
+        "The model was trained on patch features: pass an HDF5 file "
+        f"({', '.join(layouts.SUFFIXES)}), a folder of them, or a CSV with a column "
+        "'image'."
+    )
+    if not source.exists():
+        raise ValueError(f"images: {source} does not exist. {expected}")
+    if source.suffix.lower() == ".csv":
+        found = read_table(source)
+        foreign = [one.name for one in found if not layouts.is_bag(one.path)]
+        if foreign:
+            raise ValueError(f"images: {foreign[0]} is no HDF5 file. {expected}")
+        return found
+    if source.is_dir():
+        paths = sorted(
+            path
+            for path in source.rglob("*")
+            if layouts.is_bag(path)
+            and path.is_file()
+            and (exclude is None or exclude not in path.parents)
+        )
+        names = [path.relative_to(source).as_posix() for path in paths]
+    else:
+        paths = [source] if layouts.is_bag(source) else []
+        names = [source.name]
+    if not paths:
+        raise ValueError(f"images: {source} is or holds no HDF5 file. {expected}")
+    shown = unique([printable(name) for name in names])
+    return [ImageInput(p, n, n) for p, n in zip(paths, shown, strict=True)]
+
+
+class BagPredictor:
+    """Compiled functions of a model for bags; a program for each padded length."""
+
+    def __init__(self, model: TrainedModel):
+        """Compiles nothing yet."""
+        self.model = model
+        self._probabilities = jax.jit(self._softmax)
+        self._map = jax.jit(model.method.bag_map)
+
+    def predict(
+        self,
+        path: Path,
+        *,
+        target: str | None = None,
+        patch_size: float | None = None,
+    ) -> BagPrediction:
+        """Predicts one file, whole.
+
+        Args:
+          path: of the file; checked first, as in `data build`.
+          target: class that the map explains; None for the predicted one.
+          patch_size: side of a patch in level-0 pixels, for files that state none.
+
+        Raises:
+          ValueError: the file is no valid bag, or its features have another length
+            than those of the training; no such class.
+        """
+        index = self.model.class_index(target)
+        header = reading.check(path, patch_size)
+        width = features_width(next(iter(self.model.folds.values())).params)
+        if header.width != width:
+            raise ValueError(
+                f"{path.name}: features of length {header.width}, and the model was "
+                f"trained on {width}. Extract them with the encoder of the training."
+            )
+        bag = pad(reading.read(path, header))
+        folds = self.model.folds.values()
+        prob = np.concatenate(
+            [np.asarray(self._probabilities(v, bag), np.float64) for v in folds]
+        )  # [F, K]
+        if index is None:
+            index = int(prob.mean(axis=0).argmax())
+        return BagPrediction(
+            grades=GradePredictions(
+                prob=prob.mean(axis=0, keepdims=True),
+                spread=prob.std(axis=0, keepdims=True),
+                classes=self.model.classes,
+                error=("",),
+                warning=("",),
+            ),
+            A=np.mean([self.map_of(v, bag, index) for v in folds], axis=0)[
+                : header.count
+            ],
+            target=self.model.classes[index],
+            coords=reading.read_coords(path),
+            side=header.patch_size,
+            unit=header.unit,
+        )
+
+    def map_of(
+        self, variables: Variables, bag: Bag, target: int
+    ) -> Float[np.ndarray, " T"]:
+        """The map of one fold for a class, over the padded patches of one bag."""
+        each = jnp.full(1, target, jnp.int32)
+        return np.asarray(self._map(variables, bag, each))[0]
+
+    def keep(self, A: Float[np.ndarray, " N"]) -> Bool[np.ndarray, " N"] | None:
+        """M of a map without padding; None where the method has none."""
+        if not hasattr(self.model.method, "patch_mask"):
+            return None
+        valid = jnp.ones((1, len(A)), bool)
+        mask = self.model.method.patch_mask(
+            jnp.asarray(A, jnp.float32)[None, :, None], valid
+        )
+        return np.asarray(mask)[0, :, 0]
+
+    def _softmax(self, variables: Variables, bag: Bag) -> jax.Array:
+        batch = Batch(image=None, bag=bag)
+        return jax.nn.softmax(self.model.method.apply(variables, batch).logits)
+
+
+def predict_all(
+    predictor: BagPredictor, images: Sequence[ImageInput]
+) -> Iterator[BagPrediction | str]:
+    """One prediction per file, in order; an error message where there is none."""
+    size = predictor.model.config.data.get("patch_size")
+    for image in images:
+        try:
+            yield predictor.predict(image.path, patch_size=size)
+        except (ValueError, OSError) as error:
+            yield str(error)
+
+
+def pad(values: reading.BagValues) -> Bag:
+    """One bag, padded to a length that many share."""
+    return padding.pad([values], padding.bucket(len(values.features)))
+
+
+def features_width(params: Params) -> int:
+    """D of the features that a network of bags was trained on."""
+    tree = params.get("encoder", params)
+    layer = tree.get("embedding", tree.get("classifier"))
+    return int(layer["kernel"].shape[0])

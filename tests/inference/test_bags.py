@@ -1,0 +1,182 @@
+"""A run on HDF5 files of patch features, from the table to predictions and scores.
+
+ABMIL; and FoF, whose programs take half a minute to compile, in the slow tests.
+"""
+
+import csv
+import json
+import shutil
+
+import h5py
+import numpy as np
+import pytest
+
+import fof_jax
+from fof_jax.cli.main import main
+from fof_jax.inference import bags
+from fof_jax.training import weights
+from tests.support import bag_files
+
+COUNTS = [5, 9, 14, 3, 8, 17, 6, 4, 12, 7, 10, 1]
+WORDS = [
+    "--config.data.classes=('0', '1', '2')",
+    "--config.data.biomarkers=()",
+    "--config.encoder=nano/features",
+    "--config.folds=2",
+    "--config.fold=0",
+    "--config.batch_size=2",
+    "--config.epochs=2",
+    "--config.save_every=2",
+    "--config.data.max_tokens=8",
+    "--config.log_every=1",
+]
+
+
+def rows(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory):
+    """Twelve slides of six patients; the first patches decide."""
+    folder = tmp_path_factory.mktemp("slides")
+    table = bag_files.write_cohort(folder, COUNTS)
+    for path in folder.glob("*.h5"):
+        with h5py.File(path, "a") as file:
+            count = len(file["features"])
+            file["mask"] = (np.arange(count) < max(1, count // 4)).astype(np.uint8)
+    words = [*WORDS, f"--config.data.table={table}", f"--config.data.dir={folder}/data"]
+    assert main(["data", "build", "--config=slides", *words]) == 0
+    return folder, words
+
+
+@pytest.fixture(
+    scope="module", params=["abmil", pytest.param("fof", marks=pytest.mark.slow)]
+)
+def row(request):
+    """Name of the method."""
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def command(cohort, row):
+    """Words of a run."""
+    name = "slides" if row == "fof" else f"slides:{row}"
+    return [f"--config={name}", *cohort[1]]
+
+
+@pytest.fixture(scope="module")
+def run(cohort, row, command):
+    """Folder of a finished run."""
+    folder = cohort[0] / row
+    assert main([*command, f"--workdir={folder}"]) == 0
+    return folder
+
+
+def test_a_run_resumes_bit_by_bit(command, run, tmp_path):
+    other = shutil.copytree(run, tmp_path / "run")
+    fold = other / "fold_0"
+    for name in ("predictions.csv", "focus.csv"):
+        (fold / name).unlink()
+    steps = sorted(int(p.name) for p in (fold / "checkpoints").iterdir())
+    shutil.rmtree(fold / f"checkpoints/{steps[-1]}")
+    assert main([*command, f"--workdir={other}"]) == 0
+    a, b = (weights.read(one / "fold_0").params for one in (run, other))
+    np.testing.assert_equal(a, b)
+    for name in ("predictions.csv", "focus.csv"):
+        assert (fold / name).read_bytes() == (run / "fold_0" / name).read_bytes()
+
+
+def test_the_run_scores_its_maps_against_the_deciding_patches(run):
+    found = rows(run / "fold_0/focus.csv")
+    tested = rows(run / "fold_0/predictions.csv")
+    assert [one["image"] for one in found] == [one["image"] for one in tested]
+    for one in found:
+        count = COUNTS[int(one["image"][6:9])]
+        assert float(one["area"]) == pytest.approx(max(1, count // 4) / count)
+        assert one["deletion"] == ""
+
+
+def test_predict_gives_what_training_did(cohort, run, row, tmp_path):
+    folder, _ = cohort
+    out = tmp_path / "out"
+    flags = [f"--checkpoint={run}", f"--images={folder}/table.csv", f"--out={out}"]
+    assert main(["predict", *flags]) == 0
+    graded = {one["image"]: one for one in rows(out / "predictions.csv")}
+    assert len(graded) == len(COUNTS)
+    for one in rows(run / "fold_0/predictions.csv"):
+        for k in range(3):
+            p = float(graded[one["image"]][f"p_{k}"])
+            assert p == pytest.approx(float(one[f"p_{k}"]), abs=1e-5)
+    patches = rows(out / "focus/slide_005.csv")
+    assert len(patches) == COUNTS[5]
+    np.testing.assert_array_equal(
+        [[float(one["x"]), float(one["y"])] for one in patches],
+        bag_files.grid(COUNTS[5], 512),
+    )
+    A = np.array([float(one["A"]) for one in patches])
+    assert A.min() >= 0
+    assert A.max() <= 1
+    if row == "fof":
+        kept = [int(one["keep"]) for one in patches]
+        np.testing.assert_array_equal(kept, A > 0.5)
+    else:
+        assert {one["keep"] for one in patches} == {""}
+    shapes = json.loads((out / "focus/slide_005.geojson").read_text())["features"]
+    assert len(shapes) == COUNTS[5]
+    ring = np.array(shapes[0]["geometry"]["coordinates"][0])
+    assert ring.min(axis=0).tolist() == bag_files.grid(1, 512)[0].tolist()
+    assert np.ptp(ring, axis=0).tolist() == [512, 512]
+    assert (out / "focus/slide_005.png").stat().st_size > 5000
+
+
+def test_explain_writes_one_value_per_patch(cohort, run, tmp_path):
+    folder, _ = cohort
+    out = tmp_path / "maps"
+    flags = [f"--checkpoint={run}", f"--images={folder}/slide_002.h5", f"--out={out}"]
+    assert main(["explain", *flags, "--target=1"]) == 0
+    A = np.load(out / "slide_002.npy")
+    assert A.shape == (COUNTS[2],)
+    model = fof_jax.load(run)
+    found = bags.BagPredictor(model).predict(folder / "slide_002.h5", target="1")
+    np.testing.assert_allclose(A, found.A, atol=1e-6)
+
+
+def test_focus_scores_the_map_and_a_random_one(run, row, tmp_path, capsys):
+    own = {"fof": "eq1", "abmil": "attention"}[row]
+    out = tmp_path / "scores"
+    assert main(["focus", f"--checkpoint={run}", f"--out={out}"]) == 0
+    assert "random" in capsys.readouterr().out
+    found = rows(out / "scores.csv")
+    tested = rows(run / "fold_0/predictions.csv")
+    assert {one["explainer"] for one in found} == {own, "random"}
+    assert len(found) == 2 * len(tested)
+    trained = {one["image"]: one for one in rows(run / "fold_0/focus.csv")}
+    for one in found:
+        if one["explainer"] == own:
+            again = trained[one["image"]]["pointing"]
+            assert float(one["pointing"]) == pytest.approx(float(again))
+
+
+def test_what_does_not_fit_is_refused(cohort, run, tmp_path):
+    folder, _ = cohort
+    model = fof_jax.load(run)
+    wide = bag_files.write_trident(tmp_path / "w.h5", bag_files.features(0, 4, 9))
+    with pytest.raises(ValueError, match="features of length 9, and the model was"):
+        bags.BagPredictor(model).predict(wide)
+    with pytest.raises(ValueError, match="trained on patch features"):
+        model.predict([np.zeros((32, 32, 3), np.uint8)])
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(ValueError, match="is or holds no HDF5 file"):
+        bags.find(empty)
+    out = tmp_path / "out"
+    (tmp_path / "mixed").mkdir()
+    shutil.copy(folder / "slide_001.h5", tmp_path / "mixed/a.h5")
+    (tmp_path / "mixed/b.h5").write_bytes(b"no HDF5")
+    flags = [f"--checkpoint={run}", f"--images={tmp_path}/mixed", f"--out={out}"]
+    assert main(["predict", *flags, "--no_pictures"]) == 0
+    good, bad = rows(out / "predictions.csv")
+    assert good["error"] == ""
+    assert "cannot be read as HDF5" in bad["error"]
