@@ -216,5 +216,6 @@ class DC(crd.BankTerm):
             ranks=sample["ranks"],
             fresh=sample.get("fresh"),
         )
-        rising = jnp.argsort(difference[:, split:], axis=1, stable=True)
-        return positive, split + rising[:, : self.kept_negatives]
+        kept = self.kept_negatives or self.negatives
+        rising = lax.top_k(-difference[:, split:], kept)[1]
+        return positive, split + rising

@@ -162,7 +162,8 @@ def allowed_rows(
     batch, rows = allowed.shape
     order_key, draw_key = jax.random.split(key)
     rank = jax.random.uniform(order_key, (batch, rows)) + jnp.where(allowed, 0.0, 2.0)
-    order = jnp.argsort(rank, axis=1)  # candidates first, in random order
+    # Candidates first, in random order; no position below is beyond the first `size`.
+    order = lax.top_k(-rank, min(size, rows))[1]
     count = allowed.sum(axis=1)
     among = jnp.where(count > 0, count, rows)[:, None]
     position = jnp.arange(size)[None, :] % among
