@@ -1,5 +1,6 @@
 """Scores every explainer of a trained model on images with masks."""
 
+import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -80,7 +81,7 @@ def example_maps(
     variables = model.folds[case.folds[0]]
     maps = {}
     for one in _usable(model, explainers, case, lambda line: None):
-        evidence = jax.jit(_explain_with(model, one))(variables, query)
+        evidence = _explain(model.method, one, variables, query)
         maps[one.title] = np.asarray(to_map(evidence, case.mask.shape))[0]
     return maps
 
@@ -97,7 +98,7 @@ def _usable(
     usable = []
     for one in explainers:
         try:
-            jax.eval_shape(_explain_with(model, one), variables, query)
+            _explain.eval_shape(model.method, one, variables, query)
             usable.append(one)
         except NotAvailable as missing:
             log(f"{one.title}: none, {missing}")
@@ -121,8 +122,9 @@ class _Session:
     ):
         self.model, self.variables, self.curves = model, variables, curves
         self.shuffled = shuffle_blocks(variables, model.method)
-        self.explain = {one: jax.jit(_explain_with(model, one)) for one in explainers}
-        self.probability = jax.jit(self._probability)
+        self.explain = {
+            one: functools.partial(_explain, model.method, one) for one in explainers
+        }
         self.warm: set[str] = set()
 
     def measure(
@@ -182,7 +184,9 @@ class _Session:
         blank = blank_images(query.image, fill, self.model.image_size)
 
         def probability(keep: Bool[np.ndarray, "B h w"]) -> np.ndarray:
-            shown = self.probability(self.variables, query, blank, jnp.asarray(keep))
+            shown = _probability(
+                self.model.method, self.variables, query, blank, jnp.asarray(keep)
+            )
             return np.asarray(shown, np.float64)
 
         return localization.curves(probability, rank)
@@ -200,32 +204,36 @@ class _Session:
             for fill in FILLS
         }
 
-    def _probability(
-        self,
-        variables: Variables,
-        query: Query,
-        blank: Float[Array, "B H W C"],
-        keep: Bool[Array, "B h w"],
-    ) -> Float[Array, " B"]:
-        """Probability of the target when the patches outside `keep` are blank."""
-        p, q = (query.image.shape[k] // keep.shape[k] for k in (1, 2))
-        visible = jnp.repeat(jnp.repeat(keep, p, axis=1), q, axis=2)[..., None]
-        image = jnp.where(visible, query.image, blank)
-        logits = self.model.method.apply(variables, Batch(image=image)).logits
-        each = jax.nn.softmax(logits.astype(jnp.float32))
-        return jnp.take_along_axis(each, query.target[:, None], axis=1)[:, 0]
-
 
 def _label(fold: str) -> str:
     parts = [p for p in Path(fold).parts if p.startswith("fold_")]
     return parts[-1] if parts else Path(fold).name
 
 
-def _explain_with(model: TrainedModel, one: Explainer):
-    def explain(variables: Variables, query: Query) -> Float[Array, "B h w"]:
-        return one.explain(model.method.vit_classifier(variables), query)
+# Methods and explainers are static: the folds of a model share programs.
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _explain(
+    method: Any, one: Explainer, variables: Variables, query: Query
+) -> Float[Array, "B h w"]:
+    """Evidence of each patch."""
+    return one.explain(method.vit_classifier(variables), query)
 
-    return explain
+
+@functools.partial(jax.jit, static_argnums=0)
+def _probability(
+    method: Any,
+    variables: Variables,
+    query: Query,
+    blank: Float[Array, "B H W C"],
+    keep: Bool[Array, "B h w"],
+) -> Float[Array, " B"]:
+    """Probability of the target when the patches outside `keep` are blank."""
+    p, q = (query.image.shape[k] // keep.shape[k] for k in (1, 2))
+    visible = jnp.repeat(jnp.repeat(keep, p, axis=1), q, axis=2)[..., None]
+    image = jnp.where(visible, query.image, blank)
+    logits = method.apply(variables, Batch(image=image)).logits
+    each = jax.nn.softmax(logits.astype(jnp.float32))
+    return jnp.take_along_axis(each, query.target[:, None], axis=1)[:, 0]
 
 
 def _query(model: TrainedModel, part: Sequence[tuple[int, Case]]) -> Query:

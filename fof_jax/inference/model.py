@@ -169,44 +169,46 @@ class TrainedModel(Predictor):
             ]
         )  # fmt: skip
 
-    def _normalized(self, tiles: jax.Array) -> jax.Array:
-        return pipeline.normalize(tiles, color=self.config.data.color)
+    @property
+    def _static(self) -> tuple[Any, bool]:
+        """What the compiled functions below depend on besides their arrays."""
+        return self.method, bool(self.config.data.color)
 
-    def _batch(
-        self, variables: Variables, tiles: jax.Array, omics: jax.Array | None
-    ) -> Batch:
-        """Normalized tiles, and omics standardized by the fold's statistics."""
-        batch = Batch(image=self._normalized(tiles), omics=omics)
-        return standardize_omics(batch, variables.frozen)
+    def _probabilities(self, variables: Variables, *inputs: Any) -> jax.Array:
+        return _apply(*self._static, variables, *inputs)[0]
 
-    @functools.cached_property
-    def _probabilities(self) -> Any:
-        def apply(
-            variables: Variables, tiles: jax.Array, omics: jax.Array | None = None
-        ) -> jax.Array:
-            batch = self._batch(variables, tiles, omics)
-            return jax.nn.softmax(self.method.apply(variables, batch).logits)
+    def _feature(self, variables: Variables, *inputs: Any) -> jax.Array:
+        return _apply(*self._static, variables, *inputs)[1]
 
-        return jax.jit(apply)
+    def _explain(
+        self, variables: Variables, tiles: UInt8[np.ndarray, "n S S 3"], target: int
+    ) -> jax.Array:
+        return _explain(*self._static, variables, tiles, target)
 
-    @functools.cached_property
-    def _feature(self) -> Any:
-        def apply(
-            variables: Variables, tiles: jax.Array, omics: jax.Array | None = None
-        ) -> jax.Array:
-            batch = self._batch(variables, tiles, omics)
-            return self.method.apply(variables, batch).features
 
-        return jax.jit(apply)
+# Methods are static: models of one configuration, and their folds, share programs.
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _apply(
+    method: Any,
+    color: bool,
+    variables: Variables,
+    tiles: jax.Array,
+    omics: jax.Array | None = None,
+) -> tuple[jax.Array, jax.Array]:
+    """Probabilities and features; omics are standardized by the fold's statistics."""
+    batch = Batch(image=pipeline.normalize(tiles, color=color), omics=omics)
+    output = method.apply(variables, standardize_omics(batch, variables.frozen))
+    return jax.nn.softmax(output.logits), output.features
 
-    @functools.cached_property
-    def _explain(self) -> Any:
-        def apply(variables: Variables, tiles: jax.Array, target: jax.Array):
-            each = jnp.full(len(tiles), target, jnp.int32)
-            image = self._normalized(tiles)
-            return self.method.class_activation_map(variables, image, each)
 
-        return jax.jit(apply)
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _explain(
+    method: Any, color: bool, variables: Variables, tiles: jax.Array, target: jax.Array
+) -> jax.Array:
+    """Class activation maps of one class for uint8 tiles."""
+    each = jnp.full(len(tiles), target, jnp.int32)
+    image = pipeline.normalize(tiles, color=color)
+    return method.class_activation_map(variables, image, each)
 
 
 def has_map(model: Predictor) -> TypeGuard[TrainedModel]:

@@ -1,5 +1,6 @@
 """Localization metrics of one fold: the maps of a model against the store's masks."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 from fof_jax.data import loader
 from fof_jax.data.augment import pipeline
 from fof_jax.evaluation import localization
-from fof_jax.methods.base import Method
+from fof_jax.methods.base import Explainer, Method
 from fof_jax.types import Batch, Variables
 
 
@@ -47,21 +48,21 @@ def measure(
     if not masks:
         return []
     variables = jax.device_get(variables)
-    activation_map = jax.jit(method.class_activation_map)
-    probability = jax.jit(lambda *a: _probability(method, *a))
     found: list[localization.Row] = []
     for batch in loader.eval_batches(
         data, list(masks), batch_size=batch_size, image_size=image_size, cache=reader
     ):
         image = pipeline.normalize(jnp.asarray(batch.image), color=color)
         target = jnp.asarray(batch.grade)
-        A = activation_map(variables, image, target)
+        A = _activation_map(method, variables, image, target)
         keep = np.asarray(method.patch_mask(A))
         A = np.asarray(A, np.float32)
         mask = np.stack([masks[int(i)] for i in batch.index])
 
         def shown(keep, image=image, target=target):
-            return np.asarray(probability(variables, image, target, keep), np.float64)
+            return np.asarray(
+                _probability(method, variables, image, target, keep), np.float64
+            )
 
         deletion, insertion = localization.curves(
             shown, localization.ranks(A, keep.shape[1:])
@@ -85,6 +86,19 @@ def measure(
     return found
 
 
+# Methods are static: the folds of a run share their programs.
+@functools.partial(jax.jit, static_argnums=0)
+def _activation_map(
+    method: Explainer,
+    variables: Variables,
+    image: Float[Array, "B H W C"],
+    target: Int[Array, " B"],
+) -> Float[Array, "B H W"]:
+    """Class activation map of `target`."""
+    return method.class_activation_map(variables, image, target)
+
+
+@functools.partial(jax.jit, static_argnums=0)
 def _probability(
     method: Method,
     variables: Variables,

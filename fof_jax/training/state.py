@@ -1,6 +1,7 @@
 """Training state and the update of one step, independent of the device layout."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -77,13 +78,21 @@ def initial_state(
         example = dataclasses.replace(batch, image=pixels)
     if batch.omics is not None:
         example = standardize_omics(example, frozen)
-    variables = jax.jit(method.init)(key, example, frozen)
+    variables = _initialize(method, key, example, frozen)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=variables.params,
         state=variables.state,
         opt_state=optimizer.init(variables.params),
     )
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _initialize(
+    method: Method, key: jax.Array, example: Batch, frozen: Params
+) -> Variables:
+    """One program for all folds; equal methods are one."""
+    return method.init(key, example, frozen)
 
 
 def update(
