@@ -5,6 +5,7 @@ one that averages its patches, one with a class token, LayerScale and a register
 tolerance is 1e-4 of the largest value of a recorded map.
 """
 
+import functools
 from pathlib import Path
 
 import jax
@@ -86,13 +87,24 @@ def check(found, expected):
     )
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _explain(encoder, logits_of, name, params, query):
+    model = ViTClassifier(encoder=encoder, params=params, logits_of=logits_of)
+    return registry.available(model.depth, cam_block=-2)[name].explain(model, query)
+
+
 def explain(model, query, name):
-    chosen = registry.available(model.depth, cam_block=-2)[name]
-    return jax.jit(lambda query: chosen.explain(model, query))(query)
+    """A map; one program for each network and explainer."""
+    return _explain(model.encoder, model.logits_of, name, model.params, query)
 
 
-def test_logits(recorded, model, query):
-    check(model.logits(query.image), recorded[1]["logits"])
+@pytest.fixture(scope="module")
+def logits(model):
+    return jax.jit(model.logits)
+
+
+def test_logits(recorded, logits, query):
+    check(logits(query.image), recorded[1]["logits"])
 
 
 @pytest.mark.parametrize("block", [1, 2, 3])
@@ -137,11 +149,11 @@ def test_integrated_gradients(recorded, model, query):
     check(explain(model, query, "integrated_gradients"), expected)
 
 
-def test_integrated_gradients_sum_to_the_logits_rise(model, query):
+def test_integrated_gradients_sum_to_the_logits_rise(model, logits, query):
     """Completeness, with an integral fine enough for its error to be below 1e-4."""
     finer = jax.jit(lambda q: integrated_gradients.attributions(model, q, steps=200))
     at = np.arange(3), np.asarray(query.target)
-    ends = [np.asarray(model.logits(x))[at] for x in (query.image, 0 * query.image)]
+    ends = [np.asarray(logits(x))[at] for x in (query.image, 0 * query.image)]
     whole = np.asarray(finer(query)).sum(axis=(1, 2, 3))
     np.testing.assert_allclose(whole, ends[0] - ends[1], atol=1e-4)
 
@@ -150,8 +162,9 @@ def test_what_reads_the_class(recorded, model, query):
     """Another class gives another map, but for rollout and the blind rules."""
     other = query.replace(target=(query.target + 1) % 3)
     for one in registry.choose(["main"], model.depth, cam_block=-2):
-        function = jax.jit(lambda query, one=one: one.explain(model, query))
-        evidence, changed = map(np.asarray, (function(query), function(other)))
+        evidence, changed = (
+            np.asarray(explain(model, q, one.name)) for q in (query, other)
+        )
         assert evidence.shape == (3, 4, 4)
         assert np.isfinite(evidence).all()
         differs = bool((evidence != changed).any())

@@ -3,6 +3,8 @@
 Tolerances: 2e-6 of the largest gradient between one and two devices (float32).
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,18 +19,23 @@ from fof_jax.types import DatasetInfo
 from tests.support import fusion_rows
 
 
-def make(row, size=4, **fields):
+@functools.cache
+def make(row, size=4):
     method = fusion_rows.build(row)
-    batch = fusion_rows.batch(size, **fields)
+    batch = fusion_rows.batch(size)
     frozen = fusion_rows.frozen(row)
     variables = jax.jit(method.init)(jax.random.key(0), batch, frozen)
     return method, variables, batch
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def loss_of(method, variables, batch):
+    return method.loss(variables, batch, fusion_rows.context())
+
+
 def loss(method, variables, batch):
     """In one program; the result is on the host."""
-    run = jax.jit(lambda v, b: method.loss(v, b, fusion_rows.context()))
-    return jax.device_get(run(variables, batch))
+    return jax.device_get(loss_of(method, variables, batch))
 
 
 def test_stages_are_required_by_name():

@@ -1,5 +1,7 @@
 """Small encoders, a teacher and batches for the tests of students and of DGKD."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -90,15 +92,18 @@ def two_devices(method, variables, whole, step):
     return jax.device_get(jax.pmap(run, axis_name="batch")(halves))
 
 
-def one_device(method, variables, whole, step):
-    """The same on one device; both are on the host, where tests compile nothing."""
-    variables = jax.tree.map(jnp.asarray, variables)
-
+@functools.partial(jax.jit, static_argnums=0)  # one program a method
+def graded(method, variables, whole, step):
     def loss(params):
         return method.loss(variables.replace(params=params), whole, context(step))
 
-    graded = jax.jit(jax.value_and_grad(loss, has_aux=True))
-    (value, out), g = jax.device_get(graded(variables.params))
+    return jax.value_and_grad(loss, has_aux=True)(variables.params)
+
+
+def one_device(method, variables, whole, step):
+    """The same on one device; both are on the host, where tests compile nothing."""
+    result = graded(method, variables, whole, np.int32(step))
+    (value, out), g = jax.device_get(result)
     return value, g, out.state, out.metrics
 
 

@@ -300,7 +300,7 @@ def test_a_small_batch_is_learned(stage):
 def test_dropout_changes_the_loss_of_the_teacher():
     chosen = config(dropout=0.5)
     teacher = clat_multimodal.build(chosen, INFO, encoder=Encoder())
-    variables = teacher.init(jax.random.key(1), batch(), None)
+    variables = methods()["teacher"][1]
     data = batch()
     run = jax.jit(lambda k: teacher.loss(variables, data, context().replace(key=k))[0])
     first, same, other = (run(jax.random.key(k)) for k in (0, 0, 1))
