@@ -104,12 +104,11 @@ def test_processes_share_each_step(store, count):
         assert sum(indices, []) == batch.index.tolist()  # in order too
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.slow  # a worker is a process that imports everything: 5 s
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_worker_processes_change_nothing(store, workers):
-    same(draw(store), draw(store, workers=workers, cache="none"))
-    same(draw(store)[5:], draw(store, workers=workers, cache="none", start_step=5))
+def test_worker_processes_change_nothing(store):
+    same(draw(store), draw(store, workers=2, cache="none"))
+    same(draw(store)[5:], draw(store, workers=2, cache="none", start_step=5))
 
 
 def test_a_cache_is_shared_and_decodes_once(store, monkeypatch):
@@ -305,13 +304,12 @@ def test_cuts_do_not_depend_on_threads_or_processes(uneven):
             np.testing.assert_array_equal(got[int(i), int(e)], image)  # fmt: skip
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.slow  # a worker is a process that imports everything: 5 s
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_cuts_and_balance_do_not_depend_on_workers(uneven, workers):
+def test_cuts_and_balance_do_not_depend_on_workers(uneven):
     cut = with_options(uneven, train_view="crop")
     options = {"rows": list(range(24)), "balanced": True}
-    same(draw(cut, **options), draw(cut, **options, workers=workers, cache="none"))
+    same(draw(cut, **options), draw(cut, **options, workers=2, cache="none"))
 
 
 def test_a_cache_of_whole_images_is_counted_at_their_size(uneven, monkeypatch):

@@ -62,7 +62,8 @@ def test_small(platform, dtype):
     check(platform, dtype, 128, "mu/8")
 
 
+# A step of full size is traced in 10 s; float32 has the same tiles in `test_small`.
 @pytest.mark.slow
-@pytest.mark.parametrize(("platform", "dtype"), ALL)
-def test_full_size(platform, dtype):
-    check(platform, dtype, 1024, "Ti/16")
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_full_size(platform):
+    check(platform, "bfloat16", 1024, "Ti/16")

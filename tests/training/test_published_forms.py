@@ -113,9 +113,25 @@ def shapes_of(tree):
     return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), tree)
 
 
-def step_shapes(config, frozen, side=64):
+def step_shapes(config, frozen):
     """Traces initialization and a step; the state's shapes before and after."""
     setup = build.build(config, INFO)
+    # All students have one teacher.
+    known = setup.method, config.optimizer.to_json_best_effort(), shape_key(frozen)
+    if known not in TRACED:
+        TRACED[known] = trace_step(setup, frozen)
+    return TRACED[known]
+
+
+TRACED = {}
+
+
+def shape_key(tree):
+    leaves, structure = jax.tree.flatten(tree)
+    return structure, tuple((a.shape, a.dtype) for a in leaves)
+
+
+def trace_step(setup, frozen, side=64):
     size = 8
     image = jnp.zeros((size, side, side, 3))
     batch = Batch(

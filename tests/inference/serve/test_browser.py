@@ -75,8 +75,7 @@ def test_retry_on_503_and_size_limit(
     page.close()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 400])
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (400, "dark")])
 def test_an_image_is_graded(
     browser, port, model, small_pictures, tmp_path, width, scheme
 ):
