@@ -14,7 +14,6 @@ import pytest
 from fof_jax.methods import base, registry
 from fof_jax.methods.distill import dgkd, dgkd_network, kl, student
 from fof_jax.methods.distill.student_network import StudentNetwork
-from fof_jax.methods.fusion import concat
 from fof_jax.methods.image import ImageClassifier
 from fof_jax.models import image_encoders, resnet, swin, vgg, vit
 from fof_jax.training import optimizer, parallel
@@ -245,10 +244,10 @@ def test_names_of_the_rows(row):
 
 @pytest.mark.slow
 def test_a_fusion_synchronizes_its_encoder():
-    method = concat.build(
+    method = fusion_rows.build_from(
+        "concat",
         fusion_rows.config("concat"),
-        DatasetInfo(fusion_rows.CLASSES, (), ()),
-        image_encoder=resnet.ResNet(features=None, blocks=(1, 1), width=4),
+        resnet.ResNet(features=None, blocks=(1, 1), width=4),
     )
     whole = fusion_rows.batch(6)
     variables = jax.jit(method.init)(jax.random.key(0), whole, None)

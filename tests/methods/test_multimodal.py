@@ -77,11 +77,7 @@ def test_a_frozen_image_encoder_is_read_and_not_trained():
 def test_unknown_form_is_refused():
     config = fusion_rows.namespace(fusion={"form": "three_stage", "dropout": 0.1})
     with pytest.raises(ValueError, match="expected one of two_stage, single_stage"):
-        pathomic.build(
-            config,
-            DatasetInfo(fusion_rows.CLASSES, (), ()),
-            image_encoder=fusion_rows.SmallEncoder(),
-        )
+        pathomic.build(config, DatasetInfo(fusion_rows.CLASSES, (), ()))
 
 
 @pytest.mark.parametrize("row", ["concat", "pathomic"])
@@ -97,11 +93,8 @@ def test_cut_gradient_keeps_the_fusion_out_of_the_encoders():
     gradients = []
     for cut in (False, True):
         config.fusion.cut_gradient = cut
-        method = pathomic.build(
-            config,
-            DatasetInfo(fusion_rows.CLASSES, (), ()),
-            image_encoder=fusion_rows.SmallEncoder(),
-        )
+        encoder = fusion_rows.SmallEncoder()
+        method = fusion_rows.build_from("pathomic", config, encoder)
         batch = fusion_rows.batch()
         variables = jax.jit(method.init)(jax.random.key(0), batch)
 

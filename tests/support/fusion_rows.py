@@ -1,5 +1,6 @@
 """The fusion rows with small encoders and published widths, and batches for them."""
 
+import dataclasses
 import functools
 
 import jax
@@ -8,6 +9,7 @@ import numpy as np
 from flax import linen as nn
 from ml_collections import ConfigDict
 
+from fof_jax.configs import comparison
 from fof_jax.methods.fusion import (
     concat,
     ddmnet,
@@ -40,6 +42,7 @@ def namespace(**sections):
 
 
 def config(row):
+    """The config of a row with the published widths of its fusion."""
     fusion = {
         "concat": {"image_features": 128, "cut_gradient": False},
         "scnn": {"image_features": 128, "dropout": 0.05},
@@ -55,7 +58,11 @@ def config(row):
         "ddmnet": {"image_features": 128, "dropout": 0.25, "modality_dropout": 0.2},
         "foaa": {"image_features": 64, "dropout": 0.01, "over_entries": False},
     }[row]
-    return namespace(fusion=fusion, omics={"dropout": 0.25})
+    made = comparison.get_config(f"phantom-fusion.{row.removesuffix('_two_stage')}")
+    with made.unlocked():
+        made.fusion = ConfigDict(fusion)
+        made.omics.dropout = 0.25
+    return made
 
 
 MODULES = {
@@ -73,11 +80,14 @@ MODULES = {
 def build(row):
     """The method of a row."""
     width = 32 if row == "pathomic_two_stage" else ENCODER_WIDTH
-    return MODULES[row].build(
-        config(row),
-        DatasetInfo(CLASSES, (), ()),
-        image_encoder=SmallEncoder(width),
-    )
+    return build_from(row, config(row), SmallEncoder(width))
+
+
+def build_from(row, config, image_encoder):
+    """The method of a config, on another image encoder than the config's."""
+    method = MODULES[row].build(config, DatasetInfo(CLASSES, (), ()))
+    network = method.network.clone(image_encoder=image_encoder)
+    return dataclasses.replace(method, network=network)
 
 
 @functools.cache

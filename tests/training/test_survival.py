@@ -361,7 +361,7 @@ def test_damage_is_never_a_wrong_number_nor_a_traceback(kind, tmp_path):
 
 @pytest.mark.slow
 def test_a_killed_run_ends_as_one_that_was_left_alone(tmp_path):
-    case = kill.Case(student="", folds=2)
+    case = kill.Case(student="", folds=3)
     kill.run_to_end(case, tmp_path, tmp_path / "reference")
     for name, number in (("kills", signal.SIGKILL), ("terms", signal.SIGTERM)):
         # One in each kind of phase: step, save, evaluation, change of the fold.

@@ -5,24 +5,16 @@ of the second (`clat_image_student`), which is tested. Variables of the first st
 `frozen["teacher"]` of the second.
 """
 
-from flax import linen as nn
 from ml_collections import ConfigDict
 
 from fof_jax.methods import encoder as encoders
 from fof_jax.methods.distill import clat_multimodal
 from fof_jax.methods.distill.clat_image_student import CLAT
-from fof_jax.methods.distill.clat_multimodal import MultimodalTeacher
 from fof_jax.methods.distill.clat_student import Settings
 from fof_jax.types import DatasetInfo
 
 
-def build(
-    config: ConfigDict,
-    info: DatasetInfo,
-    *,
-    encoder: nn.Module | None = None,
-    teacher: MultimodalTeacher | None = None,
-) -> CLAT:
+def build(config: ConfigDict, info: DatasetInfo) -> CLAT:
     """The second stage of a configuration, which is the row that is tested.
 
     Args:
@@ -30,8 +22,6 @@ def build(
         `clat.beta`, `clat.temperature`, `clat.bank_momentum`, `clat.query_cap`,
         `clat.threshold`, `clat.ema_decay` and `clat.as_published` are read.
       info: `classes` is read.
-      encoder: of the image, called as `encoder(image, train=...)`.
-      teacher: of the stage before.
 
     Source: methods/clat_pathgcn.md, "Like for like".
     """
@@ -44,9 +34,9 @@ def build(
         threshold=config.clat.threshold,
     )
     return CLAT(
-        encoder=encoders.build_image_encoder(config) if encoder is None else encoder,
+        encoder=encoders.build_image_encoder(config),
         classes=len(info.classes),
-        teacher=clat_multimodal.build(config, info) if teacher is None else teacher,
+        teacher=clat_multimodal.build(config, info),
         settings=settings,
         width=config.clat.features,
         embedding=config.clat.embedding,

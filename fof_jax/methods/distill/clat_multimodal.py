@@ -296,9 +296,7 @@ class MultimodalTeacher:
         }
 
 
-def build(
-    config: ConfigDict, info: DatasetInfo, *, encoder: nn.Module | None = None
-) -> MultimodalTeacher:
+def build(config: ConfigDict, info: DatasetInfo) -> MultimodalTeacher:
     """The first stage of a configuration.
 
     Args:
@@ -306,12 +304,11 @@ def build(
         `clat.masked_superpixels`, `clat.masked_omics`, `clat.l1`, `clat.ema_decay`,
         `clat.mask_from` and `clat.as_published` are read.
       info: `classes` is read.
-      encoder: of the image, called as `encoder(image, train=...)`.
 
     Source: methods/clat_pathgcn.md, "Like for like".
     """
     return MultimodalTeacher(
-        encoder=encoders.build_image_encoder(config) if encoder is None else encoder,
+        encoder=encoders.build_image_encoder(config),
         classes=len(info.classes),
         width=config.clat.features,
         dropout=config.clat.dropout,

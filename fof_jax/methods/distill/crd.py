@@ -5,7 +5,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float, Int
 from ml_collections import ConfigDict
@@ -13,7 +12,6 @@ from ml_collections import ConfigDict
 from fof_jax.methods.distill import heads, kl, memory, terms
 from fof_jax.methods.distill import student as students
 from fof_jax.methods.distill.normalize import unit
-from fof_jax.methods.distill.teaching import Teacher
 from fof_jax.types import DatasetInfo, Params, State
 
 EPSILON = 1e-7
@@ -194,21 +192,13 @@ def known_fold(name: str, fold: terms.Fold | None) -> terms.Fold:
     return fold
 
 
-def build(
-    config: ConfigDict,
-    info: DatasetInfo,
-    *,
-    encoder: nn.Module | None = None,
-    teacher: Teacher | None = None,
-) -> students.Student:
+def build(config: ConfigDict, info: DatasetInfo) -> students.Student:
     """The row of a configuration: CE + alpha KL + beta R.
 
     Args:
       config: `distill.alpha`, `distill.temperature`, `distill.beta` (None is
         measured, 0.02 as published) and `distill.ramp_epochs` are read.
       info: `classes` is read.
-      encoder: of the image; None builds the config's.
-      teacher: of the stage before; None builds that of `config.teacher`.
 
     Source: methods/distillation.md, "Recipes" (CRD).
     """
@@ -216,6 +206,4 @@ def build(
         config,
         info,
         CRD(weight=config.distill.beta, ramp_epochs=config.distill.ramp_epochs),
-        encoder=encoder,
-        teacher=teacher,
     )

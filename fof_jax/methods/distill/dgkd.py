@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float, Int
 from ml_collections import ConfigDict
@@ -234,27 +233,19 @@ class DGKD:
         return Output(features=out.fused.features, logits=out.fused.logits), state
 
 
-def build(
-    config: ConfigDict, info: DatasetInfo, *, encoder: nn.Module | None = None
-) -> DGKD:
+def build(config: ConfigDict, info: DatasetInfo) -> DGKD:
     """The row of a configuration.
 
     Args:
       config: `dgkd.features`, `dgkd.dropout`, `dgkd.cut_gradient`, `dgkd.decay`,
         `dgkd.l1` and `dgkd.as_published` are read.
       info: `classes` is read.
-      encoder: of the image, called as `encoder(image, train=...)`.
-
-    Returns:
-      the method.
 
     Source: METHODS.md 5.7; methods/distillation.md, "Recipes" (DGKD teacher).
     """
-    if encoder is None:
-        encoder = encoders.build_image_encoder(config)
     return DGKD(
         network=dgkd_network.network(
-            encoder=encoder,
+            encoder=encoders.build_image_encoder(config),
             num_classes=len(info.classes),
             features=config.dgkd.features,
             fused=config.dgkd.features,

@@ -2,14 +2,12 @@
 
 from typing import Any
 
-from flax import linen as nn
 from ml_collections import ConfigDict
 
 from fof_jax.methods import encoder as encoders
 from fof_jax.methods import registry
 from fof_jax.methods.distill import dc, kl, terms
 from fof_jax.methods.distill import student as students
-from fof_jax.methods.distill.teaching import Teacher
 from fof_jax.types import DatasetInfo
 
 
@@ -36,13 +34,7 @@ def term_tuple(
     )
 
 
-def build(
-    config: ConfigDict,
-    info: DatasetInfo,
-    *,
-    encoder: nn.Module | None = None,
-    teacher: Teacher | None = None,
-) -> students.Student:
+def build(config: ConfigDict, info: DatasetInfo) -> students.Student:
     """The student of a configuration.
 
     Args:
@@ -51,8 +43,6 @@ def build(
         relations, runs the teacher in training mode and starts the moving average from
         a second draw.
       info: `classes` is read.
-      encoder: of the image; None builds the config's.
-      teacher: of the stage before; None builds that of `config.teacher`.
 
     Returns:
       the method: CE + sum of w_i L_i with w_i = 4 sum_j cos_ij.
@@ -61,9 +51,9 @@ def build(
     """
     published = config.distill.as_published
     return students.Student(
-        encoder=encoder or encoders.build_classified(config),
+        encoder=encoders.build_classified(config),
         num_classes=len(info.classes),
-        teacher=registry.create_teacher(config, info) if teacher is None else teacher,
+        teacher=registry.create_teacher(config, info),
         terms=term_tuple(
             alpha=config.distill.alpha,
             beta=config.distill.beta,

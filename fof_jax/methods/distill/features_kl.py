@@ -3,14 +3,12 @@
 import dataclasses
 
 import jax
-from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
 from fof_jax.methods.distill import heads, kl, terms
 from fof_jax.methods.distill import student as students
-from fof_jax.methods.distill.teaching import Teacher
 from fof_jax.types import DatasetInfo, Params, State
 
 
@@ -73,28 +71,14 @@ class FeaturesKL(terms.Term):
         return features_divergence(student=feature, teacher=teacher), state
 
 
-def build(
-    config: ConfigDict,
-    info: DatasetInfo,
-    *,
-    encoder: nn.Module | None = None,
-    teacher: Teacher | None = None,
-) -> students.Student:
+def build(config: ConfigDict, info: DatasetInfo) -> students.Student:
     """The row of a configuration: CE + alpha KL + beta R.
 
     Args:
       config: `distill.alpha`, `distill.temperature` and `distill.beta` are read; a
         beta of None is measured.
       info: `classes` is read.
-      encoder: of the image; None builds the config's.
-      teacher: of the stage before; None builds that of `config.teacher`.
 
     Source: methods/distillation.md, "Recipes" (Feats KL).
     """
-    return kl.with_terms(
-        config,
-        info,
-        FeaturesKL(weight=config.distill.beta),
-        encoder=encoder,
-        teacher=teacher,
-    )
+    return kl.with_terms(config, info, FeaturesKL(weight=config.distill.beta))

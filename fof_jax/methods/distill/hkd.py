@@ -4,7 +4,6 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 from ml_collections import ConfigDict
@@ -12,7 +11,6 @@ from ml_collections import ConfigDict
 from fof_jax.methods.distill import crd, heads, kl, memory, terms
 from fof_jax.methods.distill import student as students
 from fof_jax.methods.distill.normalize import unit
-from fof_jax.methods.distill.teaching import Teacher
 from fof_jax.types import DatasetInfo, Params, State
 
 NEIGHBORS = 8
@@ -225,28 +223,14 @@ class HKD(crd.BankTerm):
         return value, self.moved(state, inputs.row, (student, teacher))
 
 
-def build(
-    config: ConfigDict,
-    info: DatasetInfo,
-    *,
-    encoder: nn.Module | None = None,
-    teacher: Teacher | None = None,
-) -> students.Student:
+def build(config: ConfigDict, info: DatasetInfo) -> students.Student:
     """The row of a configuration: CE + alpha KL + beta R.
 
     Args:
       config: `distill.alpha`, `distill.temperature` and `distill.beta` are read; a
         beta of None is measured.
       info: `classes` is read.
-      encoder: of the image; None builds the config's.
-      teacher: of the stage before; None builds that of `config.teacher`.
 
     Source: methods/distillation.md, "Recipes" (HKD).
     """
-    return kl.with_terms(
-        config,
-        info,
-        HKD(weight=config.distill.beta),
-        encoder=encoder,
-        teacher=teacher,
-    )
+    return kl.with_terms(config, info, HKD(weight=config.distill.beta))

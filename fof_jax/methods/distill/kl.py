@@ -2,7 +2,6 @@
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
@@ -11,7 +10,6 @@ from fof_jax.methods import encoder as encoders
 from fof_jax.methods import registry
 from fof_jax.methods.distill import student as students
 from fof_jax.methods.distill import terms
-from fof_jax.methods.distill.teaching import Teacher
 from fof_jax.types import DatasetInfo
 
 
@@ -61,11 +59,7 @@ def term(
 
 
 def with_terms(
-    config: ConfigDict,
-    info: DatasetInfo,
-    *more: terms.Term,
-    encoder: nn.Module | None = None,
-    teacher: Teacher | None = None,
+    config: ConfigDict, info: DatasetInfo, *more: terms.Term
 ) -> students.Student:
     """CE + alpha KL + the sum of further terms: the frame of the single-teacher rows.
 
@@ -74,8 +68,6 @@ def with_terms(
         read; the last runs the teacher in training mode.
       info: `classes` is read.
       more: terms with their weights.
-      encoder: of the image; None builds the config's.
-      teacher: of the stage before; None builds that of `config.teacher`.
 
     Returns:
       the method.
@@ -86,20 +78,14 @@ def with_terms(
         weight=config.distill.alpha, temperature=config.distill.temperature
     )
     return students.Student(
-        encoder=encoder or encoders.build_classified(config),
+        encoder=encoders.build_classified(config),
         num_classes=len(info.classes),
-        teacher=registry.create_teacher(config, info) if teacher is None else teacher,
+        teacher=registry.create_teacher(config, info),
         terms=(divergence_term, *more),
         teacher_trains=config.distill.as_published,
     )
 
 
-def build(
-    config: ConfigDict,
-    info: DatasetInfo,
-    *,
-    encoder: nn.Module | None = None,
-    teacher: Teacher | None = None,
-) -> students.Student:
+def build(config: ConfigDict, info: DatasetInfo) -> students.Student:
     """The row of a configuration: CE + alpha KL; see `with_terms`."""
-    return with_terms(config, info, encoder=encoder, teacher=teacher)
+    return with_terms(config, info)

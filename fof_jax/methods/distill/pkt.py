@@ -1,14 +1,12 @@
 """The row "PKT": pairwise cosines of a batch as conditional probabilities."""
 
 import jax.numpy as jnp
-from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
 from fof_jax.methods.distill import kl, terms
 from fof_jax.methods.distill import student as students
-from fof_jax.methods.distill.teaching import Teacher
 from fof_jax.types import DatasetInfo
 
 EPSILON = 1e-7
@@ -50,21 +48,13 @@ def _conditional(f: Float[Array, "B D"]) -> Float[Array, "B B"]:
     return kernel / kernel.sum(axis=1, keepdims=True)
 
 
-def build(
-    config: ConfigDict,
-    info: DatasetInfo,
-    *,
-    encoder: nn.Module | None = None,
-    teacher: Teacher | None = None,
-) -> students.Student:
+def build(config: ConfigDict, info: DatasetInfo) -> students.Student:
     """The row of a configuration: CE + alpha KL + beta R.
 
     Args:
       config: `distill.alpha`, `distill.temperature` and `distill.beta` are read; a
         beta of None is measured.
       info: `classes` is read.
-      encoder: of the image; None builds the config's.
-      teacher: of the stage before; None builds that of `config.teacher`.
 
     Source: methods/distillation.md, "Recipes" (PKT).
     """
@@ -75,9 +65,5 @@ def build(
         )
 
     return kl.with_terms(
-        config,
-        info,
-        terms.Pairwise(name="pkt", weight=config.distill.beta, of=of),
-        encoder=encoder,
-        teacher=teacher,
+        config, info, terms.Pairwise(name="pkt", weight=config.distill.beta, of=of)
     )

@@ -1,7 +1,6 @@
 """The row "RKD": distances and angles between the features of a batch."""
 
 import jax.numpy as jnp
-from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
@@ -9,7 +8,6 @@ from ml_collections import ConfigDict
 from fof_jax.methods.distill import kl, terms
 from fof_jax.methods.distill import student as students
 from fof_jax.methods.distill.normalize import unit
-from fof_jax.methods.distill.teaching import Teacher
 from fof_jax.types import DatasetInfo
 
 SQUARE_FLOOR = 1e-12
@@ -72,21 +70,13 @@ def _smooth_l1(x: Float[Array, "*S"]) -> Float[Array, ""]:
     return jnp.where(size < 1, 0.5 * x**2, size - 0.5).mean()
 
 
-def build(
-    config: ConfigDict,
-    info: DatasetInfo,
-    *,
-    encoder: nn.Module | None = None,
-    teacher: Teacher | None = None,
-) -> students.Student:
+def build(config: ConfigDict, info: DatasetInfo) -> students.Student:
     """The row of a configuration: CE + alpha KL + beta R.
 
     Args:
       config: `distill.alpha`, `distill.temperature` and `distill.beta` are read; a
         beta of None is measured.
       info: `classes` is read.
-      encoder: of the image; None builds the config's.
-      teacher: of the stage before; None builds that of `config.teacher`.
 
     Source: methods/distillation.md, "Recipes" (RKD).
     """
@@ -100,9 +90,5 @@ def build(
         )
 
     return kl.with_terms(
-        config,
-        info,
-        terms.Pairwise(name="rkd", weight=config.distill.beta, of=of),
-        encoder=encoder,
-        teacher=teacher,
+        config, info, terms.Pairwise(name="rkd", weight=config.distill.beta, of=of)
     )

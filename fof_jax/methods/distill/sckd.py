@@ -5,24 +5,16 @@ divergences of logits and of features from the frozen teacher, with a mask for e
 sample.
 """
 
-from flax import linen as nn
 from ml_collections import ConfigDict
 
 from fof_jax.methods import encoder as encoders
 from fof_jax.methods import registry
 from fof_jax.methods.distill import features_kl, kl, weighting
 from fof_jax.methods.distill import student as students
-from fof_jax.methods.distill.teaching import Teacher
 from fof_jax.types import DatasetInfo
 
 
-def build(
-    config: ConfigDict,
-    info: DatasetInfo,
-    *,
-    encoder: nn.Module | None = None,
-    teacher: Teacher | None = None,
-) -> students.Student:
+def build(config: ConfigDict, info: DatasetInfo) -> students.Student:
     """The row of a configuration: CE + sum of masked alpha KL and beta Feats KL.
 
     Args:
@@ -30,8 +22,6 @@ def build(
         `distill.mask`, "sample" or "batch", and `distill.as_published` are read; the
         last runs the teacher in training mode.
       info: `classes` is read.
-      encoder: of the image; None builds the config's.
-      teacher: of the stage before; None builds that of `config.teacher`.
 
     Returns:
       the method.
@@ -53,9 +43,9 @@ def build(
         weight=config.distill.alpha, temperature=config.distill.temperature
     )
     return students.Student(
-        encoder=encoder or encoders.build_classified(config),
+        encoder=encoders.build_classified(config),
         num_classes=len(info.classes),
-        teacher=registry.create_teacher(config, info) if teacher is None else teacher,
+        teacher=registry.create_teacher(config, info),
         terms=(divergence, features_kl.FeaturesKL(weight=config.distill.beta)),
         rule=rules[config.distill.mask],
         teacher_trains=config.distill.as_published,

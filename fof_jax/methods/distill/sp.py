@@ -1,7 +1,6 @@
 """The row "SP": row-normalized Gram matrices of a batch (similarity preserving)."""
 
 import jax.numpy as jnp
-from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
@@ -9,7 +8,6 @@ from ml_collections import ConfigDict
 from fof_jax.methods.distill import kl, terms
 from fof_jax.methods.distill import student as students
 from fof_jax.methods.distill.normalize import unit
-from fof_jax.methods.distill.teaching import Teacher
 from fof_jax.types import DatasetInfo
 
 
@@ -38,13 +36,7 @@ def similarity_preserving(
     return ((similarity[0] - similarity[1]) ** 2).mean()
 
 
-def build(
-    config: ConfigDict,
-    info: DatasetInfo,
-    *,
-    encoder: nn.Module | None = None,
-    teacher: Teacher | None = None,
-) -> students.Student:
+def build(config: ConfigDict, info: DatasetInfo) -> students.Student:
     """The row of a configuration: CE + alpha KL + beta R; see `kl.with_terms`.
 
     Args:
@@ -55,4 +47,4 @@ def build(
         return similarity_preserving(student=student.features, teacher=teacher.features)
 
     term = terms.Pairwise(name="sp", weight=config.distill.beta, of=of)
-    return kl.with_terms(config, info, term, encoder=encoder, teacher=teacher)
+    return kl.with_terms(config, info, term)

@@ -48,29 +48,20 @@ class ConcatFusion(nn.Module):
         return FusionOutput(x, Linear(self.num_classes, name="classifier")(x), {})
 
 
-def build(
-    config: ConfigDict, info: DatasetInfo, *, image_encoder: nn.Module | None = None
-) -> Multimodal:
+def build(config: ConfigDict, info: DatasetInfo) -> Multimodal:
     """The row of a configuration: three classifiers, cross-entropy of each.
 
     Args:
       config: `fusion.image_features`, `fusion.cut_gradient` and `omics.dropout` are
         read.
       info: `classes` is read.
-      image_encoder: called as `image_encoder(image, train=...)`, gives [B, C]; None
-        builds the config's.
-
-    Returns:
-      the method.
 
     Source: methods/fusion.md "scnn" (concat); corrections 17.
     """
-    if image_encoder is None:
-        image_encoder = encoder.build_image_encoder(config)
     classes = len(info.classes)
     width = config.fusion.image_features
     network = Network(
-        image_encoder=image_encoder,
+        image_encoder=encoder.build_image_encoder(config),
         fusion=ConcatFusion(classes),
         omics_network=MaxNet(width, classes, config.omics.dropout, rectify=True),
         projection=ImageProjection(width, batch_norm=True),

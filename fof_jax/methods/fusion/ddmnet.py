@@ -175,25 +175,16 @@ class DDMNetFusion(nn.Module):
         return Linear(width, "normal", name=f"{name}_1")(x)
 
 
-def build(
-    config: ConfigDict, info: DatasetInfo, *, image_encoder: nn.Module | None = None
-) -> Multimodal:
+def build(config: ConfigDict, info: DatasetInfo) -> Multimodal:
     """The row of a configuration; accepts patients without omics.
 
     Args:
       config: `fusion.image_features`, `fusion.dropout` and `fusion.modality_dropout`
         are read.
       info: `classes` is read.
-      image_encoder: called as `image_encoder(image, train=...)`, gives [B, C]; None
-        builds the config's.
-
-    Returns:
-      the method.
 
     Source: methods/fusion.md "ddm"; a reconstruction.
     """
-    if image_encoder is None:
-        image_encoder = encoder.build_image_encoder(config)
     classes = len(info.classes)
     fusion = DDMNetFusion(
         num_classes=classes,
@@ -201,7 +192,7 @@ def build(
         modality_rate=config.fusion.modality_dropout,
     )
     network = Network(
-        image_encoder=image_encoder,
+        image_encoder=encoder.build_image_encoder(config),
         fusion=fusion,
         projection=ImageProjection(config.fusion.image_features),
     )

@@ -190,25 +190,16 @@ class FOAAFusion(nn.Module):
         return FusionOutput(x, Linear(self.num_classes, name="classifier")(x), {})
 
 
-def build(
-    config: ConfigDict, info: DatasetInfo, *, image_encoder: nn.Module | None = None
-) -> Multimodal:
+def build(config: ConfigDict, info: DatasetInfo) -> Multimodal:
     """The row of a configuration.
 
     Args:
       config: `fusion.image_features` (64 as published), `fusion.dropout` and
         `fusion.over_entries` are read.
       info: `classes` is read.
-      image_encoder: called as `image_encoder(image, train=...)`, gives [B, C]; None
-        builds the config's.
-
-    Returns:
-      the method.
 
     Source: METHODS.md C6.
     """
-    if image_encoder is None:
-        image_encoder = encoder.build_image_encoder(config)
     classes = len(info.classes)
     width = config.fusion.image_features
     fusion = FOAAFusion(
@@ -218,7 +209,7 @@ def build(
         over_entries=config.fusion.over_entries,
     )
     network = Network(
-        image_encoder=image_encoder,
+        image_encoder=encoder.build_image_encoder(config),
         fusion=fusion,
         projection=ImageProjection(width, rectify=False),
     )

@@ -70,28 +70,19 @@ class GPDBNFusion(nn.Module):
         return jax.nn.relu(Linear(self.bilinear_features, name=name)(outer))
 
 
-def build(
-    config: ConfigDict, info: DatasetInfo, *, image_encoder: nn.Module | None = None
-) -> Multimodal:
+def build(config: ConfigDict, info: DatasetInfo) -> Multimodal:
     """The row of a configuration; both features have the same width.
 
     Args:
       config: `fusion.image_features`, `fusion.dropout` and `omics.dropout` are read.
       info: `classes` is read.
-      image_encoder: called as `image_encoder(image, train=...)`, gives [B, C]; None
-        builds the config's.
-
-    Returns:
-      the method.
 
     Source: METHODS.md C3.
     """
-    if image_encoder is None:
-        image_encoder = encoder.build_image_encoder(config)
     classes = len(info.classes)
     width = config.fusion.image_features
     network = Network(
-        image_encoder=image_encoder,
+        image_encoder=encoder.build_image_encoder(config),
         fusion=GPDBNFusion(classes, config.fusion.dropout),
         omics_network=MaxNet(width, None, config.omics.dropout),
         projection=ImageProjection(width),

@@ -191,27 +191,18 @@ def _similarity(a: Float[Array, "B Y"], b: Float[Array, "B Y"]) -> Float[Array, 
     return both.sum(axis=1, keepdims=True)
 
 
-def build(
-    config: ConfigDict, info: DatasetInfo, *, image_encoder: nn.Module | None = None
-) -> Multimodal:
+def build(config: ConfigDict, info: DatasetInfo) -> Multimodal:
     """The row of a configuration, with two modalities.
 
     Args:
       config: `fusion.image_features` and `fusion.dropout` are read.
       info: `classes` is read.
-      image_encoder: called as `image_encoder(image, train=...)`, gives [B, C]; None
-        builds the config's.
-
-    Returns:
-      the method.
 
     Source: METHODS.md C4.
     """
-    if image_encoder is None:
-        image_encoder = encoder.build_image_encoder(config)
     classes = len(info.classes)
     network = Network(
-        image_encoder=image_encoder,
+        image_encoder=encoder.build_image_encoder(config),
         fusion=HFBFusion(classes, config.fusion.dropout),
         projection=ImageProjection(config.fusion.image_features),
     )

@@ -145,9 +145,7 @@ class KroneckerFusion(nn.Module):
                 )
 
 
-def build(
-    config: ConfigDict, info: DatasetInfo, *, image_encoder: nn.Module | None = None
-) -> Multimodal:
+def build(config: ConfigDict, info: DatasetInfo) -> Multimodal:
     """The row of a configuration, in one of two forms.
 
     Args:
@@ -156,19 +154,12 @@ def build(
         without its moving average: all trained at once). `fusion.dropout` and, for the
         single stage, `fusion.image_features` and `fusion.cut_gradient` are read.
       info: `classes` is read.
-      image_encoder: called as `image_encoder(image, train=...)`, gives [B, C]; None
-        builds the config's.
-
-    Returns:
-      the method.
 
     Raises:
       ValueError: the form is unknown.
 
     Source: METHODS.md C2, 5.7; methods/fusion.md "pofusion"; corrections 1-8.
     """
-    if image_encoder is None:
-        image_encoder = encoder.build_image_encoder(config)
     classes = len(info.classes)
     rate = config.fusion.dropout
     if config.fusion.form not in FORMS:
@@ -178,7 +169,7 @@ def build(
         )
     if config.fusion.form == "two_stage":
         network = Network(
-            image_encoder=image_encoder,
+            image_encoder=encoder.build_image_encoder(config),
             fusion=KroneckerFusion(num_classes=classes, rate=rate),
             omics_network=MaxNet(32, classes, rate),
         )
@@ -195,7 +186,7 @@ def build(
         batch_norm=True,
     )
     network = Network(
-        image_encoder=image_encoder,
+        image_encoder=encoder.build_image_encoder(config),
         fusion=fusion,
         omics_network=MaxNet(width, classes, rate, rectify=True),
         projection=ImageProjection(width, batch_norm=True),

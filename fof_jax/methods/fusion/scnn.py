@@ -84,27 +84,18 @@ def kernel_decay(*, params: Params, weight: float) -> Float[Array, ""]:
     return weight / 2 * jnp.sum(jnp.stack(squares))
 
 
-def build(
-    config: ConfigDict, info: DatasetInfo, *, image_encoder: nn.Module | None = None
-) -> Multimodal:
+def build(config: ConfigDict, info: DatasetInfo) -> Multimodal:
     """The row of a configuration.
 
     Args:
       config: `fusion.image_features` and `fusion.dropout` are read.
       info: `classes` is read.
-      image_encoder: called as `image_encoder(image, train=...)`, gives [B, C]; None
-        builds the config's.
-
-    Returns:
-      the method.
 
     Source: METHODS.md C1.
     """
-    if image_encoder is None:
-        image_encoder = encoder.build_image_encoder(config)
     classes = len(info.classes)
     network = Network(
-        image_encoder=image_encoder,
+        image_encoder=encoder.build_image_encoder(config),
         fusion=SCNNFusion(classes, config.fusion.dropout),
         projection=ImageProjection(config.fusion.image_features),
     )

@@ -15,6 +15,7 @@ import pytest
 from flax import linen as nn
 from ml_collections import ConfigDict
 
+from fof_jax.configs import comparison
 from fof_jax.methods.distill import clat, clat_multimodal
 from fof_jax.types import Batch, DatasetInfo, StepContext
 
@@ -33,24 +34,25 @@ class Encoder(nn.Module):
         return nn.Dense(7)(image.reshape(len(image), -1))
 
 
-CONFIG = ConfigDict(
-    {
-        "clat": {
-            "features": 6, "dropout": 0.0, "superpixels": 9, "masked_superpixels": 2,
-            "masked_omics": 3, "l1": 3e-4, "ema_decay": 0.99, "mask_from": 0.1,
-            "as_published": False, "embedding": 5, "positives": 3, "alpha": 1.0,
-            "beta": 0.05, "temperature": 0.07, "bank_momentum": 0.5, "query_cap": 1.0,
-            "threshold": 0.25,
-        }
-    }
-)  # fmt: skip
+CLAT = {
+    "features": 6, "dropout": 0.0, "superpixels": 9, "masked_superpixels": 2,
+    "masked_omics": 3, "l1": 3e-4, "ema_decay": 0.99, "mask_from": 0.1,
+    "as_published": False, "embedding": 5, "positives": 3, "alpha": 1.0,
+    "beta": 0.05, "temperature": 0.07, "bank_momentum": 0.5, "query_cap": 1.0,
+    "threshold": 0.25,
+}  # fmt: skip
 INFO = DatasetInfo(("II", "III", "IV"), (), ())
 
 
-def config(**changes):
-    changed = CONFIG.copy_and_resolve_references()
-    changed.clat.update(changes)
-    return changed
+def build(**changes):
+    """Both stages of a config on a small encoder."""
+    config = comparison.get_config("phantom-distill.clat")
+    with config.unlocked():
+        config.clat = ConfigDict(CLAT | changes)
+    teacher = clat_multimodal.build(config, INFO)
+    teacher = dataclasses.replace(teacher, encoder=Encoder())
+    student = clat.build(config, INFO)
+    return teacher, dataclasses.replace(student, encoder=Encoder(), teacher=teacher)
 
 
 def batch(seed=0):
@@ -88,9 +90,7 @@ def context(key=0, step=1, progress=0.5, gather=lambda a: a):
 @functools.cache
 def methods(**changes):
     """Both stages with their variables."""
-    chosen = config(**changes)
-    teacher = clat_multimodal.build(chosen, INFO, encoder=Encoder())
-    student = clat.build(chosen, INFO, encoder=Encoder(), teacher=teacher)
+    teacher, student = build(**changes)
     first = teacher.init(jax.random.key(1), batch(), None)
     rows = np.arange(FOLD)
     labels = {"index": 3 * rows + 1, "grade": (rows % 3).astype(np.int32)}
@@ -298,8 +298,7 @@ def test_a_small_batch_is_learned(stage):
 
 
 def test_dropout_changes_the_loss_of_the_teacher():
-    chosen = config(dropout=0.5)
-    teacher = clat_multimodal.build(chosen, INFO, encoder=Encoder())
+    teacher, _ = build(dropout=0.5)
     variables = methods()["teacher"][1]
     data = batch()
     run = jax.jit(lambda k: teacher.loss(variables, data, context().replace(key=k))[0])

@@ -1,6 +1,6 @@
 """Every row as its `build` makes it, and the tested network against the Baseline's."""
 
-import importlib
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +8,8 @@ import ml_collections
 import numpy as np
 import pytest
 
+from fof_jax.configs import comparison
+from fof_jax.methods import registry
 from fof_jax.methods.baseline import Model
 from fof_jax.methods.distill import dgkd
 from fof_jax.models import vit, vit_variants
@@ -28,7 +30,7 @@ ROWS = {
 }
 
 
-def config(**options):
+def config(row, **options):
     distill = {
         "alpha": 1.0,
         "temperature": 1.0,
@@ -37,14 +39,16 @@ def config(**options):
         "mask": "sample",
         "as_published": False,
     }
-    return ml_collections.ConfigDict({"distill": distill | options})
+    made = comparison.get_config(f"phantom-distill.{row}")
+    with made.unlocked():
+        made.distill = ml_collections.ConfigDict(distill | options)
+    return made
 
 
 def build(row, encoder=None, **options):
-    module = importlib.import_module(f"fof_jax.methods.distill.{row}")
-    return module.build(
-        config(**options),
-        INFO,
+    method = registry.create(config(row, **options), INFO)
+    return dataclasses.replace(
+        method,
         encoder=networks.Encoder() if encoder is None else encoder,
         teacher=networks.Teacher(),
     )
@@ -110,9 +114,12 @@ def test_the_teacher_of_a_configuration_has_the_published_sizes():
         "l1": 3e-4,
         "as_published": False,
     }
-    method = dgkd.build(
-        ml_collections.ConfigDict({"dgkd": options}), INFO, encoder=networks.Encoder()
-    )
+    made = comparison.get_config("phantom-distill.dgkd")
+    with made.unlocked():
+        made.dgkd = ml_collections.ConfigDict(options)
+    method = dgkd.build(made, INFO)
+    network = method.network.clone(image_encoder=networks.Encoder())
+    method = dataclasses.replace(method, network=network)
     omics = jnp.zeros((2, 80))
     batch = networks.batch(2).replace(omics=omics)
     shapes = jax.eval_shape(lambda: method.init(jax.random.key(0), batch).params)
