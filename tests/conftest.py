@@ -8,12 +8,12 @@ import os
 import shutil
 from pathlib import Path
 
+from tests.support import xla_flags
+
 # Before jax is imported: devices cannot be added later. Tests compile much and run
 # little, so XLA may compile fast rather than well (a quarter of the time).
 os.environ.setdefault(
-    "XLA_FLAGS",
-    "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0 "
-    "--xla_cpu_use_fusion_emitters=false --xla_llvm_disable_expensive_passes=true",
+    "XLA_FLAGS", "--xla_force_host_platform_device_count=2 " + xla_flags.COMPILE_FAST
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # The same small programs are compiled again and again, by several runs in one test and
@@ -45,33 +45,6 @@ def _absl_flags_parsed() -> None:
     # Grain reads absl flags; outside app.run nobody has parsed them.
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _steps_of_a_config_made_once():
-    """Runs of one config in one process share method and steps, as its folds do.
-
-    Tracing a step and loading its program is most of a small run that was compiled
-    before. Where the data are and which folds are trained is no part of the steps.
-    """
-    from fof_jax.training import build
-
-    made, original = {}, build.build
-
-    def shared(config, info):
-        own = config.copy_and_resolve_references().unlock()
-        own.data.dir, own.fold, own.teacher_dir = "", None, ""
-        key = own.to_json_best_effort(), repr(info)
-        if key not in made:
-            setup = original(config, info)
-            if len(made) == 4:  # programs are large
-                made.pop(next(iter(made)))
-            made[key] = setup
-        return made[key]
-
-    build.build = shared
-    yield
-    build.build = original
 
 
 def _trained(tmp_path_factory, name):
