@@ -14,7 +14,7 @@ import io
 import sys
 from pathlib import Path
 
-from fof_jax.cli import allocator
+from fof_jax.cli import allocator, terminal
 from fof_jax.cli import config as config_flag
 
 
@@ -66,7 +66,7 @@ def run(flags: argparse.Namespace) -> int:
         flags.num_processes,
         timeout=flags.heartbeat_timeout,
     )
-    log = _print if multihost.is_main_process() else _discard
+    log = terminal.Terminal() if multihost.is_main_process() else _discard
     out = sys.stdout if multihost.is_main_process() else io.StringIO()
     with multihost.translate_lost_process():
         with multihost.raise_on_all():
@@ -83,10 +83,6 @@ def run(flags: argparse.Namespace) -> int:
 def default_workdir(name: str) -> Path:
     """runs/<config>[-<argument>] for a name such as phantom:baseline."""
     return Path("runs") / name.replace(":", "-")
-
-
-def _print(line: str) -> None:
-    print(line, flush=True)
 
 
 def _discard(line: str) -> None:

@@ -20,10 +20,13 @@ class Ahead:
         self._mapped = mapped
         self._compiled: dict[Any, Any] = {}
 
+    def is_compiled(self, *arguments: Any) -> bool:
+        """Whether there is an executable for arguments of these shapes."""
+        return _key(arguments) in self._compiled
+
     def compiled(self, *arguments: Any) -> Any:
         """The executable for arguments of these shapes; arrays are not touched."""
-        leaves, tree = jax.tree.flatten(arguments)
-        key = tree, tuple((jnp.shape(a), jnp.result_type(a)) for a in leaves)
+        key = _key(arguments)
         if key not in self._compiled:
             self._compiled[key] = self._mapped.lower(*arguments).compile()
             give_back_memory()
@@ -32,6 +35,11 @@ class Ahead:
     def __call__(self, *arguments: Any) -> Any:
         """Calls the executable for these arguments."""
         return self.compiled(*arguments)(*arguments)
+
+
+def _key(arguments: tuple[Any, ...]) -> Any:
+    leaves, tree = jax.tree.flatten(arguments)
+    return tree, tuple((jnp.shape(a), jnp.result_type(a)) for a in leaves)
 
 
 def give_back_memory() -> None:

@@ -14,12 +14,16 @@ from fof_jax import files
 from fof_jax.evaluation import predictions
 
 _TESTED = "test_accuracy"
+_INTERVAL = 15.0  # seconds between lines without a terminal
 
 
 class MetricsLogger:
     """Writes metrics.jsonl, TensorBoard events and lines on the terminal.
 
-    metrics.jsonl contains no timing, so that identical runs write identical files.
+    metrics.jsonl contains no timing, so that identical runs write identical files. A
+    terminal shows one line that is rewritten at each step, where `log` has a function
+    `live`; elsewhere a line is printed every 15 s and at the last step. Rates count
+    from `begin`, so that compiling is not in them.
     """
 
     def __init__(
@@ -41,18 +45,19 @@ class MetricsLogger:
           first: steps already taken; later lines of an older file are dropped.
           total: steps in all.
           per_epoch: steps an epoch.
-          every: steps between lines.
-          log: prints a line.
+          every: steps between lines of metrics.jsonl.
+          log: prints a line; see above for `live`.
         """
         self._path = folder / "metrics.jsonl"
         kept = _keep_steps_below(self._path, first)
         self._evaluated = {line["step"] for line in kept if _TESTED in line}
         self._file = self._path.open("a")
         self._events = _Events(folder / "tensorboard", purge_step=first)
-        self._first, self._total, self._per_epoch = first, total, per_epoch
+        self._total, self._per_epoch = total, per_epoch
         self._every, self._log, self._label = every, log, label
-        self._start = self._last = time.monotonic()
-        self._waited = 0.0
+        self._start = self._last = self._printed = time.monotonic()
+        self._begun, self._waited, self._share = first, 0.0, 0.0
+        self._live = getattr(log, "live", None)
 
     def __enter__(self):
         return self
@@ -61,28 +66,39 @@ class MetricsLogger:
         self._file.close()
         self._events.close()
 
+    def begin(self, step: int) -> None:
+        """Starts the clock of the rates before step `step`, once it is compiled."""
+        self._begun, self._waited = step, 0.0
+        self._start = self._last = time.monotonic()
+
     def step(self, step: int, figures: dict[str, float]) -> None:
-        """Logs the metrics of step `step` (from 0), every `every` steps."""
+        """Logs the metrics of step `step` (from 0), and shows them when it is time."""
         done = step + 1
-        if done % self._every and done != self._total:
-            return
-        self._line({"step": done, "epoch": step / self._per_epoch} | figures)
-        for name, value in figures.items():
-            self._events.scalar(f"train/{name}", value, done)
-        elapsed = time.monotonic() - self._start
-        rate = (done - self._first) / max(elapsed, 1e-9)
-        self._events.scalar("train/steps_per_second", rate, done)
-        share = self._share_waited()
-        self._events.scalar("train/input_wait", share, done)
+        now = time.monotonic()
+        rate = (done - self._begun) / max(now - self._start, 1e-9)
+        if not done % self._every or done == self._total:
+            self._line({"step": done, "epoch": step / self._per_epoch} | figures)
+            for name, value in figures.items():
+                self._events.scalar(f"train/{name}", value, done)
+            self._events.scalar("train/steps_per_second", rate, done)
+            self._share = self._share_waited()
+            self._events.scalar("train/input_wait", self._share, done)
+        if self._live is not None and done < self._total:
+            self._live(self._text(done, figures, rate))
+        elif done == self._total or now - self._printed >= _INTERVAL:
+            self._printed = now
+            self._log(self._text(done, figures, rate))
+
+    def _text(self, done: int, figures: dict[str, float], rate: float) -> str:
         left = (self._total - done) / rate
         terms = " ".join(
             f"{name} {figures[name]:.4f}"
             for name in ("total", "cls", "frl", "mca", "kept")
             if name in figures
         )
-        self._log(
-            f"{self._label} step {done}/{self._total} {terms} "
-            f"({rate:.2f} steps/s, {share:.0%} waiting for input, {left:.0f} s left)"
+        return (
+            f"{self._label} step {done}/{self._total} {terms} ({rate:.2f} steps/s, "
+            f"{self._share:.0%} waiting for input, {left:.0f} s left in this fold)"
         )
 
     def waited(self, seconds: float) -> None:
@@ -146,6 +162,9 @@ class NullLogger:
 
     def __exit__(self, *_):
         pass
+
+    def begin(self, step: int) -> None:
+        """Nothing."""
 
     def step(self, step: int, figures: dict[str, float]) -> None:
         """Nothing."""
