@@ -9,8 +9,9 @@ and optional columns `patient` and `grade`, and the model's omics columns where 
 method needs them (also written --table=TABLE); whole slides (.svs, .ndpi, pyramidal
 .tif …) require the extra `slides`. A model of patch features takes HDF5 files instead
 (docs/bags.md), and writes its map as a plot, CSV and GeoJSON. `--out` is a new folder
-for predictions.csv, patients.csv and plots below focus/. Run the same command again to
-resume an interrupted one.
+for predictions.csv, patients.csv, plots below focus/, and, of slides, tables and
+QuPath's GeoJSON of their tiles below tiles/. Run the same command again to resume an
+interrupted one.
 Research use only; not for diagnosis.
 """
 
@@ -84,6 +85,7 @@ def run(flags: argparse.Namespace) -> int:
             path,
             mpp=flags.mpp,
             slide_mpp=flags.slide_mpp,
+            maps=has_map(model) and not flags.no_pictures,
             report_progress=progress_to(f"{path.name}:", sys.stdout, what="tiles"),
         )
 

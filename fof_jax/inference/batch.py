@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
 from fof_jax import files
 from fof_jax.data.cohort import Cohort
@@ -31,13 +30,15 @@ from fof_jax.inference import (
     bags,
     image_warnings,
     names,
+    pictures,
     provenance,
     resume,
     slides,
+    tile_files,
 )
 from fof_jax.inference.inputs import ImageInput
 from fof_jax.inference.model import TrainedModel, has_map, no_map_reason, reads_bags
-from fof_jax.inference.outputs import PLOTS, Explanation, GradePredictions
+from fof_jax.inference.outputs import PLOTS, TILES, GradePredictions
 from fof_jax.inference.predictor import Predictor, longest_side
 from fof_jax.inference.slide_file import is_slide
 
@@ -91,7 +92,7 @@ def predict(
         )[first:]
         folder = out / PLOTS if plots else None
         with rows.open("a", encoding="utf-8", newline="") as file:
-            predictions = _predict(model, remaining, folder, predict_slide)
+            predictions = _predict(model, remaining, out, folder, predict_slide)
             for i, row in enumerate(predictions, first):
                 line = _table(model, images[i : i + 1], row.prob, row.error)
                 file.write(
@@ -220,7 +221,9 @@ def explain(
             except (ValueError, OSError) as error:
                 errors.append(f"{one.name}: {_one_line(error, one)}")
             else:
-                plot_explanation(explanation, out / f"{stem}.png", model, _shown(one))
+                pictures.plot_explanation(
+                    explanation, out / f"{stem}.png", model, _shown(one)
+                )
                 A = explanation.A.astype(np.float32)
                 save = functools.partial(np.save, arr=A)
                 files.write_with(out / f"{stem}.npy", save)
@@ -275,50 +278,34 @@ def _write_about(
         provenance.write(out, about, **counted)
 
 
-def plot_explanation(
-    explanation: Explanation, path: Path, model: Predictor, name: str
-) -> None:
-    """Plots the class activation map and the patch mask of one image."""
-    # Imported here: tables alone should not load Matplotlib.
-    from fof_jax.inference import visualization
-
-    visualization.plot_explanation(
-        path,
-        pixels=explanation.pixels,
-        A=explanation.A,
-        keep=explanation.keep,
-        patch=explanation.patch,
-        title=_title(
-            model, name, explanation.prob, explanation.spread, explanation.target
-        ),
-    )
-
-
 def _predict(
     model: Predictor,
     images: Sequence[tuple[ImageInput, str]],
-    plots: Path | None,
+    out: Path,
+    folder: Path | None,
     predict_slide: SlidePredictor,
 ) -> Iterator[GradePredictions]:
-    """One row per image, in order; plots STEM.png into a folder unless it is None."""
+    """One row per image, in order.
+
+    Plots STEM.png into a folder unless it is None; writes a slide's tiles below `out`.
+    """
     if reads_bags(model):
-        yield from _predict_bags(model, images, plots)
+        yield from _predict_bags(model, images, folder)
         return
     longest = longest_side(model)
     groups = itertools.groupby(images, key=lambda pair: is_slide(pair[0].path, longest))
     for of_slides, group in groups:
-        predict_one: Callable[[ImageInput, Path | None], GradePredictions]
-        if of_slides:
-            predict_one = functools.partial(_predict_slide, model, predict_slide)
-        elif plots is not None and has_map(model):
-            predict_one = functools.partial(_predict_region, model)
-        else:
+        if not (of_slides or (folder is not None and has_map(model))):
             yield from _stream(model, [one for one, _ in group])
             continue
         for one, stem in group:
-            plot = None if plots is None else plots / f"{stem}.png"
+            plot = None if folder is None else folder / f"{stem}.png"
             try:
-                yield predict_one(one, plot)
+                if of_slides:
+                    tiles = out / TILES / stem
+                    yield _predict_slide(model, predict_slide, one, tiles, plot)
+                elif has_map(model):
+                    yield _predict_region(model, one, plot)
             except (ValueError, OSError) as error:
                 missing = np.full((1, len(model.classes)), np.nan)
                 reason = (str(error),)
@@ -352,7 +339,7 @@ def write_bag(
 ) -> None:
     """Writes the map of one bag, see `bag_files.write`."""
     prob, spread = found.grades.prob[0], found.grades.spread[0]
-    title = _title(predictor.model, _shown(image), prob, spread, found.target)
+    title = pictures.title(predictor.model, _shown(image), prob, spread, found.target)
     bag_files.write(folder, stem, found, predictor.keep(found.A), title)
 
 
@@ -371,7 +358,7 @@ def _predict_region(
     """Predicts and plots from one explanation, so that the file is read once."""
     explanation = model.explain(image.path)
     if plot is not None:
-        plot_explanation(explanation, plot, model, _shown(image))
+        pictures.plot_explanation(explanation, plot, model, _shown(image))
     prob, spread = explanation.prob[None], explanation.spread[None]
     warning = (explanation.warning,)
     return GradePredictions(prob, spread, model.classes, ("",), warning)
@@ -381,6 +368,7 @@ def _predict_slide(
     model: Predictor,
     predict_slide: SlidePredictor,
     image: ImageInput,
+    tiles: Path,
     plot: Path | None,
 ) -> GradePredictions:
     if model.omic_names:
@@ -389,38 +377,10 @@ def _predict_slide(
             "read for regions only. Save regions of the slide as images."
         )
     slide = predict_slide(model, image.path)
+    tile_files.write(tiles, slide)
     if plot is not None:
-        from fof_jax.inference import visualization
-
-        row = slide.grades
-        visualization.plot_slide(
-            plot,
-            thumbnail=slide.thumbnail,
-            tiles=slide.tiles,
-            corners=slide.corners,
-            side=slide.side,
-            classes=model.classes,
-            title=_title(model, _shown(image), row.prob[0], row.spread[0]),
-        )
+        pictures.plot_slide(slide, plot, model, _shown(image))
     return slide.grades
-
-
-def _title(
-    model: Predictor,
-    name: str,
-    prob: Float[np.ndarray, " K"],
-    spread: Float[np.ndarray, " K"],
-    target: str | None = None,
-) -> str:
-    """Name, predicted grade and, if it differs, the class that A explains."""
-
-    def describe(k: int) -> str:
-        std = f" ± {spread[k]:.2f} over folds" if len(model.fold_names) > 1 else ""
-        return f"{model.classes[k]}, p = {prob[k]:.2f}{std}"
-
-    best, explained = int(np.argmax(prob)), model.class_index(target)
-    other = "" if explained in (None, best) else f"; A is for {describe(explained)}"
-    return f"{name}\npredicted {describe(best)}{other}"
 
 
 def _table(

@@ -17,7 +17,7 @@ from typing import Any, TypeGuard
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from ml_collections import ConfigDict
 
 from fof_jax.data.augment import pipeline
@@ -92,12 +92,7 @@ class TrainedModel(Predictor):
         if index is None:
             index = int(np.argmax(grades.prob[0]))
 
-        def explain_fold(variables: Variables) -> np.ndarray:
-            return in_batches(
-                lambda tiles: self._explain(variables, tiles, index), prepared.tiles
-            )
-
-        maps = np.mean([*map(explain_fold, self.folds.values())], axis=0)  # [n, S, S]
+        maps = self._maps(prepared.tiles, np.full(len(prepared.tiles), index))
         height, width = prepared.pixels.shape[:2]
         A = tiling.stitch(list(maps), prepared.corners, (height, width))
         patch = vit.parse_variant(self.config.encoder)[1]
@@ -111,6 +106,22 @@ class TrainedModel(Predictor):
             prob=grades.prob[0],
             spread=grades.spread[0],
         )
+
+    def tile_maps(
+        self, tiles: UInt8[np.ndarray, "n S S 3"], targets: Int[np.ndarray, " n"]
+    ) -> tuple[Float[np.ndarray, "n S S"], Bool[np.ndarray, "n h w"]]:
+        """Eq. (1) and (2) of single tiles, as of images no larger than they are.
+
+        Args:
+          tiles: the network's input.
+          targets: index of the class that each tile's map explains.
+
+        Returns:
+          A, mean over folds, and M, one value per patch.
+        """
+        A = self._maps(tiles, targets)
+        patch_mask = functools.partial(_patch_mask, self.method)
+        return A, in_batches(patch_mask, A.astype(np.float32)) > 0
 
     def features(
         self, images: Sequence[ImageLike], omics: np.ndarray | None = None
@@ -151,6 +162,15 @@ class TrainedModel(Predictor):
         ]
         return np.stack(per_fold, axis=1)
 
+    def _maps(self, tiles: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        """Eq. (1) of each tile for its target, mean over folds: [n, S, S]."""
+        each = targets.astype(np.int32)
+        per_fold = [
+            in_batches(functools.partial(self._explain, variables), tiles, each)
+            for variables in self.folds.values()
+        ]
+        return np.mean(per_fold, axis=0)
+
     def _keep(self, A: Float[np.ndarray, "H W"]) -> Bool[np.ndarray, "h w"]:
         """M of a map of any size, by squares of S pixels.
 
@@ -181,9 +201,12 @@ class TrainedModel(Predictor):
         return _apply(*self._static, variables, *inputs)[1]
 
     def _explain(
-        self, variables: Variables, tiles: UInt8[np.ndarray, "n S S 3"], target: int
+        self,
+        variables: Variables,
+        tiles: UInt8[np.ndarray, "n S S 3"],
+        targets: Int[np.ndarray, " n"],
     ) -> jax.Array:
-        return _explain(*self._static, variables, tiles, target)
+        return _explain(*self._static, variables, tiles, targets)
 
 
 # Methods are static: models of one configuration, and their folds, share programs.
@@ -203,12 +226,17 @@ def _apply(
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _explain(
-    method: Any, color: bool, variables: Variables, tiles: jax.Array, target: jax.Array
+    method: Any, color: bool, variables: Variables, tiles: jax.Array, targets: jax.Array
 ) -> jax.Array:
-    """Class activation maps of one class for uint8 tiles."""
-    each = jnp.full(len(tiles), target, jnp.int32)
+    """Class activation maps of uint8 tiles, each for its target."""
     image = pipeline.normalize(tiles, color=color)
-    return method.class_activation_map(variables, image, each)
+    return method.class_activation_map(variables, image, targets)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _patch_mask(method: Any, A: jax.Array) -> jax.Array:
+    """M of the maps of tiles, one value per patch."""
+    return method.patch_mask(A)
 
 
 def has_map(model: Predictor) -> TypeGuard[TrainedModel]:

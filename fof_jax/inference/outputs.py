@@ -9,6 +9,7 @@ USE = "Research use only; not for diagnosis."
 CARD_FILE = "model_card.md"
 # In an output folder: about.json, plots, and, until a job is done, its tables.
 ABOUT_FILE, PLOTS, STAGING = "about.json", "focus", ".unfinished"
+TILES = "tiles"  # tables and polygons of the tiles of slides
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

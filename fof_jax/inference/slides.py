@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from PIL import Image, ImageFilter
 
 from fof_jax.inference import slide_file
+from fof_jax.inference.model import has_map
 from fof_jax.inference.outputs import GradePredictions
 from fof_jax.inference.predictor import BATCH, Predictor
 from fof_jax.inference.slide_file import level_0_mpp, on_white, open_slide, readable
@@ -34,16 +35,24 @@ class SlidePrediction:
     Attributes:
       grades: one row, the mean over tiles; spread over folds as in `GradePredictions`.
       tiles: probabilities of each tile, mean over folds.
-      corners: left and top of each tile, in thumbnail pixels.
-      side: of a tile, in thumbnail pixels.
+      corners: left and top of each tile, in level-0 pixels.
+      side: of a tile, in level-0 pixels.
+      mpp: micrometers per pixel at level 0.
+      map_means: mean of A over each tile, for its predicted class; None without maps.
+      keep: M of each tile, one value per patch; None without maps.
       thumbnail: the slide at low resolution.
+      ratio: thumbnail pixels per level-0 pixel.
     """
 
     grades: GradePredictions
     tiles: Float[np.ndarray, "n K"]
     corners: Float[np.ndarray, "n 2"]
     side: float
+    mpp: float
+    map_means: Float[np.ndarray, " n"] | None
+    keep: Bool[np.ndarray, "n p q"] | None
     thumbnail: UInt8[np.ndarray, "h w 3"]
+    ratio: float
 
 
 def tissue_mask(thumbnail: UInt8[np.ndarray, "h w 3"]) -> Bool[np.ndarray, "h w"]:
@@ -74,6 +83,7 @@ def predict_slide(
     *,
     mpp: float = MPP,
     slide_mpp: float | None = None,
+    maps: bool = False,
     report_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> SlidePrediction:
     """Predicts every tissue tile of a slide with bounded memory, and averages.
@@ -83,6 +93,8 @@ def predict_slide(
       path: a file in a format of OpenSlide.
       mpp: micrometres per pixel of the training images.
       slide_mpp: of the slide at level 0, if its file does not state it.
+      maps: whether to compute A and M of each tile, Eq. (1) and (2); the model has to
+        have a map.
       report_progress: called with (done, total) tiles.
 
     Raises:
@@ -108,15 +120,14 @@ def predict_slide(
                 f"{path.name} has no tile of {side} pixels at {mpp} µm/pixel "
                 f"with {MIN_TISSUE:.0%} tissue. Is the slide blank, or the scale wrong?"
             )
-        parts, strange = [], []
-        for first in range(0, len(corners), BATCH):
-            batch = corners[first : first + BATCH]
-            regions = [_tile(slide, x * full, y * full, zoom, side) for x, y in batch]
-            prepared = [model.preprocess(region) for region in regions]
-            strange += [one.warning for one in prepared if one.warning]
-            tiles = np.concatenate([one.tiles for one in prepared])
-            parts.append(model.fold_probabilities(tiles))
-            report_progress(first + len(batch), len(corners))
+        origins = corners * full
+        prob, strange, focus = _predict_tiles(
+            model,
+            lambda x, y: _tile(slide, x, y, zoom, side),
+            origins,
+            maps=maps,
+            report_progress=report_progress,
+        )
     warnings = [
         warning,
         _coarse(scanned, mpp),
@@ -125,7 +136,6 @@ def predict_slide(
         if len(strange) > len(corners) / 2
         else "",
     ]
-    prob = np.concatenate(parts)  # [tiles, F, K]
     per_fold = prob.mean(axis=0)
     return SlidePrediction(
         grades=GradePredictions(
@@ -136,10 +146,42 @@ def predict_slide(
             warning=("; ".join(filter(None, warnings)),),
         ),
         tiles=prob.mean(axis=1),
-        corners=corners * full * ratio,
-        side=full * ratio,
+        corners=origins,
+        side=full,
+        mpp=scanned,
+        map_means=np.concatenate([mean for mean, _ in focus]) if focus else None,
+        keep=np.concatenate([keep for _, keep in focus]) if focus else None,
         thumbnail=thumbnail,
+        ratio=ratio,
     )
+
+
+_Focus = list[tuple[np.ndarray, np.ndarray]]  # map means and M, batch by batch
+
+
+def _predict_tiles(
+    model: Predictor,
+    read: Callable[[float, float], np.ndarray],
+    origins: Float[np.ndarray, "n 2"],
+    *,
+    maps: bool,
+    report_progress: Callable[[int, int], None],
+) -> tuple[Float[np.ndarray, "n F K"], list[str], _Focus]:
+    """Probabilities of tiles by fold, their warnings, and their maps if asked for."""
+    parts, warnings = [], []
+    focus: _Focus = []
+    for first in range(0, len(origins), BATCH):
+        batch = origins[first : first + BATCH]
+        prepared = [model.preprocess(read(x, y)) for x, y in batch]
+        warnings += [one.warning for one in prepared if one.warning]
+        tiles = np.concatenate([one.tiles for one in prepared])
+        parts.append(model.fold_probabilities(tiles))
+        if maps and has_map(model):
+            best = parts[-1].mean(axis=1).argmax(axis=1)
+            A, keep = model.tile_maps(tiles, best)
+            focus.append((A.mean(axis=(1, 2)), keep))
+        report_progress(first + len(batch), len(origins))
+    return np.concatenate(parts), warnings, focus
 
 
 def tile_side(model: Predictor) -> int:

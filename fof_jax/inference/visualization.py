@@ -25,6 +25,11 @@ _DPI = 150
 _MAX_SIDE = 1024  # of an image in a plot, in pixels; larger ones are subsampled
 
 
+def class_colors(count: int) -> Float[np.ndarray, "K 4"]:
+    """RGBA of the K classes, 0-1, in order."""
+    return matplotlib.colormaps[COLORMAP](np.linspace(0, 1, count))
+
+
 def overlay(
     pixels: UInt8[np.ndarray, "H W 3"], A: Float[np.ndarray, "H W"]
 ) -> UInt8[np.ndarray, "H W 3"]:
@@ -116,7 +121,7 @@ def plot_slide(
       classes: names of the K classes, in order.
       title: of the figure.
     """
-    colors = matplotlib.colormaps[COLORMAP](np.linspace(0, 1, len(classes)))
+    colors = class_colors(len(classes))
     best = tiles.argmax(axis=1)
     confidence = tiles.max(axis=1)
     faces = colors[best]

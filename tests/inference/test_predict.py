@@ -12,7 +12,7 @@ import fof_jax
 from fof_jax.cli.main import main
 from fof_jax.data import progress as data_progress
 from fof_jax.evaluation.predictions import read_predictions
-from fof_jax.inference import batch, inputs, provenance, visualization
+from fof_jax.inference import inputs, pictures, provenance, visualization
 
 
 @pytest.fixture(scope="module")
@@ -203,7 +203,7 @@ def test_a_killed_job_resumes_after_its_last_complete_row(
 
 def test_explain_resumes_after_being_killed(small_run, folder, tmp_path, monkeypatch):
     words = ["explain", f"--checkpoint={small_run}/fold_0", f"--images={folder}"]
-    saved, plot = [], batch.plot_explanation
+    saved, plot = [], pictures.plot_explanation
 
     def plot_two(explanation, path, *rest):
         if len(saved) == 2:
@@ -211,10 +211,10 @@ def test_explain_resumes_after_being_killed(small_run, folder, tmp_path, monkeyp
         saved.append(path.stem)
         plot(explanation, path, *rest)
 
-    monkeypatch.setattr(batch, "plot_explanation", plot_two)
+    monkeypatch.setattr(pictures, "plot_explanation", plot_two)
     assert main([*words, f"--out={tmp_path / 'out'}"]) == 130
     monkeypatch.setattr(
-        batch, "plot_explanation", lambda *a: saved.append(a[1].stem) or plot(*a)
+        pictures, "plot_explanation", lambda *a: saved.append(a[1].stem) or plot(*a)
     )
     assert main([*words, f"--out={tmp_path / 'out'}"]) == 0
     assert sorted(saved) == ["a.jpg", "a.png", "below__b", "large"]
@@ -288,7 +288,7 @@ def test_the_title_has_the_prediction_and_the_target(
     best = int(grades.prob[0].argmax())
     for target in (best, (best + 1) % 3):
         result = model.explain(folder / "a.png", model.classes[target])
-        batch.plot_explanation(result, tmp_path / "a.png", model, "a.png")
+        pictures.plot_explanation(result, tmp_path / "a.png", model, "a.png")
     described = [
         f"{model.classes[k]}, p = {grades.prob[0, k]:.2f} ± {grades.spread[0, k]:.2f}"
         " over folds"

@@ -14,27 +14,10 @@ from PIL import Image
 import fof_jax
 from fof_jax.cli.main import main
 from fof_jax.inference import slide_file, slides
+from tests.support.slide_files import TILE, on_glass, write_slide
 
 tifffile = pytest.importorskip("tifffile", reason="writes the slides of these tests")
 pytest.importorskip("openslide", reason="the extra `slides` is not installed")
-TILE = 128  # 64 pixels at 0.5 are 128 at 0.25 micrometres per pixel
-
-
-def write_slide(path, pixels, *, mpp=0.25, compression=None):
-    scale = {}
-    if mpp:
-        per_cm = 1e4 / mpp
-        scale = {"resolution": (per_cm, per_cm), "resolutionunit": "CENTIMETER"}
-    with tifffile.TiffWriter(path) as file:
-        for level in range(2):
-            file.write(
-                np.ascontiguousarray(pixels[:: 2**level, :: 2**level]),
-                tile=(64, 64),
-                photometric="rgb",
-                compression=compression,
-                subfiletype=level and 1,
-                **(scale if not level else {}),
-            )
 
 
 @pytest.fixture(scope="module")
@@ -44,12 +27,7 @@ def regions(small_pictures):
 
 @pytest.fixture(scope="module")
 def pixels(regions):
-    """Glass of 4 x 5 tiles, three of them tissue: regions with each pixel repeated."""
-    glass = np.full((4 * TILE + 30, 5 * TILE + 50, 3), 244, np.uint8)
-    for region, (row, column) in zip(regions, [(1, 1), (1, 2), (2, 3)], strict=True):
-        part = np.kron(region, np.ones((2, 2, 1), np.uint8))
-        glass[row * TILE :, column * TILE :][:TILE, :TILE] = part
-    return glass
+    return on_glass(regions)
 
 
 @pytest.fixture(scope="module")
@@ -97,10 +75,9 @@ def test_a_slide_is_the_mean_over_its_tissue_tiles(small_run, slide, regions):
     ]
     np.testing.assert_allclose(found.grades.spread[0], np.std(each, axis=0), atol=1e-6)
     assert progress == [(3, 3)]
-    # The thumbnail has the pixels of the slide.
-    np.testing.assert_allclose(
-        found.corners, np.array([(1, 1), (2, 1), (3, 2)]) * TILE, atol=0.5
-    )
+    np.testing.assert_allclose(found.corners, np.array([(1, 1), (2, 1), (3, 2)]) * TILE)
+    assert (found.side, found.mpp, found.ratio) == (TILE, 0.25, 1.0)
+    assert found.map_means is found.keep is None
 
 
 def test_predict_with_slides_and_images(small_run, slide, regions, tmp_path):

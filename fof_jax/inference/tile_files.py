@@ -1,0 +1,153 @@
+"""Tiles of a slide as a table, and as GeoJSON for QuPath.
+
+GeoJSON is that of QuPath 0.4 and later (Bankhead et al., Sci Rep 2017; "Exporting
+annotations" in its documentation): a FeatureCollection whose polygons are in pixels of
+level 0, from the upper left corner, with `objectType`, `classification` (name and RGB
+color) and `measurements` (numbers by name) as properties. Geometry by Shapely, extra
+`slides`.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from fof_jax import files
+from fof_jax.inference.slides import SlidePrediction
+
+_DECIMALS = 2  # of coordinates, in level-0 pixels
+FOCUS = "focus"  # QuPath's derived class "II: focus"
+
+
+def write(stem: Path, slide: SlidePrediction) -> None:
+    """Writes STEM.csv and STEM.geojson.
+
+    Raises:
+      ValueError: Shapely is not installed.
+    """
+    collection = features(slide)
+    files.write_text(stem.with_name(f"{stem.name}.csv"), table(slide))
+    text = json.dumps(collection, ensure_ascii=False, separators=(",", ":"))
+    files.write_text(stem.with_name(f"{stem.name}.geojson"), text + "\n")
+
+
+def table(slide: SlidePrediction) -> str:
+    """CSV with a row per tile.
+
+    Columns: x, y, width (left, top and side in level-0 pixels), mpp (micrometers per
+    level-0 pixel), pred, p_CLASS, and, with maps, map_mean (mean of A for `pred`) and
+    kept (fraction of the patches in M).
+    """
+    classes = slide.grades.classes
+    header = ["x", "y", "width", "mpp", "pred", *(f"p_{name}" for name in classes)]
+    rows = [
+        [
+            *(f"{value:.{_DECIMALS}f}" for value in (*corner, slide.side)),
+            f"{slide.mpp:.6g}",
+            classes[int(prob.argmax())],
+            *(f"{p:.6f}" for p in prob),
+        ]
+        for corner, prob in zip(slide.corners, slide.tiles, strict=True)
+    ]
+    if slide.map_means is not None and slide.keep is not None:
+        header += ["map_mean", "kept"]
+        for row, mean, keep in zip(rows, slide.map_means, slide.keep, strict=True):
+            row += [f"{mean:.6f}", f"{keep.mean():.6f}"]
+    stream = io.StringIO(newline="")
+    csv.writer(stream, lineterminator="\n").writerows([header, *rows])
+    return stream.getvalue()
+
+
+def features(slide: SlidePrediction) -> dict[str, Any]:
+    """A FeatureCollection: a square per tile and, with maps, M of the tile.
+
+    Tiles are QuPath's objects of type `tile`, in the class predicted for them. M, Eq.
+    (2), is an annotation of the derived class "CLASS: focus", as polygons around
+    connected patches; a tile that keeps no patch has none.
+
+    Raises:
+      ValueError: Shapely is not installed.
+    """
+    # Imported here: tables of regions should not load Matplotlib.
+    from fof_jax.inference.visualization import class_colors
+
+    classes = slide.grades.classes
+    colors = np.round(255 * class_colors(len(classes))[:, :3]).astype(int).tolist()
+    found = []
+    for i, (corner, prob) in enumerate(zip(slide.corners, slide.tiles, strict=True)):
+        k = int(prob.argmax())
+        x, y = corner
+        z, w = x + slide.side, y + slide.side
+        square = [_rounded(np.array([(x, y), (z, y), (z, w), (x, w), (x, y)]))]
+        measured = {f"p_{n}": _number(p) for n, p in zip(classes, prob, strict=True)}
+        if slide.map_means is not None:
+            measured["map_mean"] = _number(slide.map_means[i])
+        found.append(
+            _feature("tile", "Polygon", square, classes[k], colors[k], measured)
+        )
+        if slide.keep is not None and slide.keep[i].any():
+            measured["kept"] = _number(slide.keep[i].mean())
+            found.append(
+                _feature(
+                    "annotation",
+                    "MultiPolygon",
+                    list(_outlines(slide.keep[i], corner, slide.side)),
+                    f"{classes[k]}: {FOCUS}",
+                    colors[k],
+                    measured,
+                )
+            )
+    return {"type": "FeatureCollection", "features": found}
+
+
+def _outlines(
+    keep: Bool[np.ndarray, "h w"], corner: Float[np.ndarray, " 2"], side: float
+) -> Iterator[list[list[list[float]]]]:
+    """Closed rings of each connected group of patches: its outline, then its holes."""
+    try:
+        import shapely
+    except ImportError:
+        raise ValueError(
+            "the polygons of slides require Shapely: pip install -e '.[slides]'."
+        ) from None
+    rows, columns = np.nonzero(keep)
+    # On the grid of patches, where edges meet exactly.
+    union = shapely.coverage_union_all(
+        shapely.box(columns, rows, columns + 1, rows + 1)
+    )
+    step = side / np.array(keep.shape[::-1])
+    for polygon in shapely.get_parts(shapely.normalize(union)):
+        rings = (polygon.exterior, *polygon.interiors)
+        yield [_rounded(shapely.get_coordinates(r) * step + corner) for r in rings]
+
+
+def _rounded(points: Float[np.ndarray, "n 2"]) -> list[list[float]]:
+    return np.round(points, _DECIMALS).tolist()
+
+
+def _number(value: float) -> float:
+    return round(float(value), 6)
+
+
+def _feature(
+    kind: str,
+    geometry: str,
+    coordinates: list[Any],
+    name: str,
+    color: list[int],
+    measurements: dict[str, float],
+) -> dict[str, Any]:
+    return {
+        "type": "Feature",
+        "geometry": {"type": geometry, "coordinates": coordinates},
+        "properties": {
+            "objectType": kind,
+            "classification": {"name": name, "color": color},
+            "measurements": dict(measurements),
+        },
+    }
