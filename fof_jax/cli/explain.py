@@ -17,7 +17,7 @@ from fof_jax.data.progress import progress_to
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Adds --checkpoint, --images, --out and --target."""
+    """Adds --target to the flags of `predict.add_io_flags`."""
     predict.add_io_flags(parser)
     parser.add_argument(
         "--target", metavar="CLASS", help="default: the predicted class"
@@ -28,8 +28,10 @@ def run(flags: argparse.Namespace) -> int:
     """Calls `batch.explain`; 1 if no image could be read."""
     predict.check_out(flags.out)
     from fof_jax.inference import bags, batch, inputs, load, provenance
+    from fof_jax.inference.image_scale import TrainingScale
     from fof_jax.inference.model import reads_bags
 
+    scale = TrainingScale(flags.mpp, flags.resample)
     model = load.load(flags.checkpoint)
     find = bags.find if reads_bags(model) else inputs.find
     images = find(flags.images, exclude=flags.out)
@@ -39,13 +41,19 @@ def run(flags: argparse.Namespace) -> int:
         flags.out,
         target=flags.target,
         report_progress=progress_to("explained", sys.stdout),
+        job={"mpp": str(flags.mpp), "resample": str(flags.resample)},
         about=provenance.describe(
             model,
             command="explain",
             checkpoint=flags.checkpoint,
             target=flags.target,
+            mpp=flags.mpp,
+            resampled=flags.resample,
         ),
+        scale=scale,
     )
-    predict.print_warnings(errors)
+    strange = [f"{one.name}: {scale.warning(one)}" for one in images
+               if scale.warning(one)]  # fmt: skip
+    predict.print_warnings([*errors, *strange])
     print(f"{len(images) - len(errors)} of {len(images)} images explained: {flags.out}")
     return 1 if len(errors) == len(images) else 0

@@ -5,8 +5,8 @@ python launch.py predict --checkpoint=runs/phantom --images=folder --out=graded
 `--checkpoint` is a run (ensemble of its folds, with their standard deviation), a fold,
 a step below its checkpoints, or a file of `export --to=stablehlo`, which gives no
 class activation maps. `--images` is an image, a folder, or a CSV with a column `image`
-and optional columns `patient` and `grade`, and the model's omics columns where its
-method needs them (also written --table=TABLE); whole slides (.svs, .ndpi, pyramidal
+and optional columns `patient`, `grade` and `mpp`, and the model's omics columns where
+its method needs them (also written --table=TABLE); whole slides (.svs, .ndpi, pyramidal
 .tif …) require the extra `slides`. A model of patch features takes HDF5 files instead
 (docs/bags.md), and writes its map as a plot, CSV and GeoJSON. `--out` is a new folder
 for predictions.csv, patients.csv, plots below focus/, and, of slides, tables and
@@ -28,7 +28,7 @@ from fof_jax.evaluation.tables import align
 
 
 def add_io_flags(parser: argparse.ArgumentParser) -> None:
-    """Adds --checkpoint, --images and --out, which `explain` has as well."""
+    """Adds the flags that `explain` has as well: model, images, output, scale."""
     parser.add_argument("--checkpoint", type=Path, required=True, metavar="PATH")
     parser.add_argument(
         *("--images", "--table"),
@@ -37,29 +37,34 @@ def add_io_flags(parser: argparse.ArgumentParser) -> None:
         metavar="PATH|FOLDER|TABLE",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
+    scale = parser.add_argument_group("scale")
+    scale.add_argument(
+        "--mpp",
+        type=_mpp,
+        default=0.5,
+        metavar="UM",
+        help="micrometers per pixel of the training images; default 0.5 (20x)",
+    )
+    scale.add_argument(
+        "--resample",
+        action="store_true",
+        help="brings images to --mpp, by the column mpp of the table",
+    )
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags of `add_io_flags`, --no_pictures, and the scale of slides."""
+    """Adds the flags of `add_io_flags`, --no_pictures and --slide_mpp."""
     add_io_flags(parser)
     parser.add_argument(
         "--no_pictures",
         action="store_true",
         help="no plots, tables only; several times faster",
     )
-    slide = parser.add_argument_group("whole slides")
-    slide.add_argument(
-        "--mpp",
-        type=_mpp,
-        default=0.5,
-        metavar="UM",
-        help="micrometres per pixel of the training images; default 0.5 (20x)",
-    )
-    slide.add_argument(
+    parser.add_argument(
         "--slide_mpp",
         type=_mpp,
         metavar="UM",
-        help="of the slide at full resolution; default: from the file's metadata",
+        help="of whole slides at full resolution; default: from the file's metadata",
     )
 
 
@@ -76,15 +81,18 @@ def run(flags: argparse.Namespace) -> int:
     import numpy as np
 
     from fof_jax.inference import bags, batch, inputs, load, provenance, slides
+    from fof_jax.inference.image_scale import TrainingScale
     from fof_jax.inference.model import has_map, no_map_reason, reads_bags
     from fof_jax.inference.predictor import Predictor
 
-    def predict_slide(model: Predictor, path: Path) -> slides.SlidePrediction:
+    def predict_slide(
+        model: Predictor, path: Path, *, slide_mpp: float | None
+    ) -> slides.SlidePrediction:
         return slides.predict_slide(
             model,
             path,
             mpp=flags.mpp,
-            slide_mpp=flags.slide_mpp,
+            slide_mpp=slide_mpp or flags.slide_mpp,
             maps=has_map(model) and not flags.no_pictures,
             report_progress=progress_to(f"{path.name}:", sys.stdout, what="tiles"),
         )
@@ -93,7 +101,7 @@ def run(flags: argparse.Namespace) -> int:
     of_bags = reads_bags(model)
     find = bags.find if of_bags else inputs.find
     images = find(flags.images, exclude=flags.out)
-    job = {"mpp": f"{flags.mpp} {flags.slide_mpp}"}
+    job = {"mpp": f"{flags.mpp} {flags.slide_mpp}", "resample": str(flags.resample)}
     if model.omic_names:
         images = inputs.with_omics(
             images, flags.images, model.omic_names, model.config.method
@@ -114,8 +122,10 @@ def run(flags: argparse.Namespace) -> int:
             command="predict",
             checkpoint=flags.checkpoint,
             slides={"mpp": flags.mpp, "slide_mpp": flags.slide_mpp},
+            resampled=flags.resample,
         ),
         predict_slide=predict_slide,
+        scale=TrainingScale(flags.mpp, flags.resample),
     )
     failed = failures(table)
     print_warnings([*failed, *table.notes])

@@ -10,7 +10,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -36,6 +36,7 @@ from fof_jax.inference import (
     slides,
     tile_files,
 )
+from fof_jax.inference.image_scale import AT_20X, TrainingScale
 from fof_jax.inference.inputs import ImageInput
 from fof_jax.inference.model import TrainedModel, has_map, no_map_reason, reads_bags
 from fof_jax.inference.outputs import PLOTS, TILES, GradePredictions
@@ -44,7 +45,23 @@ from fof_jax.inference.slide_file import is_slide
 
 TRAINED = "images are training images of this model"
 Progress = Callable[[int, int], None]
-SlidePredictor = Callable[[Predictor, Path], slides.SlidePrediction]
+
+
+@runtime_checkable
+class SlidePredictor(Protocol):
+    """Predicts a whole slide; `slides.predict_slide` with its options."""
+
+    def __call__(
+        self, model: Predictor, path: Path, *, slide_mpp: float | None
+    ) -> slides.SlidePrediction:
+        """Predicts one.
+
+        Args:
+          model: that predicts.
+          path: of the slide.
+          slide_mpp: scale that the table states for it; None if it does not.
+        """
+        ...
 
 
 def predict(
@@ -57,6 +74,7 @@ def predict(
     job: Mapping[str, str] | None = None,
     about: Mapping[str, Any] | None = None,
     predict_slide: SlidePredictor = slides.predict_slide,
+    scale: TrainingScale = AT_20X,
 ) -> Predictions:
     """Predicts the grade of every image; an unreadable one becomes a row with an error.
 
@@ -71,6 +89,7 @@ def predict(
       job: what identifies this job besides its images and the model.
       about: content of about.json, of `provenance.describe`; None writes none.
       predict_slide: predicts whole slides.
+      scale: of the training images, for images that state theirs.
 
     Returns:
       Content of predictions.csv; its notes are its warnings, and the patients that are
@@ -81,6 +100,7 @@ def predict(
         of another job.
     """
     _check_grades(model, images)
+    scale.check(images)
     identity = {"verb": "predict", "pictures": str(plots), **_identity(model, job)}
     with resume.staging_folder(out, images, identity) as staging:
         rows = staging / "predictions.csv"
@@ -92,7 +112,7 @@ def predict(
         )[first:]
         folder = out / PLOTS if plots else None
         with rows.open("a", encoding="utf-8", newline="") as file:
-            predictions = _predict(model, remaining, out, folder, predict_slide)
+            predictions = _predict(model, remaining, out, folder, predict_slide, scale)
             for i, row in enumerate(predictions, first):
                 line = _table(model, images[i : i + 1], row.prob, row.error)
                 file.write(
@@ -147,7 +167,7 @@ def predict_cohort(
             for one, row in zip(images, cohort.rows, strict=True)
         ]
     rows = []
-    for row in _stream(model, images):
+    for row in _stream(model, images, AT_20X):
         rows.append(row)
         report_progress(len(rows), len(images))
     prob = np.concatenate([row.prob for row in rows])
@@ -172,6 +192,7 @@ def explain(
     report_progress: Progress,
     job: Mapping[str, str] | None = None,
     about: Mapping[str, Any] | None = None,
+    scale: TrainingScale = AT_20X,
 ) -> list[str]:
     """Writes the class activation map A of every image, as a plot and as an array.
 
@@ -180,7 +201,7 @@ def explain(
       images: of `inputs.find`.
       out: folder for NAME.png and NAME.npy (A, float32, [H, W]).
       target: class that A explains; None for the predicted one.
-      report_progress, job, about: as in `predict`.
+      report_progress, job, about, scale: as in `predict`.
 
     Returns:
       Errors of unreadable images, one line each.
@@ -200,6 +221,7 @@ def explain(
             "folder of a run of 'fof', 'release' or 'vit' as --checkpoint."
         )
     model.class_index(target)
+    scale.check(images)
     errors = []
     identity = {"verb": "explain", "target": str(target), **_identity(model, job)}
     with resume.staging_folder(out, images, identity):
@@ -217,7 +239,7 @@ def explain(
                         "a whole slide; `predict` maps its grades. Save a region of it "
                         "as an image to explain it."
                     )
-                explanation = model.explain(one.path, target)
+                explanation = model.explain(one.path, target, zoom=scale.zoom(one))
             except (ValueError, OSError) as error:
                 errors.append(f"{one.name}: {_one_line(error, one)}")
             else:
@@ -284,6 +306,7 @@ def _predict(
     out: Path,
     folder: Path | None,
     predict_slide: SlidePredictor,
+    scale: TrainingScale,
 ) -> Iterator[GradePredictions]:
     """One row per image, in order.
 
@@ -296,7 +319,7 @@ def _predict(
     groups = itertools.groupby(images, key=lambda pair: is_slide(pair[0].path, longest))
     for of_slides, group in groups:
         if not (of_slides or (folder is not None and has_map(model))):
-            yield from _stream(model, [one for one, _ in group])
+            yield from _stream(model, [one for one, _ in group], scale)
             continue
         for one, stem in group:
             plot = None if folder is None else folder / f"{stem}.png"
@@ -305,7 +328,7 @@ def _predict(
                     tiles = out / TILES / stem
                     yield _predict_slide(model, predict_slide, one, tiles, plot)
                 elif has_map(model):
-                    yield _predict_region(model, one, plot)
+                    yield _predict_region(model, one, plot, scale)
             except (ValueError, OSError) as error:
                 missing = np.full((1, len(model.classes)), np.nan)
                 reason = (str(error),)
@@ -344,24 +367,33 @@ def write_bag(
 
 
 def _stream(
-    model: Predictor, images: Sequence[ImageInput]
+    model: Predictor, images: Sequence[ImageInput], scale: TrainingScale
 ) -> Iterator[GradePredictions]:
     vectors = (
         None if i.omics is None else np.asarray(i.omics, np.float32) for i in images
     )
-    return model.stream((one.path for one in images), vectors)
+    rows = model.stream((i.path for i in images), vectors, map(scale.zoom, images))
+    for one, row in zip(images, rows, strict=True):
+        yield row if row.error[0] else _warned(row, scale.warning(one))
+
+
+def _warned(row: GradePredictions, warning: str) -> GradePredictions:
+    """A row with one more warning, unless that is empty."""
+    joined = "; ".join(filter(None, (*row.warning, warning)))
+    return dataclasses.replace(row, warning=(joined,))
 
 
 def _predict_region(
-    model: TrainedModel, image: ImageInput, plot: Path | None
+    model: TrainedModel, image: ImageInput, plot: Path | None, scale: TrainingScale
 ) -> GradePredictions:
     """Predicts and plots from one explanation, so that the file is read once."""
-    explanation = model.explain(image.path)
+    explanation = model.explain(image.path, zoom=scale.zoom(image))
     if plot is not None:
         pictures.plot_explanation(explanation, plot, model, _shown(image))
     prob, spread = explanation.prob[None], explanation.spread[None]
     warning = (explanation.warning,)
-    return GradePredictions(prob, spread, model.classes, ("",), warning)
+    row = GradePredictions(prob, spread, model.classes, ("",), warning)
+    return _warned(row, scale.warning(image))
 
 
 def _predict_slide(
@@ -376,7 +408,7 @@ def _predict_slide(
             f"a whole slide; method {model.config.method!r} needs omics, which are "
             "read for regions only. Save regions of the slide as images."
         )
-    slide = predict_slide(model, image.path)
+    slide = predict_slide(model, image.path, slide_mpp=image.mpp)
     tile_files.write(tiles, slide)
     if plot is not None:
         pictures.plot_slide(slide, plot, model, _shown(image))

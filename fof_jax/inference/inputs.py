@@ -15,9 +15,10 @@ from fof_jax.inference.predictor import shortened
 from fof_jax.tables import patients
 from fof_jax.tables.csv_records import unknown
 
+MPP_RANGE = (0.05, 10.0)  # of an image, in micrometers per pixel
 _EXPECTED = (
     "Pass an image, a folder of images, or a CSV with a column 'image' (relative to "
-    "the CSV) and optional columns 'patient' and 'grade'."
+    "the CSV) and optional columns 'patient', 'grade' and 'mpp'."
 )
 
 
@@ -32,6 +33,7 @@ class ImageInput:
       patient: patient ID; the image's name if there is none.
       grade: true class name; "" if unknown.
       omics: raw molecular vector, NaN where unknown, for a model that needs one.
+      mpp: micrometers per pixel; None if unknown.
     """
 
     path: Path
@@ -39,6 +41,7 @@ class ImageInput:
     patient: str
     grade: str = ""
     omics: tuple[float, ...] | None = None
+    mpp: float | None = None
 
 
 def find(source: Path, *, exclude: Path | None = None) -> list[ImageInput]:
@@ -46,7 +49,7 @@ def find(source: Path, *, exclude: Path | None = None) -> list[ImageInput]:
 
     Args:
       source: an image; a folder, searched recursively; or a CSV with a column `image`
-        (relative to the CSV) and optional columns `patient` and `grade`.
+        (relative to the CSV) and optional columns `patient`, `grade` and `mpp`.
       exclude: a folder to skip, such as the output folder.
 
     Warns:
@@ -156,12 +159,18 @@ def read_table(table: Path) -> list[ImageInput]:
             reader.add_error("same image twice", number, text)
         else:
             first_row[file] = number
+        mpp = reader.real(number, "mpp", cells["mpp"]) if "mpp" in cells else None
+        if mpp is not None and not MPP_RANGE[0] <= mpp <= MPP_RANGE[1]:
+            low, high = MPP_RANGE
+            text = f"{mpp:g}; expected {low:g} to {high:g} micrometers per pixel"
+            reader.add_error("mpp out of range", number, text)
         images.append(
             ImageInput(
                 path=table.parent / name,
                 name=printable(name),
                 patient=printable(name if unknown(patient) else patient),
                 grade="" if unknown(grade) else grade,
+                mpp=mpp,
             )
         )
     named = (one.patient for one in images if one.patient != one.name)

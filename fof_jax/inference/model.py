@@ -66,7 +66,7 @@ class TrainedModel(Predictor):
         return bool(getattr(self.method, "imputes", False))
 
     def preprocess(
-        self, image: ImageLike, omics: np.ndarray | None = None
+        self, image: ImageLike, omics: np.ndarray | None = None, zoom: float = 1.0
     ) -> PreparedImage:
         """As in `Predictor`; a model of bags refuses images."""
         if reads_bags(self):
@@ -74,20 +74,23 @@ class TrainedModel(Predictor):
                 "the model was trained on patch features (HDF5), not on images. Use "
                 "`python launch.py predict`, or fof_jax.inference.bags.BagPredictor."
             )
-        return super().preprocess(image, omics)
+        return super().preprocess(image, omics, zoom)
 
-    def explain(self, image: ImageLike, target: str | None = None) -> Explanation:
+    def explain(
+        self, image: ImageLike, target: str | None = None, *, zoom: float = 1.0
+    ) -> Explanation:
         """Computes Eq. (1) and (2) for one image.
 
         Args:
           image: as in `predict`.
           target: a class; None for the predicted one.
+          zoom: factor of the image's sides, see `preprocess.preprocess`.
 
         Raises:
           ValueError: no such class, or the image cannot be used.
         """
         index = self.class_index(target)
-        prepared = self.preprocess(image)
+        prepared = self.preprocess(image, zoom=zoom)
         (grades,) = self.predict_prepared([prepared])
         if index is None:
             index = int(np.argmax(grades.prob[0]))

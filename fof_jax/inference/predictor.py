@@ -147,12 +147,14 @@ class Predictor(Protocol):
         self,
         images: Iterable[ImageLike],
         omics: Iterable[np.ndarray | None] | None = None,
+        zooms: Iterable[float] | None = None,
     ) -> Iterator[GradePredictions]:
         """Predicts image by image with bounded memory.
 
         Args:
           images: as in `predict`.
           omics: of each image; None for a model of the image alone.
+          zooms: of each image, see `preprocess.preprocess`; None for 1.
 
         Yields:
           One row per image; `error` is set if the image cannot be used.
@@ -160,9 +162,10 @@ class Predictor(Protocol):
         pending: list[PreparedImage | str] = []
         tiles = 0
         vectors = itertools.repeat(None) if omics is None else omics
-        for image, vector in zip(images, vectors, strict=False):
+        factors = itertools.repeat(1.0) if zooms is None else zooms
+        for image, vector, zoom in zip(images, vectors, factors, strict=False):
             try:
-                prepared = self.preprocess(image, vector)
+                prepared = self.preprocess(image, vector, zoom)
             except (ValueError, OSError) as error:
                 pending.append(str(error))
             else:
@@ -174,7 +177,7 @@ class Predictor(Protocol):
         yield from self.predict_prepared(pending)
 
     def preprocess(
-        self, image: ImageLike, omics: np.ndarray | None = None
+        self, image: ImageLike, omics: np.ndarray | None = None, zoom: float = 1.0
     ) -> PreparedImage:
         """Scales an image and cuts it into tiles, see `preprocess.preprocess`.
 
@@ -183,7 +186,7 @@ class Predictor(Protocol):
         """
         self.require_omics(omics)
         prepared = preprocess.preprocess(
-            image, self.config.data, self.sides, self.training
+            image, self.config.data, self.sides, self.training, zoom
         )
         return dataclasses.replace(prepared, omics=omics if self.omic_names else None)
 

@@ -15,6 +15,8 @@ from fof_jax.data.read_options import ReadOptions
 from fof_jax.data.training_data import TrainingData
 from fof_jax.inference import image_warnings, tiling
 
+_MAX_PIXELS = 89_478_485  # of a resampled image, as Pillow's limit for files
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PreparedImage:
@@ -41,6 +43,7 @@ def preprocess(
     options: ConfigDict,
     sides: tuple[int, int] | None,
     training: TrainingData | None = None,
+    zoom: float = 1.0,
 ) -> PreparedImage:
     """Preprocesses one image of any size.
 
@@ -53,12 +56,21 @@ def preprocess(
       image: a file, a PIL image, or an RGB array of 0-255.
       options: section `data` of the run's config.
       sides, training: as in `predictor.Predictor`.
+      zoom: factor of the image's sides, see `image_scale.TrainingScale`.
 
     Raises:
-      ValueError: not an image, or not a supported one (`data/images.py`).
+      ValueError: not an image, or not a supported one (`data/images.py`); or one that
+        the zoom makes too large.
     """
     read = _options(options)
     decoded = images.read(image)
+    if zoom != 1 and decoded.shape[0] * decoded.shape[1] * zoom**2 > _MAX_PIXELS:
+        raise ValueError(
+            f"{decoded.shape[1]} x {decoded.shape[0]} pixels, {zoom:.3g} times as wide "
+            f"at the scale of the training images; expected at most {_MAX_PIXELS:,} "
+            "pixels there. Check its mpp, or cut it."
+        )
+    decoded = _rescale(decoded, zoom, Image.Resampling.BICUBIC)
     side = int(options.image_size)
     shortest, _ = sides or (side, side)
     odd = image_warnings.of_pixels(decoded, shortest=shortest, training=training)

@@ -56,7 +56,9 @@ def staging_folder(
 def _identity(
     images: Sequence[ImageInput], job: Mapping[str, str]
 ) -> dict[str, dict[str, Any]]:
-    listed = {one.name: [one.patient, one.grade, *_stamp(one.path)] for one in images}
+    listed = {
+        one.name: [one.patient, one.grade, one.mpp, *_stamp(one.path)] for one in images
+    }
     return {"job": dict(job), "images": listed}
 
 

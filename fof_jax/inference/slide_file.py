@@ -1,6 +1,7 @@
 """Whole-slide files: which files are slides, at which scale, and their thumbnail.
 
-Slides are read with OpenSlide (Goode et al., J Pathol Inform 2013), extra `slides`.
+Slides are read with OpenSlide (Goode et al., J Pathol Inform 2013), and TIFFs that it
+does not read with tifffile (`tiff_slide.py`); extra `slides`.
 """
 
 import contextlib
@@ -18,10 +19,12 @@ from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from fof_jax.data import image_rules
+from fof_jax.inference import tiff_slide
 from fof_jax.inference.image_folder import DICOM, SLIDES, is_dicom
+from fof_jax.inference.inputs import MPP_RANGE
 
 THUMBNAIL = 2048  # maximum of its longer side, in pixels
-MPP_RANGE = (0.05, 10.0)  # of a scanned slide, in micrometres per pixel
+_TIFF = (".tif", ".tiff")
 _TILE_WIDTH, _SUB_IFDS = 322, 330  # TIFF tags
 _BIG_TIFF = (b"\x2b\x00", b"\x00\x2b")
 _TOLERANCE = 0.02  # relative difference of two scales that count as the same
@@ -43,7 +46,7 @@ def is_slide(path: Path, longest: int = 0) -> bool:
     suffix = path.suffix.lower()
     if suffix in (*SLIDES, *DICOM) or is_dicom(path):
         return True
-    if suffix not in (".tif", ".tiff"):
+    if suffix not in _TIFF:
         return False
     try:
         # Reads the header only, which avoids PIL's decompression-bomb check.
@@ -61,10 +64,10 @@ def is_slide(path: Path, longest: int = 0) -> bool:
 
 
 def open_slide(path: Path) -> Any:
-    """Opens a slide with OpenSlide.
+    """Opens a slide with OpenSlide, or a TIFF that it does not read with tifffile.
 
     Raises:
-      ValueError: OpenSlide is not installed or cannot read the file.
+      ValueError: OpenSlide is not installed, or neither can read the file.
     """
     try:
         import openslide
@@ -75,14 +78,27 @@ def open_slide(path: Path) -> Any:
             "as images."
         ) from None
     try:
-        return openslide.OpenSlide(path)
+        slide = openslide.OpenSlide(path)
     except FileNotFoundError:
         raise ValueError(f"{path} does not exist") from None
+    except openslide.OpenSlideUnsupportedFormatError as error:
+        if path.suffix.lower() in _TIFF:
+            return tiff_slide.TiffSlide(path)
+        raise _unreadable(path, error) from None
     except openslide.OpenSlideError as error:
-        raise ValueError(
-            f"{path.name}: not a slide that OpenSlide reads ({error}). A TIFF has to "
-            "be tiled; save the pages as separate files."
-        ) from None
+        raise _unreadable(path, error) from None
+    is_ome = "<OME" in slide.properties.get("tiff.ImageDescription", "")
+    if is_ome and tiff_slide.has_channel_pages(path):
+        slide.close()
+        return tiff_slide.TiffSlide(path)
+    return slide
+
+
+def _unreadable(path: Path, error: Exception) -> ValueError:
+    return ValueError(
+        f"{path.name}: not a slide that OpenSlide reads ({error}). Copy it again, or "
+        "save regions of it as images."
+    )
 
 
 @contextlib.contextmanager

@@ -13,12 +13,12 @@ from jaxtyping import Bool, Float, Int, UInt8
 from PIL import Image, ImageFilter
 
 from fof_jax.inference import slide_file
+from fof_jax.inference.image_scale import TRAINING_MPP
 from fof_jax.inference.model import has_map
 from fof_jax.inference.outputs import GradePredictions
 from fof_jax.inference.predictor import BATCH, Predictor
 from fof_jax.inference.slide_file import level_0_mpp, on_white, open_slide, readable
 
-MPP = 0.5  # micrometres per pixel: 20x, the scale of the paper's regions
 MIN_TISSUE = 0.25  # minimum tissue fraction of a tile
 _MAX_GLASS = 30  # of 255; median chroma of glass, also of tinted glass
 _MIN_CHROMA = 15  # of 255; overrides a lower Otsu threshold on slides of pale glass
@@ -81,7 +81,7 @@ def predict_slide(
     model: Predictor,
     path: Path,
     *,
-    mpp: float = MPP,
+    mpp: float = TRAINING_MPP,
     slide_mpp: float | None = None,
     maps: bool = False,
     report_progress: Callable[[int, int], None] = lambda done, total: None,
@@ -103,7 +103,7 @@ def predict_slide(
     """
     if mpp <= 0:
         raise ValueError(
-            f"mpp is {mpp}; expected micrometres per pixel, such as {MPP}."
+            f"mpp is {mpp}; expected micrometres per pixel, such as {TRAINING_MPP}."
         )
     with readable(path), open_slide(path) as slide:
         scanned, warning = level_0_mpp(slide.properties, path, slide_mpp)
