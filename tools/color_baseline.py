@@ -10,11 +10,11 @@ import argparse
 import json
 from pathlib import Path
 
-import logistic
 import numpy as np
 
 from fof_jax.data import splits, store
 from fof_jax.evaluation import metrics, tables
+from fof_jax.inference import probe
 
 
 def main(store_folder: Path, workdir: Path) -> None:
@@ -26,7 +26,7 @@ def main(store_folder: Path, workdir: Path) -> None:
     features = np.array(
         [[*p.mean(axis=(0, 1)), *p.std(axis=(0, 1))] for p in pixels]
     )  # [n, 6]
-    result = logistic.predict(features, data, folds)
+    result = probe.predict(features, data, folds)
     print(
         tables.format_table(
             metrics.summarize(result),

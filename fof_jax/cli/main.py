@@ -34,6 +34,8 @@ COMMANDS = {
     "predict": ("fof_jax.cli.predict", "grade images and whole slides"),
     "explain": ("fof_jax.cli.explain", "write class activation maps"),
     "focus": ("fof_jax.cli.focus", "score maps against masks of the structures"),
+    "features": ("fof_jax.cli.features", "write features of tiles as HDF5 files"),
+    "probe": ("fof_jax.cli.probe", "logistic regression on stored features"),
     "serve": ("fof_jax.cli.serve", "serve a web page that grades images"),
     "doctor": ("fof_jax.cli.doctor", "check whether this machine can run a config"),
     "configs": ("fof_jax.cli.configs", "list the configurations"),
@@ -43,7 +45,7 @@ COMMANDS = {
 # Commands that compile programs worth keeping.
 COMPILING = {
     *("train", "compare", "cost", "parity", "export", "report", "predict"),
-    *("explain", "focus", "serve", "doctor", "data"),
+    *("explain", "focus", "serve", "doctor", "data", "features"),
 }
 BAD_INPUT, NON_FINITE, LOST, INTERRUPTED = 2, 3, 4, 130
 # Messages and help texts are written for this program; see `_for_program`.

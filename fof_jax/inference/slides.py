@@ -3,8 +3,9 @@
 Slides are read with OpenSlide (Goode et al., J Pathol Inform 2013), extra `slides`.
 """
 
+import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -244,3 +245,61 @@ def _tile(
     if extent != side:
         square = square.resize((side, side), Image.Resampling.BICUBIC)
     return np.array(square)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SlideTiles:
+    """Tissue tiles of an open slide.
+
+    Attributes:
+      corners: left and top of each tile, in level-0 pixels.
+      full: side of a tile in level-0 pixels.
+      size: width and height of the slide in level-0 pixels.
+      mpp: micrometers per level-0 pixel.
+      read: pixels of tile i at the scale that was asked for.
+    """
+
+    corners: Int[np.ndarray, "n 2"]
+    full: int
+    size: tuple[int, int]
+    mpp: float
+    read: Callable[[int], np.ndarray]
+
+
+@contextlib.contextmanager
+def open_tiles(
+    path: Path, *, side: int, mpp: float, slide_mpp: float | None = None
+) -> Iterator[SlideTiles]:
+    """Opens the tissue tiles of a slide, as `predict_slide` takes them.
+
+    Args:
+      path: a file in a format of OpenSlide.
+      side: of a tile in pixels at `mpp`.
+      mpp: micrometers per pixel of the tiles.
+      slide_mpp: of the slide at level 0, if its file does not state it.
+
+    Raises:
+      ValueError: as `predict_slide`.
+    """
+    with readable(path), open_slide(path) as slide:
+        scanned, _ = level_0_mpp(slide.properties, path, slide_mpp)
+        zoom = mpp / scanned
+        # Whole level-0 pixels, so that the corners lie on one grid.
+        full = max(1, round(side * zoom))
+        width, height = slide.dimensions
+        thumbnail = slide_file.thumbnail(slide)
+        ratio = thumbnail.shape[1] / width
+        mask = tissue_mask(thumbnail)
+        cells = _tissue_tiles(mask, full * ratio, width / full, height / full)
+        if not len(cells):
+            raise ValueError(
+                f"{path.name} has no tile of {side} pixels at {mpp} µm/pixel "
+                f"with {MIN_TISSUE:.0%} tissue. Is the slide blank, or the scale wrong?"
+            )
+        corners = cells * full
+
+        def read(i: int) -> np.ndarray:
+            left, top = corners[i].tolist()
+            return _tile(slide, float(left), float(top), full / side, side)
+
+        yield SlideTiles(corners, full, (width, height), scanned, read)

@@ -84,7 +84,7 @@ def write(path: Path, patches: Patches, layout: str = "trident") -> None:
     if layout == "stamp" and patches.mpp is None:
         raise ValueError(
             f"{patches.name}: STAMP's coordinates are in micrometers, and the image "
-            "states no scale. Pass --mpp=…, micrometers per pixel, or another "
+            "states no scale. Pass --image_mpp=…, micrometers per pixel, or another "
             "--layout."
         )
     files.write_bytes(path, _hdf5(patches, layout))
