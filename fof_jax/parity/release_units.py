@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fof_jax.methods.release import cam, losses, method
+from fof_jax.methods.release import averaging, cam, losses
 from fof_jax.parity import release_optimizer
 from fof_jax.parity.comparison import Row, row, worst
 from fof_jax.parity.release_recording import CONSTANTS, Recording
@@ -178,7 +178,7 @@ def _ema(z: Recording, at: str) -> list[Row]:
         params={"local_projectors": jnp.asarray(z[f"{at}/local"])},
         state={"global_projectors": jnp.asarray(z[f"{at}/global_before"])},
     )
-    state = method.averaged(
+    state = averaging.averaged(
         variables, jnp.asarray(z[f"{at}/step"]), decay=CONSTANTS["ema_decay"]
     )
     ours, theirs = state["global_projectors"], z[f"{at}/global_after"]

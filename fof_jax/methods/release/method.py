@@ -12,7 +12,9 @@ from ml_collections import ConfigDict
 from fof_jax.methods import encoder
 from fof_jax.methods.base import Inputs
 from fof_jax.methods.release import labels, losses, model
+from fof_jax.methods.release.averaging import averaged
 from fof_jax.methods.release.cam import hide_mask
+from fof_jax.methods.release.options import check, label_statistics
 from fof_jax.methods.release.views import Reference, Views, apply, focus_map
 from fof_jax.methods.release.views import make as make_views
 from fof_jax.models.vit_classifier import ViTClassifier
@@ -269,46 +271,10 @@ def build(config: ConfigDict, info: DatasetInfo) -> Release:
     """The method that a config describes.
 
     Raises:
-      ValueError: no process, a term without the columns it needs, or a label transform
-        without its statistics.
+      ValueError: see `options`.
     """
-    if config.world_size_emulated < 1:
-        raise ValueError(
-            f"world_size_emulated: got {config.world_size_emulated}, expected 1 "
-            "or more processes."
-        )
-    for field, weight, columns, names in (
-        ("lambda_dis_gene", config.lambda_dis_gene, "biomarkers", info.biomarkers),
-        (
-            "lambda_float_gene",
-            config.lambda_float_gene,
-            "float_markers",
-            info.float_markers,
-        ),
-    ):
-        if weight and not names:
-            raise ValueError(
-                f"{field}: got {weight}, but data.{columns} names no column. Name "
-                f"some, or pass --config.{field}=0."
-            )
-    if config.data.class_weights:
-        raise ValueError(
-            "data.class_weights: the authors' code has none. Leave it False for "
-            "method 'release'."
-        )
-    transform = config.data.label_transform
-    means, stds = config.data.label_means, config.data.label_stds
-    if transform == "zscore_trunc" and not means:
-        if info.biomarker_values is None:  # a trained model: its loss is not computed
-            transform = "raw"
-        else:
-            means, stds = labels.fit(info.biomarker_values)
-    labels.check(
-        name=transform,
-        means=tuple(means),
-        stds=tuple(stds),
-        num_biomarkers=len(info.biomarkers),
-    )
+    check(config, info)
+    transform, means, stds = label_statistics(config, info)
     return Release(
         network=model.Model(
             encoder=encoder.build_vit(config),
@@ -325,27 +291,6 @@ def build(config: ConfigDict, info: DatasetInfo) -> Release:
         ema_decay=config.ema_decay,
         world_size_emulated=config.world_size_emulated,
         label_transform=transform,
-        label_means=tuple(means),
-        label_stds=tuple(stds),
+        label_means=means,
+        label_stds=stds,
     )
-
-
-def averaged(variables: Variables, step: Int[Array, ""], *, decay: float) -> State:
-    """The averaged heads after the optimizer step: alpha old + (1 - alpha) trained.
-
-    alpha = min(1 - 1/(step + 1), decay): at step 0 the average, an independent draw
-    until then, is overwritten by the trained heads (Q22).
-
-    Args:
-      variables: the trained heads after the step, the average before it.
-      step: optimizer step, from 0.
-      decay: 0.999.
-    """
-    # 1 - alpha, because 1 - 0.999 loses four digits in float32.
-    beta = jnp.maximum(1 / (step + 1), 1 - decay)  # Q22
-    average = jax.tree.map(
-        lambda old, new: (1 - beta) * old + beta * new,
-        variables.state["global_projectors"],
-        variables.params["local_projectors"],
-    )
-    return {"global_projectors": average}
