@@ -206,11 +206,13 @@ def get_config(arg: str = "") -> ConfigDict:
     # [n] True weights the cross-entropy inversely to the class frequencies in the
     # training fold. Not in the paper.
     config.data.class_weights = False
-    # Cache of decoded images: ram, or none to decode them every time.
+    # Cache of decoded images: ram; device, in the memory of each device, where batches
+    # are gathered; or none, to decode them every time.
     config.data.cache = "ram"
-    # Grain worker processes and prefetching threads; neither changes the data.
+    # Grain worker processes, and decoding threads: one for each core where unset.
+    # Neither changes the data.
     config.data.workers = 0
-    config.data.threads = 2
+    config.data.threads = config_dict.placeholder(int)
 
     config.augment = ConfigDict()
     # [n] Augmentation, on the device. paper is P11, the four of Sec. IV-A: cropping,

@@ -28,6 +28,7 @@ from fof_jax.cli import config as config_flag
 from fof_jax.cli import data_bags, data_init
 from fof_jax.data import metadata, mosaic, near_duplicates
 from fof_jax.data.bags.index import BagIndex
+from fof_jax.data.cache import decoding_threads
 from fof_jax.data.cohort import Cohort
 from fof_jax.data.errors import DataWarning
 from fof_jax.data.image_sizes import check_sizes, measure
@@ -203,7 +204,7 @@ def _check_pixels(
         measure(cohort), table.images, small=small, image_size=side, views=views
     )
     files = [row.image for row in cohort.rows]
-    thumbs = near_duplicates.thumbnails(files, threads=max(config.data.threads, 1))
+    thumbs = near_duplicates.thumbnails(files, threads=decoding_threads(config))
     return near_duplicates.near_duplicates(thumbs, table.patients)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
+from ml_collections import ConfigDict
 
 from fof_jax.data import images
 from fof_jax.data.bags.cache import BagCache
@@ -33,6 +34,11 @@ def available_memory() -> int:
     except (OSError, ValueError, KeyError):
         pass  # no cgroup v2, or no limit ("max")
     return min(limits)
+
+
+def decoding_threads(config: ConfigDict) -> int:
+    """Threads that decode images: `data.threads`, or one for each core where unset."""
+    return config.data.threads or len(os.sched_getaffinity(0))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -161,7 +167,10 @@ def open_cache(store: Store, image_size: int, cache: str = "ram") -> Cache:
         available memory.
     """
     if cache not in CACHES:
-        raise ValueError(f"data.cache={cache!r}: expected one of {', '.join(CACHES)}")
+        raise ValueError(
+            f"data.cache={cache!r}: expected one of "
+            f"{', '.join(CACHES)}, or device in training"
+        )
     if store.bags is not None:
         if cache == "none":
             return BagCache(store)

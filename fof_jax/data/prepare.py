@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 from fof_jax import files
 from fof_jax.data import external_splits, metadata
+from fof_jax.data.cache import decoding_threads
 from fof_jax.data.cohort import Cohort, check_images, read_cohort
 from fof_jax.data.datasets import gbmlgg
 from fof_jax.data.errors import MissingDataError, raise_errors
@@ -160,7 +161,7 @@ def _raw(config: ConfigDict) -> Path:
 
 def read_raw(config: ConfigDict, out: Out) -> Cohort:
     """Reads and validates the cohort of gbmlgg or of the user's table."""
-    progress, threads = progress_to("checked", out), max(config.data.threads, 1)
+    progress, threads = progress_to("checked", out), decoding_threads(config)
     if source(config) == "gbmlgg":
         subset = config.data.subset
         cohort = gbmlgg.make_cohort(_raw(config), subset=subset)

@@ -16,6 +16,7 @@ from jax.interpreters import partial_eval
 from ml_collections import ConfigDict
 
 from fof_jax.data import loader, metadata, prepare, splits, store, superpixels
+from fof_jax.data.cache import decoding_threads
 from fof_jax.methods import registry
 from fof_jax.methods.base import Method, parameter_count, standardize_omics
 from fof_jax.training import build, flops, omics, parallel
@@ -79,11 +80,13 @@ def _prepare(config: ConfigDict, data: store.Store) -> _Program:
         seed=prepare.data_seed(config),
     )
     rows, test_rows = folds.folds[config.fold or 0]
-    images = loader.open_cache(data, config.data.image_size, config.data.cache)
+    # Batches on the host, as a step is measured without its input.
+    cached = "ram" if config.data.cache == "device" else config.data.cache
+    images = loader.open_cache(data, config.data.image_size, cached)
     options: Any = {
         "image_size": config.data.image_size,
         "cache": images,
-        "threads": config.data.threads,
+        "threads": decoding_threads(config),
     }
     earlier: Params = {}
     for name in (*config.stages[:-1], ""):

@@ -9,10 +9,10 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from fof_jax.data import loader, prepare, splits, store, superpixels
+from fof_jax.data import prepare, splits, store, superpixels
 from fof_jax.data.progress import progress_to
 from fof_jax.evaluation import localization, metrics, predictions, tables
-from fof_jax.training import build, multihost, preemption, stages
+from fof_jax.training import build, device_cache, multihost, preemption, stages
 from fof_jax.training import workdir as run_folder
 
 
@@ -57,7 +57,9 @@ def run(
                 "regions of the smallest fold. Pass a smaller --config.batch_size."
             )
         chain = stages.build_stages(config, data)
-        images = loader.open_cache(data, config.data.image_size, config.data.cache)
+        images = device_cache.open_images(
+            config, data, [stage.setup.devices for stage in chain]
+        )
         for stage in chain:
             count = stage.setup.method.inputs.superpixels
             superpixels.open_maps(data, count, progress_to("superpixels:", sys.stdout))

@@ -22,6 +22,7 @@ from fof_jax.data.store import open_store
 from fof_jax.training import backend_error, init_weights, parallel, weights
 from fof_jax.training import state as training_state
 from fof_jax.training.build import build, config_info, validate
+from fof_jax.training.device_cache import NAME, fit
 from fof_jax.types import Batch
 
 PASS, WARN, FAIL = "PASS", "WARN", "FAIL"
@@ -168,6 +169,8 @@ def memory(config: ConfigDict) -> Finding:
     # On a CPU the estimate is of a process of its own, beside this one.
     free = statistics.get("bytes_limit", cache.available_memory())
     text = f"a step needs about {need / _MIB:.0f} MiB, {free / _MIB:.0f} MiB are free"
+    if config.data.cache == NAME:
+        text += f"; {fit(config)}"
     if need > free:
         return Finding(
             FAIL, "memory", text,
@@ -218,7 +221,7 @@ def _peak_of_compiling(config: ConfigDict, devices: int) -> int:
     # The peak is that of compiling, which a kept program would leave out.
     jax.config.update("jax_enable_compilation_cache", False)
     step, arguments = _compiled(config)
-    stays = _resident()  # the arguments among it
+    stays = _status("VmRSS")  # the arguments among it
     del arguments
     return max(_peak(), stays + _arrays(_memory_analysis(step)))
 
@@ -279,10 +282,6 @@ def _requirements() -> list[str]:
         return tomllib.loads(project.read_text())["project"]["dependencies"]
     listed = importlib.metadata.requires("fof-jax") or []
     return [line for line in listed if "extra ==" not in line]
-
-
-def _resident() -> int:
-    return _status("VmRSS")
 
 
 def _peak() -> int:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
 
 from fof_jax.methods.base import Method, standardize_omics
 from fof_jax.training.compilation import Ahead
@@ -102,6 +102,28 @@ def replicate(state: TrainState, devices: Sequence[jax.Device]) -> TrainState:
         return jax.make_array_from_callback(host.shape, whole, lambda at: host[at])
 
     return jax.tree.map(spread, state)
+
+
+def on_every_device(
+    array: np.ndarray, devices: Sequence[jax.Device]
+) -> Shaped[jax.Array, "..."]:
+    """An array that is whole in the memory of each device, of all processes."""
+    _, whole = _shardings(devices)
+    return jax.make_array_from_callback(array.shape, whole, lambda at: array[at])
+
+
+def gather_rows(devices: Sequence[jax.Device]) -> Callable[..., jax.Array]:
+    """Compiles (array of `on_every_device`, positions [devices, b]) to those rows.
+
+    A program of its own: inside of a step, XLA would fuse it with what follows, whose
+    last digits would change.
+    """
+    return jax.pmap(
+        lambda array, positions: array[positions],
+        axis_name=AXIS,
+        in_axes=(None, 0),
+        devices=list(devices),
+    )
 
 
 def _shardings(

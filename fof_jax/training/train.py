@@ -1,21 +1,27 @@
 """Training of one fold: initialize or restore, steps, evaluation, localization."""
 
 import dataclasses
+import functools
+import time
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import numpy as np
 
 from fof_jax.data import loader, sampling, superpixels
 from fof_jax.data.bags.cache import BagCache
+from fof_jax.data.cache import decoding_threads
 from fof_jax.evaluation import localization, predictions
 from fof_jax.methods import encoder
 from fof_jax.methods.base import BagExplainer, Explainer
 from fof_jax.training import (
     checkpoint,
+    device_cache,
     init_weights,
     localize,
     localize_bags,
+    logger,
     multihost,
     optimizer,
     parallel,
@@ -24,10 +30,11 @@ from fof_jax.training import (
     workdir,
 )
 from fof_jax.training.build import INIT
+from fof_jax.training.compilation import Ahead
 from fof_jax.training.fold import Fold, label
 from fof_jax.training.fold_metrics import DelayedMetrics, open_logger
 from fof_jax.training.preemption import Action
-from fof_jax.training.state import Schedule, TrainState, initial_state
+from fof_jax.training.state import Schedule, Step, TrainState, initial_state
 from fof_jax.types import Batch, Variables
 
 
@@ -47,8 +54,7 @@ def train_fold(fold: Fold, stop: preemption.StopRequest) -> predictions.Predicti
       ValueError: fewer regions than a batch, or a checkpoint of another model.
       preemption.Stopped: a stop was requested, and the last step is saved.
     """
-    config, setup = fold.config, fold.setup
-    total = fold.total_steps
+    config, setup, total = fold.config, fold.setup, fold.total_steps
 
     # --- State: the newest valid checkpoint, or initialized ---
     checkpoints = checkpoint.Checkpoints(fold.folder / "checkpoints", log=fold.log)
@@ -81,13 +87,12 @@ def train_fold(fold: Fold, stop: preemption.StopRequest) -> predictions.Predicti
 
         # --- Steps ---
         ahead = prefetch.Prefetch(
-            train_batches(fold, start_step=first),
-            lambda batch: parallel.place(batch, setup.devices),
+            train_batches(fold, start_step=first), functools.partial(place, fold)
         )
         batches = stop.until(ahead, alone=jax.process_count() == 1)
         for t, (batch, placed) in zip(range(first, total), batches, strict=False):
-            schedule = schedule_of(fold, t)
-            state, step_metrics = setup.train_step(state, placed, schedule, fold.frozen)
+            inputs = state, placed, schedule_of(fold, t), fold.frozen
+            state, step_metrics = step_program(fold, log, t, inputs)(*inputs)
             log.waited(ahead.take_waited())
             metrics.push(t, step_metrics, batch)
             requested = Action.SAVE if timer.due() else Action.NONE
@@ -120,6 +125,10 @@ def restore_or_initialize(
     config, setup = fold.config, fold.setup
     key = jax.random.fold_in(jax.random.fold_in(setup.key, INIT), fold.number)
     example = next(train_batches(fold))
+    if isinstance(fold.cache, device_cache.DeviceImages):  # the shape decides
+        rows, side = len(example.index), fold.cache.image_size
+        pixels = np.zeros((rows, side, side, 3), np.uint8)
+        example = dataclasses.replace(example, image=pixels)
     state = initial_state(setup.method, setup.optimizer, key, example, fold.frozen)
     restored = checkpoints.restore(state)
     if restored is not None:
@@ -136,6 +145,24 @@ def restore_or_initialize(
         log=fold.log,
     )
     return dataclasses.replace(state, params=variables.params, state=variables.state)
+
+
+def step_program(
+    fold: Fold,
+    log: "logger.MetricsLogger | logger.NullLogger",
+    step: int,
+    inputs: tuple[Any, ...],
+) -> Step:
+    """The step; where it has to be compiled first, that is said and not timed."""
+    program = fold.setup.train_step
+    if not isinstance(program, Ahead) or program.is_compiled(*inputs):
+        return program
+    fold.log("compiling the step …")
+    begin = time.monotonic()
+    program.compiled(*inputs)
+    fold.log(f"compiled in {time.monotonic() - begin:.1f} s")
+    log.begin(step)
+    return program
 
 
 def train_batches(fold: Fold, start_step: int = 0) -> Iterator[Batch]:
@@ -156,7 +183,7 @@ def train_batches(fold: Fold, start_step: int = 0) -> Iterator[Batch]:
         superpixels=superpixels.open_maps(data, inputs.superpixels),
         cache=fold.cache,
         workers=config.data.workers,
-        threads=config.data.threads,
+        threads=decoding_threads(config),
         process_index=process,
         process_count=processes,
     )
@@ -165,6 +192,12 @@ def train_batches(fold: Fold, start_step: int = 0) -> Iterator[Batch]:
     grades = data.grades[fold.train_rows]
     weights = sampling.class_weights(grades, len(data.classes))
     return (dataclasses.replace(b, weight=weights[b.grade]) for b in batches)
+
+
+def place(fold: Fold, batch: Batch) -> Batch:
+    """A training batch on the devices, with its pixels."""
+    placed = parallel.place(batch, fold.setup.devices)
+    return device_cache.fill(fold.cache, placed)
 
 
 def schedule_of(fold: Fold, step: int) -> Schedule:
@@ -202,13 +235,14 @@ def predict(
         image_size=config.data.image_size,
         omics="omics" in fold.setup.method.inputs.test,
         cache=fold.cache,
-        threads=config.data.threads,
+        threads=decoding_threads(config),
         process_index=process,
         process_count=processes,
     ):
         if consensus(stop.action) is Action.STOP:
             raise preemption.Stopped(multihost.all_max(stop.code))
         placed = parallel.to_devices(batch, count // processes)
+        placed = device_cache.fill(fold.cache, placed)
         logits = np.asarray(fold.setup.predict_step(variables, placed), np.float64)
         parts.append(np.exp(logits - logits.max(axis=1, keepdims=True)))
     scores = np.concatenate(parts)[: len(rows)]  # the last batch is padded
@@ -234,6 +268,7 @@ def write_results(
                 method, variables, reader, fold.test_rows, fold=fold.number
             )
     elif isinstance(method, Explainer):
+        reader = device_cache.on_host(reader)
         rows = localize.measure(
             method,
             variables,
