@@ -51,6 +51,13 @@ def peak_gib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
+def device_peak_gib() -> float | None:
+    """Peak memory of the first device in GiB; None where it is the host's."""
+    statistics = jax.local_devices()[0].memory_stats() or {}
+    peak = statistics.get("peak_bytes_in_use")
+    return None if peak is None else peak / 2**30
+
+
 def product_gflops(side: int = 3072, reps: int = 5) -> float:
     """Rate of one large float32 matrix product in GFLOP/s, the fastest of `reps`.
 

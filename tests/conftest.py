@@ -47,6 +47,33 @@ def _absl_flags_parsed() -> None:
         flags.FLAGS.mark_as_parsed()
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _steps_of_a_config_made_once():
+    """Runs of one config in one process share method and steps, as its folds do.
+
+    Tracing a step and loading its program is most of a small run that was compiled
+    before. Where the data are and which folds are trained is no part of the steps.
+    """
+    from fof_jax.training import build
+
+    made, original = {}, build.build
+
+    def shared(config, info):
+        own = config.copy_and_resolve_references().unlock()
+        own.data.dir, own.fold, own.teacher_dir = "", None, ""
+        key = own.to_json_best_effort(), repr(info)
+        if key not in made:
+            setup = original(config, info)
+            if len(made) == 4:  # programs are large
+                made.pop(next(iter(made)))
+            made[key] = setup
+        return made[key]
+
+    build.build = shared
+    yield
+    build.build = original
+
+
 def _trained(tmp_path_factory, name):
     """A folder with data/, run/ and told.txt, made by the first process that asks."""
     from fof_jax.cli.main import main

@@ -6,7 +6,8 @@ It includes augmentation and AdamW. `flops` counts matrix products in the compil
 program, loop bodies times trip counts; `flops_account` is the analytic count, including
 recomputation; `product_gflops_per_s` is the rate of one large product measured
 afterwards and `share_of_limit` the ratio of the step's rate to it; `temp_bytes` is
-reported by XLA. The last line is JSON.
+reported by XLA; `peak_gib` is host memory, `device_peak_gib` that of the device,
+None on a CPU. The last line is JSON.
 """
 
 import argparse
@@ -46,6 +47,7 @@ def measure(flags: argparse.Namespace) -> dict:
         **vars(flags),
         **times,
         "peak_gib": peak,
+        "device_peak_gib": conditions.device_peak_gib(),
         "compile_s": step.compile_s,
         "flops": counted,
         "flops_account": expected,

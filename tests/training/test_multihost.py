@@ -96,6 +96,8 @@ def test_a_killed_process_ends_the_other_and_the_run_goes_on(
     assert code in (4, -signal.SIGABRT)
     told = Path(f"{workdir}.{1 - victim}.log").read_text()
     assert "has lost another" in told or "another task died" in told
+    if victim == 0:  # what is left is of one kind
+        return
     again = start(folder, workdir, processes=2)
     assert [p.wait(SECONDS) for p in again] == [0, 0]
     assert_same(workdir, one_process)
