@@ -1,12 +1,12 @@
 """Records residual streams of timm's models at published sizes, for the tests.
 
-    pip install torch timm
-    python tools/record_timm.py tests/golden/timm.npz
+    pip install torch timm jaxtyping
+    PYTHONPATH=. python tools/record_timm.py tests/golden/timm.npz
 
-Weights and images are generated from a seed by NumPy, here and in the tests: the
-recording has their names, shapes and checksum only, timm's config.json, and a sample of
-the residual stream after every block. timm installs torchvision, which may replace
-torch: use a separate environment.
+Weights and images are a hash of their names, here and in the tests, because the stream
+of NumPy's generator changes between its versions. The recording has names, shapes and
+checksum only, timm's config.json, and a sample of the residual stream after every
+block. timm installs torchvision, which may replace torch: use a separate environment.
 """
 
 import hashlib
@@ -17,6 +17,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+
+from fof_jax.parity.rows import encoder_rule
 
 # name: (timm's model name, or None for a VisionTransformer, arguments)
 CASES = {
@@ -30,24 +32,24 @@ CASES = {
          "num_heads": 5, "mlp_ratio": 77 / 60},
     ),
 }  # fmt: skip
+_SEED = 9  # of `encoder_rule.uniform`
 STRIDE = 97  # prime, so that the samples cover all channels and tokens
 
 
 def generate(
     shapes: Mapping[str, Sequence[int]], image_size: Sequence[int]
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Generates weights by timm's names and an image [1, 3, H, W] from a fixed seed."""
-    rng = np.random.default_rng(9)
+    """Weights by timm's names and an image [1, 3, H, W], uniform with variance 1."""
 
-    def normal(shape: Sequence[int]) -> np.ndarray:
-        return rng.standard_normal(shape, np.float32)
+    def spread(name: str, shape: Sequence[int]) -> np.ndarray:
+        return (3**0.5 * encoder_rule.uniform(name, tuple(shape), _SEED)).astype("f4")
 
-    image = normal((1, 3, *image_size))
+    image = spread("image", (1, 3, *image_size))
     weights = {}
     for name, shape in shapes.items():
         center = 1 if "norm" in name and name.endswith("weight") else 0
         width = shape[-1] if len(shape) > 1 else 25
-        weights[name] = center + normal(shape) / np.float32(width**0.5)
+        weights[name] = center + spread(name, shape) / np.float32(width**0.5)
     return weights, image
 
 
