@@ -50,7 +50,15 @@ for path in sys.argv[2:]:
     images.append(np.array(resized))
 
 prob, spread, _ = model.call(np.stack(images))
+# When not to answer: the rule of images, see docs/export.md.
+rules = [rule for rule in about.get("abstention", []) if rule["unit"] == "region"]
 for path, p, s in zip(sys.argv[2:], prob, spread, strict=True):
     values = zip(about["classes"], p, s, strict=True)
-    print(path, *(f"{name} {mean:.6f}±{std:.6f}" for name, mean, std in values))
+    best, second = np.argsort(-p, kind="stable")[:2]
+    words = [f"{name} {mean:.6f}±{std:.6f}" for name, mean, std in values]
+    for rule in rules:
+        low = p[best] < rule["thresholds"][best]
+        if low or p[best] - p[second] < rule["margin"]:
+            words.append("abstain")
+    print(path, *words)
 print(about["use"])

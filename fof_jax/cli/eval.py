@@ -18,7 +18,7 @@ from typing import Any, Literal
 from fof_jax import files
 from fof_jax.cli import predict
 from fof_jax.data.progress import progress_to
-from fof_jax.evaluation import localization, operating_points
+from fof_jax.evaluation import abstention, localization, operating_points
 from fof_jax.evaluation.metrics import (
     AVERAGES,
     by_patient,
@@ -63,6 +63,19 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="report each class's sensitivity at it; repeat the flag for more",
     )
     parser.add_argument(
+        "--abstain_error",
+        type=float,
+        metavar="FRACTION",
+        help="choose when to abstain, so that this fraction of the answers is wrong",
+    )
+    parser.add_argument(
+        "--abstain_by",
+        choices=abstention.WAYS,
+        default="margin",
+        help="margin of the two largest probabilities (default), or a probability for "
+        "each class",
+    )
+    parser.add_argument(
         "--aggregate",
         choices=("mean", "max"),
         default="mean",
@@ -93,6 +106,8 @@ def run(flags: argparse.Namespace) -> int:
         paper_row=flags.paper_row,
         out=out,
         specificities=flags.specificity,
+        abstain_error=flags.abstain_error,
+        abstain_by=flags.abstain_by,
         classes=classes,
         notes=notes,
     )
@@ -145,6 +160,8 @@ def evaluate(
     paper_row: str | None = None,
     out: Path | None = None,
     specificities: Sequence[float] = (),
+    abstain_error: float | None = None,
+    abstain_by: str = "margin",
     classes: Sequence[str] | None = None,
     notes: Sequence[str] = (),
 ) -> int:
@@ -157,6 +174,7 @@ def evaluate(
       paper_row: row of the paper's Table I to print for comparison, or None.
       out: JSON file for all metrics, also of single folds; written atomically.
       specificities: of the tables of operating points; no tables if empty.
+      abstain_error, abstain_by: see `abstention.choose`; None chooses no rule.
       classes: names of the classes; None takes them from the tables, or from the run
         that these lie in; "class 0" and so on without either.
 
@@ -207,6 +225,17 @@ def evaluate(
             )
             blocks.append(operating_points.format_points(points, names))
             results["operating_points"] += points
+    rules = []
+    for unit, _ in units_with_results(results):
+        if abstain_error is None:
+            continue
+        of_unit = table if unit == "region" else patients
+        rules.append(
+            abstention.choose(of_unit, error=abstain_error, way=abstain_by, unit=unit)
+        )
+    if rules:
+        blocks.append(abstention.format_rules(rules))
+    results["abstention"] = abstention.to_json(rules)
     if results["focus"] is not None:
         blocks.append(format_localization(results["focus"], scheme))
     if results["notes"]:

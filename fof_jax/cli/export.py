@@ -43,11 +43,23 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="stablehlo: operating points written by `eval --out=FILE`",
     )
+    parser.add_argument(
+        "--abstain",
+        type=Path,
+        metavar="FILE",
+        help="stablehlo: when the model abstains; written by `eval --abstain_error=0.1 "
+        "--out=FILE`",
+    )
 
 
 def run(flags: argparse.Namespace) -> int:
     """Reads, converts and writes the model."""
-    for flag, format_ in (("whole", "release"), ("thresholds", "stablehlo")):
+    of_one_format = (
+        ("whole", "release"),
+        ("thresholds", "stablehlo"),
+        ("abstain", "stablehlo"),
+    )
+    for flag, format_ in of_one_format:
         if getattr(flags, flag) and flags.format != format_:
             raise ValueError(f"export: --{flag} requires --to={format_}.")
     print(FORMATS[flags.format](flags))
@@ -80,13 +92,16 @@ def _release(flags: argparse.Namespace) -> str:
 
 
 def _stablehlo(flags: argparse.Namespace) -> str:
-    from fof_jax.evaluation import operating_points
+    from fof_jax.evaluation import abstention, operating_points
     from fof_jax.inference import exported, load, model_card
 
     points = operating_points.read(flags.thresholds) if flags.thresholds else ()
+    rules = abstention.read(flags.abstain) if flags.abstain else {}
     model = load.load(flags.checkpoint)
     card = model_card.of_model(model)
-    exported.write(flags.out, model, card=card, thresholds=points)
+    exported.write(
+        flags.out, model, card=card, thresholds=points, rules=list(rules.values())
+    )
     size = flags.out.stat().st_size / 2**20
     platforms = ", ".join(exported.PLATFORMS)
     return (

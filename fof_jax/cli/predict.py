@@ -60,11 +60,23 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="no plots, tables only; several times faster",
     )
+    add_abstain_flag(parser)
     parser.add_argument(
         "--slide_mpp",
         type=_mpp,
         metavar="UM",
         help="of whole slides at full resolution; default: from the file's metadata",
+    )
+
+
+def add_abstain_flag(parser: argparse.ArgumentParser) -> None:
+    """Adds --abstain, which `serve` and `export` have as well."""
+    parser.add_argument(
+        "--abstain",
+        type=Path,
+        metavar="FILE",
+        help="when not to answer: rules of `eval --abstain_error=… --out=FILE`; "
+        "default: those of an exported file, or none",
     )
 
 
@@ -80,6 +92,7 @@ def run(flags: argparse.Namespace) -> int:
     check_out(flags.out)
     import numpy as np
 
+    from fof_jax.evaluation import abstention
     from fof_jax.inference import bags, batch, inputs, load, provenance, slides
     from fof_jax.inference.image_scale import TrainingScale
     from fof_jax.inference.model import has_map, no_map_reason, reads_bags
@@ -101,6 +114,7 @@ def run(flags: argparse.Namespace) -> int:
     of_bags = reads_bags(model)
     find = bags.find if of_bags else inputs.find
     images = find(flags.images, exclude=flags.out)
+    rules = abstention.read(flags.abstain) if flags.abstain else model.abstention
     job = {"mpp": f"{flags.mpp} {flags.slide_mpp}", "resample": str(flags.resample)}
     if model.omic_names:
         images = inputs.with_omics(
@@ -123,9 +137,11 @@ def run(flags: argparse.Namespace) -> int:
             checkpoint=flags.checkpoint,
             slides={"mpp": flags.mpp, "slide_mpp": flags.slide_mpp},
             resampled=flags.resample,
+            abstention=abstention.to_json(list(rules.values())),
         ),
         predict_slide=predict_slide,
         scale=TrainingScale(flags.mpp, flags.resample),
+        abstain=rules,
     )
     failed = failures(table)
     print_warnings([*failed, *table.notes])

@@ -16,12 +16,15 @@ import socket
 import sys
 from pathlib import Path
 
+from fof_jax.cli import predict
+
 LOOPBACK = ("127.0.0.1", "localhost")
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Adds --checkpoint, --host, --port."""
     parser.add_argument("--checkpoint", type=Path, required=True, metavar="PATH")
+    predict.add_abstain_flag(parser)
     parser.add_argument(
         "--host", default="127.0.0.1", help="default 127.0.0.1: this machine only"
     )
@@ -46,6 +49,7 @@ def _serve(flags: argparse.Namespace, bound: socket.socket) -> int:
     import numpy as np
     import uvicorn
 
+    from fof_jax.evaluation import abstention
     from fof_jax.inference import load
     from fof_jax.inference.model import has_map, reads_bags
     from fof_jax.inference.serve import app
@@ -62,6 +66,10 @@ def _serve(flags: argparse.Namespace, bound: socket.socket) -> int:
             f"serve: method {model.config.method!r} reads patch features, and the page "
             "takes images. Use predict with HDF5 files."
         )
+    rules = abstention.read(flags.abstain) if flags.abstain else model.abstention
+    rule = rules.get("region")
+    if rule is not None:
+        rule.require(model.classes)
     blank = np.zeros((model.image_size, model.image_size, 3), np.uint8)
     # Compiles before the first request.
     model.explain(blank) if has_map(model) else model.predict([blank])
@@ -72,7 +80,9 @@ def _serve(flags: argparse.Namespace, bound: socket.socket) -> int:
             file=sys.stderr,
         )
     limits = {} if local else app.open_limits(model)
-    application = app.application(model, hosts=LOOPBACK if local else ("*",), **limits)
+    application = app.application(
+        model, hosts=LOOPBACK if local else ("*",), rule=rule, **limits
+    )
     server = uvicorn.Server(uvicorn.Config(application, log_level="warning"))
     host = f"[{flags.host}]" if ":" in flags.host else flags.host
     print(f"http://{host}:{bound.getsockname()[1]}    Ctrl-C to stop", flush=True)

@@ -172,6 +172,7 @@ def write_predictions(
     table: Predictions,
     *,
     spread: Float[np.ndarray, "n K"] | None = None,
+    abstain: Sequence[bool] | None = None,
 ) -> None:
     """Writes a predictions file atomically.
 
@@ -179,9 +180,9 @@ def write_predictions(
       path: the CSV.
       table: its rows; with `classes`, columns and grades have their names.
         Probabilities are written with nine significant digits.
-      spread: see `as_csv`.
+      spread, abstain: see `as_csv`.
     """
-    files.write_text(Path(path), as_csv(table, spread=spread))
+    files.write_text(Path(path), as_csv(table, spread=spread, abstain=abstain))
 
 
 def as_csv(
@@ -189,6 +190,7 @@ def as_csv(
     *,
     spread: Float[np.ndarray, "n K"] | None = None,
     warning: Sequence[str] | None = None,
+    abstain: Sequence[bool] | None = None,
     header: bool = True,
 ) -> str:
     """Formats a predictions file.
@@ -199,6 +201,8 @@ def as_csv(
         s_CLASS, which `read_predictions` ignores.
       warning: what is odd about an image that is graded, written to the column
         `warning` behind `error`; see `read_warnings`.
+      abstain: rows whose prediction is not answered, 1 in the column `abstain`, else 0
+        (empty on rows with an error); None writes no column.
       header: whether to write the header line.
     """
     named = table.classes is not None
@@ -210,6 +214,7 @@ def as_csv(
         spreads = [] if spread is None else [f"s_{name}" for name in classes]
         probabilities = [PREFIX + name for name in classes]
         odd = [] if warning is None else ["warning"]
+        odd += [] if abstain is None else ["abstain"]
         writer.writerow([*_FIRST, *index, *probabilities, *_LAST, *odd, *spreads])
     pred, entropy = table.pred, table.entropy
 
@@ -226,6 +231,8 @@ def as_csv(
         row += [_format(value) for value in (*table.prob[i], entropy[i])]
         deviations = () if spread is None else spread[i]
         odd = [] if warning is None else [warning[i]]
+        if abstain is not None:
+            odd.append("" if table.error[i] else str(int(abstain[i])))
         writer.writerow([*row, table.error[i], *odd, *map(_format, deviations)])
     return lines.getvalue()
 

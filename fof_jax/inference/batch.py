@@ -17,6 +17,7 @@ import numpy as np
 from fof_jax import files
 from fof_jax.data.cohort import Cohort
 from fof_jax.evaluation import metrics
+from fof_jax.evaluation.abstention import Rule
 from fof_jax.evaluation.predictions import (
     UNKNOWN,
     Predictions,
@@ -75,6 +76,7 @@ def predict(
     about: Mapping[str, Any] | None = None,
     predict_slide: SlidePredictor = slides.predict_slide,
     scale: TrainingScale = AT_20X,
+    abstain: Mapping[str, Rule] | None = None,
 ) -> Predictions:
     """Predicts the grade of every image; an unreadable one becomes a row with an error.
 
@@ -90,6 +92,9 @@ def predict(
       about: content of about.json, of `provenance.describe`; None writes none.
       predict_slide: predicts whole slides.
       scale: of the training images, for images that state theirs.
+      abstain: rules by unit, "region" and "patient"; the tables get a column
+        `abstain`, of predictions.csv by the former and of patients.csv by the latter.
+        None or {} for none.
 
     Returns:
       Content of predictions.csv; its notes are its warnings, and the patients that are
@@ -101,11 +106,21 @@ def predict(
     """
     _check_grades(model, images)
     scale.check(images)
+    rules = dict(abstain or {})
+    for rule in rules.values():
+        rule.require(model.classes)
+    by_region = rules.get("region")
     identity = {"verb": "predict", "pictures": str(plots), **_identity(model, job)}
+    identity |= {"abstain": str(rules)} if rules else {}
     with resume.staging_folder(out, images, identity) as staging:
         rows = staging / "predictions.csv"
         missing = np.zeros((0, len(model.classes)))
-        header = as_csv(_table(model, (), missing, ()), spread=missing, warning=())
+        header = as_csv(
+            _table(model, (), missing, ()),
+            spread=missing,
+            warning=(),
+            abstain=_abstained(by_region, missing),
+        )
         first = resume.drop_partial_rows(rows, header, images)
         remaining = list(
             zip(images, names.stems([one.name for one in images]), strict=True)
@@ -116,18 +131,33 @@ def predict(
             for i, row in enumerate(predictions, first):
                 line = _table(model, images[i : i + 1], row.prob, row.error)
                 file.write(
-                    as_csv(line, spread=row.spread, warning=row.warning, header=False)
+                    as_csv(
+                        line,
+                        spread=row.spread,
+                        warning=row.warning,
+                        abstain=_abstained(by_region, row.prob),
+                        header=False,
+                    )
                 )
                 file.flush()
                 report_progress(i + 1 - first, len(remaining))
         table = read_predictions(rows)
         odd = read_warnings(rows)
         patients = metrics.by_patient(table)
-        write_predictions(staging / "patients.csv", patients)
+        write_predictions(
+            staging / "patients.csv",
+            patients,
+            abstain=_abstained(rules.get("patient"), patients.prob),
+        )
         _write_about(out, about, table)
         for name in ("patients.csv", "predictions.csv"):
             (staging / name).replace(out / name)
     return dataclasses.replace(table, notes=(*odd, *table.notes))
+
+
+def _abstained(rule: Rule | None, prob: np.ndarray) -> list[bool] | None:
+    """The rows that a rule does not answer; None without a rule."""
+    return None if rule is None else rule.abstains(prob).tolist()
 
 
 def predict_cohort(

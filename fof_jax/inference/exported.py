@@ -2,9 +2,9 @@
 
 The file is a zip of `model.stablehlo` (of `jax.export`: uint8 [b, S, S, 3] to
 probabilities; weights and normalization included, any b, for cpu, cuda and tpu),
-`about.json` (classes, input size, preprocessing, thresholds), `model_card.md`, and, of
-a model trained with stain normalization, `stain.stablehlo` (uint8 [h, w, 3] to the
-same).
+`about.json` (classes, input size, preprocessing, thresholds, abstention),
+`model_card.md`, and, of a model trained with stain normalization, `stain.stablehlo`
+(uint8 [h, w, 3] to the same).
 """
 
 import dataclasses
@@ -28,6 +28,7 @@ from ml_collections import ConfigDict
 from fof_jax import files
 from fof_jax.data import training_data
 from fof_jax.data.augment import pipeline
+from fof_jax.evaluation import abstention
 from fof_jax.inference import stain_program
 from fof_jax.inference.model import TrainedModel, reads_bags
 from fof_jax.inference.outputs import CARD_FILE, USE
@@ -64,6 +65,11 @@ class ExportedModel(Predictor):
         self.training = training_data.from_json(self.about.get("training"))
 
     @property
+    def abstention(self) -> dict[str, abstention.Rule]:
+        """As in `Predictor`; files of earlier versions have none."""
+        return abstention.from_json(self.about.get("abstention", []))
+
+    @property
     def fold_names(self) -> tuple[str, ...]:
         """Names of the folds in the ensemble."""
         return tuple(self.about["folds"])
@@ -88,6 +94,7 @@ def write(
     *,
     card: str,
     thresholds: Sequence[dict[str, Any]] = (),
+    rules: Sequence[abstention.Rule] = (),
 ) -> None:
     """Exports a model, its folds as an ensemble; the file is written atomically.
 
@@ -99,9 +106,11 @@ def write(
       model: a `TrainedModel`.
       card: content of model_card.md.
       thresholds: operating points of `eval`, stored in about.json unchanged.
+      rules: when the model abstains, stored in about.json.
 
     Raises:
-      ValueError: the model is an exported one or needs omics, or `path` is a folder.
+      ValueError: the model is an exported one or needs omics, `path` is a folder, or
+        a rule is of other classes.
     """
     if not isinstance(model, TrainedModel):
         raise ValueError("export: this model is an exported file already; copy it.")
@@ -117,12 +126,15 @@ def write(
         )
     if path.is_dir():
         raise ValueError(f"{path} is a folder; expected a file. Pass another --out.")
+    for rule in rules:
+        rule.require(model.classes)
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as file:
         file.writestr(PROGRAM, lower(model).serialize())
         if model.config.data.stain != "none":
             file.writestr(STAIN, stain_program.lower(PLATFORMS).serialize())
-        file.writestr(ABOUT, json.dumps(_about(model, thresholds), indent=1) + "\n")
+        about = _about(model, thresholds) | {"abstention": abstention.to_json(rules)}
+        file.writestr(ABOUT, json.dumps(about, indent=1) + "\n")
         file.writestr(CARD_FILE, card)
     files.write_bytes(path, archive.getvalue())
 

@@ -17,6 +17,7 @@ from PIL import Image
 
 from fof_jax.data.images import ImageLike
 from fof_jax.data.training_data import TrainingData
+from fof_jax.evaluation.abstention import Rule
 from fof_jax.inference import preprocess
 from fof_jax.inference.outputs import GradePredictions
 from fof_jax.inference.preprocess import PreparedImage
@@ -61,6 +62,11 @@ class Predictor(Protocol):
     def imputes_omics(self) -> bool:
         """Whether a patient without any known omics entry is accepted."""
         return False
+
+    @property
+    def abstention(self) -> dict[str, Rule]:
+        """Rules that a model was exported with, by unit; {} for none."""
+        return {}
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float
 
-from fof_jax.evaluation import calibration
+from fof_jax.evaluation import abstention, calibration
 from fof_jax.evaluation.predictions import UNKNOWN, Predictions
 from fof_jax.report.style import (
     CARD,
@@ -243,5 +243,27 @@ def reliability(table: Predictions, *, unit: str, folder: Path) -> Plot:
             caption=f"All {len(table)} {unit}s of the finished folds, in "
             f"{calibration.BINS} bins of equal width, plotted at their mean "
             "confidence. Dotted: perfect calibration. ECE: expected calibration error.",
+            folder=folder,
+        )
+
+
+def coverage_risk(table: Predictions, *, unit: str, folder: Path) -> Plot:
+    """Risk against coverage: the error of what is answered, by margin."""
+    coverage, risk = abstention.coverage_risk(table.y, table.prob)
+    area = abstention.area(coverage, risk)
+    with new_figure(height=3.9) as (figure, axes):
+        axes.axhline(risk[-1], color=MUTED, linewidth=1, linestyle=":")
+        axes.plot(coverage, risk, color=SERIES[0], linewidth=2)
+        axes.set(xlim=(0, 1), ylim=(0, max(float(risk.max()), 0.01) * 1.1))
+        axes.set(xlabel=f"coverage (fraction of {unit}s answered)", ylabel="error")
+        axes.text(0.03, 0.92, f"mean {100 * area:.1f}%", color=INK, va="top",
+                  transform=axes.transAxes)  # fmt: skip
+        return save_plot(
+            figure,
+            name=f"coverage_risk_{unit}",
+            title=f"Error against coverage, per {unit}",
+            caption=f"All {len(table)} {unit}s of the finished folds, answered in the "
+            "order of the margin of their two largest probabilities. Dotted: the error "
+            "when all are answered. Mean: over all coverages.",
             folder=folder,
         )

@@ -139,6 +139,9 @@ def _of_predictions(run: Run, folder: Path) -> list[Section]:
         plots["calibration"].append(
             prediction_plots.reliability(table, unit=unit, folder=folder)
         )
+        plots["calibration"].append(
+            prediction_plots.coverage_risk(table, unit=unit, folder=folder)
+        )
         per_class.append(tables.per_class(run, unit))
     return [
         Section(
@@ -150,7 +153,11 @@ def _of_predictions(run: Run, folder: Path) -> list[Section]:
         Section(
             "calibration",
             "Calibration",
-            ("Agreement of predicted probabilities with observed frequencies.",),
+            (
+                "Agreement of predicted probabilities with observed frequencies, and "
+                "the error that is left when the least certain are not answered "
+                "(eval --abstain_error).",
+            ),
             plots=tuple(plots["calibration"]),
         ),
     ]

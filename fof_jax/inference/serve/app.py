@@ -25,6 +25,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from fof_jax.data import images
+from fof_jax.evaluation.abstention import Rule
 from fof_jax.inference import model_card, visualization
 from fof_jax.inference.model import has_map
 from fof_jax.inference.outputs import Explanation
@@ -68,6 +69,7 @@ def application(
     model: Predictor,
     *,
     hosts: Sequence[str],
+    rule: Rule | None = None,
     max_bytes: int = MAX_BYTES,
     max_pixels: int = MAX_PIXELS,
     max_queued: int = MAX_QUEUED,
@@ -77,6 +79,8 @@ def application(
     Args:
       model: of `load.load`.
       hosts: accepted Host headers; others are rejected, which prevents DNS rebinding.
+      rule: when the page gives no grade; None: always one, "uncertain" below a margin
+        of `MIN_MARGIN`.
       max_bytes: of an image file.
       max_pixels: of an image, checked from its header before decoding.
       max_queued: waiting requests; further ones get status 503 with Retry-After.
@@ -97,7 +101,7 @@ def application(
             try:
                 async with lock:
                     result = await run_in_threadpool(
-                        grade_image, model, body, target, max_pixels
+                        grade_image, model, body, target, max_pixels, rule
                     )
             finally:
                 queued -= 1
@@ -162,13 +166,18 @@ def describe(model: Predictor, max_bytes: int, max_pixels: int) -> dict[str, Any
 
 
 def grade_image(
-    model: Predictor, body: bytes, target: str | None, max_pixels: int
+    model: Predictor,
+    body: bytes,
+    target: str | None,
+    max_pixels: int,
+    rule: Rule | None = None,
 ) -> dict[str, Any]:
     """Grades one image.
 
     Returns:
       classes, prob, spread, pred, second (the next most probable class), uncertain
-      (their probabilities differ by less than min_margin) and the image as the model
+      (their probabilities differ by less than min_margin), abstain (the rule gives no
+      answer; null without a rule) and the image as the model
       reads it; for a model with a map also target, kept (the fraction of patches) and
       the plots. Images are data URIs.
 
@@ -200,6 +209,7 @@ def grade_image(
         "second": model.classes[second],
         "uncertain": bool(prob[best] - prob[second] < MIN_MARGIN),
         "min_margin": MIN_MARGIN,
+        "abstain": None if rule is None else bool(rule.abstains(prob[None])[0]),
         "warning": warning,
         "original": _data_uri(read),
         **images_,

@@ -41,11 +41,15 @@ async function grade(file, target = "") {
 
 function show(file, result) {
   shown = file;
-  at("grade").textContent = result.uncertain
-    ? `${file.name}: uncertain, grade ${result.pred} or ${result.second}`
+  const unsure = result.abstain === null ? result.uncertain : result.abstain;
+  at("grade").textContent = unsure && result.abstain
+    ? `${file.name}: no grade given, ${result.pred} or ${result.second}`
+    : unsure ? `${file.name}: uncertain, grade ${result.pred} or ${result.second}`
     : `${file.name}: grade ${result.pred}`;
-  at("uncertain").hidden = !result.uncertain;
-  at("uncertain").textContent = `The two most probable grades, ${result.pred} and ` +
+  at("uncertain").hidden = !unsure;
+  at("uncertain").textContent = result.abstain
+    ? "The model abstains by its rule: too many of such predictions were wrong."
+    : `The two most probable grades, ${result.pred} and ` +
     `${result.second}, differ by less than ${result.min_margin.toFixed(2)} in probability.`;
   at("warning").hidden = !result.warning;
   at("warning").textContent = result.warning || "";
