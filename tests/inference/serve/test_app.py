@@ -90,6 +90,7 @@ def test_an_exported_file_gives_no_map(small_run, small_pictures, tmp_path):
     found = json.loads(content)
     assert set(found) == {
         "classes", "prob", "spread", "pred", "second", "uncertain", "min_margin",
+        "abstain",
         "warning", "original",
     }  # fmt: skip
     np.testing.assert_allclose(found["prob"], model.predict([pixels]).prob[0])
