@@ -287,9 +287,7 @@ def write_model_file(
       train_rows: positions of the fold's training images.
       frozen: constants of the fold, of which the statistics of omics are kept.
     """
-    document: dict[str, Any] = {
-        "config": config.to_dict(),
-    }
+    document: dict[str, Any] = {"config": config.to_dict()}
     if data.bags is None:
         document["sides"] = [int(data.sizes.min()), int(data.sizes.max())]
         document["training"] = training_data.measure(data, train_rows).to_json()
