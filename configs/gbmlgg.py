@@ -243,6 +243,32 @@ def get_config(arg: str = "") -> ConfigDict:
     config.augment.brightness_contrast = config_dict.placeholder(float)  # 0, 0.5
     config.augment.stain = config_dict.placeholder(float)  # density 1 ± this; 0, 0
 
+    # Of the method pathgcn and of `data graphs` (docs/graphs.md); other methods read
+    # none of it.
+    config.pathgcn = ConfigDict()
+    # Micrometers per pixel of the stored images, from which graphs are built: nuclei
+    # are sought at 0.5. TCGA's regions: 20x.
+    config.pathgcn.mpp = 0.5
+    # Folder of encoder weights, of `import` or a fold of a run: `data graphs` adds each
+    # nucleus's patch token as columns. Unset: the 12 columns alone. Not published.
+    config.pathgcn.tokens = config_dict.placeholder(str)
+    # [n] Columns of the graphs: 12 of contour and texture, and those of the tokens;
+    # 1036 in the distribution's .pt files.
+    config.pathgcn.columns = 12
+    # [n] Widths of the graph layers and of the feature: the published network's.
+    config.pathgcn.width = 128
+    config.pathgcn.features = 32
+    # [n] Fraction of nodes that each of three poolings keeps. Published: 0.2.
+    config.pathgcn.ratio = 0.2
+    # [n] Published: 0.25.
+    config.pathgcn.dropout = 0.25
+    # [n] Of the columns: fold (mean and deviation of the training nodes), graph (its
+    # maximum), or batch (its maximum, as published: predictions depend on the batch).
+    config.pathgcn.normalization = "fold"
+    # [n] Graphs of a batch are padded to a multiple of so many nodes; each new size is
+    # compiled once.
+    config.pathgcn.bucket = 256
+
     config.init = ConfigDict()
     # [n] Folder of pretrained weights: from `import`, or a fold of a run; None trains
     # from scratch. The authors' code starts from WinKawaks' ViT-Tiny of ImageNet

@@ -53,6 +53,8 @@ def get_config(arg: str = "") -> ConfigDict:
         config.compute_dtype = "auto"
         return config
     config.data.image_size = 64
+    config.pathgcn.mpp = 2.0  # 128 um in 64 pixels
+    config.pathgcn.bucket = 32  # about 40 nuclei
     config.encoder = "mu/8"
     config.batch_size = 16
     # From scratch, more regions help more than more epochs.

@@ -10,6 +10,7 @@ python launch.py data mosaic --config=configs/cohort.py --config.data.table=T.cs
     --out=FOLDER
 python launch.py data bags --config=configs/cohort.py --config.data.table=T.csv \
     --features=FOLDER --share=0.03 --out=BAGS
+python launch.py data graphs --config=configs/cohort.py --processes=4 --sheet=graphs.png
 """
 
 import argparse
@@ -25,12 +26,13 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from fof_jax.cli import config as config_flag
-from fof_jax.cli import data_bags, data_init
+from fof_jax.cli import data_bags, data_graphs, data_init
 from fof_jax.data import metadata, mosaic, near_duplicates
 from fof_jax.data.bags.index import BagIndex
 from fof_jax.data.cache import decoding_threads
 from fof_jax.data.cohort import Cohort
-from fof_jax.data.errors import DataWarning
+from fof_jax.data.errors import DataWarning, MissingDataError
+from fof_jax.data.graphs import folder
 from fof_jax.data.image_sizes import check_sizes, measure
 from fof_jax.data.prepare import (
     build_origin,
@@ -55,7 +57,7 @@ from fof_jax.data.store import open_store
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Adds the action, --config, --out, and the flags of single actions."""
-    parser.add_argument("action", choices=("init", "bags", *ACTIONS))
+    parser.add_argument("action", choices=("init", "bags", "graphs", *ACTIONS))
     parser.add_argument(
         "table", type=Path, nargs="?", help="`init`: the table to write a config for"
     )
@@ -90,6 +92,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         f"{data_bags.USUAL.per_fold} bags)",
     )
     data_bags.add_flags(parser)
+    data_graphs.add_flags(parser)
     config_flag.add_help(parser)
 
 
@@ -108,6 +111,9 @@ def run(flags: argparse.Namespace) -> int:
         from fof_jax.training import build
 
         build.validate(config)
+    if flags.action == "graphs":
+        with warnings_to(sys.stdout):
+            return data_graphs.run(flags, config, sys.stdout)
     if flags.action == "bags":
         return data_bags.run(config, flags)
     usual = mosaic.Layout().per_fold
@@ -191,6 +197,7 @@ def _check(config: ConfigDict, out: Out) -> None:
     _check_folds(config, table)
     warn_about_quality(table, folds=config.folds, duplicates=alike)
     _print_summary(table, out, cohort.bags)
+    _print_graphs(config, table, out)
     print("no errors", file=out)
 
 
@@ -206,6 +213,14 @@ def _check_pixels(
     files = [row.image for row in cohort.rows]
     thumbs = near_duplicates.thumbnails(files, threads=decoding_threads(config))
     return near_duplicates.near_duplicates(thumbs, table.patients)
+
+
+def _print_graphs(config: ConfigDict, table: metadata.Metadata, out: Out) -> None:
+    """Prints how many nuclei the store's graphs have, if they are of this table."""
+    with contextlib.suppress(MissingDataError):
+        built = open_store(config.data.dir, config.data.name)
+        if built.table_hash == table.table_hash and folder.exists(built):
+            print(data_graphs.summary(folder.open_folder(built)), file=out)
 
 
 def _check_folds(config: ConfigDict, table: metadata.Metadata) -> None:

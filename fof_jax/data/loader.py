@@ -13,6 +13,7 @@ import numpy as np
 
 from fof_jax.data.bags.cache import BagCache
 from fof_jax.data.cache import Cache, ImageCache, open_cache
+from fof_jax.data.graphs.folder import GraphFolder
 from fof_jax.data.sampling import BalancedRows
 from fof_jax.data.store import Store
 from fof_jax.data.superpixels import SuperpixelMaps
@@ -72,10 +73,16 @@ class _Gather:
     seed: int | None = None  # of crops and sampled patches; None for evaluation
     omics: bool = False  # whether to include the molecular features
     superpixels: SuperpixelMaps | None = None
+    graphs: GraphFolder | None = None
+    images: bool = True
 
     def __call__(self, records: tuple[Any, Any, Any]) -> dict[str, Any]:
         rows, epoch, valid = (np.asarray(part) for part in records)
-        inputs = self.cache.inputs(rows, epoch, local=self.local, seed=self.seed)
+        inputs: dict[str, Any] = {}
+        if self.images:
+            inputs = self.cache.inputs(rows, epoch, local=self.local, seed=self.seed)
+        if self.graphs is not None:  # all processes pad to the largest of all rows
+            inputs["graph"] = self.graphs.read(rows[self.local], together=rows)
         rows, epoch, valid = (part[self.local] for part in (rows, epoch, valid))
         store = self.cache.store
         more = {"omics": np.asarray(store.omics)[rows]} if self.omics else {}
@@ -145,6 +152,8 @@ def train_batches(
     balanced: bool = False,
     omics: bool = False,
     superpixels: SuperpixelMaps | None = None,
+    graphs: GraphFolder | None = None,
+    images: bool = True,
     cache: str | Cache = "ram",
     workers: int = 0,
     threads: int = 2,
@@ -169,6 +178,8 @@ def train_batches(
         length.
       omics: whether batches include raw molecular features, NaN where unknown.
       superpixels: those of the store, if batches include them.
+      graphs: those of the store, if batches include them.
+      images: whether batches include images; `image` is None without.
       cache: `ram`, `none`, or a shared cache from `open_cache`.
       workers: number of decoding processes. Unused with a RAM cache, which decodes
         each image once, in this process, by `threads`.
@@ -200,8 +211,8 @@ def train_batches(
         raise ValueError(
             f"start_step={start_step}: {epochs} epochs have {epochs * steps} steps."
         )
-    images = _cache_of(store, image_size, cache)
-    if workers and images.cached:
+    pixels = _cache_of(store, image_size, cache)
+    if workers and pixels.cached:
         _log.info(
             "data.cache='ram': workers=%d are not needed, none are started", workers
         )
@@ -218,7 +229,8 @@ def train_batches(
     records = records.map_with_index(_WithEpoch(steps * batch_size))
     records = records.batch(batch_size, drop_remainder=True)[start_step:]
     local_rows = slice(process_index * local, (process_index + 1) * local)
-    gathered = records.map(_Gather(images, local_rows, seed, omics, superpixels))
+    gather = _Gather(pixels, local_rows, seed, omics, superpixels, graphs, images)
+    gathered = records.map(gather)
     return _iterate(gathered, threads, workers)
 
 
@@ -229,6 +241,8 @@ def eval_batches(
     batch_size: int,
     image_size: int,
     omics: bool = False,
+    graphs: GraphFolder | None = None,
+    images: bool = True,
     cache: str | Cache = "ram",
     threads: int = 2,
     process_index: int = 0,
@@ -245,6 +259,7 @@ def eval_batches(
       batch_size: size of the global batch.
       image_size: side of the images; unused for bags.
       omics: whether batches include raw molecular features.
+      graphs, images: as in `train_batches`.
       cache: `ram`, `none`, or a shared cache from `open_cache`.
       threads: prefetching threads; 0 decodes on demand.
       process_index: of this process.
@@ -267,7 +282,11 @@ def eval_batches(
     records = [(int(row), 0, bool(v)) for row, v in zip(padded, valid, strict=True)]
     records = grain.MapDataset.source(records).batch(batch_size)
     local_rows = slice(process_index * local, (process_index + 1) * local)
-    batches = records.map(
-        _Gather(_cache_of(store, image_size, cache), local_rows, omics=omics)
+    gather = _Gather(
+        _cache_of(store, image_size, cache),
+        local_rows,
+        omics=omics,
+        graphs=graphs,
+        images=images,
     )
-    return _iterate(batches, threads, workers=0)
+    return _iterate(records.map(gather), threads, workers=0)

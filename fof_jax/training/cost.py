@@ -19,7 +19,7 @@ from fof_jax.data import loader, metadata, prepare, splits, store, superpixels
 from fof_jax.data.cache import decoding_threads
 from fof_jax.methods import registry
 from fof_jax.methods.base import Method, parameter_count, standardize_omics
-from fof_jax.training import build, flops, omics, parallel
+from fof_jax.training import build, cell_graphs, flops, omics, parallel
 from fof_jax.training.state import Schedule, TrainState, initial_state
 from fof_jax.types import Batch, Params, Variables
 
@@ -95,6 +95,7 @@ def _prepare(config: ConfigDict, data: store.Store) -> _Program:
             own = registry.stage_config(config, config.stages[-1])
         setup = build.build(own, metadata.dataset_info(data))
         inputs = setup.method.inputs
+        of_graphs = cell_graphs.open_for(own, inputs, data)
         batch = next(
             loader.train_batches(
                 data,
@@ -104,10 +105,12 @@ def _prepare(config: ConfigDict, data: store.Store) -> _Program:
                 seed=own.seed,
                 omics="omics" in inputs.train,
                 superpixels=superpixels.open_maps(data, inputs.superpixels),
+                **cell_graphs.loading(inputs.train, of_graphs),
                 **options,
             )
         )
         frozen = earlier | omics.fold_constants(inputs, data, rows)
+        frozen |= cell_graphs.fold_constants(of_graphs, rows)
         if earlier:  # memory banks of a student have a row per training record
             index = np.sort(rows).astype(np.int32)
             grade = data.grades[index].astype(np.int32)
@@ -123,6 +126,7 @@ def _prepare(config: ConfigDict, data: store.Store) -> _Program:
             test_rows[: config.eval_batch_size],
             batch_size=config.eval_batch_size,
             omics="omics" in inputs.test,
+            **cell_graphs.loading(inputs.test, of_graphs),
             **options,
         )
     )

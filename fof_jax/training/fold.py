@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from fof_jax.data import cache as image_cache
 from fof_jax.data import loader
+from fof_jax.data.graphs.folder import GraphFolder
 from fof_jax.training.build import Setup
 from fof_jax.types import Params
 
@@ -31,6 +32,7 @@ class Fold:
       folder: what this fold writes goes below it.
       frozen: constants, see `Variables.frozen`.
       log: prints a line.
+      graphs: those of the store, for a method that reads them.
     """
 
     config: ConfigDict
@@ -43,6 +45,7 @@ class Fold:
     folder: Path
     frozen: Params
     log: Callable[[str], None]
+    graphs: GraphFolder | None = None
 
     @property
     def steps_per_epoch(self) -> int:

@@ -46,6 +46,10 @@ _RANGES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
             "fusion.image_features",
             "dgkd.features",
             "clat.superpixels",
+            "pathgcn.bucket",
+            "pathgcn.columns",
+            "pathgcn.width",
+            "pathgcn.features",
             "clat.masked_superpixels",
             "world_size_emulated",
         ),
@@ -84,6 +88,7 @@ _RANGES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
             "optimizer.learning_rate",
             "optimizer.eps",
             "distill.temperature",
+            "pathgcn.mpp",
         ),
         _positive,
     ),
@@ -95,11 +100,15 @@ _RANGES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
             "fusion.dropout",
             "fusion.modality_dropout",
             "dgkd.dropout",
+            "pathgcn.dropout",
         ),
         _below_one,
     ),
     **dict.fromkeys(("theta", "ema_decay", "dgkd.decay"), _fraction),
-    "optimizer.layer_decay": (_interval(0, 1, low_open=True), "above 0, up to 1"),
+    **dict.fromkeys(
+        ("optimizer.layer_decay", "pathgcn.ratio"),
+        (_interval(0, 1, low_open=True), "above 0, up to 1"),
+    ),
 }
 
 

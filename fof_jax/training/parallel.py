@@ -207,7 +207,7 @@ def predict_step(
 
     def step(variables: Variables, batch: Batch) -> jax.Array:
         prepared = batch
-        if batch.image is not None:  # a batch of bags has none
+        if batch.image is not None:  # a method of other inputs has none
             prepared = dataclasses.replace(batch, image=prepare(batch.image))
         prepared = standardize_omics(prepared, variables.frozen)
         logits = method.apply(variables, prepared).logits

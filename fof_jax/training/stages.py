@@ -11,10 +11,12 @@ from ml_collections import ConfigDict
 
 from fof_jax.data import cache, metadata, store
 from fof_jax.data.bags import padding
+from fof_jax.data.graphs.folder import GraphFolder
 from fof_jax.methods import registry
 from fof_jax.methods.base import Method
 from fof_jax.training import (
     build,
+    cell_graphs,
     multihost,
     omics,
     preemption,
@@ -35,11 +37,13 @@ class Stage:
         whose files are those of the fold itself.
       config: of the stage.
       setup: what the folds of this stage share.
+      graphs: those of the store, for a method that reads them.
     """
 
     name: str
     config: ConfigDict
     setup: build.Setup
+    graphs: GraphFolder | None = None
 
 
 def build_stages(config: ConfigDict, data: store.Store) -> list[Stage]:
@@ -57,12 +61,16 @@ def build_stages(config: ConfigDict, data: store.Store) -> list[Stage]:
         setup = build.build(own, metadata.dataset_info(data))
         omics.require_inputs(setup.method.inputs, data, own.method)
         _require_same_kind(setup.method, data, own.method)
+        graphs = cell_graphs.open_for(own, setup.method.inputs, data)
         if not stages:  # a later stage is initialized from the ones before it
-            width = None if data.bags is None else data.bags.width
             trace_init(
-                setup.method, own.data.image_size, len(data.omic_names), bags=width
+                setup.method,
+                own.data.image_size,
+                len(data.omic_names),
+                bags=None if data.bags is None else data.bags.width,
+                columns=None if graphs is None else len(graphs.columns),
             )
-        stages.append(Stage("" if name == names[-1] else name, own, setup))
+        stages.append(Stage("" if name == names[-1] else name, own, setup, graphs))
     return stages
 
 
@@ -80,7 +88,12 @@ def _require_same_kind(method: Method, data: store.Store, name: str) -> None:
 
 
 def trace_init(
-    method: Method, image_size: int, omics: int, *, bags: int | None = None
+    method: Method,
+    image_size: int,
+    omics: int,
+    *,
+    bags: int | None = None,
+    columns: int | None = None,
 ) -> None:
     """Traces the method's initialization without computing it.
 
@@ -88,6 +101,7 @@ def trace_init(
       image_size: side of the images.
       omics: number of omics columns.
       bags: D of a method that reads bags; None for one that reads images.
+      columns: of the store's graphs, for a method that reads them.
 
     Raises:
       ValueError: the method or its encoder refuses its options.
@@ -104,7 +118,11 @@ def trace_init(
             valid=jax.ShapeDtypeStruct(tokens, np.bool_),
         )
         batch = Batch(image=None, bag=bag, omics=vector)
-    jax.eval_shape(method.init, jax.random.key(0), batch, {})
+    frozen: Params = {}
+    if columns is not None:
+        graph, frozen = cell_graphs.example(columns)
+        batch = Batch(image=None, graph=graph)
+    jax.eval_shape(method.init, jax.random.key(0), batch, frozen)
 
 
 def train_stages(
@@ -132,7 +150,7 @@ def train_stages(
     for stage in stages:
         constants = omics.fold_constants(
             stage.setup.method.inputs, images.store, rows[0]
-        )
+        ) | cell_graphs.fold_constants(stage.graphs, rows[0])
         if frozen:  # memory banks of a student have a row per training record
             index = np.sort(rows[0]).astype(np.int32)
             grade = images.store.grades[index].astype(np.int32)
@@ -156,6 +174,7 @@ def train_stages(
                 folder=place.folder,
                 frozen=frozen | constants,
                 log=log,
+                graphs=stage.graphs,
             )
             if not multihost.broadcast((fold.folder / "predictions.csv").exists()):
                 train.train_fold(fold, stop)

@@ -16,6 +16,7 @@ from fof_jax.evaluation import localization, predictions
 from fof_jax.methods import encoder
 from fof_jax.methods.base import BagExplainer, Explainer
 from fof_jax.training import (
+    cell_graphs,
     checkpoint,
     device_cache,
     init_weights,
@@ -63,7 +64,12 @@ def train_fold(fold: Fold, stop: preemption.StopRequest) -> predictions.Predicti
     state = parallel.replicate(state, setup.devices)
     if multihost.is_main_process():
         workdir.write_model_file(
-            fold.folder, config, fold.cache.store, fold.train_rows, fold.frozen
+            fold.folder,
+            config,
+            fold.cache.store,
+            fold.train_rows,
+            fold.frozen,
+            fold.graphs,
         )
     consensus = multihost.StopConsensus()
     timer = checkpoint.SaveTimer(config.save_minutes)
@@ -181,6 +187,7 @@ def train_batches(fold: Fold, start_step: int = 0) -> Iterator[Batch]:
         balanced=config.data.balanced,
         omics="omics" in inputs.train,
         superpixels=superpixels.open_maps(data, inputs.superpixels),
+        **cell_graphs.loading(inputs.train, fold.graphs),
         cache=fold.cache,
         workers=config.data.workers,
         threads=decoding_threads(config),
@@ -234,6 +241,7 @@ def predict(
         batch_size=-(-config.eval_batch_size // count) * count,
         image_size=config.data.image_size,
         omics="omics" in fold.setup.method.inputs.test,
+        **cell_graphs.loading(fold.setup.method.inputs.test, fold.graphs),
         cache=fold.cache,
         threads=decoding_threads(config),
         process_index=process,

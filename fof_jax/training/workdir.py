@@ -19,7 +19,9 @@ from ml_collections import ConfigDict
 
 from fof_jax import files
 from fof_jax.data import splits, store, training_data
-from fof_jax.training.build import flatten_fields
+from fof_jax.data.graphs.folder import GraphFolder, open_folder
+from fof_jax.training import cell_graphs
+from fof_jax.training.build import flatten_fields, method_of
 from fof_jax.types import Params
 
 # Fields that may change between two runs on one workdir: they do not alter numbers.
@@ -47,6 +49,8 @@ FREE_FIELDS = (
     "fold",
     "log_every",
     "paper_row",
+    "pathgcn_mpp",
+    "pathgcn_tokens",
     "remat",
     "save_every",
     "save_minutes",
@@ -69,6 +73,13 @@ ADDED_FIELDS: dict[str, Any] = {
     "optimizer_l1_of": "",
     "optimizer_name": "adamw",
     "optimizer_schedule": "cosine",
+    "pathgcn_bucket": 256,
+    "pathgcn_columns": 12,
+    "pathgcn_dropout": 0.25,
+    "pathgcn_features": 32,
+    "pathgcn_normalization": "fold",
+    "pathgcn_ratio": 0.2,
+    "pathgcn_width": 128,
     "stages": [],
     "views_keep_share": 0.0,
     "views_stop_gradient": False,
@@ -191,10 +202,13 @@ def fold_locks(
 def identity(config: ConfigDict, data: store.Store) -> dict[str, Any]:
     """Every field by its flat name, as JSON gives it back, and hashes of the data.
 
-    `table_hash` is of the table's columns, `data_hash` of the images' bytes too.
+    `table_hash` is of the table's columns, `data_hash` of the images' bytes too;
+    `graph_hash` is of the cell graphs, for a method that reads them.
     """
     flattened = json.loads(json.dumps(flatten_fields(config.to_dict())))
     hashes = {"table_hash": data.table_hash, "data_hash": data.folder.name}
+    if cell_graphs.reads(method_of(config).inputs):
+        hashes["graph_hash"] = open_folder(data).digest
     return flattened | hashes
 
 
@@ -277,6 +291,7 @@ def write_model_file(
     data: store.Store,
     train_rows: np.ndarray,
     frozen: Params,
+    graphs: GraphFolder | None = None,
 ) -> None:
     """Writes model.json, which makes a fold's folder self-contained.
 
@@ -285,7 +300,10 @@ def write_model_file(
       config: of the run.
       data: what it is trained on.
       train_rows: positions of the fold's training images.
-      frozen: constants of the fold, of which the statistics of omics are kept.
+      frozen: constants of the fold, of which the statistics of omics and of the
+        graphs' columns are kept.
+      graphs: those of the data, for a method that reads them; how they were made is
+        kept, so that graphs of other images can be made alike.
     """
     document: dict[str, Any] = {"config": config.to_dict()}
     if data.bags is None:
@@ -296,4 +314,9 @@ def write_model_file(
     if "omics" in frozen:
         statistics = {k: np.asarray(v).tolist() for k, v in frozen["omics"].items()}
         document["omics"] = {"names": list(data.omic_names), **statistics}
+    if graphs is not None:
+        columns = {k: np.asarray(v).tolist() for k, v in frozen["columns"].items()}
+        document["graphs"] = {
+            "names": list(graphs.columns), "origin": graphs.origin, **columns
+        }  # fmt: skip
     files.write_text(folder / MODEL_FILE, json.dumps(document, indent=2) + "\n")

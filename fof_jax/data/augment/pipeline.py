@@ -59,7 +59,7 @@ def augment(
 
     Args:
       batch: `image` is uint8 RGB, [B, H, W, 3]; `superpixels`, if there are any, are
-        moved with it. A batch of bags stays as it is.
+        moved with it. A batch without images stays as it is.
       seed_key: key of the run.
       spec: augmentation options.
       mean: per channel, in [0, 1]; unused if `color` is False.
@@ -75,7 +75,7 @@ def augment(
     Raises:
       ValueError: images that are not uint8 RGB; an unknown second view.
     """
-    if batch.bag is not None:
+    if batch.image is None:
         return batch
     _check(batch.image)
     if second_view not in SECOND_VIEWS:

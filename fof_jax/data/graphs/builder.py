@@ -7,16 +7,23 @@ scikit-image (the extra `graphs`) and SciPy are imported when called.
 """
 
 from types import ModuleType
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int32
+from PIL import Image
 
-from fof_jax.data.graphs import record
+from fof_jax.data.graphs import contours, record
 
 NEIGHBORS = 4
+MICROMETERS = 0.5  # per pixel, for which the pixel counts below are
 CROP = 64  # pixels on a side of the texture window around a centroid
 GRAY_LEVELS = 32
+COLUMNS = record.CONTOUR + record.TEXTURE
+
+
+class NoNucleusError(ValueError):
+    """A region in which no nucleus was found."""
 
 
 def _scikit_image() -> ModuleType:
@@ -109,23 +116,42 @@ def columns(
     Source: methods/clat_pathgcn.md, "The distributed .pt graphs", key x.
     """
     _check_rgb(rgb)
+    _check_labels(rgb, labels)
+    skimage = _scikit_image()
+    gray = (skimage.color.rgb2gray(rgb) * 255).astype(np.int64)
+    gray //= 256 // GRAY_LEVELS
+    labels = contours.number_labels(labels)
+    shape = contours.measure(labels)
+    length = np.maximum(shape.perimeter, 1.0)  # 0 for a single pixel
+    convex = [
+        max(nucleus.area_convex, 1.0) for nucleus in skimage.measure.regionprops(labels)
+    ]
+    contour = np.stack(
+        [
+            shape.short,
+            shape.long,
+            shape.angle,
+            shape.area,
+            length,
+            shape.eccentricity,
+            length / (2 * np.sqrt(np.pi * shape.area)),
+            shape.area / np.array(convex).reshape(-1),
+        ],
+        axis=1,
+    )
+    texture = np.array([_texture(gray, y, x) for x, y in shape.centroid])
+    texture = texture.reshape(len(contour), len(record.TEXTURE))
+    x = np.concatenate([contour, texture], axis=1)
+    return x.astype(np.float32), shape.centroid.astype(np.float32)
+
+
+def _check_labels(rgb: np.ndarray, labels: np.ndarray) -> None:
     if labels.shape != rgb.shape[:2] or labels.min(initial=0) < 0:
         raise ValueError(
             f"label map: shape {labels.shape} and smallest label "
             f"{labels.min(initial=0)}, expected {rgb.shape[:2]} and 0 for background. "
             "Pass a map of the same region at the same size."
         )
-    skimage = _scikit_image()
-    gray = (skimage.color.rgb2gray(rgb) * 255).astype(np.int64)
-    gray //= 256 // GRAY_LEVELS
-    rows, centroids = [], []
-    for nucleus in skimage.measure.regionprops(labels):
-        row, column = nucleus.centroid
-        rows.append((*_contour(nucleus), *_texture(gray, row, column)))
-        centroids.append((column, row))
-    shape = (len(rows), len(record.CONTOUR + record.TEXTURE))
-    x = np.array(rows, np.float32).reshape(shape)
-    return x, np.array(centroids, np.float32).reshape(len(rows), 2)
 
 
 def _check_rgb(rgb: np.ndarray) -> None:
@@ -133,21 +159,6 @@ def _check_rgb(rgb: np.ndarray) -> None:
         raise ValueError(
             f"image: {rgb.dtype} of shape {rgb.shape}, expected uint8 [H, W, 3]."
         )
-
-
-def _contour(nucleus: Any) -> tuple[float, ...]:
-    length = max(nucleus.perimeter, 1.0)  # 0 for a single pixel
-    circle = 2 * np.sqrt(np.pi * nucleus.area)
-    return (
-        nucleus.axis_minor_length,
-        nucleus.axis_major_length,
-        np.degrees(nucleus.orientation) % 180,
-        nucleus.area,
-        length,
-        nucleus.eccentricity,
-        length / circle,
-        nucleus.area / max(nucleus.area_convex, 1.0),
-    )
 
 
 def _texture(gray: np.ndarray, row: float, column: float) -> tuple[float, ...]:
@@ -216,6 +227,7 @@ def build(
     labels: Annotated[np.ndarray, "int [H, W]"] | None = None,
     *,
     neighbors: int = NEIGHBORS,
+    mpp: float = MICROMETERS,
 ) -> record.CellGraph:
     """The cell graph of a region.
 
@@ -223,23 +235,58 @@ def build(
       rgb: the region.
       labels: nuclei by any segmenter; None segments the region here.
       neighbors: see `nearest_neighbors`.
+      mpp: micrometers per pixel of the region, which is brought to 0.5.
 
     Returns:
-      The largest connected component, with 12 columns. Further columns are added by
+      The largest connected component, with 12 columns at 0.5 micrometers per pixel;
+      centroids are in pixels of the region as given. Further columns are added by
       `record.append_columns` and `record.append_tokens`.
 
     Raises:
-      ValueError: no nucleus was found; or as `segment` and `columns`.
+      NoNucleusError: no nucleus was found.
+      ValueError: as `segment` and `columns`.
     """
-    x, centroid = columns(rgb, segment(rgb) if labels is None else labels)
+    if labels is not None:
+        _check_labels(rgb, labels)
+    scaled, labels = rescale(rgb, labels, mpp=mpp)
+    x, centroid = columns(scaled, segment(scaled) if labels is None else labels)
     if not len(x):
-        raise ValueError(
+        raise NoNucleusError(
             "cell graph: no nucleus in the region. Leave the region out, or pass a "
-            "label map of another segmenter."
+            "label map of another segmenter; pathgcn.mpp is micrometers per pixel, "
+            f"here {mpp:g}."
         )
+    height, width = rgb.shape[:2]
+    factor = np.array([scaled.shape[1] / width, scaled.shape[0] / height])
+    centroid = ((centroid + 0.5) / factor - 0.5).astype(np.float32)
     edge_index = nearest_neighbors(centroid, neighbors=neighbors)
     keep = largest_component(edge_index, len(x))
     position = np.cumsum(keep) - 1
     edge_index = position[edge_index[:, keep[edge_index[0]]]]
-    names = record.CONTOUR + record.TEXTURE
-    return record.create(x[keep], edge_index, centroid[keep], names)
+    return record.create(x[keep], edge_index, centroid[keep], COLUMNS)
+
+
+def rescale(
+    rgb: Annotated[np.ndarray, "uint8 [H, W, 3]"],
+    labels: Annotated[np.ndarray, "int [H, W]"] | None,
+    *,
+    mpp: float,
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """A region and its label map at 0.5 micrometers per pixel.
+
+    Args:
+      rgb, labels: as in `build`.
+      mpp: micrometers per pixel; within 2% of 0.5 nothing is resampled.
+    """
+    factor = mpp / MICROMETERS
+    if abs(factor - 1) < 0.02:
+        return rgb, labels
+    height, width = (max(1, round(side * factor)) for side in rgb.shape[:2])
+    scaled = Image.fromarray(rgb).resize((width, height), Image.Resampling.BICUBIC)
+    if labels is None:
+        return np.asarray(scaled), None
+    row, column = (
+        np.minimum((np.arange(new) + 0.5) * old / new, old - 1).astype(int)
+        for new, old in zip((height, width), labels.shape, strict=True)
+    )
+    return np.asarray(scaled), labels[np.ix_(row, column)]

@@ -32,31 +32,55 @@ class ColumnStatistics(NamedTuple):
     std: Float32[np.ndarray, " F"]
 
 
-def pad(graphs: Sequence[CellGraph], *, bucket: int = 256) -> PaddedGraphs:
-    """Pads graphs to the smallest multiple of `bucket` nodes that holds the largest.
+def padded_shape(nodes: int, edges: int, bucket: int) -> tuple[int, int]:
+    """Numbers of nodes and edges that graphs are padded to.
 
     The number of edges follows from the number of nodes, so that batches of one bucket
     have one shape; graphs denser than `EDGES_PER_NODE` enlarge it by further buckets.
 
     Args:
-      graphs: with equal columns.
+      nodes, edges: of the largest graph.
+      bucket: nodes are padded to a multiple of it, at least to one.
+
+    Raises:
+      ValueError: a bucket below 1.
+    """
+    if bucket < 1:
+        raise ValueError(
+            f"pad: got bucket {bucket}, expected 1 or more. Pass another "
+            "--config.pathgcn.bucket."
+        )
+    nodes = _up(max(nodes, 1), bucket)
+    return nodes, max(EDGES_PER_NODE * nodes, _up(edges, EDGES_PER_NODE * bucket))
+
+
+def pad(
+    graphs: Sequence[CellGraph],
+    *,
+    bucket: int = 256,
+    shape: tuple[int, int] | None = None,
+) -> PaddedGraphs:
+    """Pads graphs to the smallest multiple of `bucket` nodes that holds the largest.
+
+    Args:
+      graphs: with equal columns; one without nodes is padding alone.
       bucket: nodes are padded to a multiple of it.
+      shape: numbers of nodes and edges to pad to instead, of `padded_shape`.
 
     Raises:
       ValueError: no graph, a bucket below 1, or columns that differ.
     """
-    if not graphs or bucket < 1:
-        raise ValueError(
-            f"pad: got {len(graphs)} graphs and bucket {bucket}, expected 1 or more "
-            "of each."
-        )
+    if not graphs:
+        raise ValueError("pad: got 0 graphs, expected 1 or more.")
     if len({graph.names for graph in graphs}) > 1:
         raise ValueError(
             "pad: the graphs have different columns. Build all of them the same way."
         )
-    nodes = _up(max(len(graph.x) for graph in graphs), bucket)
-    edges = max(graph.edge_index.shape[1] for graph in graphs)
-    edges = max(EDGES_PER_NODE * nodes, _up(edges, EDGES_PER_NODE * bucket))
+    nodes, edges = shape or padded_shape(
+        max(len(graph.x) for graph in graphs),
+        max(graph.edge_index.shape[1] for graph in graphs),
+        bucket,
+    )
     b, columns = len(graphs), len(graphs[0].names)
     x = np.zeros((b, nodes, columns), np.float32)
     edge_index = np.full((b, 2, edges), nodes, np.int32)
@@ -76,18 +100,22 @@ def column_statistics(graphs: Iterable[CellGraph]) -> ColumnStatistics:
     """Mean and standard deviation over all nodes of the graphs of a training fold.
 
     Raises:
-      ValueError: there is no graph.
+      ValueError: there is no node.
     """
     count, total, squares = 0, np.zeros(()), np.zeros(())
     pivot = None
     for graph in graphs:
+        if not len(graph.x):
+            continue
         # Deviations from a value of the column's order keep their digits in the sum.
         pivot = graph.x[0].astype(np.float64) if pivot is None else pivot
         x = graph.x - pivot
         count += len(x)
         total, squares = total + x.sum(0), squares + (x * x).sum(0)
     if pivot is None:
-        raise ValueError("column_statistics: no graphs. Pass those of a training fold.")
+        raise ValueError(
+            "column_statistics: no nodes, expected those of a training fold's graphs."
+        )
     mean = total / count
     std = np.sqrt(np.maximum(squares / count - mean**2, 0))
     constant = std <= 1e-6 * np.maximum(np.abs(mean + pivot), 1e-6)

@@ -18,7 +18,7 @@ TEXTURE = ("dissimilarity", "homogeneity", "energy", "asm")
 
 @dataclasses.dataclass(frozen=True)
 class CellGraph:
-    """Nuclei of one region and the edges between neighbors.
+    """Nuclei of one region and the edges between neighbors; a region may have none.
 
     Attributes:
       x: float32 [n, F], one row per nucleus.
@@ -38,11 +38,6 @@ class CellGraph:
     def __post_init__(self) -> None:
         nodes, columns = _shape(self.x, "x", 2)
         sides, _ = _shape(self.edge_index, "edge_index", 2)
-        if nodes == 0:
-            raise ValueError(
-                "cell graph: no nodes, expected 1 or more. Leave out regions in which "
-                "no nucleus was found."
-            )
         if sides != 2 or _shape(self.centroid, "centroid", 2) != (nodes, 2):
             raise ValueError(
                 f"cell graph: edge_index {self.edge_index.shape} and centroid "
@@ -139,6 +134,13 @@ def encode(graph: CellGraph) -> bytes:
     return file.getvalue()
 
 
+def empty(names: Iterable[str]) -> CellGraph:
+    """The graph of a region without nuclei."""
+    names = tuple(names)
+    x, centroid = np.zeros((0, len(names))), np.zeros((0, 2))
+    return create(x, np.zeros((2, 0), np.int32), centroid, names)
+
+
 def read(path: Path | str) -> CellGraph:
     """Reads a file written by `encode`; nothing in it is unpickled.
 
@@ -146,18 +148,29 @@ def read(path: Path | str) -> CellGraph:
       ValueError: it is no such file, or its graph is not valid.
       FileNotFoundError: it does not exist.
     """
+    return decode(Path(path).read_bytes(), path)
+
+
+def decode(data: bytes, name: Path | str) -> CellGraph:
+    """The graph in bytes of `encode`.
+
+    Args:
+      data: content of a file.
+      name: of the file, for the message.
+
+    Raises:
+      ValueError: as `read`.
+    """
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
             fields = {k: archive[k] for k in ("x", "edge_index", "centroid", "names")}
-    except FileNotFoundError:
-        raise
     except Exception as error:  # zip, zlib and NumPy raise many kinds
         raise ValueError(
-            f"{path} cannot be read as a cell graph ({error}). Expected an .npz with "
+            f"{name} cannot be read as a cell graph ({error}). Expected an .npz with "
             "x, edge_index, centroid and names."
         ) from error
-    names = tuple(str(name) for name in fields.pop("names"))
+    names = tuple(str(column) for column in fields.pop("names"))
     try:
         return create(**fields, names=names)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise ValueError(f"{name}: {error}") from error

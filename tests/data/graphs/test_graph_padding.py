@@ -54,7 +54,6 @@ def test_other_files_are_refused(tmp_path):
         ({"x": np.full((9, 3), np.nan, np.float32)}, "not finite"),
         ({"centroid": np.zeros((8, 2), np.float32)}, r"expected \(2, E\)"),
         ({"names": ("a",)}, "1 names for 3 columns"),
-        ({"x": np.zeros((0, 3), np.float32)}, "no nodes"),
     ],
 )
 def test_graphs_that_do_not_fit_together_are_refused(change, reason):
