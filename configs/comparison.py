@@ -52,6 +52,8 @@ ENCODERS = {
     "image.swinv2": ("swinv2", "swinv2_tiny/8"),
 }
 SMALL_IMAGES = {"swinv2_tiny/8": "swinv2_tiny/4"}
+# Reads cell graphs, which `data graphs` builds first.
+GRAPHS = ("pathgcn",)
 DIRECT = (
     "omics",
     "fusion.concat",
@@ -76,7 +78,7 @@ STUDENTS = (
     "distill.clat",
 )
 FORMS = ("common", "as_published")
-ROWS = (*IMAGE, *ENCODERS, *DIRECT, *STUDENTS)
+ROWS = (*IMAGE, *ENCODERS, *GRAPHS, *DIRECT, *STUDENTS)
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -128,6 +130,12 @@ def _row(data: str, row: str) -> ConfigDict:
             config.encoder = SMALL_IMAGES.get(config.encoder, config.encoder)
         return config
     config.method = row
+    if row in GRAPHS:
+        # The published optimizer: FoF's rate is one for fine-tuning an encoder.
+        config.init.checkpoint = None
+        with config.unlocked(), config.ignore_type():
+            config.update_from_flattened_dict(published_forms.PATHGCN_OPTIMIZER)
+        return config
 
     # MaxNet, METHODS.md 5.0.
     config.omics = ConfigDict()

@@ -3,7 +3,8 @@
 Each row has the encoder, optimizer, schedule, batch, epochs, augmentation and quirks of
 its public code, as far as a run on this project's folds can have them. The data set
 keeps its images, folds and image size; the result is that of the last epoch. Sources:
-methods/fusion.md and methods/distillation.md ("Recipes as published"), METHODS.md A2.
+methods/fusion.md and methods/distillation.md ("Recipes as published"), METHODS.md A2,
+methods/clat_pathgcn.md ("Recipe as published").
 
 What no field can give: weights of ImageNet have to be imported (`init.checkpoint`);
 images are normalized as elsewhere in this project, not by 0.5; GPDBN and HFBSurv were
@@ -81,9 +82,14 @@ _VGG_PATH: Fields = {
     **_adam(5e-4, l2=4e-4, batch=8, epochs=50),
 }
 
+_PATHGCN = _adam(2e-3, l2=4e-4, batch=32, epochs=450)
+PATHGCN_OPTIMIZER = {k: v for k, v in _PATHGCN.items() if k.startswith("optimizer.")}
+
 FIELDS: dict[str, Fields] = {
     "image.resnet18": _DGKD,
     "image.vgg19bn": _VGG_PATH,
+    # 50 published epochs over nine copies of each graph are 450 passes.
+    "pathgcn": {**_PATHGCN, "pathgcn.normalization": "batch"},
     "omics": {**_OMICS, "omics.features": 32, "omics.dropout": 0.25},
     "fusion.concat": {
         **_DGKD,

@@ -14,7 +14,7 @@ from fof_jax.data.progress import Out
 from fof_jax.data.store import Store
 from fof_jax.evaluation import published
 from fof_jax.methods import registry
-from fof_jax.training import cells, omics
+from fof_jax.training import cell_graphs, cells, omics
 from fof_jax.training import workdir as run_folder
 
 # Fields of a row's budget, which the conditions name where rows differ in them.
@@ -217,6 +217,7 @@ def _row(
             own = registry.stage_config(config, stage) if stage else config
             method = registry.create(own, metadata.dataset_info(store))
             omics.require_inputs(method.inputs, store, own.method)
+            cell_graphs.open_for(own, method.inputs, store)
         if first is not None and store.folder != first.folder:
             raise ValueError(
                 f"its data are others (hash {store.folder.name[:12]}) than those of "

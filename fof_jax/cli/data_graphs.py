@@ -51,10 +51,18 @@ def run(flags: argparse.Namespace, config: ConfigDict, out: Out) -> int:
     source = sources.find(
         store, pt=flags.pt, labels=flags.labels, mpp=config.pathgcn.mpp
     )
+    tokens = None
+    if config.pathgcn.tokens:
+        # Imported here: only this needs JAX.
+        from fof_jax.training import graph_tokens
+
+        tokens = graph_tokens.load(config, config.pathgcn.tokens)
     graphs = build.build(
         store,
         source,
         processes=flags.processes,
+        add_columns=tokens,
+        about_columns=None if tokens is None else tokens.about,
         progress=progress_to("graphs:", out, what="regions"),
         log=lambda line: print(line, file=out, flush=True),
     )

@@ -29,6 +29,7 @@ from fof_jax.evaluation.predictions import (
 from fof_jax.inference import (
     bag_files,
     bags,
+    graph_input,
     image_warnings,
     names,
     pictures,
@@ -437,6 +438,10 @@ def _predict_slide(
         raise ValueError(
             f"a whole slide; method {model.config.method!r} needs omics, which are "
             "read for regions only. Save regions of the slide as images."
+        )
+    if model.reads_graphs:
+        raise ValueError(
+            f"a whole slide; {graph_input.only_regions(model.config.method)}"
         )
     slide = predict_slide(model, image.path, slide_mpp=image.mpp)
     tile_files.write(tiles, slide)

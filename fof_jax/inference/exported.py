@@ -124,6 +124,11 @@ def write(
             f"export: method {model.config.method!r} reads patch features, and an "
             "exported program takes images. Use predict with the run's folder."
         )
+    if model.reads_graphs:
+        raise ValueError(
+            f"export: method {model.config.method!r} reads cell graphs, and an "
+            "exported program takes images. Use predict with the run's folder."
+        )
     if path.is_dir():
         raise ValueError(f"{path} is a folder; expected a file. Pass another --out.")
     for rule in rules:

@@ -69,6 +69,7 @@ def load_trained(path: Path) -> TrainedModel:
             training_data.from_json(one.get("training")) for one in [metadata, *others]
         ),
         omic_columns=tuple(metadata.get("omics", {}).get("names", ())),
+        graphs=metadata.get("graphs", {}).get("origin"),
     )
 
 
@@ -105,6 +106,7 @@ def _require_same_model(
         ADDED_FIELDS
         | build.flatten_fields(one["config"])
         | {"sides of the training images": one.get("sides")}
+        | {"cell graphs": one.get("graphs", {}).get("origin")}
         for one in (expected, actual)
     )
     differ = [
@@ -122,12 +124,15 @@ def _require_same_model(
 
 
 def _variables(fold: Path) -> Variables:
-    """Weights of a fold, with the statistics of omics that its model.json holds."""
+    """Weights of a fold, with the statistics that its model.json holds."""
     metadata = _metadata(fold)
     frozen = {}
     if "omics" in metadata:
         names = ("mean", "std", "median")
         frozen["omics"] = {n: np.float32(metadata["omics"][n]) for n in names}
+    if "graphs" in metadata:
+        columns = metadata["graphs"]
+        frozen["columns"] = {n: np.float32(columns[n]) for n in ("mean", "std")}
     return dataclasses.replace(weights.read(fold), frozen=frozen)
 
 

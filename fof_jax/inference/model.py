@@ -23,12 +23,13 @@ from ml_collections import ConfigDict
 from fof_jax.data.augment import pipeline
 from fof_jax.data.images import ImageLike
 from fof_jax.data.training_data import TrainingData
-from fof_jax.inference import tiling
+from fof_jax.inference import graph_input, tiling
 from fof_jax.inference.outputs import Explanation
 from fof_jax.inference.predictor import Predictor, in_batches, omics_of_tiles
 from fof_jax.inference.preprocess import PreparedImage
 from fof_jax.methods.base import Explainer, standardize_omics
 from fof_jax.models import vit
+from fof_jax.training import graph_tokens
 from fof_jax.types import Batch, Variables
 
 
@@ -41,6 +42,8 @@ class TrainedModel(Predictor):
       folds: variables, by the folder that they were read from.
       config, sides, training: as in `Predictor`.
       omic_columns: names of the omics that the run's data had.
+      graphs: how the cell graphs of the run's data were made; None for a method that
+        reads none.
     """
 
     method: Any
@@ -49,6 +52,7 @@ class TrainedModel(Predictor):
     sides: tuple[int, int] | None
     training: TrainingData | None = None
     omic_columns: tuple[str, ...] = ()
+    graphs: dict[str, Any] | None = None
 
     @property
     def fold_names(self) -> tuple[str, ...]:
@@ -61,6 +65,29 @@ class TrainedModel(Predictor):
         return self.omic_columns if "omics" in self.method.inputs.test else ()
 
     @property
+    def reads_graphs(self) -> bool:
+        """As in `Predictor`."""
+        return self.graphs is not None
+
+    @functools.cached_property
+    def _token_columns(self) -> graph_tokens.TokenColumns | None:
+        about = (self.graphs or {}).get("tokens")
+        return graph_tokens.rebuild(self.config, about) if about else None
+
+    def probabilities_of(
+        self, prepared: Sequence[PreparedImage]
+    ) -> Float[np.ndarray, "n F K"]:
+        """As in `Predictor`."""
+        if not self.reads_graphs:
+            return super().probabilities_of(prepared)
+        per_fold = []
+        for variables in self.folds.values():
+            compiled = functools.partial(_apply_to_graphs, self.method, variables)
+            prob, _ = graph_input.in_batches(compiled, prepared, self.config.pathgcn)
+            per_fold.append(prob)
+        return np.stack(per_fold, axis=1)
+
+    @property
     def imputes_omics(self) -> bool:
         """As in `Predictor`; true of DDM-net."""
         return bool(getattr(self.method, "imputes", False))
@@ -68,13 +95,24 @@ class TrainedModel(Predictor):
     def preprocess(
         self, image: ImageLike, omics: np.ndarray | None = None, zoom: float = 1.0
     ) -> PreparedImage:
-        """As in `Predictor`; a model of bags refuses images."""
+        """As in `Predictor`, with graphs where they are read; not of bags."""
         if reads_bags(self):
             raise ValueError(
                 "the model was trained on patch features (HDF5), not on images. Use "
                 "`python launch.py predict`, or fof_jax.inference.bags.BagPredictor."
             )
-        return super().preprocess(image, omics, zoom)
+        prepared = super().preprocess(image, omics, zoom)
+        if self.graphs is None:
+            return prepared
+        return graph_input.with_graphs(
+            image,
+            prepared,
+            self.config,
+            self.sides,
+            self.graphs,
+            add_columns=self._token_columns,
+            zoom=zoom,
+        )
 
     def explain(
         self, image: ImageLike, target: str | None = None, *, zoom: float = 1.0
@@ -147,8 +185,13 @@ class TrainedModel(Predictor):
         ends = np.cumsum([len(one.tiles) for one in prepared])[:-1]
 
         def fold_features(variables: Variables) -> np.ndarray:
-            feature = functools.partial(self._feature, variables)
-            v = in_batches(feature, tiles, of_tiles)
+            if self.reads_graphs:
+                compiled = functools.partial(_apply_to_graphs, self.method, variables)
+                options = self.config.pathgcn
+                _, v = graph_input.in_batches(compiled, prepared, options)
+            else:
+                feature = functools.partial(self._feature, variables)
+                v = in_batches(feature, tiles, of_tiles)
             return np.stack([part.mean(axis=0) for part in np.split(v, ends)])
 
         return np.stack([*map(fold_features, self.folds.values())])
@@ -158,7 +201,13 @@ class TrainedModel(Predictor):
         tiles: UInt8[np.ndarray, "n S S 3"],
         omics: Float[np.ndarray, "n M"] | None = None,
     ) -> Float[np.ndarray, "n F K"]:
-        """Probabilities of each tile by each fold."""
+        """Probabilities of each tile by each fold.
+
+        Raises:
+          ValueError: the method reads cell graphs, which are of whole regions.
+        """
+        if self.reads_graphs:
+            raise ValueError(graph_input.only_regions(self.config.method))
         per_fold = [
             in_batches(functools.partial(self._probabilities, variables), tiles, omics)
             for variables in self.folds.values()
@@ -224,6 +273,15 @@ def _apply(
     """Probabilities and features; omics are standardized by the fold's statistics."""
     batch = Batch(image=pipeline.normalize(tiles, color=color), omics=omics)
     output = method.apply(variables, standardize_omics(batch, variables.frozen))
+    return jax.nn.softmax(output.logits), output.features
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _apply_to_graphs(
+    method: Any, variables: Variables, graph: Any
+) -> tuple[jax.Array, jax.Array]:
+    """Probabilities and features of padded graphs."""
+    output = method.apply(variables, Batch(image=None, graph=graph))
     return jax.nn.softmax(output.logits), output.features
 
 

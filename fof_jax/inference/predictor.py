@@ -59,6 +59,11 @@ class Predictor(Protocol):
         return ()
 
     @property
+    def reads_graphs(self) -> bool:
+        """Whether predictions are of cell graphs that are built of each image."""
+        return False
+
+    @property
     def imputes_omics(self) -> bool:
         """Whether a patient without any known omics entry is accepted."""
         return False
@@ -226,6 +231,13 @@ class Predictor(Protocol):
                 "or use fusion.ddmnet, which imputes a missing modality."
             )
 
+    def probabilities_of(
+        self, prepared: Sequence[PreparedImage]
+    ) -> Float[np.ndarray, "n F K"]:
+        """Probabilities of all tiles of some images by each fold."""
+        tiles = np.concatenate([one.tiles for one in prepared])
+        return self.fold_probabilities(tiles, omics_of_tiles(prepared))
+
     def predict_prepared(
         self, prepared: Sequence[PreparedImage | str]
     ) -> list[GradePredictions]:
@@ -233,8 +245,7 @@ class Predictor(Protocol):
         valid = [one for one in prepared if isinstance(one, PreparedImage)]
         per_image: Iterator[np.ndarray] = iter(())
         if valid:
-            tiles = np.concatenate([one.tiles for one in valid])
-            prob = self.fold_probabilities(tiles, omics_of_tiles(valid))
+            prob = self.probabilities_of(valid)
             ends = np.cumsum([len(one.tiles) for one in valid])[:-1]
             per_image = (part.mean(axis=0) for part in np.split(prob, ends))  # [F, K]
         missing = np.full((1, len(self.classes)), np.nan)

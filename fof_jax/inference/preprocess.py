@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from fof_jax.data import images
+from fof_jax.data.graphs.record import CellGraph
 from fof_jax.data.images import ImageLike
 from fof_jax.data.read_options import ReadOptions
 from fof_jax.data.training_data import TrainingData
@@ -29,6 +30,7 @@ class PreparedImage:
       warning: what is odd about the image; "" for nothing.
       omics: molecular vector of the image's patient, raw, NaN where unknown; None for
         a model of the image alone.
+      graphs: of the tiles, for a model that reads them.
     """
 
     pixels: UInt8[np.ndarray, "H W 3"]
@@ -36,6 +38,7 @@ class PreparedImage:
     corners: list[tiling.Corner]
     warning: str = ""
     omics: Float[np.ndarray, " M"] | None = None
+    graphs: tuple[CellGraph, ...] | None = None
 
 
 def preprocess(
@@ -90,6 +93,27 @@ def preprocess(
     name = str(image) if isinstance(image, str | Path) else "image"
     square = read.square(pixels, side, name=name, corner=read.test_corner)
     return PreparedImage(square, square[None], [(0, 0)], "; ".join(odd))
+
+
+def rescale(pixels: UInt8[np.ndarray, "H W 3"], zoom: float) -> np.ndarray:
+    """An image at the scale of the training images; see `preprocess`."""
+    return _rescale(pixels, zoom, Image.Resampling.BICUBIC)
+
+
+def scale(
+    shape: tuple[int, ...], options: ConfigDict, sides: tuple[int, int] | None
+) -> float | None:
+    """Factor by which `preprocess` scales an image that it cuts into tiles.
+
+    Args:
+      shape: height and width of the image.
+      options, sides: as in `preprocess`.
+
+    Returns:
+      the factor; None for an image that is fitted to one square.
+    """
+    factor, corners = _tiling(shape[:2], options, sides)
+    return None if corners is None else factor
 
 
 def preprocess_mask(

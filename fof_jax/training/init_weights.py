@@ -103,24 +103,16 @@ def initial_variables(
     _check_class_token(encoder_about, class_token)
 
     def fit(tree: Params, initial: Params) -> Params:
-        tree = dict(tree)
-        if encoder_about.get("class_token") and class_token == "drop":
-            log("init.checkpoint: encoder class token left out (init.class_token=drop)")
-            tree["ahead"] = np.asarray(tree["ahead"])[1:]
-            if not len(tree["ahead"]):
-                del tree["ahead"]
-        width = np.shape(initial["position"])[1]
-        if np.shape(tree["position"])[1] == width:
-            tree["position"] = _position(
-                tree["position"],
-                initial["position"],
-                encoder_about.get("grid"),
-                encoder.grid,
-                pos_embed=pos_embed,
-                pos_resize=pos_resize,
-                log=log,
-            )
-        return tree
+        return fit_encoder(
+            tree,
+            initial,
+            encoder,
+            encoder_about,
+            class_token=class_token,
+            pos_embed=pos_embed,
+            pos_resize=pos_resize,
+            log=log,
+        )
 
     params = _at_encoder(source.params, fresh.params, fit)
     filled = insert_weights(
@@ -138,6 +130,46 @@ def initial_variables(
             f"{encoder.layer_norm_eps:g} (--config.layer_norm_eps)"
         )
     return filled
+
+
+def fit_encoder(
+    tree: Params,
+    initial: Params,
+    encoder: vit.ViT,
+    about: dict[str, Any],
+    *,
+    class_token: str,
+    pos_embed: str,
+    pos_resize: str,
+    log: Callable[[str], None],
+) -> Params:
+    """Weights of an encoder with the class token and the grid of another.
+
+    Args:
+      tree: the weights.
+      initial: those of `encoder`, initialized.
+      encoder: which they are to fit.
+      about: of the weights, from about.json.
+      class_token, pos_embed, pos_resize, log: as in `initial_variables`.
+    """
+    tree = dict(tree)
+    if about.get("class_token") and class_token == "drop":
+        log("init.checkpoint: encoder class token left out (init.class_token=drop)")
+        tree["ahead"] = np.asarray(tree["ahead"])[1:]
+        if not len(tree["ahead"]):
+            del tree["ahead"]
+    width = np.shape(initial["position"])[1]
+    if np.shape(tree["position"])[1] == width:
+        tree["position"] = _position(
+            tree["position"],
+            initial["position"],
+            about.get("grid"),
+            encoder.grid,
+            pos_embed=pos_embed,
+            pos_resize=pos_resize,
+            log=log,
+        )
+    return tree
 
 
 def _check_class_token(encoder_about: dict[str, Any], class_token: str) -> None:

@@ -25,6 +25,7 @@ NUMBERS = {
     "image.resnet18": DGKD,
     "image.vgg19bn": ("vgg19bn", 5e-4, 0.9, 4e-4, 8, 50, 50 / 51, 1 / 51),
     "omics": ("mu/8", 2e-3, 0.9, 5e-4, 64, 50, 50 / 51, 1 / 51),
+    "pathgcn": ("Ti/16", 2e-3, 0.9, 4e-4, 32, 450, 450 / 451, 1 / 451),
     "fusion.pathomic": ("vgg19bn", 1e-4, 0.5, 4e-4, 32, 30, 1.0, 1 / 21),
     "fusion.gpdbn": ("resnet18", 2e-4, 0.9, 1e-6, 16, 150, 150 / 151, 1 / 151),
     "fusion.hfbsurv": ("resnet18", 1.2e-4, 0.9, 1e-6, 16, 100, 1.0, 1.0),

@@ -98,7 +98,7 @@ def append_columns(
 
 
 def append_tokens(
-    graph: CellGraph, tokens: Float32[np.ndarray, "h w D"], *, patch: int
+    graph: CellGraph, tokens: Float32[np.ndarray, "h w D"], *, size: tuple[int, ...]
 ) -> CellGraph:
     """Adds, for each nucleus, the encoder's token of the patch at its centroid.
 
@@ -108,16 +108,18 @@ def append_tokens(
     Args:
       graph: of the region that the tokens are of.
       tokens: of the encoder, over the grid of patches.
-      patch: pixels on a side.
+      size: height and width of the region that centroids are of, in pixels.
 
     Returns:
       The graph with columns `token_0` … appended.
 
     Source: methods/clat_pathgcn.md, "Cell graphs from any image", 2.
     """
-    cell = (graph.centroid // patch).astype(np.int64)
-    column = cell[:, 0].clip(0, tokens.shape[1] - 1)
-    row = cell[:, 1].clip(0, tokens.shape[0] - 1)
+    rows, columns = tokens.shape[:2]
+    column, row = (
+        ((graph.centroid[:, k] + 0.5) * count / side).astype(int).clip(0, count - 1)
+        for k, count, side in ((0, columns, size[1]), (1, rows, size[0]))
+    )
     return append_columns(graph, tokens[row, column], prefix="token")
 
 

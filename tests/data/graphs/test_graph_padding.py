@@ -108,7 +108,7 @@ def test_statistics_are_those_of_all_nodes_and_constant_columns_stay():
         np.full((6, 1), 0.1), np.zeros((2, 0)), np.zeros((6, 2)), ["c"]
     )
     assert padding.column_statistics([constant]).std == 1
-    with pytest.raises(ValueError, match="no graphs"):
+    with pytest.raises(ValueError, match="no nodes"):
         padding.column_statistics([])
 
 
@@ -127,6 +127,6 @@ def test_tokens_are_those_of_the_patch_at_the_centroid():
         make(3), centroid=np.array([[0, 0], [33, 8], [64, 64]], np.float32)
     )
     tokens = np.arange(4 * 4 * 2, dtype=np.float32).reshape(4, 4, 2)
-    ours = record.append_tokens(graph, tokens, patch=16)
+    ours = record.append_tokens(graph, tokens, size=(64, 64))
     np.testing.assert_array_equal(ours.x[:, 3:], [[0, 1], [4, 5], [30, 31]])
     assert ours.names[3:] == ("token_0", "token_1")
