@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
 import fof_jax
 from fof_jax.cli import config as config_flag
@@ -14,7 +13,6 @@ from fof_jax.cli.main import main
 from fof_jax.data.graphs import padding, record
 from fof_jax.data.graphs.folder import GraphFolder
 from fof_jax.evaluation.predictions import read_predictions
-from fof_jax.methods.base import Inputs
 from fof_jax.training import cell_graphs
 from tests.support.cohort_files import CLASSES, rows_of, write_table
 
@@ -68,6 +66,7 @@ def run(words, tmp_path_factory):
     return workdir
 
 
+@pytest.mark.slow  # two trained folds
 def test_training_without_graphs_names_the_command(words, tmp_path, capsys, run):
     config = config_flag.load(words)
     (graphs,) = Path(config.data.dir).glob("cohort/store/*/graphs")
@@ -80,6 +79,7 @@ def test_training_without_graphs_names_the_command(words, tmp_path, capsys, run)
         moved.rename(graphs)
 
 
+@pytest.mark.slow  # two trained folds
 def test_the_image_alone_gets_the_probabilities_of_the_test(run, words):
     images = Path(config_flag.load(words).data.table).parent
     table = read_predictions(run / "fold_1" / "predictions.csv")
@@ -94,6 +94,7 @@ def test_the_image_alone_gets_the_probabilities_of_the_test(run, words):
         model.predict(blank)
 
 
+@pytest.mark.slow  # two trained folds
 def test_a_large_image_is_predicted_by_tiles_without_the_empty_ones(run, words):
     from PIL import Image
 
@@ -108,6 +109,7 @@ def test_a_large_image_is_predicted_by_tiles_without_the_empty_ones(run, words):
     assert np.isfinite(model.predict(wide).prob).all()
 
 
+@pytest.mark.slow  # two trained folds
 def test_model_json_keeps_the_statistics_and_how_graphs_were_made(run):
     document = json.loads((run / "fold_0" / "model.json").read_text())["graphs"]
     assert document["origin"]["kind"] == "builder"
@@ -116,6 +118,7 @@ def test_model_json_keeps_the_statistics_and_how_graphs_were_made(run):
     assert len(fields["graph_hash"]) == 16
 
 
+@pytest.mark.slow  # two trained folds
 def test_a_run_does_not_resume_with_other_graphs(run, words, tmp_path, capsys):
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)
@@ -126,6 +129,7 @@ def test_a_run_does_not_resume_with_other_graphs(run, words, tmp_path, capsys):
     assert "graph_hash: '0000000000000000' there" in capsys.readouterr().err
 
 
+@pytest.mark.slow  # two trained folds
 def test_data_check_counts_regions_with_few_nuclei(run, words, capsys):
     assert main(["data", "check", *words]) == 0
     assert "0.0% (0) have fewer than 10 nuclei" in capsys.readouterr().out
@@ -151,6 +155,3 @@ def test_statistics_are_those_of_the_training_nodes_alone():
     np.testing.assert_allclose(found["std"], nodes.std(0), rtol=1e-5)
     with pytest.raises(ValueError, match="no nodes"):
         padding.column_statistics([made[1]])
-    images = Inputs(("image",), ("image",))
-    assert cell_graphs.open_for(ConfigDict(), images, None) is None
-    assert cell_graphs.loading(("image",), None) == {}
