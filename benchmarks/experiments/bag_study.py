@@ -37,13 +37,14 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from benchmarks.conditions import conditions
 from benchmarks.experiments import bag_study_table
 from fof_jax import files
+from fof_jax.cli import compiled
 from fof_jax.configs import slides
 from fof_jax.data.bags import padding
 from fof_jax.data.bags.reading import BagValues
 from fof_jax.data.cohort import read_cohort
 from fof_jax.evaluation import bag_scores
 from fof_jax.methods import registry
-from fof_jax.training import compilation, optimizer, parallel
+from fof_jax.training import optimizer, parallel
 from fof_jax.training.state import Schedule, initial_state
 from fof_jax.types import Batch, DatasetInfo
 
@@ -251,7 +252,7 @@ def main(argv: list[str] | None = None) -> None:
     flags.add_argument("--seeds", type=int, action="append")
     flags.add_argument("--folds", type=int, action="append")
     flags.add_argument("--results", type=Path, default=RESULTS)
-    flags.add_argument("--compiled", type=Path, default=Path("runs/bag_study"))
+    compiled.add_flag(flags)
     flags.add_argument("--epochs", type=int, help="for a smaller run")
     flags.add_argument("--show", action="store_true", help="print the tables only")
     args = flags.parse_args(argv)
@@ -262,7 +263,7 @@ def main(argv: list[str] | None = None) -> None:
     if not args.table or len(args.table) != len(args.share):
         flags.error("--table and --share: expected one share for each table")
     changes = {} if args.epochs is None else {"epochs": args.epochs}
-    compilation.use_cache(args.compiled)
+    compiled.use(args.compiled)
     sets = dict(zip(args.share, map(read, args.table), strict=True))
     names = {bags.names for bags in sets.values()}
     if len(names) > 1:
