@@ -29,9 +29,9 @@ def folder(config, tmp_path_factory):
     pixels = jnp.zeros((1, 64, 64, 3))
     params = jax.jit(network.init)(jax.random.key(1), pixels)["params"]
     made = tmp_path_factory.mktemp("tokens") / "weights"
-    variables = Variables(params={"encoder": params, "classifier": {"b": jnp.ones(3)}})
+    parts = {"encoder": params, "classifier": {"b": jnp.ones(3)}}
     about = {"encoder": {"variant": "mu/16", "class_token": False, "grid": [4, 4]}}
-    weights.write(made, variables.replace(state={}), about)
+    weights.write(made, Variables(params=parts, state={}), about)
     return made
 
 
