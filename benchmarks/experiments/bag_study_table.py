@@ -45,7 +45,8 @@ def read(folder: Path, rows: Sequence[str]) -> dict[str, Cells]:
 
 def tables(results: Path, rows: Sequence[str]) -> str:
     """The table of each share that has cells."""
-    folders = [p for p in results.iterdir() if p.is_dir()] if results.is_dir() else []
+    found = results.iterdir() if results.is_dir() else ()
+    folders = [p for p in found if p.name.replace(".", "").isdigit()]
     order = sorted(folders, key=lambda p: float(p.name))
     return "\n\n".join(table(folder, rows) for folder in order)
 

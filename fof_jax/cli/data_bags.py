@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from fof_jax.data import cache
 from fof_jax.data.bags import composed
 from fof_jax.data.prepare import read_raw, source
 from fof_jax.data.progress import Out, progress_to, warnings_to
@@ -79,7 +80,7 @@ def run(config: ConfigDict, flags: argparse.Namespace, out: Out | None = None) -
             composition=composition,
             folds=config.folds,
             seed=config.seed,
-            threads=max(config.data.threads, 1),
+            threads=cache.decoding_threads(config),
             progress=progress_to("written", out),
         )
     decided = shares[shares > 0]

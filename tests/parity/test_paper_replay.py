@@ -76,7 +76,7 @@ def normalized_positives(*, normalize_positives, **rest):
     ("equation", "module", "name", "wrong"),
     [
         ("Eq. (1)", cam, "weighted_sum", mean_instead_of_sum),
-        ("Eq. (1), P3", cam, "min_max", lambda A: A),
+        ("Eq. (1), P3", cam, "min_max", lambda A, valid: A),
         ("Eq. (2)", views, "keep_mask", lambda A, *, patch, theta: (
             views.patch_mean(A, patch=patch) > theta + 0.2)),
         ("Eq. (2), views", views, "split", lambda image, keep, *, patch, fill: (

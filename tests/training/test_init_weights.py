@@ -485,7 +485,10 @@ def test_mistakes_at_import_are_one_message(z, tmp_path, capsys):
                               json.loads(str(z["vit/config"])))  # fmt: skip
     out = f"--out={tmp_path}/w"
     for words, message in (
-        (["--from=hf", str(odd)], "variant that a config can name. Expected one of nano, mu"),
+        (
+            ["--from=hf", str(odd)],
+            "variant that a config can name. Expected one of nano, mu",
+        ),
         (["--from=timm", str(odd)], "no tensor named 'patch_embed.proj.weight'"),
         (["--from=hf", str(tmp_path / "none")], "does not exist"),
         (["--from=hf", str(odd), "--image_size=0"], "invalid image_size value: '0'"),
