@@ -13,6 +13,7 @@ import pytest
 
 from fof_jax.cli.main import main
 from fof_jax.configs import comparison, published_forms
+from fof_jax.data.graphs import padding, record
 from fof_jax.methods import registry
 from fof_jax.training import build, optimizer, state
 from fof_jax.types import Batch, DatasetInfo
@@ -143,6 +144,8 @@ def trace_step(setup, frozen, side=64):
         epoch=jnp.zeros(size, jnp.int32),
         omics=jnp.zeros((size, 80)),
         omics_known=jnp.ones((size, 80), bool),
+        superpixels=jnp.zeros((size, side, side), jnp.uint8),
+        graph=padding.pad([graph()] * size, bucket=16),
     )
 
     def run(frozen, batch):
@@ -158,10 +161,17 @@ def trace_step(setup, frozen, side=64):
     return jax.eval_shape(run, frozen, batch)
 
 
+def graph(nodes=5, columns=12):
+    names = [f"c{i}" for i in range(columns)]
+    rows = np.zeros((nodes, columns)), np.zeros((2, 3), int), np.zeros((nodes, 2))
+    return record.create(*rows, names)
+
+
 def constants():
     row = jnp.zeros(80)
     index = jnp.arange(64, dtype=jnp.int32)
     return {
+        "columns": padding.column_statistics([graph()])._asdict(),
         "omics": {"mean": row, "std": row + 1, "median": row},
         "labels": {"index": index, "grade": index % 3},
     }
