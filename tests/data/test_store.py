@@ -317,6 +317,7 @@ def test_five_real_regions(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timing
 def test_reading_costs_little_more_than_decoding(tmp_path):
     paths = []
     for i in range(8):
