@@ -1,7 +1,7 @@
 """Time and memory of bags against their number of patches, on the CPU.
 
     python benchmarks/speed/bags.py                  # 1,000 … 20,000 patches of D 1536
-    python benchmarks/speed/bags.py --counts=20000 --encoder=mu/features
+    python benchmarks/speed/bags.py --counts 20000 --encoder=nano/features
 
 For each number N of patches: an HDF5 file with random features is written, checked,
 read whole and predicted, with its map (Eq. (1)); and a training step of FoF is done on

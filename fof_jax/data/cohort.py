@@ -2,8 +2,9 @@
 
 Columns `image`, `patient`, `grade`, one per biomarker (integer; empty, NA, N/A or NaN
 means unknown), one per float marker, and optionally `fold` (integer from 0) and `mask`.
-Other columns are ignored. `image` names images, or HDF5 files of patch features. UTF-8
-with or without byte order mark, comma or semicolon.
+Other columns are ignored. `image` names images, or HDF5 files of patch features, whose
+slides an optional column `slide` names. UTF-8 with or without byte order mark, comma or
+semicolon.
 """
 
 import collections
@@ -51,7 +52,8 @@ def _row(reader: TableReader, number: int, cells: dict[str, str], empty: Cohort)
     if (patient := cells.get("patient", "")) and unknown(patient):
         text = f"'{patient}'; expected an ID of its own for each patient"
         reader.add_error("unknown patient", number, text)
-    root, mask = Path(empty.root or ""), cells.get("mask", "")
+    root = Path(empty.root or "")
+    mask, slide = cells.get("mask", ""), cells.get("slide", "")
     grade = 0
     if "grade" in cells:
         grade = reader.grade(number, cells["grade"], empty.classes)
@@ -72,6 +74,7 @@ def _row(reader: TableReader, number: int, cells: dict[str, str], empty: Cohort)
         ),
         fold=reader.fold(number, cells["fold"]) if "fold" in cells else None,
         mask=None if unknown(mask) else root / mask,
+        slide=None if unknown(slide) else root / slide,
     )
 
 

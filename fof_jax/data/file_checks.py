@@ -1,6 +1,7 @@
 """Checks the files that a cohort names: images and masks, or bags of features."""
 
 import collections
+import dataclasses
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -77,8 +78,8 @@ def check_bags(
 
     Returns:
       Errors: files that `bags.reading.check` refuses, of another D than most, rows of
-      images among bags, and masks of images; and the index of the files, None where
-      there are errors.
+      images among bags, masks of images, and slides that are not there; and the index
+      of the files, None where there are errors.
     """
     errors = []
     lines = cohort.lines or range(2, len(cohort.rows) + 2)
@@ -98,16 +99,23 @@ def check_bags(
                 "Empty the cell"
             )
             errors.append(RowError("mask beside a bag", number, text))
-        bags.append((number, row.image))
+        if row.slide is not None and not row.slide.is_file():
+            text = (
+                f"{row.slide} does not exist; expected the file of the slide, relative "
+                "to the table. Correct the cell, or empty it"
+            )
+            errors.append(RowError("missing slide", number, text))
+        bags.append((number, row))
     results = index.check_all(
-        [path for _, path in bags],
+        [row.image for _, row in bags],
         patch_size=patch_size,
         threads=threads,
         progress=progress,
     )
-    for (number, _), result in zip(bags, results, strict=True):
+    for (number, row), result in zip(bags, results, strict=True):
         if isinstance(result, Entry):
-            checked.append((number, result))
+            slide = None if row.slide is None else row.slide.absolute()
+            checked.append((number, dataclasses.replace(result, slide=slide)))
         else:
             errors.append(RowError(result.kind, number, str(result)))
     errors += _other_widths(checked)

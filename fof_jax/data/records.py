@@ -20,6 +20,7 @@ class Row:
       fold: fold number of the column `fold`, or None.
       mask: ground-truth mask of the diagnostic structures (phantom only), or None.
       omics: molecular features, None where unknown.
+      slide: file of the slide whose patch features `image` holds, or None.
     """
 
     image: Path
@@ -30,6 +31,7 @@ class Row:
     fold: int | None = None
     mask: Path | None = None
     omics: tuple[float | None, ...] = ()
+    slide: Path | None = None
 
 
 @dataclasses.dataclass(frozen=True)

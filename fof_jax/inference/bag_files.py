@@ -1,81 +1,67 @@
-"""Files of the map over the patches of a bag: CSV, GeoJSON and a plot."""
+"""Files of the map over the patches of a bag: tables, GeoJSON and a plot.
 
-import csv
-import io
-import json
+Tables and GeoJSON are those of slides (`tile_files`): a tile is a patch.
+"""
+
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool
 
-from fof_jax import files
+from fof_jax.inference import tile_files
+from fof_jax.inference.bag_slides import Placed
 from fof_jax.inference.bags import BagPrediction
-
-COLUMNS = ("x", "y", "side", "unit", "A", "keep")
 
 
 def write(
-    folder: Path,
-    stem: str,
-    found: BagPrediction,
-    keep: Bool[np.ndarray, " N"] | None,
-    title: str,
+    stem: Path, plot: Path, found: BagPrediction, placed: Placed, title: str
 ) -> None:
-    """Writes STEM.csv, STEM.geojson and STEM.png.
+    """Writes STEM.csv, STEM.geojson and a plot.
 
     Args:
-      folder: of the files; created.
-      stem: of their names.
+      stem: of the first two; the folder is created.
+      plot: path of the PNG.
       found: the prediction.
-      keep: M; None where the method has none, an empty cell.
+      placed: its patches.
       title: of the plot.
     """
-    from fof_jax.inference import visualization
+    from fof_jax.inference import bag_pictures
 
-    folder.mkdir(parents=True, exist_ok=True)
-    files.write_text(folder / f"{stem}.csv", as_csv(found, keep))
-    files.write_text(folder / f"{stem}.geojson", as_geojson(found, keep))
-    visualization.plot_bag(
-        folder / f"{stem}.png",
-        A=found.A,
-        coords=found.coords,
-        side=found.side,
-        unit=found.unit,
-        title=title,
-    )
+    tile_files.write_texts(stem, as_csv(found, placed), as_geojson(found, placed))
+    plot.parent.mkdir(parents=True, exist_ok=True)
+    bag_pictures.plot(plot, A=found.A, placed=placed, title=title)
 
 
-def as_csv(found: BagPrediction, keep: Bool[np.ndarray, " N"] | None) -> str:
-    """A row a patch, in the order of the file."""
-    text = io.StringIO(newline="")
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(COLUMNS)
-    for i, ((x, y), a) in enumerate(zip(found.coords, found.A, strict=True)):
-        kept = "" if keep is None else int(keep[i])
-        place = (f"{number:.10g}" for number in (x, y, found.side))
-        table.writerow([*place, found.unit, f"{a:.6g}", kept])
-    return text.getvalue()
+def as_csv(found: BagPrediction, placed: Placed) -> str:
+    """A row a patch, in the order of the file, with the columns of slides.
 
-
-def as_geojson(found: BagPrediction, keep: Bool[np.ndarray, " N"] | None) -> str:
-    """A feature collection of squares in the unit of the file (RFC 7946, QuPath).
-
-    QuPath reads `measurements` of objects of the type `tile`, in level-0 pixels.
+    Prediction and probabilities are those of the bag, the same in every row. `map_mean`
+    is A of the patch, `kept` 1 or 0, or empty where the method has no M.
     """
+    classes, prob = found.grades.classes, found.grades.prob[0]
+    rows = []
+    for i, corner in enumerate(placed.corners):
+        kept = "" if found.keep is None else f"{float(found.keep[i]):.6f}"
+        row = tile_files.cells(corner, placed.side, placed.mpp, prob, classes)
+        rows.append([*row, f"{found.A[i]:.6f}", kept])
+    return tile_files.as_csv([tile_files.columns(classes), *rows])
+
+
+def as_geojson(found: BagPrediction, placed: Placed) -> str:
+    """A feature collection with a tile a patch, in the class that A explains.
+
+    Measurements are as in `as_csv`. M has no polygons of its own: a patch is a tile.
+    """
+    classes = found.grades.classes
+    color = tile_files.rgb_colors(len(classes))[classes.index(found.target)]
+    of_bag = tile_files.probabilities(found.grades.prob[0], classes)
     features = []
-    for i, ((x, y), a) in enumerate(zip(found.coords.tolist(), found.A, strict=True)):
-        right, below = x + found.side, y + found.side
-        ring = [[x, y], [right, y], [right, below], [x, below], [x, y]]
-        measured = {"A": round(float(a), 6)}
-        measured |= {} if keep is None else {"keep": int(keep[i])}
-        features.append({
-            "type": "Feature",
-            "geometry": {"type": "Polygon", "coordinates": [ring]},
-            "properties": {
-                "objectType": "tile",
-                "class": found.target,
-                "unit": found.unit,
-                "measurements": measured,
-            },
-        })  # fmt: skip
-    return json.dumps({"type": "FeatureCollection", "features": features})
+    for i, corner in enumerate(placed.corners):
+        measured = of_bag | {"map_mean": tile_files.number(float(found.A[i]))}
+        if found.keep is not None:
+            measured["kept"] = float(found.keep[i])
+        features.append(
+            tile_files.tile(
+                np.asarray(corner), placed.side, found.target, color, measured
+            )
+        )
+    return tile_files.as_json({"type": "FeatureCollection", "features": features})

@@ -1,7 +1,6 @@
 """Prediction of bags: HDF5 files of patch features, by a model trained on them."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import jax
@@ -10,6 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from fof_jax.data.bags import layouts, padding, reading
+from fof_jax.data.bags.layouts import Header
 from fof_jax.inference.inputs import ImageInput, read_table
 from fof_jax.inference.model import TrainedModel
 from fof_jax.inference.names import printable, unique
@@ -24,6 +24,7 @@ class BagPrediction:
     Attributes:
       grades: one row.
       A: map for `target`, mean over folds; for mean pooling and ABMIL their evidence.
+      keep: M of the map; None where the method has none.
       target: class that A explains; ABMIL's attention explains none in particular.
       coords: upper left corners (x, y) as the file has them.
       side: of a patch, in the unit of the coordinates.
@@ -32,6 +33,7 @@ class BagPrediction:
 
     grades: GradePredictions
     A: Float[np.ndarray, " N"]
+    keep: Bool[np.ndarray, " N"] | None
     target: str
     coords: Float[np.ndarray, "N 2"]
     side: float
@@ -43,11 +45,12 @@ def find(source: Path, *, exclude: Path | None = None) -> list[ImageInput]:
 
     Args:
       source: a file; a folder, searched recursively; or a CSV with a column `image`
-        and optional columns `patient` and `grade`.
+        and optional columns `patient`, `grade`, `slide` (file of the slide) and `mpp`
+        (of a slide that states none).
       exclude: a folder to skip, such as the output folder.
 
     Raises:
-      ValueError: there is none, or a faulty table.
+      ValueError: there is none, a faulty table, or a slide that is not there.
     """
     expected = (
         "The model was trained on patch features: pass an HDF5 file "
@@ -61,6 +64,13 @@ def find(source: Path, *, exclude: Path | None = None) -> list[ImageInput]:
         foreign = [one.name for one in found if not layouts.is_bag(one.path)]
         if foreign:
             raise ValueError(f"images: {foreign[0]} is no HDF5 file. {expected}")
+        for one in found:
+            if one.slide is not None and not one.slide.is_file():
+                raise ValueError(
+                    f"images: the slide of {one.name}, {one.slide}, does not exist; "
+                    "expected a file, relative to the table. Correct the cell of the "
+                    "column 'slide', or empty it."
+                )
         return found
     if source.is_dir():
         paths = sorted(
@@ -89,6 +99,17 @@ class BagPredictor:
         self._probabilities = jax.jit(self._softmax)
         self._map = jax.jit(model.method.bag_map)
 
+    def grade(self, path: Path, *, patch_size: float | None = None) -> GradePredictions:
+        """Predicts one file, whole, without its map.
+
+        Args:
+          path, patch_size: as in `predict`.
+
+        Raises:
+          ValueError: as in `predict`.
+        """
+        return self._grades(self._read(path, patch_size)[1])
+
     def predict(
         self,
         path: Path,
@@ -96,7 +117,7 @@ class BagPredictor:
         target: str | None = None,
         patch_size: float | None = None,
     ) -> BagPrediction:
-        """Predicts one file, whole.
+        """Predicts one file, whole, with its map.
 
         Args:
           path: of the file; checked first, as in `data build`.
@@ -108,6 +129,24 @@ class BagPredictor:
             than those of the training; no such class.
         """
         index = self.model.class_index(target)
+        header, bag = self._read(path, patch_size)
+        grades = self._grades(bag)
+        if index is None:
+            index = int(grades.prob[0].argmax())
+        maps = [self.map_of(v, bag, index) for v in self.model.folds.values()]
+        A = np.mean(maps, axis=0)[: header.count]
+        return BagPrediction(
+            grades=grades,
+            A=A,
+            keep=self.keep(A),
+            target=self.model.classes[index],
+            coords=reading.read_coords(path),
+            side=header.patch_size,
+            unit=header.unit,
+        )
+
+    def _read(self, path: Path, patch_size: float | None) -> tuple[Header, Bag]:
+        """Checks, reads and pads a file."""
         header = reading.check(path, patch_size)
         width = features_width(next(iter(self.model.folds.values())).params)
         if header.width != width:
@@ -115,28 +154,21 @@ class BagPredictor:
                 f"{path.name}: features of length {header.width}, and the model was "
                 f"trained on {width}. Extract them with the encoder of the training."
             )
-        bag = pad(reading.read(path, header))
-        folds = self.model.folds.values()
+        return header, pad(reading.read(path, header))
+
+    def _grades(self, bag: Bag) -> GradePredictions:
         prob = np.concatenate(
-            [np.asarray(self._probabilities(v, bag), np.float64) for v in folds]
+            [
+                np.asarray(self._probabilities(variables, bag), np.float64)
+                for variables in self.model.folds.values()
+            ]
         )  # [F, K]
-        if index is None:
-            index = int(prob.mean(axis=0).argmax())
-        return BagPrediction(
-            grades=GradePredictions(
-                prob=prob.mean(axis=0, keepdims=True),
-                spread=prob.std(axis=0, keepdims=True),
-                classes=self.model.classes,
-                error=("",),
-                warning=("",),
-            ),
-            A=np.mean([self.map_of(v, bag, index) for v in folds], axis=0)[
-                : header.count
-            ],
-            target=self.model.classes[index],
-            coords=reading.read_coords(path),
-            side=header.patch_size,
-            unit=header.unit,
+        return GradePredictions(
+            prob=prob.mean(axis=0, keepdims=True),
+            spread=prob.std(axis=0, keepdims=True),
+            classes=self.model.classes,
+            error=("",),
+            warning=("",),
         )
 
     def map_of(
@@ -159,18 +191,6 @@ class BagPredictor:
     def _softmax(self, variables: Variables, bag: Bag) -> jax.Array:
         batch = Batch(image=None, bag=bag)
         return jax.nn.softmax(self.model.method.apply(variables, batch).logits)
-
-
-def predict_all(
-    predictor: BagPredictor, images: Sequence[ImageInput]
-) -> Iterator[BagPrediction | str]:
-    """One prediction per file, in order; an error message where there is none."""
-    size = predictor.model.config.data.get("patch_size")
-    for image in images:
-        try:
-            yield predictor.predict(image.path, patch_size=size)
-        except (ValueError, OSError) as error:
-            yield str(error)
 
 
 def pad(values: reading.BagValues) -> Bag:

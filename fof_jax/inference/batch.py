@@ -27,7 +27,7 @@ from fof_jax.evaluation.predictions import (
     write_predictions,
 )
 from fof_jax.inference import (
-    bag_files,
+    bag_batch,
     bags,
     graph_input,
     image_warnings,
@@ -230,7 +230,8 @@ def explain(
     Args:
       model: of `load.load`.
       images: of `inputs.find`.
-      out: folder for NAME.png and NAME.npy (A, float32, [H, W]).
+      out: folder for NAME.png and NAME.npy (A, float32, [H, W]; of bags [N], and also
+        NAME.csv and NAME.geojson).
       target: class that A explains; None for the predicted one.
       report_progress, job, about, scale: as in `predict`.
 
@@ -241,12 +242,8 @@ def explain(
       ValueError: no such class, a model without a map, or the folder holds results
         of another job.
     """
-    if reads_bags(model):
-        return _explain_bags(
-            model, images, out, target=target, report_progress=report_progress, job=job,
-            about=about,
-        )  # fmt: skip
-    if not has_map(model):
+    bag_predictor = bags.BagPredictor(model) if reads_bags(model) else None
+    if bag_predictor is None and not has_map(model):
         raise ValueError(
             f"checkpoint: no class activation map, {no_map_reason(model)}. Pass the "
             "folder of a run of 'fof', 'release' or 'vit' as --checkpoint."
@@ -265,60 +262,35 @@ def explain(
         ]
         for done, (one, stem) in enumerate(remaining, 1):
             try:
-                if is_slide(one.path, longest_side(model)):
-                    raise ValueError(
-                        "a whole slide; `predict` maps its grades. Save a region of it "
-                        "as an image to explain it."
-                    )
-                explanation = model.explain(one.path, target, zoom=scale.zoom(one))
+                if bag_predictor is not None:
+                    bag_batch.explain(bag_predictor, one, out / stem, target)
+                elif has_map(model):
+                    _explain_region(model, one, out / stem, target, scale)
             except (ValueError, OSError) as error:
                 errors.append(f"{one.name}: {_one_line(error, one)}")
-            else:
-                pictures.plot_explanation(
-                    explanation, out / f"{stem}.png", model, _shown(one)
-                )
-                A = explanation.A.astype(np.float32)
-                save = functools.partial(np.save, arr=A)
-                files.write_with(out / f"{stem}.npy", save)
             report_progress(done, len(remaining))
         _write_about(out, about)
     return errors
 
 
-def _explain_bags(
+def _explain_region(
     model: TrainedModel,
-    images: Sequence[ImageInput],
-    out: Path,
-    *,
+    image: ImageInput,
+    stem: Path,
     target: str | None,
-    report_progress: Progress,
-    job: Mapping[str, str] | None,
-    about: Mapping[str, Any] | None,
-) -> list[str]:
-    """`explain` of HDF5 files: STEM.csv, STEM.geojson, STEM.png and STEM.npy [N]."""
-    model.class_index(target)
-    predictor, errors = bags.BagPredictor(model), []
-    size = model.config.data.get("patch_size")
-    identity = {"verb": "explain", "target": str(target), **_identity(model, job)}
-    with resume.staging_folder(out, images, identity):
-        stems = names.stems([one.name for one in images])
-        remaining = [
-            (one, stem)
-            for one, stem in zip(images, stems, strict=True)
-            if not (out / f"{stem}.npy").exists()  # written last
-        ]
-        for done, (one, stem) in enumerate(remaining, 1):
-            try:
-                found = predictor.predict(one.path, target=target, patch_size=size)
-            except (ValueError, OSError) as error:
-                errors.append(f"{one.name}: {_one_line(error, one)}")
-            else:
-                write_bag(predictor, one, found, out, stem)
-                A = found.A.astype(np.float32)
-                files.write_with(out / f"{stem}.npy", functools.partial(np.save, arr=A))
-            report_progress(done, len(remaining))
-        _write_about(out, about)
-    return errors
+    scale: TrainingScale,
+) -> None:
+    """Writes STEM.png and, last, STEM.npy."""
+    if is_slide(image.path, longest_side(model)):
+        raise ValueError(
+            "a whole slide; `predict` maps its grades. Save a region of it as an image "
+            "to explain it."
+        )
+    found = model.explain(image.path, target, zoom=scale.zoom(image))
+    plot = stem.with_name(f"{stem.name}.png")
+    pictures.plot_explanation(found, plot, model, _shown(image))
+    save = functools.partial(np.save, arr=found.A.astype(np.float32))
+    files.write_with(stem.with_name(f"{stem.name}.npy"), save)
 
 
 def _write_about(
@@ -344,7 +316,7 @@ def _predict(
     Plots STEM.png into a folder unless it is None; writes a slide's tiles below `out`.
     """
     if reads_bags(model):
-        yield from _predict_bags(model, images, folder)
+        yield from bag_batch.predict(model, images, out, plots=folder is not None)
         return
     longest = longest_side(model)
     groups = itertools.groupby(images, key=lambda pair: is_slide(pair[0].path, longest))
@@ -364,37 +336,6 @@ def _predict(
                 missing = np.full((1, len(model.classes)), np.nan)
                 reason = (str(error),)
                 yield GradePredictions(missing, missing, model.classes, reason, ("",))
-
-
-def _predict_bags(
-    model: TrainedModel,
-    images: Sequence[tuple[ImageInput, str]],
-    folder: Path | None,
-) -> Iterator[GradePredictions]:
-    """One row per HDF5 file; its map into a folder unless it is None."""
-    predictor = bags.BagPredictor(model)
-    found = bags.predict_all(predictor, [one for one, _ in images])
-    for (image, stem), one in zip(images, found, strict=True):
-        if isinstance(one, str):
-            missing = np.full((1, len(model.classes)), np.nan)
-            yield GradePredictions(missing, missing, model.classes, (one,), ("",))
-            continue
-        if folder is not None:
-            write_bag(predictor, image, one, folder, stem)
-        yield one.grades
-
-
-def write_bag(
-    predictor: bags.BagPredictor,
-    image: ImageInput,
-    found: bags.BagPrediction,
-    folder: Path,
-    stem: str,
-) -> None:
-    """Writes the map of one bag, see `bag_files.write`."""
-    prob, spread = found.grades.prob[0], found.grades.spread[0]
-    title = pictures.title(predictor.model, _shown(image), prob, spread, found.target)
-    bag_files.write(folder, stem, found, predictor.keep(found.A), title)
 
 
 def _stream(

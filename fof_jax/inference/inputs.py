@@ -34,6 +34,7 @@ class ImageInput:
       grade: true class name; "" if unknown.
       omics: raw molecular vector, NaN where unknown, for a model that needs one.
       mpp: micrometers per pixel; None if unknown.
+      slide: of a file of patch features, where the table names it.
     """
 
     path: Path
@@ -42,6 +43,7 @@ class ImageInput:
     grade: str = ""
     omics: tuple[float, ...] | None = None
     mpp: float | None = None
+    slide: Path | None = None
 
 
 def find(source: Path, *, exclude: Path | None = None) -> list[ImageInput]:
@@ -164,6 +166,7 @@ def read_table(table: Path) -> list[ImageInput]:
             low, high = MPP_RANGE
             text = f"{mpp:g}; expected {low:g} to {high:g} micrometers per pixel"
             reader.add_error("mpp out of range", number, text)
+        slide = cells.get("slide", "")
         images.append(
             ImageInput(
                 path=table.parent / name,
@@ -171,6 +174,7 @@ def read_table(table: Path) -> list[ImageInput]:
                 patient=printable(name if unknown(patient) else patient),
                 grade="" if unknown(grade) else grade,
                 mpp=mpp,
+                slide=None if unknown(slide) else table.parent / slide,
             )
         )
     named = (one.patient for one in images if one.patient != one.name)

@@ -1,4 +1,4 @@
-"""Tiles of a slide as a table, and as GeoJSON for QuPath.
+"""Tiles of a slide as a table, and as GeoJSON for QuPath; rows and squares of tiles.
 
 GeoJSON is that of QuPath 0.4 and later (Bankhead et al., Sci Rep 2017; "Exporting
 annotations" in its documentation): a FeatureCollection whose polygons are in pixels of
@@ -10,7 +10,7 @@ color) and `measurements` (numbers by name) as properties. Geometry by Shapely, 
 import csv
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from fof_jax.inference.slides import SlidePrediction
 
 _DECIMALS = 2  # of coordinates, in level-0 pixels
 FOCUS = "focus"  # QuPath's derived class "II: focus"
+OF_MAPS = ("map_mean", "kept")
 
 
 def write(stem: Path, slide: SlidePrediction) -> None:
@@ -31,9 +32,13 @@ def write(stem: Path, slide: SlidePrediction) -> None:
       ValueError: Shapely is not installed.
     """
     collection = features(slide)
-    files.write_text(stem.with_name(f"{stem.name}.csv"), table(slide))
-    text = json.dumps(collection, ensure_ascii=False, separators=(",", ":"))
-    files.write_text(stem.with_name(f"{stem.name}.geojson"), text + "\n")
+    write_texts(stem, table(slide), as_json(collection))
+
+
+def write_texts(stem: Path, table: str, geojson: str) -> None:
+    """Writes both files; the folder is created."""
+    files.write_text(stem.with_name(f"{stem.name}.csv"), table)
+    files.write_text(stem.with_name(f"{stem.name}.geojson"), geojson)
 
 
 def table(slide: SlidePrediction) -> str:
@@ -44,22 +49,44 @@ def table(slide: SlidePrediction) -> str:
     kept (fraction of the patches in M).
     """
     classes = slide.grades.classes
-    header = ["x", "y", "width", "mpp", "pred", *(f"p_{name}" for name in classes)]
     rows = [
-        [
-            *(f"{value:.{_DECIMALS}f}" for value in (*corner, slide.side)),
-            f"{slide.mpp:.6g}",
-            classes[int(prob.argmax())],
-            *(f"{p:.6f}" for p in prob),
-        ]
+        cells(corner, slide.side, slide.mpp, prob, classes)
         for corner, prob in zip(slide.corners, slide.tiles, strict=True)
     ]
-    if slide.map_means is not None and slide.keep is not None:
-        header += ["map_mean", "kept"]
+    header = columns(classes)
+    if slide.map_means is None or slide.keep is None:
+        header = header[: -len(OF_MAPS)]
+    else:
         for row, mean, keep in zip(rows, slide.map_means, slide.keep, strict=True):
             row += [f"{mean:.6f}", f"{keep.mean():.6f}"]
+    return as_csv([header, *rows])
+
+
+def columns(classes: Sequence[str]) -> list[str]:
+    """Names of the columns, those of maps last."""
+    return ["x", "y", "width", "mpp", "pred", *(f"p_{n}" for n in classes), *OF_MAPS]
+
+
+def cells(
+    corner: Float[np.ndarray, " 2"],
+    side: float,
+    mpp: float | None,
+    prob: Float[np.ndarray, " K"],
+    classes: Sequence[str],
+) -> list[str]:
+    """A tile's cells without those of maps; the scale is empty if unknown."""
+    return [
+        *(f"{value:.{_DECIMALS}f}" for value in (*corner, side)),
+        "" if mpp is None else f"{mpp:.6g}",
+        classes[int(prob.argmax())],
+        *(f"{p:.6f}" for p in prob),
+    ]
+
+
+def as_csv(rows: Sequence[Sequence[str]]) -> str:
+    """Text of a table."""
     stream = io.StringIO(newline="")
-    csv.writer(stream, lineterminator="\n").writerows([header, *rows])
+    csv.writer(stream, lineterminator="\n").writerows(rows)
     return stream.getvalue()
 
 
@@ -73,25 +100,17 @@ def features(slide: SlidePrediction) -> dict[str, Any]:
     Raises:
       ValueError: Shapely is not installed.
     """
-    # Imported here: tables of regions should not load Matplotlib.
-    from fof_jax.inference.visualization import class_colors
-
     classes = slide.grades.classes
-    colors = np.round(255 * class_colors(len(classes))[:, :3]).astype(int).tolist()
+    colors = rgb_colors(len(classes))
     found = []
     for i, (corner, prob) in enumerate(zip(slide.corners, slide.tiles, strict=True)):
         k = int(prob.argmax())
-        x, y = corner
-        z, w = x + slide.side, y + slide.side
-        square = [_rounded(np.array([(x, y), (z, y), (z, w), (x, w), (x, y)]))]
-        measured = {f"p_{n}": _number(p) for n, p in zip(classes, prob, strict=True)}
+        measured = probabilities(prob, classes)
         if slide.map_means is not None:
-            measured["map_mean"] = _number(slide.map_means[i])
-        found.append(
-            _feature("tile", "Polygon", square, classes[k], colors[k], measured)
-        )
+            measured["map_mean"] = number(slide.map_means[i])
+        found.append(tile(corner, slide.side, classes[k], colors[k], measured))
         if slide.keep is not None and slide.keep[i].any():
-            measured["kept"] = _number(slide.keep[i].mean())
+            measured["kept"] = number(slide.keep[i].mean())
             found.append(
                 _feature(
                     "annotation",
@@ -130,7 +149,42 @@ def _rounded(points: Float[np.ndarray, "n 2"]) -> list[list[float]]:
     return np.round(points, _DECIMALS).tolist()
 
 
-def _number(value: float) -> float:
+def rgb_colors(count: int) -> list[list[int]]:
+    """Colors of the K classes, 0-255, as in the plots."""
+    # Imported here: tables of regions should not load Matplotlib.
+    from fof_jax.inference.visualization import class_colors
+
+    return np.round(255 * class_colors(count)[:, :3]).astype(int).tolist()
+
+
+def probabilities(
+    prob: Float[np.ndarray, " K"], classes: Sequence[str]
+) -> dict[str, float]:
+    """Measurements of the classes."""
+    return {f"p_{n}": number(p) for n, p in zip(classes, prob, strict=True)}
+
+
+def tile(
+    corner: Float[np.ndarray, " 2"],
+    side: float,
+    name: str,
+    color: list[int],
+    measurements: dict[str, float],
+) -> dict[str, Any]:
+    """The square of a tile, in a class with a color."""
+    (x, y), (z, w) = corner, corner + side
+    ring = _rounded(np.array([(x, y), (z, y), (z, w), (x, w), (x, y)]))
+    return _feature("tile", "Polygon", [ring], name, color, measurements)
+
+
+def as_json(collection: dict[str, Any]) -> str:
+    """Text of a feature collection."""
+    text = json.dumps(collection, ensure_ascii=False, separators=(",", ":"))
+    return text + "\n"
+
+
+def number(value: float) -> float:
+    """A measurement, with six decimals."""
     return round(float(value), 6)
 
 

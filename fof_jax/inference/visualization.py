@@ -97,7 +97,7 @@ def plot_explanation(
         axes.set_axis_off()
     scale = ScalarMappable(Normalize(0, 1), COLORMAP)
     figure.colorbar(scale, ax=row[1], label="A (0 low, 1 high)", fraction=0.05)
-    _save(figure, path, title)
+    save(figure, path, title)
 
 
 def plot_slide(
@@ -153,56 +153,11 @@ def plot_slide(
         ncols=len(classes),
         frameon=False,
     )
-    _save(figure, path, title)
+    save(figure, path, title)
 
 
-def plot_bag(
-    path: Path,
-    *,
-    A: Float[np.ndarray, " N"],
-    coords: Float[np.ndarray, "N 2"],
-    side: float,
-    unit: str,
-    title: str,
-) -> None:
-    """Writes a PNG: the map over the patches of a bag, at their coordinates.
-
-    Args:
-      path: the file, written atomically.
-      A: map, 0-1.
-      coords: upper left corners (x, y).
-      side: of a patch, in the unit of the coordinates.
-      unit: of the coordinates.
-      title: of the figure.
-    """
-    low, high = coords.min(axis=0), coords.max(axis=0) + side
-    aspect = float(np.clip((high[0] - low[0]) / (high[1] - low[1]), 0.25, 4))
-    height = min(6.0, 9.0 / aspect)
-    figure = Figure(
-        figsize=(max(height * aspect, 3.0) + 1.2, height + 1), layout="constrained"
-    )
-    axes = figure.subplots()
-    squares = PatchCollection(
-        [Rectangle((x, y), side, side) for x, y in coords],
-        cmap=COLORMAP,
-        norm=Normalize(0, 1),
-        linewidths=0,
-    )
-    squares.set_array(A)
-    axes.add_collection(squares)
-    axes.set_xlim(low[0], high[0])
-    axes.set_ylim(high[1], low[1])
-    axes.set_aspect("equal")
-    axes.set_facecolor("white")
-    names = {"px": "level-0 pixels", "um": "micrometers"}
-    axes.set_xlabel(f"x, {names.get(unit, unit)}", fontsize=8)
-    axes.set_ylabel("y", fontsize=8)
-    axes.tick_params(labelsize=7)
-    figure.colorbar(squares, ax=axes, label="A (0 low, 1 high)", fraction=0.05)
-    _save(figure, path, title)
-
-
-def _save(figure: Figure, path: Path, title: str) -> None:
+def save(figure: Figure, path: Path, title: str) -> None:
+    """Writes a figure as PNG, with a title, and clears it."""
     width = int(figure.get_figwidth() * 12)  # in characters
     lines = [textwrap.wrap(line, width) for line in title.splitlines()]
     # parse_math: names of files and classes may contain $.

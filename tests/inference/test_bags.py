@@ -10,12 +10,13 @@ import shutil
 import h5py
 import numpy as np
 import pytest
+from PIL import Image
 
 import fof_jax
 from fof_jax.cli.main import main
 from fof_jax.inference import bags
 from fof_jax.training import weights
-from tests.support import bag_files
+from tests.support import bag_files, qupath
 
 COUNTS = [5, 9, 14, 3, 8, 17, 6, 4, 12, 7, 10, 1]
 WORDS = [
@@ -109,22 +110,39 @@ def test_predict_gives_what_training_did(cohort, run, row, tmp_path):
         for k in range(3):
             p = float(graded[one["image"]][f"p_{k}"])
             assert p == pytest.approx(float(one[f"p_{k}"]), abs=1e-5)
-    patches = rows(out / "focus/slide_005.csv")
+    patches = rows(out / "tiles/slide_005.csv")
     assert len(patches) == COUNTS[5]
     np.testing.assert_array_equal(
         [[float(one["x"]), float(one["y"])] for one in patches],
         bag_files.grid(COUNTS[5], 512),
     )
-    A = np.array([float(one["A"]) for one in patches])
+    of_bag = graded["slide_005.h5"]
+    for one in patches:
+        assert float(one["width"]) == 512
+        assert (one["mpp"], one["pred"]) == ("", of_bag["pred"])
+        for k in range(3):
+            assert float(one[f"p_{k}"]) == pytest.approx(
+                float(of_bag[f"p_{k}"]), abs=2e-6
+            )
+    A = np.array([float(one["map_mean"]) for one in patches])
     assert A.min() >= 0
     assert A.max() <= 1
     if row == "fof":
-        kept = [int(one["keep"]) for one in patches]
+        kept = [float(one["kept"]) for one in patches]
         np.testing.assert_array_equal(kept, A > 0.5)
     else:
-        assert {one["keep"] for one in patches} == {""}
-    shapes = json.loads((out / "focus/slide_005.geojson").read_text())["features"]
+        assert {one["kept"] for one in patches} == {""}
+    shapes = json.loads((out / "tiles/slide_005.geojson").read_text())["features"]
     assert len(shapes) == COUNTS[5]
+    for shape, a in zip(shapes, A, strict=True):
+        qupath.require(shape)
+        properties = shape["properties"]
+        assert properties["objectType"] == "tile"
+        assert properties["classification"]["name"] == of_bag["pred"]
+        measured = properties["measurements"]
+        assert measured["map_mean"] == pytest.approx(a)
+        assert measured.get("kept") == (float(a > 0.5) if row == "fof" else None)
+        assert sum(measured[f"p_{k}"] for k in range(3)) == pytest.approx(1, abs=1e-5)
     ring = np.array(shapes[0]["geometry"]["coordinates"][0])
     assert ring.min(axis=0).tolist() == bag_files.grid(1, 512)[0].tolist()
     assert np.ptp(ring, axis=0).tolist() == [512, 512]
@@ -137,10 +155,40 @@ def test_explain_writes_one_value_per_patch(cohort, run, tmp_path):
     flags = [f"--checkpoint={run}", f"--images={folder}/slide_002.h5", f"--out={out}"]
     assert main(["explain", *flags, "--target=1"]) == 0
     A = np.load(out / "slide_002.npy")
+    shapes = json.loads((out / "slide_002.geojson").read_text())["features"]
+    assert shapes[0]["properties"]["classification"]["name"] == "1"
+    assert {one["x"] for one in rows(out / "slide_002.csv")} >= {"1536.00"}
     assert A.shape == (COUNTS[2],)
     model = fof_jax.load(run)
     found = bags.BagPredictor(model).predict(folder / "slide_002.h5", target="1")
     np.testing.assert_allclose(A, found.A, atol=1e-6)
+
+
+def test_a_map_lies_over_the_slide_that_a_table_names(cohort, run, tmp_path):
+    """Pictures of two panels; a slide that is too small is reported."""
+    folder, _ = cohort
+    corner = bag_files.grid(COUNTS[2], 512).max(axis=0) + 512
+    for name, size in (("a.png", corner), ("b.png", (40, 30))):
+        pixels = np.full((int(size[1]), int(size[0]), 3), 230, np.uint8)
+        Image.fromarray(pixels).save(tmp_path / name)
+    lines = [
+        {"image": f"{folder}/slide_002.h5", "slide": "a.png", "mpp": "0.25"},
+        {"image": f"{folder}/slide_003.h5", "slide": "b.png", "mpp": ""},
+    ]
+    table = bag_files.write_table(tmp_path, lines)
+    out = tmp_path / "out"
+    flags = [f"--checkpoint={run}", f"--images={table}", f"--out={out}"]
+    assert main(["predict", *flags]) == 0
+    good, lost = rows(out / "predictions.csv")
+    assert good["warning"] == ""
+    assert "slide b.png has 40 x 30 pixels" in lost["warning"]
+    widths = []
+    for plot in sorted((out / "focus").rglob("*.png")):
+        with Image.open(plot) as image:
+            widths.append(image.width / image.height)
+    assert widths[0] > 1.3 * widths[1]
+    (tiles,) = (out / "tiles").rglob("*2.csv")
+    assert {one["mpp"] for one in rows(tiles)} == {"0.25"}
 
 
 def test_focus_scores_the_map_and_a_random_one(run, row, tmp_path, capsys):

@@ -14,6 +14,7 @@ from fof_jax.cli.main import main
 from fof_jax.inference import tile_files
 from fof_jax.inference.outputs import GradePredictions
 from fof_jax.inference.slides import SlidePrediction
+from tests.support import qupath
 from tests.support.slide_files import PLACES, TILE, on_glass, write_slide
 
 pytest.importorskip("tifffile", reason="writes the slide of these tests")
@@ -62,21 +63,6 @@ def test_a_row_per_tile_has_place_probabilities_and_map(out, explained):
         assert float(row["kept"]) == pytest.approx(region.keep.mean(), abs=1e-5)
 
 
-def require_qupath(feature):
-    """The keys that QuPath reads, of the types that it reads (0.4 to 0.6)."""
-    assert set(feature) == {"type", "geometry", "properties"}
-    assert feature["type"] == "Feature"
-    properties = feature["properties"]
-    assert properties["objectType"] in ("tile", "annotation")
-    assert set(properties["classification"]) == {"name", "color"}
-    color = properties["classification"]["color"]
-    assert len(color) == 3
-    assert all(isinstance(c, int) and 0 <= c <= 255 for c in color)
-    for name, value in properties["measurements"].items():
-        assert isinstance(name, str)
-        assert isinstance(value, float)
-
-
 def rings(geometry):
     parts = geometry["coordinates"]
     parts = [parts] if geometry["type"] == "Polygon" else parts
@@ -87,7 +73,7 @@ def test_geojson_has_the_tiles_and_the_kept_patches(out, explained):
     collection = json.loads((out / "tiles/a.geojson").read_text(encoding="utf-8"))
     assert collection["type"] == "FeatureCollection"
     for feature in collection["features"]:
-        require_qupath(feature)
+        qupath.require(feature)
         assert shapely.geometry.shape(feature["geometry"]).is_valid
         assert all(ring[0] == ring[-1] for ring in rings(feature["geometry"]))
     kind = {"tile": [], "annotation": []}

@@ -30,6 +30,7 @@ class Entry:
       size: bytes.
       modified: time of modification, nanoseconds.
       sha256: of its bytes.
+      slide: the slide's file, where the table names it.
     """
 
     path: Path
@@ -37,6 +38,7 @@ class Entry:
     size: int
     modified: int
     sha256: str
+    slide: Path | None = None
 
 
 def check(path: Path, patch_size: float | None = None) -> Entry:
@@ -164,22 +166,26 @@ class BagIndex:
     def to_json(self) -> list[dict[str, Any]]:
         """JSON values; `from_json` is the inverse."""
         return [
-            dataclasses.asdict(entry) | {"path": str(entry.path)}
+            dataclasses.asdict(entry)
+            | {"path": str(entry.path)}
+            | {"slide": None if entry.slide is None else str(entry.slide)}
             for entry in self.entries
         ]
 
 
 def from_json(document: Sequence[dict[str, Any]]) -> BagIndex:
     """Reads `BagIndex.to_json`."""
-    return BagIndex(
-        tuple(
-            Entry(
-                **entry
-                | {"path": Path(entry["path"]), "header": Header(**entry["header"])}
-            )
-            for entry in document
-        )
-    )
+    return BagIndex(tuple(_entry(fields) for fields in document))
+
+
+def _entry(fields: dict[str, Any]) -> Entry:
+    slide = fields.get("slide")  # earlier stores do not have it
+    parsed = {
+        "path": Path(fields["path"]),
+        "header": Header(**fields["header"]),
+        "slide": None if slide is None else Path(slide),
+    }
+    return Entry(**fields | parsed)
 
 
 def _stat(path: Path) -> tuple[int, int]:

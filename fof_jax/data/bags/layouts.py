@@ -167,7 +167,7 @@ def _patch_size(
     """Layout, unit of the coordinates, and the patch size stated in that unit."""
     if stamp:
         micrometers = _number(file.attrs, "tile_size_um")
-        if micrometers is None and _text(file.attrs, "unit") == "um":
+        if micrometers is None and text(file.attrs, "unit") == "um":
             micrometers = _number(file.attrs, "tile_size")
         if micrometers is not None:
             return "stamp", "um", micrometers
@@ -195,6 +195,7 @@ def _number(attributes: Any, key: str) -> float | None:
         return None  # "None", as TRIDENT writes it
 
 
-def _text(attributes: Any, key: str) -> str:
+def text(attributes: Any, key: str) -> str:
+    """An attribute as text; "" if absent."""
     value = attributes.get(key, "")
     return value.decode() if isinstance(value, bytes) else str(value)

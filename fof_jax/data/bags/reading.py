@@ -90,6 +90,15 @@ def read_coords(path: Path) -> Float[np.ndarray, "N 2"]:
         return file[layouts.COORDS][()].astype(np.float64)
 
 
+def slide_name(path: Path) -> str:
+    """Name of the slide that TRIDENT and CLAM record with the patches; "" if none."""
+    with _opened(path) as file:
+        for key in (layouts.COORDS, "features"):
+            if key in file and (name := layouts.text(file[key].attrs, "name")):
+                return name
+    return ""
+
+
 def read_mask(path: Path) -> Bool[np.ndarray, " N"]:
     """Which patches decide the grade, of a file whose header has a mask."""
     with _opened(path) as file:
