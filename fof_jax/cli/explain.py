@@ -25,9 +25,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run(flags: argparse.Namespace) -> int:
-    """Calls `batch.explain`; 1 if no image could be read."""
+    """Calls `maps.explain`; 1 if no image could be read."""
     predict.check_out(flags.out)
-    from fof_jax.inference import bags, batch, inputs, load, provenance
+    from fof_jax.inference import bags, inputs, load, maps, provenance
     from fof_jax.inference.image_scale import TrainingScale
     from fof_jax.inference.model import reads_bags
 
@@ -35,7 +35,7 @@ def run(flags: argparse.Namespace) -> int:
     model = load.load(flags.checkpoint)
     find = bags.find if reads_bags(model) else inputs.find
     images = find(flags.images, exclude=flags.out)
-    errors = batch.explain(
+    errors = maps.explain(
         model,
         images,
         flags.out,

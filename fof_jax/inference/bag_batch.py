@@ -10,7 +10,7 @@ import numpy as np
 
 from fof_jax import files
 from fof_jax.data.errors import DataWarning
-from fof_jax.inference import bag_files, bag_slides, bags, names, pictures
+from fof_jax.inference import bag_files, bag_slides, bags, pictures
 from fof_jax.inference.inputs import ImageInput
 from fof_jax.inference.model import TrainedModel
 from fof_jax.inference.outputs import PLOTS, TILES, GradePredictions
@@ -53,6 +53,7 @@ def explain(
     predictor: bags.BagPredictor,
     image: ImageInput,
     stem: Path,
+    *,
     target: str | None,
 ) -> None:
     """Writes STEM.csv, STEM.geojson, STEM.png and, last, STEM.npy (A, float32, [N]).
@@ -86,7 +87,6 @@ def _write(
         slide=image.slide, slide_mpp=image.mpp,
     )  # fmt: skip
     prob, spread = found.grades.prob[0], found.grades.spread[0]
-    name = names.printable(image.path.name)
-    title = pictures.title(model, name, prob, spread, found.target)
+    title = pictures.title(model, image.file_name, prob, spread, found.target)
     bag_files.write(stem, plot, found, placed, title)
     return placed.warning

@@ -10,7 +10,7 @@ from pathlib import Path
 from fof_jax.data.csv_reader import TableReader
 from fof_jax.data.errors import DataWarning, raise_errors
 from fof_jax.inference.image_folder import SUFFIXES, is_output, list_images
-from fof_jax.inference.names import printable, unique
+from fof_jax.inference.names import printable, stems, unique
 from fof_jax.inference.predictor import shortened
 from fof_jax.tables import patients
 from fof_jax.tables.csv_records import unknown
@@ -44,6 +44,21 @@ class ImageInput:
     omics: tuple[float, ...] | None = None
     mpp: float | None = None
     slide: Path | None = None
+
+    @property
+    def file_name(self) -> str:
+        """Printable name of the file, for titles."""
+        return printable(self.path.name)
+
+    def error_line(self, error: object) -> str:
+        """An error message in one line, without the file name, which the row has."""
+        message = str(error).removeprefix(f"{self.path.name}: ")
+        return printable(" ".join(message.split()))
+
+
+def with_stems(images: Sequence[ImageInput]) -> list[tuple[ImageInput, str]]:
+    """Each image with the stem of its output files, see `names.stems`."""
+    return list(zip(images, stems([one.name for one in images]), strict=True))
 
 
 def find(source: Path, *, exclude: Path | None = None) -> list[ImageInput]:

@@ -64,6 +64,26 @@ def describe(
     }
 
 
+def identity(
+    model: Predictor, job: Mapping[str, str] | None, **command: str
+) -> dict[str, str]:
+    """What a resumed job must have in common with its beginning, besides images.
+
+    Args:
+      model: that computes the output.
+      job: further options of the command.
+      command: its verb and what determines its files.
+    """
+    read = {n: model.config.data[n] for n in ("small", "stain", "test_view", "color")}
+    return {
+        **command,
+        "model": model_hash(model),
+        "folds": ", ".join(Path(name).name for name in model.fold_names),
+        "preprocessing": f"{read}, training images of {model.sides} pixels",
+        **(job or {}),
+    }
+
+
 def model_hash(model: Predictor) -> str:
     """SHA-256 of a model's weights, fold by fold, or of an exported program.
 
