@@ -4,6 +4,8 @@ import json
 import shutil
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -13,7 +15,10 @@ from fof_jax.cli.main import main
 from fof_jax.data.graphs import padding, record
 from fof_jax.data.graphs.folder import GraphFolder
 from fof_jax.evaluation.predictions import read_predictions
-from fof_jax.training import cell_graphs
+from fof_jax.methods import encoder
+from fof_jax.training import cell_graphs, weights
+from fof_jax.types import Variables
+from tests.support import pt_files
 from tests.support.cohort_files import CLASSES, rows_of, write_table
 
 pytest.importorskip("skimage", reason="the extra graphs is not installed")
@@ -133,6 +138,73 @@ def test_a_run_does_not_resume_with_other_graphs(run, words, tmp_path, capsys):
 def test_data_check_counts_regions_with_few_nuclei(run, words, capsys):
     assert main(["data", "check", *words]) == 0
     assert "0.0% (0) have fewer than 10 nuclei" in capsys.readouterr().out
+
+
+def _with_columns(words, count, *more):
+    """Words of a shorter run on graphs of so many columns."""
+    changed = ["--config.epochs=1", "--config.fold=0", *more]
+    return [*words, f"--config.pathgcn.columns={count}", *changed]
+
+
+@pytest.mark.slow  # one trained fold
+def test_published_pt_files_train_by_the_verb(words, tmp_path, capsys):
+    store = tmp_path / "data"
+    shutil.copytree(config_flag.load(words).data.dir, store)
+    folder = tmp_path / "pt"
+    folder.mkdir()
+    for i in range(N):
+        rng = np.random.default_rng(i)
+        near = np.arange(9) % 8
+        attributes = {
+            "x": pt_files.tensor("10", rng.uniform(size=(8, 1036)).astype(np.float32)),
+            "edge_index": pt_files.tensor("11", np.stack([near[:-1], near[1:]])),
+            "centroid": pt_files.tensor("12", rng.integers(0, SIDE, (8, 2))),
+            "__num_nodes__": 8,
+        }
+        with pt_files.torch_names() as modules:
+            written = pt_files.file_of(attributes, modules)
+        (folder / f"{i:03}.pt").write_bytes(written)
+    own = _with_columns(words, 1036, f"--config.data.dir={store}")
+    assert main(["data", "graphs", *own, f"--pt={folder}"]) == 0
+    assert "1036 columns" in capsys.readouterr().out
+    assert main([*own, f"--workdir={tmp_path}/run"]) == 0
+    assert len(read_predictions(tmp_path / "run/fold_0/predictions.csv").y) == N // 2
+    with pytest.raises(ValueError, match=r"\.pt"):  # no builder for new images
+        fof_jax.load(tmp_path / "run/fold_0").predict(
+            np.full((SIDE, SIDE, 3), 99, np.uint8)
+        )
+
+
+@pytest.mark.slow  # one trained fold
+def test_tokens_of_an_encoder_train_and_predict_by_the_verb(words, tmp_path, capsys):
+    store = tmp_path / "data"
+    shutil.copytree(config_flag.load(words).data.dir, store)
+    config = config_flag.load(words).copy_and_resolve_references()
+    config.encoder = "mu/16"
+    network = encoder.build_vit(config)
+    pixels = jnp.zeros((1, SIDE, SIDE, 3))
+    params = jax.jit(network.init)(jax.random.key(1), pixels)["params"]
+    side = SIDE // 16
+    about = {"encoder": {"variant": "mu/16", "class_token": False, "grid": [side] * 2}}
+    weights.write(
+        tmp_path / "weights", Variables(params={"encoder": params}, state={}), about
+    )
+    width = network.size.width
+    own = _with_columns(
+        words,
+        12 + width,
+        f"--config.data.dir={store}",
+        "--config.encoder=mu/16",
+        f"--config.pathgcn.tokens={tmp_path}/weights",
+    )
+    assert main(["data", "graphs", *own]) == 0
+    assert f"{12 + width} columns" in capsys.readouterr().out
+    assert main([*own, f"--workdir={tmp_path}/run"]) == 0
+    table = read_predictions(tmp_path / "run/fold_0/predictions.csv")
+    images = Path(config.data.table).parent
+    model = fof_jax.load(tmp_path / "run/fold_0")
+    again = model.predict([images / name for name in table.image])
+    np.testing.assert_allclose(again.prob, table.prob, atol=1e-5)
 
 
 def test_statistics_are_those_of_the_training_nodes_alone():

@@ -1,7 +1,7 @@
 """The `.pt` reader on files written by pickle in torch's old format, and hostile ones.
 
-The writer below is Python's own pickle with classes of the published names, so that it
-shares nothing with the reader. Everything is exact.
+The writer, tests/support/pt_files.py, is Python's own pickle and shares nothing with
+the reader. Everything is exact.
 """
 
 import contextlib
@@ -11,102 +11,31 @@ import pickle
 import pickletools
 import random
 import struct
-import sys
-import types
 from collections import OrderedDict
 
 import numpy as np
 import pytest
 
 from fof_jax.data.graphs import pt_reader, record
-
-MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
-WORDS = {"protocol_version": 1001, "little_endian": True,
-         "type_sizes": {"short": 2, "int": 4, "long": 4}}  # fmt: skip
-
-
-class _Storage:
-    def __init__(self, kind, key, values):
-        self.kind, self.key, self.values = kind, key, values
-
-
-@pytest.fixture
-def torch_names(monkeypatch):
-    """Modules with the five names, for the writer."""
-    modules = {
-        name: types.ModuleType(name)
-        for name in (
-            "torch", "torch._utils", "torch_geometric", "torch_geometric.data",
-            "torch_geometric.data.data",
-        )
-    }  # fmt: skip
-    for name, module in modules.items():
-        monkeypatch.setitem(sys.modules, name, module)
-
-    def define(module, name, value):
-        value.__module__, value.__qualname__, value.__name__ = module, name, name
-        setattr(modules[module], name, value)
-        return value
-
-    define("torch", "FloatStorage", type("FloatStorage", (), {}))
-    define("torch", "LongStorage", type("LongStorage", (), {}))
-    define("torch_geometric.data.data", "Data", type("Data", (), {}))
-    define("torch._utils", "_rebuild_tensor_v2", lambda *args: None)
-    return modules
-
-
-class _Tensor:
-    """Pickles as torch's tensors do."""
-
-    def __init__(self, storage, offset, shape, strides):
-        self.arguments = (storage, offset, shape, strides, False, OrderedDict())
-
-    def __reduce__(self):
-        rebuild = sys.modules["torch._utils"]._rebuild_tensor_v2
-        return rebuild, self.arguments
-
-
-def tensor(key, array, *, shape=None, strides=None, offset=0):
-    kind = {"f": "FloatStorage", "i": "LongStorage"}[array.dtype.kind]
-    storage = _Storage(kind, key, array)
-    strides = strides or tuple(s // array.itemsize for s in array.strides)
-    return _Tensor(storage, offset, shape or array.shape, strides)
+from tests.support import pt_files
 
 
 def graph_attributes():
     rng = np.random.default_rng(0)
     edges = np.array([[0, 1, 1, 2], [1, 0, 2, 1]])
     return {
-        "x": tensor("10", rng.normal(size=(3, 4)).astype(np.float32)),
-        "edge_index": tensor("11", edges),
+        "x": pt_files.tensor("10", rng.normal(size=(3, 4)).astype(np.float32)),
+        "edge_index": pt_files.tensor("11", edges),
         "y": None,
-        "centroid": tensor("12", np.array([[5, 6], [7, 8], [9, 10]])),
+        "centroid": pt_files.tensor("12", np.array([[5, 6], [7, 8], [9, 10]])),
         "__num_nodes__": 3,
     }
 
 
-def file_of(attributes, modules, *, magic=MAGIC, keys=None, end=b""):
-    out, storages = io.BytesIO(), {}
-
-    class Pickler(pickle.Pickler):
-        def persistent_id(self, value):
-            if not isinstance(value, _Storage):
-                return None
-            storages[value.key] = value.values
-            kind = getattr(modules["torch"], value.kind)
-            return ("storage", kind, value.key, "cpu", value.values.size, None)
-
-    data = modules["torch_geometric.data.data"].Data()
-    data.__dict__.update(attributes)
-    for part in (magic, PROTOCOL, WORDS):
-        pickle.dump(part, out, protocol=2)
-    Pickler(out, protocol=2).dump(data)
-    keys = sorted(storages) if keys is None else keys
-    pickle.dump(keys, out, protocol=2)
-    for key in keys:
-        values = storages.get(key, np.zeros(1, np.float32))
-        out.write(struct.pack("<q", values.size) + values.tobytes())
-    return out.getvalue() + end
+@pytest.fixture
+def torch_names():
+    with pt_files.torch_names() as modules:
+        yield modules
 
 
 @pytest.fixture
@@ -114,7 +43,7 @@ def write(tmp_path, torch_names):
     def write(attributes=None, **options):
         path = tmp_path / "graph.pt"
         path.write_bytes(
-            file_of(attributes or graph_attributes(), torch_names, **options)
+            pt_files.file_of(attributes or graph_attributes(), torch_names, **options)
         )
         return path
 
@@ -124,7 +53,7 @@ def write(tmp_path, torch_names):
 def test_attributes_and_graph_are_read_as_written(write):
     attributes = pt_reader.read_attributes(write())
     for name, written in graph_attributes().items():
-        if isinstance(written, _Tensor):
+        if isinstance(written, pt_files.Tensor):
             expected = written.arguments[0].values
             np.testing.assert_array_equal(attributes[name], expected)
             assert attributes[name].dtype == expected.dtype
@@ -138,14 +67,14 @@ def test_attributes_and_graph_are_read_as_written(write):
 
 def test_the_published_columns_are_named(write):
     x = np.zeros((3, 1036), np.float32)
-    graph = pt_reader.read(write(graph_attributes() | {"x": tensor("10", x)}))
+    graph = pt_reader.read(write(graph_attributes() | {"x": pt_files.tensor("10", x)}))
     assert graph.names[:12] == record.CONTOUR + record.TEXTURE
     assert (graph.names[12], graph.names[-1]) == ("cpc_0", "cpc_1023")
 
 
 def test_offsets_and_strides_are_obeyed(write):
     values = np.arange(24, dtype=np.float32)
-    view = tensor("10", values, shape=(3, 4), strides=(1, 3), offset=2)
+    view = pt_files.tensor("10", values, shape=(3, 4), strides=(1, 3), offset=2)
     read = pt_reader.read_attributes(write(graph_attributes() | {"x": view}))
     np.testing.assert_array_equal(read["x"], values[2:14].reshape(4, 3).T)
 
@@ -153,8 +82,8 @@ def test_offsets_and_strides_are_obeyed(write):
 def test_two_tensors_may_share_a_storage(write):
     shared = np.arange(8)
     attributes = graph_attributes() | {
-        "edge_index": tensor("11", shared, shape=(2, 2), strides=(2, 1)),
-        "edge_attr": tensor("11", shared, shape=(4,), strides=(1,), offset=4),
+        "edge_index": pt_files.tensor("11", shared, shape=(2, 2), strides=(2, 1)),
+        "edge_attr": pt_files.tensor("11", shared, shape=(4,), strides=(1,), offset=4),
     }
     read = pt_reader.read_attributes(write(attributes))
     np.testing.assert_array_equal(read["edge_attr"], [4, 5, 6, 7])
@@ -214,7 +143,7 @@ def test_an_admitted_name_is_not_called_with_other_arguments(write, torch_names)
     ],
 )
 def test_views_outside_their_storage_are_refused(write, view, reason):
-    x = tensor("10", np.zeros((3, 4), np.float32), **view)
+    x = pt_files.tensor("10", np.zeros((3, 4), np.float32), **view)
     with pytest.raises(ValueError, match=reason):
         pt_reader.read(write(graph_attributes() | {"x": x}))
 
