@@ -68,6 +68,13 @@ def get_config(arg: str = "") -> ConfigDict:
     # Epochs between evaluations of the test fold, for the curves only; 0 evaluates at
     # the end. Results are those of the last epoch, as in the paper.
     config.eval_every = 0
+    # [n] Fraction of each fold's training patients that are kept for validation, which
+    # selects the step that is the fold's model; 0: the last, as in the paper.
+    config.validation = 0.0
+    config.validation_every = 1  # [n] epochs between validations
+    config.validation_metric = "loss"  # [n] loss, accuracy or auc (micro, per region)
+    # [n] Training ends after so many epochs without a better validation; 0: never.
+    config.early_stopping = 0
     # Steps between lines on the terminal and in metrics.jsonl.
     config.log_every = 10
     # Batch size of evaluation and prediction.

@@ -16,7 +16,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from fof_jax.cli.main import main
-from fof_jax.training import build, checkpoint, train
+from fof_jax.training import build, checkpoint, evaluator
 
 WIDTH = 32  # bytes, written at once, so that a reader never sees a part
 
@@ -65,7 +65,7 @@ class PhaseFile:
 def watch(phase: PhaseFile) -> None:
     """Wraps the functions of a run."""
     checkpoint.Checkpoints.save = phase.during("save", checkpoint.Checkpoints.save)
-    train.predict = phase.during("evaluation", train.predict)
+    evaluator.predict = phase.during("evaluation", evaluator.predict)
     # From the last save of a fold to the first step of the next one.
     checkpoint.Checkpoints.close = phase.starting(
         "fold change", checkpoint.Checkpoints.close

@@ -16,8 +16,9 @@ from ml_collections import ConfigDict, config_flags
 from fof_jax.configs import gbmlgg, gbmlgg_release
 from fof_jax.data import labels
 from fof_jax.data.errors import shortened
+from fof_jax.training.run_fields import VALIDATION_FIELDS
 
-_OPTIONAL = {"data.seed"}  # read with a default
+_OPTIONAL = {"data.seed", *VALIDATION_FIELDS}  # read with a default
 
 
 def load(words: Sequence[str]) -> ConfigDict:
@@ -93,6 +94,10 @@ def _with_all_fields(path: Path, config: object) -> ConfigDict:
             f"config: {path} lacks the field(s) {shortened(missing)}. Add them as in "
             "configs/gbmlgg.py."
         )
+    with config.unlocked():
+        for name, value in VALIDATION_FIELDS.items():
+            if name not in config:
+                config[name] = value
     return config
 
 

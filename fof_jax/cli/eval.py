@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fof_jax import files
-from fof_jax.cli import predict
+from fof_jax.cli import eval_abstention, predict
 from fof_jax.data.progress import progress_to
 from fof_jax.evaluation import abstention, localization, operating_points
 from fof_jax.evaluation.metrics import (
@@ -66,7 +66,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--abstain_error",
         type=float,
         metavar="FRACTION",
-        help="choose when to abstain, so that this fraction of the answers is wrong",
+        help="choose when to abstain, so that this fraction of the answers is wrong; "
+        "on the validation rows, if the run has them",
     )
     parser.add_argument(
         "--abstain_by",
@@ -225,17 +226,18 @@ def evaluate(
             )
             blocks.append(operating_points.format_points(points, names))
             results["operating_points"] += points
-    rules = []
-    for unit, _ in units_with_results(results):
-        if abstain_error is None:
-            continue
-        of_unit = table if unit == "region" else patients
-        rules.append(
-            abstention.choose(of_unit, error=abstain_error, way=abstain_by, unit=unit)
+    results["abstention"] = []
+    if abstain_error is not None:
+        texts, chosen = eval_abstention.choose(
+            table,
+            predictions,
+            units=[unit for unit, _ in units_with_results(results)],
+            error=abstain_error,
+            way=abstain_by,
+            aggregate=aggregate,
         )
-    if rules:
-        blocks.append(abstention.format_rules(rules))
-    results["abstention"] = abstention.to_json(rules)
+        blocks += texts
+        results |= chosen
     if results["focus"] is not None:
         blocks.append(format_localization(results["focus"], scheme))
     if results["notes"]:

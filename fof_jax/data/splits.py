@@ -30,6 +30,8 @@ class Splits:
       table_hash: hash of the table that the positions index.
       folds: sorted (train, test) positions, one pair per fold.
       images: image name of each position.
+      validation: sorted positions that were taken from the training positions of each
+        fold (`data.validation`); () without validation.
     """
 
     scheme: str
@@ -37,6 +39,7 @@ class Splits:
     table_hash: str
     folds: Folds
     images: tuple[str, ...]
+    validation: tuple[np.ndarray, ...] = ()
 
 
 def make_splits(
@@ -195,6 +198,8 @@ def _side(metadata: Metadata, rows: np.ndarray) -> dict[str, Any]:
 def write_splits(path: Path | str, splits: Splits, metadata: Metadata) -> None:
     """Writes splits as JSON: scheme, seed, table hash, and images and counts per fold.
 
+    With validation rows each fold has a third part, `validation`.
+
     Args:
       path: the file to write.
       splits: splits of `metadata`.
@@ -204,7 +209,7 @@ def write_splits(path: Path | str, splits: Splits, metadata: Metadata) -> None:
       SplitError: `splits` belongs to another table.
     """
     _same_table(str(path), splits.table_hash, metadata)
-    document = {
+    document: dict[str, Any] = {
         "scheme": splits.scheme,
         "seed": splits.seed,
         "table_hash": splits.table_hash,
@@ -214,6 +219,8 @@ def write_splits(path: Path | str, splits: Splits, metadata: Metadata) -> None:
             for k, (train, test) in enumerate(splits.folds)
         ],
     }
+    for fold, rows in zip(document["folds"], splits.validation, strict=False):
+        fold["validation"] = _side(metadata, rows)
     files.write_text(Path(path), json.dumps(document, indent=1) + "\n")
 
 
@@ -244,9 +251,10 @@ def read_splits(path: Path | str, metadata: Metadata) -> Splits:
         document = json.loads(Path(path).read_text(encoding="utf-8"))
         scheme, seed = document["scheme"], document["seed"]
         table_hash = document["table_hash"]
+        sides = ["train", "test"]
+        sides += ["validation"] * any("validation" in f for f in document["folds"])
         listed = [
-            (fold["train"]["images"], fold["test"]["images"])
-            for fold in document["folds"]
+            [fold[side]["images"] for side in sides] for fold in document["folds"]
         ]
     except (OSError, UnicodeDecodeError) as error:
         raise SplitError(f"{path} cannot be read: {error}") from None
@@ -261,21 +269,25 @@ def read_splits(path: Path | str, metadata: Metadata) -> Splits:
                  if n not in position]  # fmt: skip
     if unknown:
         raise SplitError(f"{path}: not in the table: {shortened(unknown)}")
-    folds = tuple(
-        (np.array([position[n] for n in train], int),
-         np.array([position[n] for n in test], int))
-        for train, test in listed
-    )  # fmt: skip
-    splits = Splits(scheme, seed, table_hash, folds, metadata.images)
+    rows = [[np.array([position[n] for n in names], int) for names in fold]
+            for fold in listed]  # fmt: skip
+    folds = tuple((train, test) for train, test, *_ in rows)
+    validation = tuple(part for _, _, *third in rows for part in third)
+    splits = Splits(scheme, seed, table_hash, folds, metadata.images, validation)
     _check_leaks(str(path), splits, metadata)
     return splits
 
 
 def _check_leaks(path: str, splits: Splits, metadata: Metadata) -> None:
-    for k, (train, test) in enumerate(splits.folds):
+    by_patient = splits.scheme in ("patient", "pnas15")
+    pairs = [(k, *pair, by_patient) for k, pair in enumerate(splits.folds)]
+    for k, rows in enumerate(splits.validation):
+        train, test = splits.folds[k]
+        pairs += [(k, train, rows, True), (k, rows, test, by_patient)]
+    for k, train, test, patients in pairs:
         both = [metadata.images[i] for i in np.intersect1d(train, test)]
         what = "images"
-        if not both and splits.scheme in ("patient", "pnas15"):
+        if not both and patients:
             sides = [{metadata.patients[i] for i in side} for side in (train, test)]
             both, what = sorted(sides[0] & sides[1]), "patients"
         if both:

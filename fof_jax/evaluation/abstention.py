@@ -39,6 +39,7 @@ class Rule:
         answered.
       risk_upper: one-sided 95% Clopper-Pearson bound of the risk.
       rows, answered: number of rows, and of answered ones.
+      chosen_on: "validation", the run's validation rows, or "given", those of `eval`.
     """
 
     unit: str
@@ -51,6 +52,7 @@ class Rule:
     risk_upper: float | None
     rows: int
     answered: int
+    chosen_on: str = "given"
 
     def abstains(self, prob: Float[np.ndarray, "n K"]) -> Bool[np.ndarray, " n"]:
         """True on rows that are not answered; False on rows of NaN.
@@ -89,7 +91,9 @@ def margins(prob: Float[np.ndarray, "n K"]) -> Float[np.ndarray, " n"]:
     return ordered[:, -1] - ordered[:, -2]
 
 
-def choose(table: Predictions, *, error: float, way: str, unit: str) -> Rule:
+def choose(
+    table: Predictions, *, error: float, way: str, unit: str, chosen_on: str = "given"
+) -> Rule:
     """The rule of largest coverage whose risk on a table is at most `error`.
 
     With "margin", one margin for all rows; with "probability", a threshold for each
@@ -101,7 +105,7 @@ def choose(table: Predictions, *, error: float, way: str, unit: str) -> Rule:
       table: rows with an error or without a true class are left out.
       error: maximum risk, in [0, 1).
       way: one of `WAYS`.
-      unit: recorded in the rule.
+      unit, chosen_on: recorded in the rule.
 
     Raises:
       ValueError: an error outside [0, 1), or no rows.
@@ -128,14 +132,27 @@ def choose(table: Predictions, *, error: float, way: str, unit: str) -> Rule:
             thresholds[k] = _cut(table.prob[inside, k], wrong[inside], error)
     names = table.classes or tuple(str(k) for k in range(count))
     rule = Rule(unit, names, tuple(thresholds.tolist()), margin, error, 0.0, None, None,
-                len(table), 0)  # fmt: skip
+                len(table), 0, chosen_on)  # fmt: skip
+    return measure(rule, table)
+
+
+def measure(rule: Rule, table: Predictions) -> Rule:
+    """The rule with coverage and risk on a table.
+
+    Args:
+      rule: of any table.
+      table: rows with an error or without a true class are left out.
+    """
+    table = table.rows(table.ok & (table.y != UNKNOWN))
+    wrong = table.pred != table.y
     answered = ~rule.abstains(table.prob)
     total, errors = int(answered.sum()), int(wrong[answered].sum())
     upper = stats.beta.ppf(_CONFIDENCE, errors + 1, total - errors) if total else None
     return dataclasses.replace(
         rule,
+        rows=len(table),
         answered=total,
-        coverage=total / len(table),
+        coverage=total / len(table) if len(table) else 0.0,
         risk=errors / total if total else None,
         risk_upper=upper if upper is None or errors < total else 1.0,
     )
@@ -182,8 +199,10 @@ def area(coverage: Float[np.ndarray, " m"], risk: Float[np.ndarray, " m"]) -> fl
     return float(np.sum(risk * np.diff(coverage, prepend=0.0)))
 
 
-def format_rules(rules: Sequence[Rule]) -> str:
-    """Text table of rules, a line each."""
+def format_rules(
+    rules: Sequence[Rule], title: str = "Abstention, chosen on these rows"
+) -> str:
+    """Text table of rules, a line each, under a title."""
     rows = [["unit", "asked error", "answered", "error", "95% bound", "answers if"]]
     for rule in rules:
         parts = [f"margin >= {rule.margin:.4g}"] if rule.margin else []
@@ -202,7 +221,7 @@ def format_rules(rules: Sequence[Rule]) -> str:
                 ", ".join(parts) or "always",
             ]
         )
-    return "\n".join(["Abstention, chosen on these rows", *align(rows)])
+    return "\n".join([title, *align(rows)])
 
 
 def to_json(rules: Sequence[Rule]) -> list[dict[str, Any]]:

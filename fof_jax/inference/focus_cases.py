@@ -210,8 +210,9 @@ def spread(grades: Sequence[int], *, limit: int | None, seed: int = 0) -> list[i
 def unseen_folds(model: TrainedModel) -> Callable[[str, str], tuple[str, ...]]:
     """A function of image and patient: the folds not trained on the image.
 
-    An image that splits.json names belongs to the folds that do not train on it. Any
-    other is new to a fold unless its patient is in the fold's training set.
+    An image that splits.json names belongs to the folds that do not train on it, nor
+    select their model on it. Any other is new to a fold unless its patient is in the
+    fold's training or validation set.
     """
     splits = _splits(model)
     if splits is None:
@@ -219,7 +220,9 @@ def unseen_folds(model: TrainedModel) -> Callable[[str, str], tuple[str, ...]]:
     sides = {}
     for name in model.fold_names:
         fold = splits["folds"][fold_number(name)]
-        sides[name] = set(fold["train"]["images"]), set(fold["test"]["images"])
+        seen = set(fold["train"]["images"])
+        seen |= set(fold.get("validation", {}).get("images", ()))
+        sides[name] = seen, set(fold["test"]["images"])
     owners = _owners(model)
 
     def unseen(image: str, patient: str) -> tuple[str, ...]:

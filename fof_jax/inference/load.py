@@ -17,9 +17,8 @@ from fof_jax.inference import exported
 from fof_jax.inference.model import TrainedModel
 from fof_jax.inference.predictor import Predictor
 from fof_jax.training import build, weights
+from fof_jax.training.run_fields import ADDED_FIELDS, FREE_FIELDS
 from fof_jax.training.workdir import (
-    ADDED_FIELDS,
-    FREE_FIELDS,
     MODEL_FILE,
     SPLITS_FILE,
 )

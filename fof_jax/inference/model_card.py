@@ -115,7 +115,8 @@ def _data(model: Predictor, splits: dict[str, Any]) -> Lines:
         parts = [
             f"{side} {fold[side]['regions']} regions of {fold[side]['patients']} "
             "patients"
-            for side in ("train", "test")
+            for side in ("train", "validation", "test")
+            if side in fold
         ]
         yield f"- Fold {number}: {', '.join(parts)}"
     if not splits:

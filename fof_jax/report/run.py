@@ -9,6 +9,7 @@ from typing import Any
 from fof_jax.data.loader import steps_per_epoch
 from fof_jax.evaluation import localization, metrics
 from fof_jax.evaluation.predictions import Predictions, join, read_predictions
+from fof_jax.training.run_fields import BEST_FILE
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -20,18 +21,23 @@ class Fold:
       predictions: on the test fold; None until the fold is finished.
       history: lines of metrics.jsonl.
       steps: total number of steps; None if splits.json is missing.
+      best: content of best.json, which step is the model; None without validation.
     """
 
     number: int
     predictions: Predictions | None
     history: tuple[dict[str, float | int], ...]
     steps: int | None
+    best: dict[str, Any] | None = None
 
     @property
     def state(self) -> str:
         """Progress as text."""
         if self.predictions is not None:
-            return "finished"
+            if self.best is None:
+                return "finished"
+            early = ", stopped early" if self.best["stopped_early"] else ""
+            return f"finished, model of epoch {self.best['epoch']:g}{early}"
         done = max((int(line["step"]) for line in self.history), default=0)
         if not done:
             return "not started"
@@ -135,6 +141,7 @@ def read_run(workdir: Path) -> Run:
             predictions=_read_predictions(workdir / f"fold_{k}" / "predictions.csv"),
             history=_read_history(workdir / f"fold_{k}" / "metrics.jsonl"),
             steps=steps[k] if steps else None,
+            best=_read_best(workdir / f"fold_{k}" / BEST_FILE),
         )
         for k in range(count)
     )
@@ -175,6 +182,10 @@ def _read_focus(workdir: Path, folds: tuple[Fold, ...]) -> dict[str, Any] | None
 
 def _read_predictions(path: Path) -> Predictions | None:
     return read_predictions(path) if path.exists() else None
+
+
+def _read_best(path: Path) -> dict[str, Any] | None:
+    return _read_json(path) if path.exists() else None
 
 
 def _read_history(path: Path) -> tuple[dict[str, float | int], ...]:

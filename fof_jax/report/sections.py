@@ -165,10 +165,17 @@ def _of_predictions(run: Run, folder: Path) -> list[Section]:
 
 def _training(run: Run, folder: Path) -> Section:
     plots = tuple(training_plots.curves(run, folder))
-    text = (
+    text: tuple[str, ...] = (
         f"One line per fold; with more than {training_plots.POINTS} values, each point "
         "is the mean of an interval.",
     )
+    if run.config.get("validation"):
+        metric = run.config["validation_metric"]
+        text += (
+            f"The model of a fold is that of the epoch with the best validation "
+            f"{metric}, on patients of the training fold that are not trained on. The "
+            "test fold takes no part in the choice.",
+        )
     if not plots:
         text = ("No fold has a metrics.jsonl yet: no curves.",)
     return Section("training", "Training", text, plots=plots)

@@ -159,18 +159,23 @@ def counts(run: Run) -> Table | None:
     if run.splits is None:
         return None
     rows = []
+    names = ["train", "validation", "test"]
+    if not all("validation" in fold for fold in run.splits["folds"]):
+        names.remove("validation")
     for fold in run.splits["folds"]:
-        train, test = fold["train"], fold["test"]
-        sides = [f"{side['regions']} / {side['patients']}" for side in (train, test)]
+        parts = [fold[name] for name in names]
+        sides = [f"{side['regions']} / {side['patients']}" for side in parts]
         classes = [
-            f"{train['classes'].get(name, 0)} / {test['classes'].get(name, 0)}"
-            for name in run.classes
+            " / ".join(str(side["classes"].get(label, 0)) for side in parts)
+            for label in run.classes
         ]
         rows.append((f"fold {fold['fold']}", *sides, *classes))
+    words = {"train": "training", "test": "testing"}
+    sets = [words.get(name, name) for name in names]
     return Table(
-        f"Regions / patients in training and testing, and regions of each class in "
-        f"training / testing; {describe_split(run.scheme)}; seed {run.splits['seed']}.",
-        ("", "training", "testing", *run.classes),
+        f"Regions / patients in {' and '.join(sets)}, and regions of each class in "
+        f"{' / '.join(sets)}; {describe_split(run.scheme)}; seed {run.splits['seed']}.",
+        ("", *sets, *run.classes),
         tuple(rows),
     )
 

@@ -28,6 +28,9 @@ TITLES = {
     "kept": ("Patches kept by M", "fraction"),
     "learning_rate": ("Learning rate", "no unit"),
     "grad_norm": ("Gradient norm", "no unit"),
+    "validation_loss": ("Cross-entropy, validation", "nats"),
+    "validation_accuracy": ("Accuracy, validation", "fraction"),
+    "validation_auc": ("Micro AUC, validation", "fraction"),
     "test_accuracy": ("Accuracy on the test fold", "fraction"),
 }
 

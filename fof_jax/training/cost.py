@@ -15,7 +15,15 @@ import numpy as np
 from jax.interpreters import partial_eval
 from ml_collections import ConfigDict
 
-from fof_jax.data import loader, metadata, prepare, splits, store, superpixels
+from fof_jax.data import (
+    loader,
+    metadata,
+    prepare,
+    splits,
+    store,
+    superpixels,
+    validation,
+)
 from fof_jax.data.cache import decoding_threads
 from fof_jax.methods import registry
 from fof_jax.methods.base import Method, parameter_count, standardize_omics
@@ -78,6 +86,9 @@ def _prepare(config: ConfigDict, data: store.Store) -> _Program:
         scheme=config.data.scheme,
         folds=config.folds,
         seed=prepare.data_seed(config),
+    )
+    folds = validation.with_validation(
+        folds, data, fraction=config.validation, seed=prepare.data_seed(config)
     )
     rows, test_rows = folds.folds[config.fold or 0]
     # Batches on the host, as a step is measured without its input.

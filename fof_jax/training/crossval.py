@@ -9,11 +9,12 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from fof_jax.data import prepare, splits, store, superpixels
+from fof_jax.data import prepare, splits, store, superpixels, validation
 from fof_jax.data.progress import progress_to
 from fof_jax.evaluation import localization, metrics, predictions, tables
 from fof_jax.training import build, device_cache, multihost, preemption, stages
 from fof_jax.training import workdir as run_folder
+from fof_jax.training.fold import Rows
 
 
 def run(
@@ -83,7 +84,9 @@ def run(
             if multihost.broadcast((folder / "predictions.csv").exists()):
                 log(f"fold {number}: already finished")
                 continue
-            rows = folds.folds[number]
+            rows = Rows(*folds.folds[number])
+            if folds.validation:
+                rows = rows._replace(validation=folds.validation[number])
             stages.train_stages(chain, images, rows, number, folder, log, stop)
 
         # --- Results ---
@@ -151,14 +154,14 @@ def _description(
 
 def _splits(config: ConfigDict, data: store.Store, workdir: Path) -> splits.Splits:
     path = workdir / "splits.json"
+    seed = prepare.data_seed(config)
     if path.exists():
-        return splits.read_splits(path, data)
-    return splits.make_splits(
-        data,
-        scheme=config.data.scheme,
-        folds=config.folds,
-        seed=prepare.data_seed(config),
-    )
+        made = splits.read_splits(path, data)
+    else:
+        made = splits.make_splits(
+            data, scheme=config.data.scheme, folds=config.folds, seed=seed
+        )
+    return validation.with_validation(made, data, fraction=config.validation, seed=seed)
 
 
 def _selected_folds(fold: int | None, folds: int, workdir: Path) -> Sequence[int]:

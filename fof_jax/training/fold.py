@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -18,6 +19,20 @@ class NonFiniteError(FloatingPointError):
     """A loss or gradient is not finite; training cannot go on."""
 
 
+class Rows(NamedTuple):
+    """Positions in the store of a fold's regions.
+
+    Attributes:
+      train: without those of validation.
+      test: of the test fold.
+      validation: None without validation.
+    """
+
+    train: np.ndarray
+    test: np.ndarray
+    validation: np.ndarray | None = None
+
+
 @dataclasses.dataclass(frozen=True)
 class Fold:
     """One fold of a run, or one stage of it.
@@ -26,7 +41,7 @@ class Fold:
       config: of the stage, resolved.
       setup: what all folds share.
       cache: decoded images or bags, and their store.
-      train_rows, test_rows: positions in the store.
+      rows: positions in the store.
       number: of the fold, 0 … folds - 1.
       stage: its name, "" for the last or only one.
       folder: what this fold writes goes below it.
@@ -38,8 +53,7 @@ class Fold:
     config: ConfigDict
     setup: Setup
     cache: image_cache.Cache
-    train_rows: np.ndarray
-    test_rows: np.ndarray
+    rows: Rows
     number: int
     stage: str
     folder: Path
@@ -50,7 +64,7 @@ class Fold:
     @property
     def steps_per_epoch(self) -> int:
         """Whole batches in the training rows."""
-        return loader.steps_per_epoch(len(self.train_rows), self.config.batch_size)
+        return loader.steps_per_epoch(len(self.rows.train), self.config.batch_size)
 
     @property
     def total_steps(self) -> int:
@@ -62,12 +76,20 @@ class Fold:
         every = self.config.eval_every * self.steps_per_epoch
         return bool(every and steps) and steps % every == 0
 
+    def is_validated_after(self, steps: int) -> bool:
+        """Whether the validation rows are predicted after `steps` steps."""
+        if self.rows.validation is None or not steps:
+            return False
+        every = self.config.validation_every * self.steps_per_epoch
+        return steps % every == 0 or steps == self.total_steps
+
     def is_saved_after(self, steps: int) -> bool:
         """Whether a checkpoint is due after `steps` steps, whatever the time."""
         return (
             steps % self.config.save_every == 0
             or steps == self.total_steps
             or self.is_evaluated_after(steps)  # a kill repeats only the evaluation
+            or self.is_validated_after(steps)  # it may be the best one
         )
 
 

@@ -122,6 +122,12 @@ class MetricsLogger:
         self._line({"step": done, _TESTED: right})
         self._events.scalar("test/accuracy", right, done)
 
+    def validation(self, done: int, figures: Mapping[str, float]) -> None:
+        """Logs the metrics of the validation rows after `done` steps."""
+        self._line({"step": done, **figures})
+        for name, value in figures.items():
+            self._events.scalar(name.replace("_", "/", 1), value, done)
+
     def _line(self, figures: Mapping[str, float | int]) -> None:
         self._file.write(json.dumps(figures) + "\n")
         self._file.flush()
@@ -177,6 +183,9 @@ class NullLogger:
         return False
 
     def evaluation(self, done: int, tested: predictions.Predictions) -> None:
+        """Nothing."""
+
+    def validation(self, done: int, figures: Mapping[str, float]) -> None:
         """Nothing."""
 
 

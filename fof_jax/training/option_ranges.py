@@ -9,6 +9,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from fof_jax.training.run_fields import VALIDATION_METRICS
+
 
 def _interval(
     low: int, high: int | float, *, low_open: bool = False, high_open: bool = False
@@ -35,6 +37,7 @@ _RANGES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
             "batch_size",
             "folds",
             "save_every",
+            "validation_every",
             "log_every",
             "eval_batch_size",
             "cpu_devices",
@@ -58,6 +61,7 @@ _RANGES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(
         (
             "seed",
+            "early_stopping",
             "eval_every",
             "save_minutes",
             "lambda_frl",
@@ -94,6 +98,7 @@ _RANGES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     ),
     **dict.fromkeys(
         (
+            "validation",
             "optimizer.beta1",
             "optimizer.beta2",
             "omics.dropout",
@@ -117,7 +122,8 @@ def check_ranges(config: ConfigDict) -> None:
 
     Raises:
       ValueError: a number outside its range, infinite or not a number; phases of the
-        learning rate that are longer than the run.
+        learning rate that are longer than the run; early stopping without validation;
+        an unknown validation metric.
     """
     for name, (inside, expected) in _RANGES.items():
         value = _value(config, name.split("."))
@@ -134,6 +140,18 @@ def check_ranges(config: ConfigDict) -> None:
                 "whose learning rate would never be reached or never fall. Lower "
                 f"--config.optimizer.{name}, or raise --config.epochs."
             )
+
+    metric = config.get("validation_metric", "loss")
+    if metric not in VALIDATION_METRICS:
+        raise ValueError(
+            f"validation_metric: got {metric!r}, expected one of "
+            f"{', '.join(VALIDATION_METRICS)}. Pass another --config.validation_metric."
+        )
+    if config.get("early_stopping", 0) and not config.get("validation", 0.0):
+        raise ValueError(
+            f"early_stopping: got {config.early_stopping} without validation rows. "
+            "Pass --config.validation=0.1, or --config.early_stopping=0."
+        )
 
 
 def _value(config: ConfigDict, path: Sequence[str]) -> Any:

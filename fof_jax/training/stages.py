@@ -24,7 +24,7 @@ from fof_jax.training import (
     train,
     weights,
 )
-from fof_jax.training.fold import Fold, label
+from fof_jax.training.fold import Fold, Rows, label
 from fof_jax.types import Bag, Batch, Params
 
 
@@ -128,7 +128,7 @@ def trace_init(
 def train_stages(
     stages: Sequence[Stage],
     images: cache.Cache,
-    rows: tuple[np.ndarray, np.ndarray],
+    rows: Rows,
     number: int,
     folder: Path,
     log: Callable[[str], None],
@@ -137,7 +137,7 @@ def train_stages(
     """Trains the stages of one fold in order; each sees those before it as constants.
 
     Args:
-      rows: training and test rows of the fold.
+      rows: of the fold; statistics and weights use its training rows.
       number: of the fold.
       folder: of the fold; a stage but the last writes into a folder of its name in it,
         or where `teachers.place` shares it.
@@ -149,10 +149,10 @@ def train_stages(
     frozen: Params = {}
     for stage in stages:
         constants = omics.fold_constants(
-            stage.setup.method.inputs, images.store, rows[0]
-        ) | cell_graphs.fold_constants(stage.graphs, rows[0])
+            stage.setup.method.inputs, images.store, rows.train
+        ) | cell_graphs.fold_constants(stage.graphs, rows.train)
         if frozen:  # memory banks of a student have a row per training record
-            index = np.sort(rows[0]).astype(np.int32)
+            index = np.sort(rows.train).astype(np.int32)
             grade = images.store.grades[index].astype(np.int32)
             constants |= {"labels": {"index": index, "grade": grade}}
         last = stage is stages[-1]
@@ -167,8 +167,7 @@ def train_stages(
                 config=stage.config,
                 setup=stage.setup,
                 cache=images,
-                train_rows=rows[0],
-                test_rows=rows[1],
+                rows=rows,
                 number=number,
                 stage=stage.name,
                 folder=place.folder,

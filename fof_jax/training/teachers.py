@@ -10,7 +10,7 @@ and every run that sets the same directory and would train the same teacher read
         --config.teacher_dir=runs/teachers --workdir=runs/sp
 
 The second trains students only. The same teacher means: the same fields of its stage,
-except those that do not alter numbers (`workdir.FREE_FIELDS`), the same pretrained
+except those that do not alter numbers (`run_fields.FREE_FIELDS`), the same pretrained
 weights, table, images, fold and rows. A hash of all this names the folder, and the
 fields are compared before it is used. The fields of students (`registry.stage_config`)
 are removed from a teacher's config, so that it cannot depend on them.
@@ -37,6 +37,8 @@ from ml_collections import ConfigDict
 from fof_jax import files
 from fof_jax.data import store
 from fof_jax.training import multihost, preemption, weights, workdir
+from fof_jax.training.fold import Rows
+from fof_jax.training.run_fields import FREE_FIELDS, VALIDATION_FIELDS
 from fof_jax.types import Variables
 
 ABOUT = "teacher.json"  # in a shared teacher's folder: its identity and origin
@@ -71,7 +73,7 @@ def place(
     stage: str,
     config: ConfigDict,
     data: store.Store,
-    rows: tuple[np.ndarray, np.ndarray],
+    rows: Rows,
     number: int,
     fold_folder: Path,
 ) -> Place:
@@ -81,17 +83,21 @@ def place(
       stage: its name, which is also that of its folder in the fold.
       config: of the stage; `teacher_dir` is read.
       data: to train on.
-      rows: training and test rows of the fold.
+      rows: of the fold.
       number: of the fold.
       fold_folder: folder of the student's fold.
     """
     fields = workdir.identity(config, data)
-    fields = {k: v for k, v in fields.items() if k not in workdir.FREE_FIELDS}
+    fields = {k: v for k, v in fields.items() if k not in FREE_FIELDS}
+    if not config.validation:  # the teachers of earlier versions are found again
+        fields = {k: v for k, v in fields.items() if k not in VALIDATION_FIELDS}
     if config.init.checkpoint:  # by content: it may have been copied or replaced
         start = weights.read(Path(config.init.checkpoint))
         fields["init_checkpoint"] = weights.digest(start)
-    for name, part in zip(("train_rows", "test_rows"), rows, strict=True):
-        fields[name] = hashlib.sha256(np.asarray(part, np.int64).tobytes()).hexdigest()
+    for name, part in rows._asdict().items():
+        if part is not None:
+            digest = hashlib.sha256(np.asarray(part, np.int64).tobytes()).hexdigest()
+            fields[f"{name}_rows"] = digest
     own = Place(fold_folder / stage, fields | {"fold": number})
     if not config.teacher_dir:
         return own

@@ -10,18 +10,14 @@ import jax
 import numpy as np
 
 from fof_jax.data import loader, sampling, superpixels
-from fof_jax.data.bags.cache import BagCache
 from fof_jax.data.cache import decoding_threads
-from fof_jax.evaluation import localization, predictions
+from fof_jax.evaluation import predictions
 from fof_jax.methods import encoder
-from fof_jax.methods.base import BagExplainer, Explainer
 from fof_jax.training import (
     cell_graphs,
     checkpoint,
     device_cache,
     init_weights,
-    localize,
-    localize_bags,
     logger,
     multihost,
     optimizer,
@@ -32,11 +28,12 @@ from fof_jax.training import (
 )
 from fof_jax.training.build import INIT
 from fof_jax.training.compilation import Ahead
+from fof_jax.training.evaluator import Evaluator
 from fof_jax.training.fold import Fold, label
 from fof_jax.training.fold_metrics import DelayedMetrics, open_logger
 from fof_jax.training.preemption import Action
 from fof_jax.training.state import Schedule, Step, TrainState, initial_state
-from fof_jax.types import Batch, Variables
+from fof_jax.types import Batch
 
 
 def train_fold(fold: Fold, stop: preemption.StopRequest) -> predictions.Predictions:
@@ -55,48 +52,44 @@ def train_fold(fold: Fold, stop: preemption.StopRequest) -> predictions.Predicti
       ValueError: fewer regions than a batch, or a checkpoint of another model.
       preemption.Stopped: a stop was requested, and the last step is saved.
     """
-    config, setup, total = fold.config, fold.setup, fold.total_steps
+    total = fold.total_steps
 
     # --- State: the newest valid checkpoint, or initialized ---
     checkpoints = checkpoint.Checkpoints(fold.folder / "checkpoints", log=fold.log)
     state = restore_or_initialize(fold, checkpoints)
     first = int(state.step)
-    state = parallel.replicate(state, setup.devices)
+    state = parallel.replicate(state, fold.setup.devices)
     if multihost.is_main_process():
         workdir.write_model_file(
             fold.folder,
-            config,
+            fold.config,
             fold.cache.store,
-            fold.train_rows,
+            fold.rows.train,
             fold.frozen,
             fold.graphs,
         )
     consensus = multihost.StopConsensus()
-    timer = checkpoint.SaveTimer(config.save_minutes)
+    timer = checkpoint.SaveTimer(fold.config.save_minutes)
     action = Action.NONE
 
     with open_logger(fold, first) as log:
         metrics = DelayedMetrics(log, fold)
+        evaluator = Evaluator(fold, first, log, checkpoints, stop, consensus)
 
         def save() -> None:
             metrics.settle()  # nothing that is not finite is ever saved
             checkpoints.save(state)
             timer.restart()
 
-        def test() -> predictions.Predictions:
-            return predict(fold, state.variables(fold.frozen), stop, consensus)
-
-        if fold.is_evaluated_after(first) and not multihost.broadcast(
-            log.evaluated(first)
-        ):
-            log.evaluation(first, test())  # the run before was killed during it
+        evaluator.after(first, state)  # the run before may have been killed during it
 
         # --- Steps ---
         ahead = prefetch.Prefetch(
             train_batches(fold, start_step=first), functools.partial(place, fold)
         )
         batches = stop.until(ahead, alone=jax.process_count() == 1)
-        for t, (batch, placed) in zip(range(first, total), batches, strict=False):
+        steps = range(first, first if evaluator.selection.exhausted else total)
+        for t, (batch, placed) in zip(steps, batches, strict=False):
             inputs = state, placed, schedule_of(fold, t), fold.frozen
             state, step_metrics = step_program(fold, log, t, inputs)(*inputs)
             log.waited(ahead.take_waited())
@@ -107,21 +100,23 @@ def train_fold(fold: Fold, stop: preemption.StopRequest) -> predictions.Predicti
                 save()
             if action is Action.STOP:
                 break
-            if fold.is_evaluated_after(t + 1):
-                log.evaluation(t + 1, test())
+            evaluator.after(t + 1, state)
+            if evaluator.selection.exhausted:
+                break
         if metrics.pending:  # a signal stopped the loader first
             save()
-    checkpoints.close()
-    if action is Action.STOP or int(state.step) < total:
-        fold.log(f"{label(fold)}: saved at step {int(state.step)} of {total}")
+    done = int(state.step)
+    ended = done == total or evaluator.selection.exhausted
+    if action is Action.STOP or not ended:
+        checkpoints.close()
+        fold.log(f"{label(fold)}: saved at step {done} of {total}")
         raise preemption.Stopped(multihost.all_max(stop.code))
 
-    # --- Test: the last epoch, once ---
-    tested = test()
-    tested = dataclasses.replace(tested, fold=np.full(len(tested), fold.number))
-    if multihost.is_main_process():
-        write_results(fold, state.variables(fold.frozen), tested)
-    return tested
+    # --- Test, once: the last epoch, or the best one on the validation rows ---
+    try:
+        return evaluator.finish(state)
+    finally:
+        checkpoints.close()
 
 
 def restore_or_initialize(
@@ -178,7 +173,7 @@ def train_batches(fold: Fold, start_step: int = 0) -> Iterator[Batch]:
     process, processes = multihost.process_index_and_count()
     batches = loader.train_batches(
         data,
-        fold.train_rows,
+        fold.rows.train,
         batch_size=config.batch_size,
         epochs=config.epochs,
         seed=config.seed,
@@ -196,7 +191,7 @@ def train_batches(fold: Fold, start_step: int = 0) -> Iterator[Batch]:
     )
     if not config.data.class_weights:
         return batches
-    grades = data.grades[fold.train_rows]
+    grades = data.grades[fold.rows.train]
     weights = sampling.class_weights(grades, len(data.classes))
     return (dataclasses.replace(b, weight=weights[b.grade]) for b in batches)
 
@@ -218,74 +213,3 @@ def schedule_of(fold: Fold, step: int) -> Schedule:
         progress=np.float32(progress),
         epoch=np.int32(step // fold.steps_per_epoch),
     )
-
-
-def predict(
-    fold: Fold,
-    variables: Variables,
-    stop: preemption.StopRequest,
-    consensus: multihost.StopConsensus,
-) -> predictions.Predictions:
-    """Softmax probabilities of the test rows.
-
-    Raises:
-      preemption.Stopped: a stop was requested, which is looked at before each batch.
-    """
-    config, data, rows = fold.config, fold.cache.store, fold.test_rows
-    process, processes = multihost.process_index_and_count()
-    count = len(fold.setup.devices)
-    parts = []
-    for batch in loader.eval_batches(
-        data,
-        rows,
-        batch_size=-(-config.eval_batch_size // count) * count,
-        image_size=config.data.image_size,
-        omics="omics" in fold.setup.method.inputs.test,
-        **cell_graphs.loading(fold.setup.method.inputs.test, fold.graphs),
-        cache=fold.cache,
-        threads=decoding_threads(config),
-        process_index=process,
-        process_count=processes,
-    ):
-        if consensus(stop.action) is Action.STOP:
-            raise preemption.Stopped(multihost.all_max(stop.code))
-        placed = parallel.to_devices(batch, count // processes)
-        placed = device_cache.fill(fold.cache, placed)
-        logits = np.asarray(fold.setup.predict_step(variables, placed), np.float64)
-        parts.append(np.exp(logits - logits.max(axis=1, keepdims=True)))
-    scores = np.concatenate(parts)[: len(rows)]  # the last batch is padded
-    return predictions.Predictions(
-        patient=tuple(data.patients[i] for i in rows),
-        image=tuple(data.images[i] for i in rows),
-        fold=np.full(len(rows), predictions.UNKNOWN),
-        y=np.asarray(data.grades)[rows],
-        prob=scores / scores.sum(axis=1, keepdims=True),
-        error=("",) * len(rows),
-    )
-
-
-def write_results(
-    fold: Fold, variables: Variables, tested: predictions.Predictions
-) -> None:
-    """Writes focus.csv, if the method has a map, and then predictions.csv."""
-    method, reader = fold.setup.method, fold.cache
-    rows: list[localization.Row] = []
-    if isinstance(reader, BagCache):
-        if isinstance(method, BagExplainer):
-            rows = localize_bags.measure(
-                method, variables, reader, fold.test_rows, fold=fold.number
-            )
-    elif isinstance(method, Explainer):
-        reader = device_cache.on_host(reader)
-        rows = localize.measure(
-            method,
-            variables,
-            reader,
-            fold.test_rows,
-            image_size=fold.config.data.image_size,
-            batch_size=fold.config.eval_batch_size,
-            color=fold.config.data.color,
-            fold=fold.number,
-        )
-    localization.write(fold.folder / localization.FILE_NAME, rows)
-    predictions.write_predictions(fold.folder / "predictions.csv", tested)

@@ -17,6 +17,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from fof_jax.training import checkpoint
+from fof_jax.training.run_fields import BEST_FILE
 from fof_jax.types import Variables
 
 ABOUT = "about.json"
@@ -55,7 +56,10 @@ def write(folder: Path, variables: Variables, about: dict[str, Any]) -> None:
 
 
 def read(folder: Path) -> Variables:
-    """The weights of an imported folder, of a step of a run, or of a fold's newest.
+    """The weights of an imported folder, of a step of a run, or of a fold.
+
+    Those of a fold are of its best step on the validation rows, if the run has some and
+    the fold is finished, else of its newest.
 
     Args:
       folder: what `write` made, `fold_K/checkpoints/STEP`, `fold_K/checkpoints` or
@@ -107,6 +111,9 @@ def _place(folder: Path) -> tuple[Path, str]:
     if (folder / _STEP_ITEM).is_dir():
         return folder, _STEP_ITEM
     for parent in (folder / "checkpoints", folder):
+        best = parent.parent / BEST_FILE
+        if parent.is_dir() and parent.name == "checkpoints" and best.exists():
+            return parent / str(json.loads(best.read_text("utf-8"))["step"]), _STEP_ITEM
         steps = [p for p in parent.glob("*") if p.name.isdigit()]
         steps.sort(key=lambda p: int(p.name), reverse=True)
         whole = [step for step in steps if checkpoint.verify_manifest(step) is None]

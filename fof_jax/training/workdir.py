@@ -22,69 +22,14 @@ from fof_jax.data import splits, store, training_data
 from fof_jax.data.graphs.folder import GraphFolder, open_folder
 from fof_jax.training import cell_graphs
 from fof_jax.training.build import flatten_fields, method_of
+from fof_jax.training.run_fields import ADDED_FIELDS, FREE_FIELDS
 from fof_jax.types import Params
 
-# Fields that may change between two runs on one workdir: they do not alter numbers.
-FREE_FIELDS = (
-    "attention",
-    "cpu_devices",
-    "data_biomarkers_per",
-    "data_cache",
-    "data_columns_fold",
-    "data_columns_grade",
-    "data_columns_image",
-    "data_columns_mask",
-    "data_columns_patient",
-    "data_dir",
-    "data_patch_size",
-    "data_raw_dir",
-    "data_splits_file",
-    "data_table",
-    "data_threads",
-    "data_workers",
-    "debug_nans",
-    "devices",
-    "eval_batch_size",
-    "eval_every",
-    "fold",
-    "log_every",
-    "paper_row",
-    "pathgcn_mpp",
-    "pathgcn_tokens",
-    "remat",
-    "save_every",
-    "save_minutes",
-    "teacher_dir",
-)
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 SPLITS_FILE = "splits.json"
 _CONFIG, _LOCKS = "config.json", ".locks"
 _OURS = (SPLITS_FILE, "results.json")
 MODEL_FILE = "model.json"  # in a fold's folder: metadata to rebuild the model
-# Fields that later versions added, with the value that earlier runs had.
-ADDED_FIELDS: dict[str, Any] = {
-    "data_max_tokens": None,
-    "data_omics": [],
-    "data_seed": None,
-    "optimizer_constant_epochs": 0,
-    "optimizer_frozen": "",
-    "optimizer_frozen_epochs": 0,
-    "optimizer_l1": 0.0,
-    "optimizer_l1_of": "",
-    "optimizer_name": "adamw",
-    "optimizer_schedule": "cosine",
-    "pathgcn_bucket": 256,
-    "pathgcn_columns": 12,
-    "pathgcn_dropout": 0.25,
-    "pathgcn_features": 32,
-    "pathgcn_normalization": "fold",
-    "pathgcn_ratio": 0.2,
-    "pathgcn_width": 128,
-    "stages": [],
-    "views_keep_share": 0.0,
-    "views_stop_gradient": False,
-    "views_warmup_epochs": 0.0,
-}
 
 
 def require_same_run(config: ConfigDict, data: store.Store, workdir: Path) -> None:
@@ -104,7 +49,7 @@ def require_same_run(config: ConfigDict, data: store.Store, workdir: Path) -> No
             )
         return
     before = ADDED_FIELDS | read_config(workdir)["fields"]
-    fields = identity(config, data)
+    fields = ADDED_FIELDS | identity(config, data)
     changed = [
         f"  {name}: {before.get(name)!r} there, {fields.get(name)!r} now"
         for name in sorted(set(before) | set(fields))
@@ -144,8 +89,12 @@ def create(
             fields = identity(config, data)
             known = {"config": config.to_dict(), "fields": fields}
             write_json(workdir / _CONFIG, known | {"made_with": made_with})
-        if not (workdir / SPLITS_FILE).exists():
-            splits.write_splits(workdir / SPLITS_FILE, folds, data)
+        path = workdir / SPLITS_FILE
+        # Splits that were given get the validation rows that were drawn.
+        if not path.exists() or (
+            folds.validation and not splits.read_splits(path, data).validation
+        ):
+            splits.write_splits(path, folds, data)
 
 
 def read_config(workdir: Path) -> dict[str, Any]:

@@ -18,9 +18,10 @@ from fof_jax.configs import comparison
 from fof_jax.data import store
 from fof_jax.methods import registry
 from fof_jax.training import preemption, teachers, weights
+from fof_jax.training.fold import Rows
 from fof_jax.types import Variables
 
-ROWS = (np.arange(12), np.arange(12, 18))
+ROWS = Rows(np.arange(12), np.arange(12, 18))
 
 
 @pytest.fixture(scope="module")
@@ -84,11 +85,11 @@ def test_another_fold_split_or_start_is_another_teacher(data, tmp_path):
         return str(tmp_path / name)
 
     one, same, other = start("one", 1.0), start("same", 1.0), start("other", 2.0)
-    turned = (ROWS[0][::-1], ROWS[1])
+    turned = Rows(ROWS.train[::-1], ROWS.test)
     places = [
         place_of(data, tmp_path),
         place_of(data, tmp_path, number=1),
-        place_of(data, tmp_path, rows=(ROWS[0][:-1], ROWS[1])),
+        place_of(data, tmp_path, rows=Rows(ROWS.train[:-1], ROWS.test)),
         place_of(data, tmp_path, rows=turned),
         place_of(data, tmp_path, **{"init.checkpoint": one}),
         place_of(data, tmp_path, **{"init.checkpoint": other}),

@@ -1,0 +1,245 @@
+"""Validation in training: what selects a fold's model, and what takes no part in it.
+
+The reference of a run that was interrupted is the same run left alone; that of the
+selection is metrics.jsonl, read here line by line.
+"""
+
+import json
+import os
+import shutil
+import signal
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from fof_jax.cli.main import main
+from fof_jax.data import store
+from fof_jax.evaluation.predictions import read_predictions
+from fof_jax.report import tables, training_plots
+from fof_jax.report.run import read_run
+from fof_jax.training import evaluator, option_ranges, selection, weights
+from tests.support.small_runs import launch
+from tests.training.test_survival import when_step
+
+WORDS = (
+    "--config.validation=0.2",
+    "--config.validation_metric=accuracy",
+    "--config.epochs=4",
+    "--config.early_stopping=1",
+    "--config.fold=0",
+)
+FILES = ("metrics.jsonl", "best.json", "validation.csv", "predictions.csv", "focus.csv")
+
+
+@pytest.fixture(scope="module")
+def validated(data, tmp_path_factory):
+    """A run of one fold with validation, and the rows that it predicted, in order."""
+    run = tmp_path_factory.mktemp("validated") / "run"
+    rows, predict = [], evaluator.predict
+    patched = pytest.MonkeyPatch()
+    patched.setattr(
+        evaluator, "predict", lambda fold, *a: rows.append(a[0]) or predict(fold, *a)
+    )
+    assert launch(data, run, *WORDS, "--config.eval_every=0") == 0
+    patched.undo()
+    return SimpleNamespace(run=run, fold=run / "fold_0", predicted=rows)
+
+
+def lines_of(fold):
+    text = (fold / "metrics.jsonl").read_text()
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def images_of(run, name):
+    return json.loads((run / "splits.json").read_text())["folds"][0][name]["images"]
+
+
+def test_the_best_epoch_is_the_model_and_ends_the_training(validated):
+    logged = [line for line in lines_of(validated.fold) if "validation_loss" in line]
+    values = {line["step"]: line["validation_accuracy"] for line in logged}
+    best = json.loads((validated.fold / "best.json").read_text())
+    first_of_best = min(s for s, v in values.items() if v == max(values.values()))
+    assert best["step"] == first_of_best
+    assert best["value"] == max(values.values())
+    epoch = min(values)
+    assert list(values) == list(range(epoch, max(values) + 1, epoch))
+    stopped = min(best["step"] + epoch, 4 * epoch)
+    assert best["trained_steps"] == max(values) == stopped
+    assert best["stopped_early"] == (stopped < 4 * epoch)
+    # The weights that prediction loads are those of that step, which was kept.
+    steps = validated.fold / "checkpoints"
+    at_best = weights.digest(weights.read(steps / str(best["step"])))
+    assert weights.digest(weights.read(validated.fold)) == at_best
+    assert weights.digest(weights.read(steps / str(stopped))) != at_best
+
+
+def test_metrics_are_those_of_the_written_predictions(validated):
+    table = read_predictions(validated.fold / "validation.csv")
+    assert sorted(table.image) == sorted(images_of(validated.run, "validation"))
+    best = json.loads((validated.fold / "best.json").read_text())
+    (line,) = (
+        line
+        for line in lines_of(validated.fold)
+        if line["step"] == best["step"] and "validation_loss" in line
+    )
+    losses = [-np.log(p[y]) for p, y in zip(table.prob, table.y, strict=True)]
+    assert line["validation_loss"] == pytest.approx(np.mean(losses), rel=1e-6)
+    assert line["validation_accuracy"] == np.mean(table.pred == table.y)
+
+
+def test_test_rows_are_predicted_once_after_all_else(validated, data):
+    opened = store.open_store(data, "phantom")
+    named = [[opened.images[i] for i in rows] for rows in validated.predicted]
+    sides = [images_of(validated.run, name) for name in ("validation", "test")]
+    assert named[-1] == sides[1]
+    assert all(images == sides[0] for images in named[:-1])
+
+
+def test_what_is_measured_on_training_images_leaves_validation_out(validated):
+    document = json.loads((validated.fold / "model.json").read_text())
+    assert len(document["training"]["images"]) == len(images_of(validated.run, "train"))
+
+
+def test_the_report_has_curves_counts_and_the_epoch(validated, tmp_path, without_plots):
+    run = read_run(validated.run)
+    titles = [plot.title for plot in training_plots.curves(run, tmp_path)]
+    assert "Cross-entropy, validation" in titles
+    assert tables.per_fold(run).rows[0][1].startswith("finished, model of epoch")
+    counts = tables.counts(run)
+    assert counts.header[1:4] == ("training", "validation", "testing")
+    assert counts.rows[0][2].startswith(f"{len(images_of(run.workdir, 'validation'))} ")
+
+
+def test_a_run_that_was_stopped_twice_ends_with_the_same_bytes(
+    validated, data, tmp_path, monkeypatch
+):
+    def ask():
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.2)  # the thread that watches has read it
+
+    words = [*WORDS, "--config.eval_every=0"]
+    with monkeypatch.context() as patched:
+        when_step(2, ask, patched)
+        assert launch(data, tmp_path, *words) == 143
+    with monkeypatch.context() as patched:  # in a validation, after its checkpoint
+        measure = selection.measure
+
+        def cut(table):
+            ask()
+            return measure(table)
+
+        patched.setattr(selection, "measure", cut)
+        assert launch(data, tmp_path, *words) == 143
+    assert launch(data, tmp_path, *words) == 0
+    for name in FILES:
+        one, other = (run / "fold_0" / name for run in (validated.run, tmp_path))
+        assert one.read_bytes() == other.read_bytes(), name
+
+
+def test_a_kill_between_the_last_validation_and_the_test(validated, data, tmp_path):
+    run = shutil.copytree(validated.run, tmp_path / "run")
+    for name in ("best.json", "validation.csv", "predictions.csv", "focus.csv"):
+        (run / "fold_0" / name).unlink()
+    log = run / "fold_0/metrics.jsonl"
+    lines = log.read_text().splitlines(keepends=True)
+    assert "validation_loss" in lines[-1]
+    log.write_text("".join(lines[:-1]))
+    assert launch(data, run, *WORDS, "--config.eval_every=0") == 0
+    for name in FILES:
+        one, other = (r / "fold_0" / name for r in (validated.run, run))
+        assert one.read_bytes() == other.read_bytes(), name
+
+
+def test_rules_of_abstention_are_chosen_on_validation_rows(validated, tmp_path, capsys):
+    path, out = validated.fold / "predictions.csv", tmp_path / "eval.json"
+    words = ["--abstain_error=0.3", f"--out={out}"]
+    assert main(["eval", f"--predictions={path}", *words]) == 0
+    told = capsys.readouterr().out
+    assert "chosen on the validation rows" in told
+    assert "The same on the given rows" in told
+    document = json.loads(out.read_text())
+    rule, tested = document["abstention"][0], document["abstention_test"][0]
+    assert rule["chosen_on"] == "validation"
+    table = read_predictions(validated.fold / "validation.csv")
+    ordered = np.sort(table.prob, axis=1)
+    answered = ordered[:, -1] - ordered[:, -2] >= rule["margin"]
+    assert rule["answered"] == answered.sum()
+    if answered.any():
+        assert np.mean((table.pred != table.y)[answered]) <= 0.3
+    table = read_predictions(path)
+    ordered = np.sort(table.prob, axis=1)
+    assert tested["rows"] == len(table)
+    answered = ordered[:, -1] - ordered[:, -2] >= rule["margin"]
+    assert tested["answered"] == answered.sum()
+
+
+def test_a_run_of_an_earlier_version_counts_as_without(finished, data, tmp_path):
+    run = shutil.copytree(finished, tmp_path / "run")
+    path = run / "config.json"
+    document = json.loads(path.read_text())
+    for name in selection_fields():
+        del document["config"][name], document["fields"][name]
+    path.write_text(json.dumps(document))
+    assert launch(data, run) == 0
+    assert launch(data, run, "--config.validation=0.2") == 2
+
+
+def selection_fields():
+    return ("validation", "validation_every", "validation_metric", "early_stopping")
+
+
+# --- Selection ---
+
+
+def made_of(metric="loss", patience=0):
+    return selection.Selection(metric=metric, patience=4 * patience, per_epoch=4)
+
+
+@pytest.mark.parametrize("metric", ["loss", "accuracy", "auc"])
+def test_selection_against_a_loop(metric):
+    rng = np.random.default_rng(3)
+    for _ in range(20):
+        made = made_of(metric, 3)
+        best, best_step, since = None, None, 0
+        for epoch in range(1, 12):
+            value = float(rng.integers(5)) if epoch > 1 else float("nan")
+            made.add(4 * epoch, {f"validation_{metric}": value})
+            better = best_step is None or (
+                value < best if metric == "loss" else value > best
+            ) or best != best  # fmt: skip
+            if better:
+                best, best_step, since = value, 4 * epoch, 0
+            else:
+                since += 1
+            assert made.best == best_step
+            assert made.exhausted == (since >= 3)
+
+
+def test_selection_ignores_lines_after_the_checkpoint(tmp_path):
+    lines = [{"step": 4 * k, "validation_loss": 1.0 / k} for k in (1, 2, 3)]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (tmp_path / "metrics.jsonl").write_text(text + '{"step": 16, "valida')
+    for first, best in ((8, 8), (12, 12), (0, None)):
+        made = made_of()
+        made.read(tmp_path / "metrics.jsonl", first)
+        assert made.best == best
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"early_stopping": 3}, "without validation rows"),
+        ({"validation": 1.0}, "less than 1"),
+        ({"validation": 0.1, "validation_metric": "f1"}, "loss, accuracy, auc"),
+        ({"validation": 0.1, "validation_every": 0}, "1 or more"),
+    ],
+)
+def test_fields_that_do_not_fit_are_refused(fields, message):
+    from fof_jax.configs import phantom
+
+    config = phantom.get_config()
+    config.update(fields)
+    with pytest.raises(ValueError, match=message):
+        option_ranges.check_ranges(config)
