@@ -30,9 +30,10 @@ from fof_jax.data import training_data
 from fof_jax.data.augment import pipeline
 from fof_jax.evaluation import abstention
 from fof_jax.inference import stain_program
+from fof_jax.inference.compiled import in_batches
 from fof_jax.inference.model import TrainedModel, reads_bags
 from fof_jax.inference.outputs import CARD_FILE, USE
-from fof_jax.inference.predictor import Predictor, in_batches
+from fof_jax.inference.predictor import Predictor
 from fof_jax.training import build
 from fof_jax.types import Batch, Variables
 

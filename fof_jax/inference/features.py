@@ -14,8 +14,8 @@ from fof_jax.data import images
 from fof_jax.data.augment import pipeline
 from fof_jax.data.bags import writing
 from fof_jax.inference import components, load, slide_file, slides
+from fof_jax.inference.compiled import BATCH, in_batches
 from fof_jax.inference.inputs import ImageInput
-from fof_jax.inference.predictor import BATCH, in_batches
 from fof_jax.models import vit
 from fof_jax.training import weights
 

@@ -15,9 +15,9 @@ from fof_jax import files
 from fof_jax.data.store import Store
 from fof_jax.evaluation import alignment
 from fof_jax.evaluation.tables import align
+from fof_jax.inference.compiled import BATCH
 from fof_jax.inference.focus_cases import fold_number, unseen_folds
 from fof_jax.inference.model import TrainedModel
-from fof_jax.inference.predictor import BATCH
 from fof_jax.methods.base import Aligner
 
 FILE_NAME = "alignment.csv"

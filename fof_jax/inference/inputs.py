@@ -10,8 +10,7 @@ from pathlib import Path
 from fof_jax.data.csv_reader import TableReader
 from fof_jax.data.errors import DataWarning, raise_errors
 from fof_jax.inference.image_folder import SUFFIXES, is_output, list_images
-from fof_jax.inference.names import printable, stems, unique
-from fof_jax.inference.predictor import shortened
+from fof_jax.inference.names import listed, printable, stems, unique
 from fof_jax.tables import patients
 from fof_jax.tables.csv_records import unknown
 
@@ -121,7 +120,7 @@ def with_omics(
         what = "a folder" if source.is_dir() else "an image"
         raise ValueError(
             f"{needs} beside the image, and {source} is {what}. Pass a CSV with a "
-            f"column 'image' and the columns {shortened(names)} (all of them: omics in "
+            f"column 'image' and the columns {listed(names)} (all of them: omics in "
             "the model.json of a fold), empty where unknown."
         )
     reader = TableReader(source)
@@ -150,7 +149,7 @@ def require_omics_columns(
     if reader.header and lacking:
         raise ValueError(
             f"images: {reader.table} lacks {len(lacking)} of the {len(names)} omics "
-            f"columns that method {method!r} needs: {shortened(lacking)}. Add them, "
+            f"columns that method {method!r} needs: {listed(lacking)}. Add them, "
             "empty where unknown."
         )
 

@@ -20,17 +20,17 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 from ml_collections import ConfigDict
 
-from fof_jax.data.augment import pipeline
 from fof_jax.data.images import ImageLike
 from fof_jax.data.training_data import TrainingData
-from fof_jax.inference import graph_input, tiling
+from fof_jax.inference import compiled, graph_input, tiling
+from fof_jax.inference.compiled import in_batches
 from fof_jax.inference.outputs import Explanation
-from fof_jax.inference.predictor import Predictor, in_batches, omics_of_tiles
+from fof_jax.inference.predictor import Predictor, omics_of_tiles
 from fof_jax.inference.preprocess import PreparedImage
-from fof_jax.methods.base import Explainer, standardize_omics
+from fof_jax.methods.base import Explainer
 from fof_jax.models import vit
 from fof_jax.training import graph_tokens
-from fof_jax.types import Batch, Variables
+from fof_jax.types import Variables
 
 
 @dataclasses.dataclass(eq=False, repr=False)
@@ -80,12 +80,8 @@ class TrainedModel(Predictor):
         """As in `Predictor`."""
         if not self.reads_graphs:
             return super().probabilities_of(prepared)
-        per_fold = []
-        for variables in self.folds.values():
-            compiled = functools.partial(_apply_to_graphs, self.method, variables)
-            prob, _ = graph_input.in_batches(compiled, prepared, self.config.pathgcn)
-            per_fold.append(prob)
-        return np.stack(per_fold, axis=1)
+        folds = self.folds.values()
+        return np.stack([self._apply_to_graphs(v, prepared)[0] for v in folds], axis=1)
 
     @property
     def imputes_omics(self) -> bool:
@@ -161,7 +157,7 @@ class TrainedModel(Predictor):
           A, mean over folds, and M, one value per patch.
         """
         A = self._maps(tiles, targets)
-        patch_mask = functools.partial(_patch_mask, self.method)
+        patch_mask = functools.partial(compiled.patch_mask, self.method)
         return A, in_batches(patch_mask, A.astype(np.float32)) > 0
 
     def features(
@@ -186,9 +182,7 @@ class TrainedModel(Predictor):
 
         def fold_features(variables: Variables) -> np.ndarray:
             if self.reads_graphs:
-                compiled = functools.partial(_apply_to_graphs, self.method, variables)
-                options = self.config.pathgcn
-                _, v = graph_input.in_batches(compiled, prepared, options)
+                _, v = self._apply_to_graphs(variables, prepared)
             else:
                 feature = functools.partial(self._feature, variables)
                 v = in_batches(feature, tiles, of_tiles)
@@ -213,6 +207,13 @@ class TrainedModel(Predictor):
             for variables in self.folds.values()
         ]
         return np.stack(per_fold, axis=1)
+
+    def _apply_to_graphs(
+        self, variables: Variables, prepared: Sequence[PreparedImage]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Probabilities and features of the graphs of some images by one fold."""
+        apply = functools.partial(compiled.apply_to_graphs, self.method, variables)
+        return graph_input.in_batches(apply, prepared, self.config.pathgcn)
 
     def _maps(self, tiles: np.ndarray, targets: np.ndarray) -> np.ndarray:
         """Eq. (1) of each tile for its target, mean over folds: [n, S, S]."""
@@ -247,10 +248,10 @@ class TrainedModel(Predictor):
         return self.method, bool(self.config.data.color)
 
     def _probabilities(self, variables: Variables, *inputs: Any) -> jax.Array:
-        return _apply(*self._static, variables, *inputs)[0]
+        return compiled.apply(*self._static, variables, *inputs)[0]
 
     def _feature(self, variables: Variables, *inputs: Any) -> jax.Array:
-        return _apply(*self._static, variables, *inputs)[1]
+        return compiled.apply(*self._static, variables, *inputs)[1]
 
     def _explain(
         self,
@@ -258,46 +259,7 @@ class TrainedModel(Predictor):
         tiles: UInt8[np.ndarray, "n S S 3"],
         targets: Int[np.ndarray, " n"],
     ) -> jax.Array:
-        return _explain(*self._static, variables, tiles, targets)
-
-
-# Methods are static: models of one configuration, and their folds, share programs.
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _apply(
-    method: Any,
-    color: bool,
-    variables: Variables,
-    tiles: jax.Array,
-    omics: jax.Array | None = None,
-) -> tuple[jax.Array, jax.Array]:
-    """Probabilities and features; omics are standardized by the fold's statistics."""
-    batch = Batch(image=pipeline.normalize(tiles, color=color), omics=omics)
-    output = method.apply(variables, standardize_omics(batch, variables.frozen))
-    return jax.nn.softmax(output.logits), output.features
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _apply_to_graphs(
-    method: Any, variables: Variables, graph: Any
-) -> tuple[jax.Array, jax.Array]:
-    """Probabilities and features of padded graphs."""
-    output = method.apply(variables, Batch(image=None, graph=graph))
-    return jax.nn.softmax(output.logits), output.features
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _explain(
-    method: Any, color: bool, variables: Variables, tiles: jax.Array, targets: jax.Array
-) -> jax.Array:
-    """Class activation maps of uint8 tiles, each for its target."""
-    image = pipeline.normalize(tiles, color=color)
-    return method.class_activation_map(variables, image, targets)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _patch_mask(method: Any, A: jax.Array) -> jax.Array:
-    """M of the maps of tiles, one value per patch."""
-    return method.patch_mask(A)
+        return compiled.class_activation_map(*self._static, variables, tiles, targets)
 
 
 def has_map(model: Predictor) -> TypeGuard[TrainedModel]:

@@ -27,6 +27,12 @@ def printable(text: str) -> str:
     return r"\x20" * start + escaped.strip(" ") + r"\x20" * (end if left else 0)
 
 
+def listed(names: Sequence[str], shown: int = 6) -> str:
+    """The first names of a list, and how many more there are."""
+    more = f", … and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more
+
+
 def unique(names: Sequence[str]) -> list[str]:
     """The names, with "~2" and so on behind those that occur again.
 

@@ -6,9 +6,9 @@ exported file. Both give each tile's probabilities; everything else follows from
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -19,10 +19,10 @@ from fof_jax.data.images import ImageLike
 from fof_jax.data.training_data import TrainingData
 from fof_jax.evaluation.abstention import Rule
 from fof_jax.inference import preprocess
+from fof_jax.inference.compiled import BATCH
+from fof_jax.inference.names import listed
 from fof_jax.inference.outputs import GradePredictions
 from fof_jax.inference.preprocess import PreparedImage
-
-BATCH = 8  # tiles in one call of a compiled function
 
 
 @runtime_checkable
@@ -218,7 +218,7 @@ class Predictor(Protocol):
         if omics is None:
             raise ValueError(
                 f"{needs}, and none were given. Pass the model's {len(names)} values "
-                f"({shortened(names)}), NaN where unknown."
+                f"({listed(names)}), NaN where unknown."
             )
         if np.shape(omics) != (len(names),):
             raise ValueError(
@@ -277,30 +277,3 @@ def omics_of_tiles(images: Sequence[PreparedImage]) -> np.ndarray | None:
     counts = [len(one.tiles) for one in images]
     vectors = np.stack([np.asarray(one.omics, np.float32) for one in images])
     return np.repeat(vectors, counts, axis=0)
-
-
-def shortened(names: Sequence[str], shown: int = 6) -> str:
-    """The first names of a list, and how many more there are."""
-    more = f", … and {len(names) - shown} more" if len(names) > shown else ""
-    return ", ".join(names[:shown]) + more
-
-
-def in_batches(
-    compiled: Callable[..., Any], tiles: np.ndarray, omics: np.ndarray | None = None
-) -> np.ndarray:
-    """Applies a compiled function to tiles, and their omics, in batches of one size.
-
-    The last batch is padded, so that one compiled program is enough.
-    """
-    size = BATCH if len(tiles) > 1 else 1
-    arrays = [tiles] if omics is None else [tiles, omics]
-    parts = []
-    for first in range(0, len(tiles), size):
-        batch = [one[first : first + size] for one in arrays]
-        count = len(batch[0])
-        padded = [
-            np.concatenate([part, np.repeat(part[-1:], size - count, axis=0)])
-            for part in batch
-        ]
-        parts.append(np.asarray(compiled(*padded), np.float64)[:count])
-    return np.concatenate(parts)

@@ -11,22 +11,17 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
-from PIL import Image, ImageFilter
+from PIL import Image
 
-from fof_jax.inference import slide_file
+from fof_jax.inference import tissue
+from fof_jax.inference.compiled import BATCH
 from fof_jax.inference.image_scale import TRAINING_MPP
 from fof_jax.inference.model import has_map
 from fof_jax.inference.outputs import GradePredictions
-from fof_jax.inference.predictor import BATCH, Predictor
+from fof_jax.inference.predictor import Predictor
 from fof_jax.inference.slide_file import level_0_mpp, on_white, open_slide, readable
 
-MIN_TISSUE = 0.25  # minimum tissue fraction of a tile
-_MAX_GLASS = 30  # of 255; median chroma of glass, also of tinted glass
-_MIN_CHROMA = 15  # of 255; overrides a lower Otsu threshold on slides of pale glass
-
-
 _MAX_ENLARGED = 1.25  # scale of a slide relative to the training images'
-_MAX_OUTSIDE = 0.1  # of the tissue
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -54,28 +49,6 @@ class SlidePrediction:
     keep: Bool[np.ndarray, "n p q"] | None
     thumbnail: UInt8[np.ndarray, "h w 3"]
     ratio: float
-
-
-def tissue_mask(thumbnail: UInt8[np.ndarray, "h w 3"]) -> Bool[np.ndarray, "h w"]:
-    """Segments tissue: chroma above Otsu's threshold after a median filter.
-
-    Chroma is max - min of R, G, B. Where what lies below the threshold is too colored
-    for glass, the slide is stained to its edges, and Otsu's threshold would divide the
-    tissue: there is no glass to divide it from. Otsu, IEEE Trans SMC 1979.
-    """
-    chroma = np.ptp(thumbnail.astype(np.int16), axis=2).astype(np.uint8)
-    smooth = np.asarray(Image.fromarray(chroma).filter(ImageFilter.MedianFilter(5)))
-    counts = np.bincount(smooth.ravel(), minlength=256).astype(np.float64)
-    below = np.cumsum(counts)
-    above = below[-1] - below
-    total = np.cumsum(counts * np.arange(256))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        between = below * above * (total / below - (total[-1] - total) / above) ** 2
-    threshold = int(np.argmax(np.nan_to_num(between, posinf=0)))
-    glass = smooth[smooth <= threshold]
-    if glass.size and np.median(glass) > _MAX_GLASS:
-        threshold = _MIN_CHROMA
-    return smooth > max(threshold, _MIN_CHROMA)
 
 
 def predict_slide(
@@ -111,17 +84,8 @@ def predict_slide(
         zoom = mpp / scanned  # level-0 pixels per pixel
         side = tile_side(model)
         full = side * zoom  # tile side in level-0 pixels
-        width, height = slide.dimensions
-        thumbnail = slide_file.thumbnail(slide)
-        ratio = thumbnail.shape[1] / width
-        mask = tissue_mask(thumbnail)
-        corners = _tissue_tiles(mask, full * ratio, width / full, height / full)
-        if not len(corners):
-            raise ValueError(
-                f"{path.name} has no tile of {side} pixels at {mpp} µm/pixel "
-                f"with {MIN_TISSUE:.0%} tissue. Is the slide blank, or the scale wrong?"
-            )
-        origins = corners * full
+        grid = tissue.find_tiles(slide, path, full=full, side=side, mpp=mpp)
+        origins = grid.cells * full
         prob, strange, focus = _predict_tiles(
             model,
             lambda x, y: _tile(slide, x, y, zoom, side),
@@ -132,9 +96,9 @@ def predict_slide(
     warnings = [
         warning,
         _coarse(scanned, mpp),
-        _outside(mask, corners, full * ratio),
-        f"{len(strange)} of {len(corners)} tiles: {strange[0]}"
-        if len(strange) > len(corners) / 2
+        grid.warning,
+        f"{len(strange)} of {len(origins)} tiles: {strange[0]}"
+        if len(strange) > len(origins) / 2
         else "",
     ]
     per_fold = prob.mean(axis=0)
@@ -152,8 +116,8 @@ def predict_slide(
         mpp=scanned,
         map_means=np.concatenate([mean for mean, _ in focus]) if focus else None,
         keep=np.concatenate([keep for _, keep in focus]) if focus else None,
-        thumbnail=thumbnail,
-        ratio=ratio,
+        thumbnail=grid.thumbnail,
+        ratio=grid.ratio,
     )
 
 
@@ -203,35 +167,6 @@ def _coarse(scanned: float, mpp: float) -> str:
         f"scanned at {scanned:.4g} µm/pixel, coarser than the {mpp:g} of the training "
         "images: enlarged"
     )
-
-
-def _outside(
-    mask: Bool[np.ndarray, "h w"], corners: Int[np.ndarray, "n 2"], side: float
-) -> str:
-    """Warning of tissue at the right and lower border, where no whole tile fits."""
-    columns, rows = int(mask.shape[1] / side), int(mask.shape[0] / side)
-    inside = mask[: round(rows * side), : round(columns * side)].sum()
-    share = 1 - inside / mask.sum()
-    if share <= _MAX_OUTSIDE:
-        return ""
-    return f"{share:.0%} of the tissue is at the border, in no whole tile"
-
-
-def _tissue_tiles(
-    mask: Bool[np.ndarray, "h w"], side: float, columns: float, rows: float
-) -> Int[np.ndarray, "n 2"]:
-    """Column and row of the grid tiles with enough tissue; partial tiles excluded."""
-    found = []
-    for row in range(int(rows)):
-        top = round(row * side)
-        bottom = max(round((row + 1) * side), top + 1)
-        for column in range(int(columns)):
-            left = round(column * side)
-            right = max(round((column + 1) * side), left + 1)
-            part = mask[top:bottom, left:right]
-            if part.size and part.mean() >= MIN_TISSUE:
-                found.append((column, row))
-    return np.array(found, np.int64).reshape(-1, 2)
 
 
 def _tile(
@@ -286,20 +221,11 @@ def open_tiles(
         zoom = mpp / scanned
         # Whole level-0 pixels, so that the corners lie on one grid.
         full = max(1, round(side * zoom))
-        width, height = slide.dimensions
-        thumbnail = slide_file.thumbnail(slide)
-        ratio = thumbnail.shape[1] / width
-        mask = tissue_mask(thumbnail)
-        cells = _tissue_tiles(mask, full * ratio, width / full, height / full)
-        if not len(cells):
-            raise ValueError(
-                f"{path.name} has no tile of {side} pixels at {mpp} µm/pixel "
-                f"with {MIN_TISSUE:.0%} tissue. Is the slide blank, or the scale wrong?"
-            )
-        corners = cells * full
+        grid = tissue.find_tiles(slide, path, full=float(full), side=side, mpp=mpp)
+        corners = grid.cells * full
 
         def read(i: int) -> np.ndarray:
             left, top = corners[i].tolist()
             return _tile(slide, float(left), float(top), full / side, side)
 
-        yield SlideTiles(corners, full, (width, height), scanned, read)
+        yield SlideTiles(corners, full, slide.dimensions, scanned, read)

@@ -12,8 +12,8 @@ from ml_collections import ConfigDict
 from fof_jax.data import images
 from fof_jax.data.store import Store
 from fof_jax.inference import load
+from fof_jax.inference.compiled import BATCH
 from fof_jax.inference.model import TrainedModel
-from fof_jax.inference.predictor import BATCH
 from fof_jax.report.run import Run
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 import fof_jax
 from fof_jax.cli.main import main
-from fof_jax.inference import slide_file, slides
+from fof_jax.inference import slide_file
 
 tifffile = pytest.importorskip("tifffile", reason="writes the slides of these tests")
 pytest.importorskip("openslide", reason="the extra `slides` is not installed")
@@ -183,7 +183,7 @@ def test_a_slide_that_is_stained_to_its_edges_keeps_its_tissue(glass):
     tissue = np.ones((400, 400), bool)
     tissue[:, : int(400 * glass)] = False
     pixels[~tissue] = (243, 244, 242)
-    mask = slides.tissue_mask(pixels.astype(np.uint8))
+    mask = tissue_mask(pixels.astype(np.uint8))
     assert mask[tissue].mean() > 0.97
     assert mask[~tissue].mean() < 0.05 if glass else True
 

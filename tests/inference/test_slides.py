@@ -14,6 +14,7 @@ from PIL import Image
 import fof_jax
 from fof_jax.cli.main import main
 from fof_jax.inference import slide_file, slides
+from fof_jax.inference.tissue import tissue_mask
 from tests.support.slide_files import TILE, on_glass, write_slide
 
 tifffile = pytest.importorskip("tifffile", reason="writes the slides of these tests")
@@ -48,13 +49,13 @@ def test_pyramids_are_distinguished_from_images(slide, pixels, tmp_path):
 
 
 def test_tissue_is_detected_where_the_regions_are(pixels):
-    mask = slides.tissue_mask(pixels)
+    mask = tissue_mask(pixels)
     inside = np.zeros(mask.shape, bool)
     for row, column in [(1, 1), (1, 2), (2, 3)]:
         inside[row * TILE :, column * TILE :][:TILE, :TILE] = True
     assert not mask[~inside].mean() > 0.01
     assert mask[inside].mean() > 0.5
-    assert not slides.tissue_mask(np.full((50, 60, 3), 244, np.uint8)).any()
+    assert not tissue_mask(np.full((50, 60, 3), 244, np.uint8)).any()
 
 
 def test_a_slide_is_the_mean_over_its_tissue_tiles(small_run, slide, regions):
