@@ -26,10 +26,9 @@ the planted cause fails.
 
 import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-from fof_jax import files
+from fof_jax.cli import focus_mark
 from fof_jax.data.progress import progress_to
 
 PAGE = "focus.html"
@@ -60,41 +59,17 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, metavar="FOLDER", help="default: CHECKPOINT/focus"
     )
-    planted = parser.add_argument_group("planted confounder")
-    planted.add_argument(
-        "--mark", metavar="KIND", help="dot, stamp, tint or line, on one class"
-    )
-    planted.add_argument("--mark_class", metavar="CLASS", help="class that carries it")
-    planted.add_argument(
-        "--mark_fraction",
-        type=float,
-        default=1.0,
-        metavar="P",
-        help="of the class's images that are marked; default 1",
-    )
-    planted.add_argument(
-        "--classes",
-        metavar="NAMES",
-        help="classes of the table, separated by commas; without --checkpoint",
-    )
-    planted.add_argument(
-        "--control",
-        type=Path,
-        metavar="PATH",
-        help="the same run trained without the mark",
-    )
+    focus_mark.add_flags(parser)
 
 
 def run(flags: argparse.Namespace) -> int:
     """Measures, prints the tables and writes the files."""
     if flags.mark is not None:
-        return _confounder(flags)
+        return focus_mark.run(flags)
     if flags.checkpoint is None:
         raise ValueError("focus: --checkpoint=RUN is required, a run or a fold.")
     out = flags.out or flags.checkpoint / "focus"
     from fof_jax.cli import predict
-    from fof_jax.evaluation import focus_table
-    from fof_jax.evaluation.focus_text import format_focus
     from fof_jax.inference import focus, focus_alignment, load
     from fof_jax.inference.model import reads_bags
 
@@ -102,8 +77,8 @@ def run(flags: argparse.Namespace) -> int:
     model = load.load(flags.checkpoint)
     if reads_bags(model):
         return _bags(flags, model, out)
-    model = _require_map(model)
-    explainers = _explainers(flags, model)
+    model = focus_mark.require_map(model)
+    explainers = focus_mark.explainers(flags, model)
     cases, data = _cases(flags, model)
     rows = focus.measure(
         model,
@@ -113,12 +88,8 @@ def run(flags: argparse.Namespace) -> int:
         log=lambda line: print(line, file=sys.stderr),
         report_progress=progress_to("scored", sys.stderr),
     )
-    summaries = focus_table.summarize(rows)
     alignment = focus_alignment.of_store(model, data) if data is not None else []
-    out.mkdir(parents=True, exist_ok=True)
-    focus_table.write(out / focus_table.FILE_NAME, rows)
-    focus_table.write_summary(out / focus_table.SUMMARY_NAME, summaries)
-    print(format_focus(summaries))
+    summaries = _write_scores(out, rows)
     if alignment:
         focus_alignment.write(out / focus_alignment.FILE_NAME, alignment)
         print("\n" + focus_alignment.format_rows(alignment))
@@ -127,12 +98,22 @@ def run(flags: argparse.Namespace) -> int:
     return 0
 
 
-def _bags(flags: argparse.Namespace, model, out: Path) -> int:
-    """Scores a model of bags; no curves and no page, which show images."""
-    from fof_jax.data import prepare
-    from fof_jax.data.cohort import read_cohort
+def _write_scores(out: Path, rows):
+    """Writes scores.csv and summary.csv, prints the latter and returns it."""
     from fof_jax.evaluation import focus_table
     from fof_jax.evaluation.focus_text import format_focus
+
+    summaries = focus_table.summarize(rows)
+    out.mkdir(parents=True, exist_ok=True)
+    focus_table.write(out / focus_table.FILE_NAME, rows)
+    focus_table.write_summary(out / focus_table.SUMMARY_NAME, summaries)
+    print(format_focus(summaries))
+    return summaries
+
+
+def _bags(flags: argparse.Namespace, model, out: Path) -> int:
+    """Scores a model of bags; no curves and no page, which show images."""
+    from fof_jax.data.cohort import read_cohort
     from fof_jax.inference import focus_bags
 
     words = [word.strip() for word in flags.explainers.split(",") if word.strip()]
@@ -149,9 +130,7 @@ def _bags(flags: argparse.Namespace, model, out: Path) -> int:
         patients = [row.patient for row in table.rows]
         grades = [row.grade for row in table.rows]
     else:
-        if flags.data_dir is not None:
-            model.config.data.dir = flags.data_dir
-        data = prepare.prepare(model.config, out=sys.stderr, generate=False)
+        data = _store(flags, model)
         index, grades = data.bags, data.grades.tolist()
         images, patients = list(data.images), list(data.patients)
     if index is None:
@@ -163,130 +142,30 @@ def _bags(flags: argparse.Namespace, model, out: Path) -> int:
     rows = focus_bags.measure(
         model, index, cases, maps, report_progress=progress_to("scored", sys.stderr)
     )
-    summaries = focus_table.summarize(rows)
-    out.mkdir(parents=True, exist_ok=True)
-    focus_table.write(out / focus_table.FILE_NAME, rows)
-    focus_table.write_summary(out / focus_table.SUMMARY_NAME, summaries)
-    print(format_focus(summaries))
+    _write_scores(out, rows)
     print(f"\nscores: {out}")
     return 0
 
 
-def _load(checkpoint: Path):
-    from fof_jax.inference import load
-
-    return _require_map(load.load(checkpoint))
-
-
-def _require_map(model):
-    from fof_jax.inference.model import has_map, no_map_reason
-
-    if not has_map(model):
-        raise ValueError(
-            f"focus: the model has no map: {no_map_reason(model)}. Pass a run of fof, "
-            "vit or release."
-        )
-    return model
-
-
-def _confounder(flags: argparse.Namespace) -> int:
-    """Writes a marked cohort, or scores a model that was trained on one."""
-    if flags.table is None or flags.mark_class is None:
-        raise ValueError(
-            "focus: --mark requires --table=TABLE.csv, the cohort without marks, and "
-            "--mark_class=CLASS, the class that carries it."
-        )
-    from fof_jax.data import marks
-    from fof_jax.data.cohort import read_cohort
-
-    if flags.mark not in marks.KINDS:
-        raise ValueError(
-            f"mark: got {flags.mark!r}, expected one of {', '.join(marks.KINDS)}."
-        )
-    if flags.checkpoint is not None:
-        return _score_mark(flags)
-    if flags.out is None or not flags.classes:
-        raise ValueError(
-            "focus: --mark without --checkpoint writes a marked cohort and requires "
-            "--out=FOLDER and --classes, the table's classes in order."
-        )
-    classes = tuple(name.strip() for name in flags.classes.split(","))
-    grade = _class_index(classes, flags.mark_class)
-    cohort = read_cohort(flags.table, classes=classes, biomarkers=())
-    count = marks.plant(
-        flags.table,
-        cohort,
-        flags.out,
-        kind=flags.mark,
-        grade=grade,
-        fraction=flags.mark_fraction,
-    )
-    print(
-        f"{flags.mark} on {count} of {len(cohort.rows)} images: {flags.out}/table.csv"
-    )
-    return 0
-
-
-def _score_mark(flags: argparse.Namespace) -> int:
-    from fof_jax.data.cohort import read_cohort
-    from fof_jax.inference import focus_cases, focus_confounder
-
-    runs = {}
-    paths = {"planted": flags.checkpoint}
-    paths |= {"control": flags.control} if flags.control is not None else {}
-    for name, path in paths.items():
-        model = _load(path)
-        grade = _class_index(model.classes, flags.mark_class)
-        cohort = read_cohort(flags.table, classes=model.classes, biomarkers=())
-        clean, marked = focus_cases.with_mark(
-            model, cohort, flags.mark, limit=flags.limit
-        )
-        found = focus_confounder.accuracy(model, clean, marked, grade)
-        maps = focus_confounder.on_mark(
-            model,
-            marked,
-            _explainers(flags, model),
-            grade=grade,
-            log=lambda line: print(line, file=sys.stderr),
-        )
-        runs[name] = (found, maps)
-    text = focus_confounder.format_report(flags.mark, flags.mark_class, runs)
-    out = flags.out or flags.checkpoint / "focus"
-    out.mkdir(parents=True, exist_ok=True)
-    files.write_text(out / "confounder.txt", text + "\n")
-    print(text)
-    return 0
-
-
-def _class_index(classes: Sequence[str], name: str) -> int:
-    if name not in classes:
-        raise ValueError(
-            f"mark_class: got {name!r}, expected one of {', '.join(classes)}."
-        )
-    return list(classes).index(name)
-
-
-def _explainers(flags: argparse.Namespace, model):
-    from fof_jax.explainers import registry
-
-    words = [word.strip() for word in flags.explainers.split(",") if word.strip()]
-    depth = model.method.vit_classifier(next(iter(model.folds.values()))).depth
-    return registry.choose(words, depth, int(model.config.cam.block))
-
-
 def _cases(flags: argparse.Namespace, model):
     """Images with masks; and the run's own store, or None where a table is given."""
-    from fof_jax.data import prepare
     from fof_jax.data.cohort import read_cohort
     from fof_jax.inference import focus_cases
 
     if flags.table is not None:
         cohort = read_cohort(flags.table, classes=model.classes, biomarkers=())
         return focus_cases.of_table(model, cohort, limit=flags.limit), None
+    data = _store(flags, model)
+    return focus_cases.of_store(model, data, limit=flags.limit), data
+
+
+def _store(flags: argparse.Namespace, model):
+    """The run's own store, also where it has been moved to --data_dir."""
+    from fof_jax.data import prepare
+
     if flags.data_dir is not None:
         model.config.data.dir = flags.data_dir
-    data = prepare.prepare(model.config, out=sys.stderr, generate=False)
-    return focus_cases.of_store(model, data, limit=flags.limit), data
+    return prepare.prepare(model.config, out=sys.stderr, generate=False)
 
 
 def _write_page(flags, out, model, cases, explainers, summaries, alignment) -> None:

@@ -1,0 +1,133 @@
+"""The part of `focus` with --mark: a planted confounder, and what maps show of it."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from fof_jax import files
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds --mark, --mark_class, --mark_fraction, --classes and --control."""
+    planted = parser.add_argument_group("planted confounder")
+    planted.add_argument(
+        "--mark", metavar="KIND", help="dot, stamp, tint or line, on one class"
+    )
+    planted.add_argument("--mark_class", metavar="CLASS", help="class that carries it")
+    planted.add_argument(
+        "--mark_fraction",
+        type=float,
+        default=1.0,
+        metavar="P",
+        help="of the class's images that are marked; default 1",
+    )
+    planted.add_argument(
+        "--classes",
+        metavar="NAMES",
+        help="classes of the table, separated by commas; without --checkpoint",
+    )
+    planted.add_argument(
+        "--control",
+        type=Path,
+        metavar="PATH",
+        help="the same run trained without the mark",
+    )
+
+
+def run(flags: argparse.Namespace) -> int:
+    """Writes a marked cohort, or scores a model that was trained on one."""
+    if flags.table is None or flags.mark_class is None:
+        raise ValueError(
+            "focus: --mark requires --table=TABLE.csv, the cohort without marks, and "
+            "--mark_class=CLASS, the class that carries it."
+        )
+    from fof_jax.data import marks
+    from fof_jax.data.cohort import read_cohort
+
+    if flags.mark not in marks.KINDS:
+        raise ValueError(
+            f"mark: got {flags.mark!r}, expected one of {', '.join(marks.KINDS)}."
+        )
+    if flags.checkpoint is not None:
+        return _score_mark(flags)
+    if flags.out is None or not flags.classes:
+        raise ValueError(
+            "focus: --mark without --checkpoint writes a marked cohort and requires "
+            "--out=FOLDER and --classes, the table's classes in order."
+        )
+    classes = tuple(name.strip() for name in flags.classes.split(","))
+    grade = _class_index(classes, flags.mark_class)
+    cohort = read_cohort(flags.table, classes=classes, biomarkers=())
+    count = marks.plant(
+        flags.table,
+        cohort,
+        flags.out,
+        kind=flags.mark,
+        grade=grade,
+        fraction=flags.mark_fraction,
+    )
+    print(
+        f"{flags.mark} on {count} of {len(cohort.rows)} images: {flags.out}/table.csv"
+    )
+    return 0
+
+
+def _score_mark(flags: argparse.Namespace) -> int:
+    from fof_jax.data.cohort import read_cohort
+    from fof_jax.inference import focus_cases, focus_confounder, load
+
+    runs = {}
+    paths = {"planted": flags.checkpoint}
+    paths |= {"control": flags.control} if flags.control is not None else {}
+    for name, path in paths.items():
+        model = require_map(load.load(path))
+        grade = _class_index(model.classes, flags.mark_class)
+        cohort = read_cohort(flags.table, classes=model.classes, biomarkers=())
+        clean, marked = focus_cases.with_mark(
+            model, cohort, flags.mark, limit=flags.limit
+        )
+        accuracy = focus_confounder.accuracy(model, clean, marked, grade)
+        maps = focus_confounder.on_mark(
+            model,
+            marked,
+            explainers(flags, model),
+            grade=grade,
+            log=lambda line: print(line, file=sys.stderr),
+        )
+        runs[name] = (accuracy, maps)
+    text = focus_confounder.format_report(flags.mark, flags.mark_class, runs)
+    out = flags.out or flags.checkpoint / "focus"
+    out.mkdir(parents=True, exist_ok=True)
+    files.write_text(out / "confounder.txt", text + "\n")
+    print(text)
+    return 0
+
+
+def _class_index(classes: Sequence[str], name: str) -> int:
+    if name not in classes:
+        raise ValueError(
+            f"mark_class: got {name!r}, expected one of {', '.join(classes)}."
+        )
+    return list(classes).index(name)
+
+
+def require_map(model):
+    """The model; a ValueError if it has no class activation map."""
+    from fof_jax.inference.model import has_map, no_map_reason
+
+    if not has_map(model):
+        raise ValueError(
+            f"focus: the model has no map: {no_map_reason(model)}. Pass a run of fof, "
+            "vit or release."
+        )
+    return model
+
+
+def explainers(flags: argparse.Namespace, model):
+    """The explainers that --explainers names."""
+    from fof_jax.explainers import registry
+
+    words = [word.strip() for word in flags.explainers.split(",") if word.strip()]
+    depth = model.method.vit_classifier(next(iter(model.folds.values()))).depth
+    return registry.choose(words, depth, int(model.config.cam.block))
