@@ -12,6 +12,7 @@ from PIL import Image
 import fof_jax
 from fof_jax.cli.main import main
 from fof_jax.inference import slide_file
+from fof_jax.inference.tissue import tissue_mask
 
 tifffile = pytest.importorskip("tifffile", reason="writes the slides of these tests")
 pytest.importorskip("openslide", reason="the extra `slides` is not installed")
