@@ -16,6 +16,7 @@ import argparse
 import csv
 import io
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -183,14 +184,21 @@ def _require_same_job(out: Path, job: dict[str, object]) -> None:
 
 
 def _write_table(table: Path, out: Path, paths: Sequence[Path]) -> None:
-    """Copies a table with the files of features in its column `image`."""
+    """Copies a table with the files of features as `image`, the images as `slide`."""
     reader = TableReader(table)
     reader.load()
-    names = [name for name in reader.header if name != "mask"]  # of pixels
+    # Masks are of pixels.
+    names = [name for name in reader.header if name not in ("mask", "slide")]
     stream = io.StringIO(newline="")
-    writer = csv.DictWriter(stream, names, lineterminator="\n", extrasaction="ignore")
+    writer = csv.DictWriter(
+        stream, [*names, "slide"], lineterminator="\n", extrasaction="ignore"
+    )
     writer.writeheader()
     for (_, cells), path in zip(reader.lines, paths, strict=True):
-        writer.writerow(cells | {"image": path.relative_to(out).as_posix()})
+        named = {"image": path.relative_to(out).as_posix()}
+        named["slide"] = Path(
+            os.path.relpath(table.parent / cells["image"], out)
+        ).as_posix()
+        writer.writerow(cells | named)
     files.write_text(out / "table.csv", stream.getvalue())
     print(f"table: {out / 'table.csv'}")

@@ -78,8 +78,8 @@ def check_bags(
 
     Returns:
       Errors: files that `bags.reading.check` refuses, of another D than most, rows of
-      images among bags, masks of images, and slides that are not there; and the index
-      of the files, None where there are errors.
+      images among bags, and masks of images; and the index of the files, None where
+      there are errors. Slides are not looked at.
     """
     errors = []
     lines = cohort.lines or range(2, len(cohort.rows) + 2)
@@ -99,12 +99,6 @@ def check_bags(
                 "Empty the cell"
             )
             errors.append(RowError("mask beside a bag", number, text))
-        if row.slide is not None and not row.slide.is_file():
-            text = (
-                f"{row.slide} does not exist; expected the file of the slide, relative "
-                "to the table. Correct the cell, or empty it"
-            )
-            errors.append(RowError("missing slide", number, text))
         bags.append((number, row))
     results = index.check_all(
         [row.image for _, row in bags],

@@ -50,7 +50,7 @@ def find(source: Path, *, exclude: Path | None = None) -> list[ImageInput]:
       exclude: a folder to skip, such as the output folder.
 
     Raises:
-      ValueError: there is none, a faulty table, or a slide that is not there.
+      ValueError: there is none, or a faulty table.
     """
     expected = (
         "The model was trained on patch features: pass an HDF5 file "
@@ -64,13 +64,6 @@ def find(source: Path, *, exclude: Path | None = None) -> list[ImageInput]:
         foreign = [one.name for one in found if not layouts.is_bag(one.path)]
         if foreign:
             raise ValueError(f"images: {foreign[0]} is no HDF5 file. {expected}")
-        for one in found:
-            if one.slide is not None and not one.slide.is_file():
-                raise ValueError(
-                    f"images: the slide of {one.name}, {one.slide}, does not exist; "
-                    "expected a file, relative to the table. Correct the cell of the "
-                    "column 'slide', or empty it."
-                )
         return found
     if source.is_dir():
         paths = sorted(

@@ -159,7 +159,7 @@ def test_from_a_table_to_a_probe(tmp_path, monkeypatch, capsys):
     assert main(words) == 0
     with (out / "table.csv").open() as file:
         copied = list(csv.DictReader(file))
-    assert copied[3] == rows[3] | {"image": "3.h5"}
+    assert copied[3] == rows[3] | {"image": "3.h5", "slide": "../3.png"}
     config = ["--config=configs/cohort.py", f"--config.data.table={out / 'table.csv'}",
               f"--config.data.dir={tmp_path / 'data'}", "--config.data.biomarkers=()",
               "--config.data.classes=0,1,2", "--config.folds=3"]  # fmt: skip
