@@ -90,6 +90,7 @@ class BagPredictor:
         """Compiles nothing yet."""
         self.model = model
         self._probabilities = jax.jit(self._softmax)
+        self._features = jax.jit(self._vector)
         self._map = jax.jit(model.method.bag_map)
 
     def grade(self, path: Path, *, patch_size: float | None = None) -> GradePredictions:
@@ -164,6 +165,11 @@ class BagPredictor:
             warning=("",),
         )
 
+    def features(self, bag: Bag) -> Float[np.ndarray, " D"]:
+        """v = g(x) of one padded bag, by the first fold."""
+        variables = next(iter(self.model.folds.values()))
+        return np.asarray(self._features(variables, bag))[0]
+
     def map_of(
         self, variables: Variables, bag: Bag, target: int
     ) -> Float[np.ndarray, " T"]:
@@ -180,6 +186,9 @@ class BagPredictor:
             jnp.asarray(A, jnp.float32)[None, :, None], valid
         )
         return np.asarray(mask)[0, :, 0]
+
+    def _vector(self, variables: Variables, bag: Bag) -> jax.Array:
+        return self.model.method.apply(variables, Batch(image=None, bag=bag)).features
 
     def _softmax(self, variables: Variables, bag: Bag) -> jax.Array:
         batch = Batch(image=None, bag=bag)

@@ -77,8 +77,14 @@ def report(
 def _lead(run: Run) -> str:
     """Network, budget and folds of a run."""
     config = run.config
+    most = config["data"].get("max_tokens")
+    inputs = f"images of {config['data']['image_size']} pixels"
+    if "bags" in config:
+        inputs = "bags of patch features" + (
+            f", at most {most} in training" if most else ""
+        )
     return (
         f"Encoder {config['encoder']}, {config['epochs']} epochs, batch "
-        f"{config['batch_size']}, images of {config['data']['image_size']} pixels; "
+        f"{config['batch_size']}, {inputs}; "
         f"{run.scheme} split, {len(run.finished)} of {len(run.folds)} folds finished."
     )

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from fof_jax.data import images
 from fof_jax.data.store import Store
-from fof_jax.inference import load
+from fof_jax.inference import bags, load
 from fof_jax.inference.compiled import BATCH
 from fof_jax.inference.model import TrainedModel
 from fof_jax.report.run import Run
@@ -24,7 +24,7 @@ class TestedFold:
     Attributes:
       fold: number of the fold.
       data: the store.
-      rows: positions of the test regions in the store.
+      rows: positions of the test regions, or bags, in the store.
       model: of this fold.
     """
 
@@ -38,7 +38,13 @@ class TestedFold:
         return images.decode(self.data.encoded(row))
 
     def features(self) -> Float[np.ndarray, "n D"]:
-        """v = g(x) of every test region, in the order of `rows`."""
+        """v = g(x) of every test region or bag, in the order of `rows`."""
+        if self.data.bags is not None:
+            predictor = bags.BagPredictor(self.model)
+            index = self.data.bags
+            return np.stack(
+                [predictor.features(bags.pad(index.read(int(i)))) for i in self.rows]
+            )
         parts = [  # a batch of regions in memory at a time
             self._features_of(self.rows[k : k + BATCH])
             for k in range(0, len(self.rows), BATCH)
@@ -95,11 +101,6 @@ def open_fold(
         raise ValueError(
             f"the store at {Path(config.data.dir) / config.data.name} was built from "
             "another table than the run's"
-        )
-    if data.bags is not None:
-        raise ValueError(
-            "the run reads patch features, which have no pixels to show; predict and "
-            "focus write its maps"
         )
     with reporting_missing_fields():
         model = load.load_trained(folder)

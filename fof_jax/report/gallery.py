@@ -31,7 +31,7 @@ class Case:
       truth, predicted: class names.
       correct: whether they are equal.
       probability: of the predicted class.
-      kept: fraction of patches kept by M, for the predicted class.
+      kept: fraction of patches kept by M, for the predicted class; None without M.
       panels: (label, image), the region itself first.
     """
 
@@ -41,7 +41,7 @@ class Case:
     predicted: str
     correct: bool
     probability: float
-    kept: float
+    kept: float | None
     panels: tuple[tuple[str, UInt8[np.ndarray, "H W 3"]], ...]
 
     @property

@@ -14,6 +14,7 @@ from fof_jax.evaluation import metrics
 from fof_jax.inference import load, model_card
 from fof_jax.inference.model import has_map, no_map_reason
 from fof_jax.report import (
+    bag_gallery,
     embedding,
     focus_page,
     fold_model,
@@ -241,10 +242,12 @@ def _regions(
     title = "Regions (the paper's Fig. 2 and 4)"
     if isinstance(opened, ValueError):
         return Section("regions", title, (f"Omitted: {_sentence(opened)}",))
+    table = run.folds[opened.fold].predictions
+    if opened.data.bags is not None:
+        return bag_gallery.section(opened, table, folder)
     if not has_map(opened.model):
         reason = f"no class activation map, {no_map_reason(opened.model)}"
         return Section("regions", title, (f"Omitted: {reason}.",))
-    table = run.folds[opened.fold].predictions
     shown = gallery.cases(opened, table) if table is not None else []
     if not shown:
         return Section("regions", title, ("No region has a known class.",))

@@ -5,6 +5,7 @@ ABMIL; and FoF, whose programs take half a minute to compile, in the slow tests.
 
 import csv
 import json
+import re
 import shutil
 
 import h5py
@@ -189,6 +190,42 @@ def test_a_map_lies_over_the_slide_that_a_table_names(cohort, run, tmp_path):
     assert widths[0] > 1.3 * widths[1]
     (tiles,) = (out / "tiles").rglob("*2.csv")
     assert {one["mpp"] for one in rows(tiles)} == {"0.25"}
+
+
+def test_the_report_shows_bags_and_scores_their_maps(
+    cohort, run, row, tmp_path, without_plots
+):
+    """Scores of the table by NumPy, from the map of the fold for the true class."""
+    folder, _ = cohort
+    page = tmp_path / "report.html"
+    assert main(["report", f"--workdir={run}", f"--out={page}"]) == 0
+    text = page.read_text(encoding="utf-8")
+    assert "bags of patch features, at most 8 in training" in text
+    assert "Omitted for this run" not in text  # features v of the bags
+    section = text[text.index('<section id="regions"') :]
+    section = section[: section.index("</section>")]
+    labels = {"abmil": ("attention",), "fof": ("A of ", "patches kept for ")}[row]
+    for label in ("patches", *labels, "deciding patches"):
+        assert f"<span>{label}" in section
+    assert ("of patches kept" in section) == (row == "fof")
+    predictor = bags.BagPredictor(fof_jax.load(run / "fold_0"))
+    tested = {one["image"]: one for one in rows(run / "fold_0/predictions.csv")}
+    table = section[section.index("<tbody>") : section.index("</tbody>")]
+    lines = [re.findall(r"<t[hd][^>]*>([^<]*)<", line) for line in table.split("<tr>")]
+    lines = [line for line in lines if line]
+    assert 2 <= len(lines) == section.count("<figcaption>")
+    for image, pointing, _, inside, area, iou in lines:
+        truth = tested[image]["y"]
+        found = predictor.predict(folder / image, target=truth)
+        with h5py.File(folder / image) as file:
+            mask = file["mask"][()].astype(bool)
+        at = mask[found.A == found.A.max()].mean() if found.A.any() else 0
+        assert float(pointing) == pytest.approx(100 * at, abs=0.01)
+        share = found.A[mask].sum() / found.A.sum() if found.A.any() else np.nan
+        if np.isfinite(share):
+            assert float(inside) == pytest.approx(100 * share, abs=0.01)
+        assert float(area) == pytest.approx(100 * mask.mean(), abs=0.01)
+        assert (iou == "none") == (row == "abmil")
 
 
 def test_focus_scores_the_map_and_a_random_one(run, row, tmp_path, capsys):
