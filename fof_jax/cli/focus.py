@@ -7,6 +7,8 @@ python launch.py focus --mark=dot --table=T.csv --mark_class=IV --classes=II,III
     --out=marked
 python launch.py focus --mark=dot --table=T.csv --mark_class=IV \\
     --checkpoint=runs/marked --control=runs/clean
+python launch.py focus --mark=dot --mark_class=IV --mark_fraction=0.8 --train \\
+    --checkpoint=runs/clean --out=pair
 
 `--table` is a cohort's CSV with the columns image, patient, grade and mask; without it
 the test images of the run's own data are taken. A fold is scored on images that it has
@@ -21,7 +23,8 @@ files of its bags state: its own map beside a random one, scores.csv and summary
 `--mark` plants a confounder: without --checkpoint it writes a cohort in which one class
 carries a mark; with the run that was trained on it, it prints how far the accuracy
 falls without the mark and what share of each map lies on it. A map that does not show
-the planted cause fails.
+the planted cause fails. `--train` does both: it marks a copy of the data of
+--checkpoint, trains its config on it, and compares the two runs.
 """
 
 import argparse

@@ -9,7 +9,7 @@ from fof_jax import files
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Adds --mark, --mark_class, --mark_fraction, --classes and --control."""
+    """Adds --mark, --mark_class, --mark_fraction, --classes, --control and --train."""
     planted = parser.add_argument_group("planted confounder")
     planted.add_argument(
         "--mark", metavar="KIND", help="dot, stamp, tint or line, on one class"
@@ -33,24 +33,33 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="the same run trained without the mark",
     )
+    planted.add_argument(
+        "--train",
+        action="store_true",
+        help="trains the marked model from the config and the data of --checkpoint, "
+        "which becomes the control",
+    )
 
 
 def run(flags: argparse.Namespace) -> int:
-    """Writes a marked cohort, or scores a model that was trained on one."""
-    if flags.table is None or flags.mark_class is None:
-        raise ValueError(
-            "focus: --mark requires --table=TABLE.csv, the cohort without marks, and "
-            "--mark_class=CLASS, the class that carries it."
-        )
+    """Writes a marked cohort, or trains on one, or scores a model that was."""
     from fof_jax.data import marks
     from fof_jax.data.cohort import read_cohort
 
-    if flags.mark not in marks.KINDS:
+    marks.require(flags.mark, flags.mark_fraction)
+    if flags.train:
+        return _train_and_score(flags)
+    if flags.table is None or flags.mark_class is None:
         raise ValueError(
-            f"mark: got {flags.mark!r}, expected one of {', '.join(marks.KINDS)}."
+            "focus: --mark requires --table=TABLE.csv, the cohort without marks, and "
+            "--mark_class=CLASS, the class that carries it; or --train and a run as "
+            "--checkpoint."
         )
     if flags.checkpoint is not None:
-        return _score_mark(flags)
+        paths = {"planted": flags.checkpoint}
+        paths |= {"control": flags.control} if flags.control is not None else {}
+        _score(flags, paths, flags.table, flags.out or flags.checkpoint / "focus")
+        return 0
     if flags.out is None or not flags.classes:
         raise ValueError(
             "focus: --mark without --checkpoint writes a marked cohort and requires "
@@ -73,17 +82,42 @@ def run(flags: argparse.Namespace) -> int:
     return 0
 
 
-def _score_mark(flags: argparse.Namespace) -> int:
+def _train_and_score(flags: argparse.Namespace) -> int:
+    """Trains the marked model of a pair, and scores both."""
+    if flags.checkpoint is None or flags.mark_class is None:
+        raise ValueError(
+            "focus: --train requires --checkpoint=RUN, the run without the mark, and "
+            "--mark_class=CLASS, the class that will carry it."
+        )
+    if flags.table is not None or flags.control is not None:
+        raise ValueError(
+            "focus: --train takes the data of --checkpoint, which is the control. "
+            "Leave out --table and --control."
+        )
+    from fof_jax.cli import focus_train
+    from fof_jax.inference import load
+
+    model = require_map(load.load(flags.checkpoint))
+    _class_index(model.classes, flags.mark_class)
+    explainers(flags, model)  # a wrong name fails before training
+    out = flags.out or flags.checkpoint / "confounder"
+    run, table = focus_train.train(flags, model, out)
+    _score(flags, {"planted": run, "control": flags.checkpoint}, table, out)
+    return 0
+
+
+def _score(
+    flags: argparse.Namespace, paths: dict[str, Path], table: Path, out: Path
+) -> None:
+    """Prints, and writes to confounder.txt, what the mark does to each model."""
     from fof_jax.data.cohort import read_cohort
     from fof_jax.inference import focus_cases, focus_confounder, load
 
     runs = {}
-    paths = {"planted": flags.checkpoint}
-    paths |= {"control": flags.control} if flags.control is not None else {}
     for name, path in paths.items():
         model = require_map(load.load(path))
         grade = _class_index(model.classes, flags.mark_class)
-        cohort = read_cohort(flags.table, classes=model.classes, biomarkers=())
+        cohort = read_cohort(table, classes=model.classes, biomarkers=())
         clean, marked = focus_cases.with_mark(
             model, cohort, flags.mark, limit=flags.limit
         )
@@ -97,11 +131,9 @@ def _score_mark(flags: argparse.Namespace) -> int:
         )
         runs[name] = (accuracy, maps)
     text = focus_confounder.format_report(flags.mark, flags.mark_class, runs)
-    out = flags.out or flags.checkpoint / "focus"
     out.mkdir(parents=True, exist_ok=True)
     files.write_text(out / "confounder.txt", text + "\n")
     print(text)
-    return 0
 
 
 def _class_index(classes: Sequence[str], name: str) -> int:

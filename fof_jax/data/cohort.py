@@ -234,6 +234,7 @@ def write_cohort(path: Path | str, cohort: Cohort) -> None:
     with_fold = any(row.fold is not None for row in cohort.rows)
     with_mask = any(row.mask is not None for row in cohort.rows)
     header = ["image", "patient", "grade", *cohort.biomarkers, *cohort.float_markers]
+    header += cohort.omics
     header += ["fold"] * with_fold + ["mask"] * with_mask
     stream = io.StringIO(newline="")
     writer = csv.writer(stream, lineterminator="\n")
@@ -245,6 +246,7 @@ def write_cohort(path: Path | str, cohort: Cohort) -> None:
             cohort.classes[row.grade],
             *row.biomarkers,
             *row.floats,
+            *row.omics,
         ]
         cells += [row.fold] * with_fold
         if with_mask:

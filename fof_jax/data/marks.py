@@ -96,12 +96,21 @@ def add_mark(pixels: Pixels, kind: str, name: str) -> tuple[Pixels, np.ndarray]:
     Raises:
       ValueError: there is no such kind.
     """
-    if kind not in _KINDS:
-        raise ValueError(f"mark: got {kind!r}, expected one of {', '.join(KINDS)}.")
+    require(kind, 1.0)
     seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
     where, draw = _KINDS[kind]
     mask = where(pixels.shape[:2], np.random.default_rng(seed))
     return draw(pixels, mask), mask
+
+
+def require(kind: str, fraction: float) -> None:
+    """Raises ValueError if there is no such kind, or a fraction outside (0, 1]."""
+    if kind not in KINDS:
+        raise ValueError(f"mark: got {kind!r}, expected one of {', '.join(KINDS)}.")
+    if not 0 < fraction <= 1:
+        raise ValueError(
+            f"mark_fraction: got {fraction}, expected more than 0, at most 1."
+        )
 
 
 def plant(
@@ -135,12 +144,7 @@ def plant(
       ValueError: the folder exists; a fraction outside (0, 1]; no such kind; an image
         that does not lie below the table.
     """
-    if not 0 < fraction <= 1:
-        raise ValueError(
-            f"mark_fraction: got {fraction}, expected more than 0, at most 1."
-        )
-    if kind not in KINDS:
-        raise ValueError(f"mark: got {kind!r}, expected one of {', '.join(KINDS)}.")
+    require(kind, fraction)
     if folder.exists():
         raise ValueError(f"{folder} exists already. Pass another --out.")
     names = [cohort.name_of(row) for row in cohort.rows]
