@@ -40,7 +40,7 @@ def add_io_flags(parser: argparse.ArgumentParser) -> None:
     scale = parser.add_argument_group("scale")
     scale.add_argument(
         "--mpp",
-        type=_mpp,
+        type=mpp,
         default=0.5,
         metavar="UM",
         help="micrometers per pixel of the training images; default 0.5 (20x)",
@@ -63,7 +63,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add_abstain_flag(parser)
     parser.add_argument(
         "--slide_mpp",
-        type=_mpp,
+        type=mpp,
         metavar="UM",
         help="of whole slides at full resolution; default: from the file's metadata",
     )
@@ -80,7 +80,8 @@ def add_abstain_flag(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _mpp(text: str) -> float:
+def mpp(text: str) -> float:
+    """A flag's micrometers per pixel."""
     value = float(text)
     if not 0.01 < value < 100:
         raise argparse.ArgumentTypeError(f"{text}: expected 0.01 to 100 µm per pixel")

@@ -2,16 +2,21 @@
 
 python launch.py serve --checkpoint=runs/phantom
 python launch.py serve --checkpoint=model.fof --port=8080
+python launch.py serve --checkpoint=runs/phantom --slides=slides
+FOF_TOKEN=secret python launch.py serve --checkpoint=runs/phantom --host=0.0.0.0
 
 `--checkpoint` is a run (ensemble of its folds), a fold, or a file of `export
 --to=stablehlo`, which gives no map. Open http://127.0.0.1:8000. By default only this
-machine can reach the page; with another `--host` it is open to that network, and there
-is no password. Research use only; not for diagnosis.
+machine can reach the page; with another `--host` it is open to that network, to all who
+send the token of `--token` or FOF_TOKEN, or to all if there is none. `--slides` allows
+the slides of one folder by path, from this machine only. Research use only; not for
+diagnosis.
 """
 
 import argparse
 import contextlib
 import importlib.util
+import os
 import socket
 import sys
 from pathlib import Path
@@ -19,6 +24,7 @@ from pathlib import Path
 from fof_jax.cli import predict
 
 LOOPBACK = ("127.0.0.1", "localhost")
+TOKEN = "FOF_TOKEN"  # environment variable
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -31,6 +37,24 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--port", type=int, default=8000, help="default 8000; 0 picks a free one"
     )
+    parser.add_argument(
+        "--token",
+        help=f"that requests have to send; default: the variable {TOKEN}, which other "
+        "users of this machine do not see",
+    )
+    parser.add_argument(
+        "--slides",
+        type=Path,
+        metavar="FOLDER",
+        help="whose slides the page may grade; on this machine only",
+    )
+    parser.add_argument(
+        "--mpp",
+        type=predict.mpp,
+        default=0.5,
+        metavar="UM",
+        help="micrometers per pixel of the training images, for slides; default 0.5",
+    )
 
 
 def run(flags: argparse.Namespace) -> int:
@@ -40,6 +64,8 @@ def run(flags: argparse.Namespace) -> int:
         raise ValueError(
             f"serve requires {' and '.join(missing)}: pip install -e '.[serve]'."
         )
+    if flags.slides is not None:
+        _check_slides(flags.slides, flags.host)
     # Bound before the model is loaded, so that a port in use is reported at once.
     with contextlib.closing(_bind(flags.host, flags.port)) as bound:
         return _serve(flags, bound)
@@ -66,6 +92,11 @@ def _serve(flags: argparse.Namespace, bound: socket.socket) -> int:
             f"serve: method {model.config.method!r} reads patch features, and the page "
             "takes images. Use predict with HDF5 files."
         )
+    if flags.slides is not None and model.reads_graphs:
+        raise ValueError(
+            f"serve: method {model.config.method!r} reads cell graphs of regions, and "
+            "takes no slides. Leave --slides out."
+        )
     rules = abstention.read(flags.abstain) if flags.abstain else model.abstention
     rule = rules.get("region")
     if rule is not None:
@@ -74,21 +105,38 @@ def _serve(flags: argparse.Namespace, bound: socket.socket) -> int:
     # Compiles before the first request.
     model.explain(blank) if has_map(model) else model.predict([blank])
     local = flags.host in LOOPBACK
-    if not local:
+    token = flags.token or os.environ.get(TOKEN, "")
+    if not (local or token):
         print(
             f"warning: everybody who can reach {flags.host} can use this page",
             file=sys.stderr,
         )
     limits = {} if local else app.open_limits(model)
-    application = app.application(
-        model, hosts=LOOPBACK if local else ("*",), rule=rule, **limits
+    options = app.Options(
+        hosts=LOOPBACK if local else ("*",),
+        rule=rule,
+        token=token,
+        slides=flags.slides,
+        mpp=flags.mpp,
+        **limits,
     )
+    application = app.application(model, options)
     server = uvicorn.Server(uvicorn.Config(application, log_level="warning"))
     host = f"[{flags.host}]" if ":" in flags.host else flags.host
     print(f"http://{host}:{bound.getsockname()[1]}    Ctrl-C to stop", flush=True)
     with contextlib.suppress(KeyboardInterrupt):
         server.run(sockets=[bound])
     return 130
+
+
+def _check_slides(folder: Path, host: str) -> None:
+    if not folder.is_dir():
+        raise ValueError(f"--slides={folder} is no folder. Pass one with slides.")
+    if host not in LOOPBACK:
+        raise ValueError(
+            f"--slides is for this machine only, and --host={host} opens the page to "
+            "others. Leave one of the two out."
+        )
 
 
 def _bind(host: str, port: int) -> socket.socket:

@@ -17,7 +17,7 @@ from PIL import Image
 import fof_jax
 from fof_jax.cli.main import main
 from fof_jax.evaluation import abstention
-from fof_jax.inference.serve import app
+from fof_jax.inference.serve import results
 
 ROOT = Path(__file__).parents[2]
 
@@ -111,9 +111,9 @@ def test_the_page_says_so(model, images, rules, expected):
     rule = abstention.read(rules)["region"]
     for name, abstains in zip("ab", expected, strict=True):
         body = (images / f"{name}.png").read_bytes()
-        result = app.grade_image(model, body, None, 10**6, rule)
+        result = results.grade_image(model, body, None, 10**6, rule)
         assert result["abstain"] is abstains
-    assert app.grade_image(model, body, None, 10**6)["abstain"] is None
+    assert results.grade_image(model, body, None, 10**6)["abstain"] is None
 
 
 def test_a_rule_of_other_classes_is_refused(small_run, images, rules, tmp_path, capsys):

@@ -10,9 +10,10 @@ from fof_jax.inference.serve import app
 
 
 @contextlib.contextmanager
-def served(model, **limits):
+def served(model, **options):
     """Serves a model; yields the port."""
-    application = app.application(model, hosts=("127.0.0.1", "localhost"), **limits)
+    hosts = ("127.0.0.1", "localhost")
+    application = app.application(model, app.Options(hosts=hosts, **options))
     server = uvicorn.Server(uvicorn.Config(application, port=0, log_level="error"))
     thread = threading.Thread(target=server.run)
     thread.start()

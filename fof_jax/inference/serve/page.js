@@ -1,9 +1,10 @@
 "use strict";
-const at = (id) => document.getElementById(id);
-let shown = null; // file whose grade is shown
-let latest = 0; // number of the latest request; older ones are dropped
+// Sends files and slides one by one, and keeps their results. results.js shows them.
+const MAX_FILES = 100; // whose results and pictures the page keeps
+let items = []; // {name, file or slide, result, error, open}
+let shown = null; // item whose result is shown
+let latest = 0; // number of the latest choice of files; older ones are dropped
 let maxBytes = Infinity;
-let folds = 1; // models in the ensemble
 const sleep = (seconds) => new Promise((done) => setTimeout(done, 1000 * seconds));
 
 function setStatus(text, error = false) {
@@ -11,112 +12,153 @@ function setStatus(text, error = false) {
   at("status").classList.toggle("error", error);
 }
 
-async function grade(file, target = "") {
-  const number = ++latest;
-  setStatus(`Grading ${file.name} … A large image takes minutes.`);
+function send(path, options = {}) {
+  const token = sessionStorage.getItem("token");
+  const headers = token ? { ...options.headers, Authorization: `Bearer ${token}` } : options.headers;
+  return fetch(path, { ...options, headers });
+}
+
+function requestOf(item, target) {
+  if (item.slide) {
+    return send("slide", {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify({ path: item.slide, mpp: item.mpp }),
+    });
+  }
+  const query = new URLSearchParams({ name: item.name });
+  if (target) query.set("target", target);
+  return send(`grade?${query}`, {
+    method: "POST",
+    headers: { "Content-Type": "application/octet-stream" },
+    body: item.file,
+  });
+}
+
+// Grades an item; true unless newer files were chosen meanwhile.
+async function grade(item, target = "") {
+  const number = latest;
+  const place = items.length > 1 ? ` (${items.indexOf(item) + 1} of ${items.length})` : "";
+  setStatus(`Grading ${item.name}${place} \u2026 A slide or a large image takes minutes.`);
   try {
-    if (file.size > maxBytes) {
+    if (item.file && item.file.size > maxBytes) {
       throw new Error(`more than ${maxBytes.toLocaleString("en")} bytes; choose a smaller file`);
     }
-    const query = target ? `?target=${encodeURIComponent(target)}` : "";
-    const send = () => fetch(`grade${query}`, { method: "POST", body: file });
-    let response = await send();
+    let response = await requestOf(item, target);
     for (let tries = 0; response.status === 503 && tries < 10; tries++) {
-      setStatus(`${file.name}: waiting in the queue …`);
+      setStatus(`${item.name}: waiting in the queue \u2026`);
       await sleep(Number(response.headers.get("Retry-After")) || 2);
-      if (number !== latest) return;
-      response = await send();
+      if (number !== latest) return false;
+      response = await requestOf(item, target);
     }
     const result = await response.json().catch(() => ({ error: response.statusText }));
-    if (number !== latest) return;
+    if (number !== latest) return false;
     if (!response.ok) throw new Error(result.error || response.statusText);
-    show(file, result);
+    item.result = result;
+    item.error = "";
     setStatus("");
   } catch (error) {
-    if (number !== latest) return;
-    if (file !== shown) at("result").hidden = true;
-    setStatus(`${file.name}: ${error.message}`, true);
+    if (number !== latest) return false;
+    if (!item.result) item.error = error.message;
+    setStatus(`${item.name}: ${error.message}`, true);
+  }
+  return true;
+}
+
+function open(item) {
+  shown = item;
+  showResult(item.result);
+  showList(items, shown);
+}
+
+async function gradeAll(chosen) {
+  latest += 1;
+  items = chosen.slice(0, MAX_FILES);
+  shown = null;
+  at("result").hidden = true;
+  for (const item of items) item.open = () => open(item);
+  showList(items, shown);
+  for (const item of items) {
+    if (!await grade(item)) return;
+    if (item.result && !shown) open(item);
+    showList(items, shown);
+  }
+  const failed = items.filter((item) => item.error);
+  if (chosen.length > MAX_FILES) {
+    setStatus(`Only the first ${MAX_FILES} of ${chosen.length} files; for more use predict.`, true);
+  } else if (items.length > 1) {
+    setStatus(`${items.length - failed.length} of ${items.length} files graded.`, failed.length > 0);
   }
 }
 
-function show(file, result) {
-  shown = file;
-  const unsure = result.abstain === null ? result.uncertain : result.abstain;
-  at("grade").textContent = unsure && result.abstain
-    ? `${file.name}: no grade given, ${result.pred} or ${result.second}`
-    : unsure ? `${file.name}: uncertain, grade ${result.pred} or ${result.second}`
-    : `${file.name}: grade ${result.pred}`;
-  at("uncertain").hidden = !unsure;
-  at("uncertain").textContent = result.abstain
-    ? "The model abstains by its rule: too many of such predictions were wrong."
-    : `The two most probable grades, ${result.pred} and ` +
-    `${result.second}, differ by less than ${result.min_margin.toFixed(2)} in probability.`;
-  at("warning").hidden = !result.warning;
-  at("warning").textContent = result.warning || "";
-  at("rows").replaceChildren(...result.classes.map((name, k) => {
-    const row = document.createElement("tr");
-    const head = document.createElement("th");
-    head.scope = "row";
-    head.textContent = name;
-    const value = document.createElement("td");
-    const spread = folds > 1 ? ` ± ${result.spread[k].toFixed(2)}` : "";
-    value.textContent = `${result.prob[k].toFixed(2)}${spread}`;
-    value.dataset.value = result.prob[k];
-    const cell = document.createElement("td");
-    const bar = document.createElement("meter");
-    bar.value = result.prob[k];
-    bar.setAttribute("aria-label", `probability of ${name}`);
-    cell.append(bar);
-    row.append(head, value, cell);
-    return row;
-  }));
-  at("original").src = result.original;
-  at("original").alt = file.name;
-  at("result").hidden = false;
-  if (!result.overlay) return; // no gradients
-  at("target").value = result.target;
-  at("overlay").src = result.overlay;
-  at("overlay").alt = `Map of what speaks for grade ${result.target}`;
-  at("evidence").textContent = `What speaks for grade ${result.target}`;
-  at("patches").src = result.patches;
-  at("patches").alt = `Parts with the strongest evidence for grade ${result.target}`;
-  const kept = (100 * result.kept).toFixed(result.kept > 0 && result.kept < 0.01 ? 1 : 0);
-  at("kept").textContent = result.kept > 0
-    ? `The strongest evidence for grade ${result.target}: ${kept}% of the image, the rest is gray`
-    : `No part of the image speaks clearly for grade ${result.target}`;
-}
+const gradeFiles = (files) => gradeAll([...files].map((file) => ({ name: file.name, file })));
 
 at("file").addEventListener("change", (event) => {
-  if (event.target.files.length) grade(event.target.files[0]);
+  if (event.target.files.length) gradeFiles(event.target.files);
 });
-at("target").addEventListener("change", (event) => {
-  if (shown) grade(shown, event.target.value);
+at("target").addEventListener("change", async (event) => {
+  const item = shown;
+  if (item && await grade(item, event.target.value) && item === shown) open(item);
+});
+at("csv").addEventListener("click", () => save("predictions.csv", "text/csv", tableOf(items)));
+at("slides").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const name = at("slide").value;
+  const mpp = at("mpp").value ? Number(at("mpp").value) : null;
+  gradeAll([{ name, slide: name, mpp }]);
+});
+at("access").addEventListener("submit", (event) => {
+  event.preventDefault();
+  sessionStorage.setItem("token", at("token").value);
+  start();
 });
 for (const kind of ["dragenter", "dragover", "dragleave", "drop"]) {
   document.addEventListener(kind, (event) => {
     event.preventDefault();
     at("drop").classList.toggle("over", kind === "dragenter" || kind === "dragover");
     if (kind === "drop" && event.dataTransfer.files.length) {
-      grade(event.dataTransfer.files[0]);
+      gradeFiles(event.dataTransfer.files);
     }
   });
 }
-fetch("about").then((response) => response.json()).then((model) => {
+
+async function start() {
+  try {
+    const response = await send("about");
+    const refused = response.status === 401;
+    at("access").hidden = !refused;
+    at("drop").hidden = refused;
+    if (refused) {
+      setStatus(sessionStorage.getItem("token") ? "This is not the token." : "", true);
+      return;
+    }
+    setStatus("");
+    describe(await response.json());
+  } catch {
+    setStatus("The server does not respond.", true);
+  }
+}
+
+async function describe(model) {
   folds = model.folds;
+  explains = model.explains;
+  columns = model.columns;
+  maxBytes = model.max_bytes;
   const ensemble = folds === 1 ? "one model" : `${folds} models, averaged,`;
   at("model").textContent = `${ensemble} of the method ${model.method} (${model.encoder} at ` +
     `${model.image_size} px), trained on ${model.data}`;
   at("meaning").textContent = folds === 1
     ? "Probability of each grade"
-    : `Probability of each grade: mean of ${folds} models ± how much they differ (standard deviation)`;
+    : `Probability of each grade: mean of ${folds} models \u00b1 how much they differ (standard deviation)`;
   at("synthetic").hidden = !model.synthetic;
   at("card").textContent = model.card;
-  maxBytes = model.max_bytes;
   at("limits").textContent =
     `PNG, JPEG or TIFF, 8 bits per channel, up to ${model.max_pixels.toLocaleString("en")} pixels`;
-  for (const part of [at("choice"), ...document.querySelectorAll(".map")]) {
-    part.hidden = !model.explains;
-  }
-  at("no-map").hidden = model.explains;
   at("target").replaceChildren(...model.classes.map((name) => new Option(name, name)));
-}).catch(() => setStatus("The server does not respond.", true));
+  if (!model.slides) return;
+  const { slides } = await (await send("slides")).json();
+  at("slide").replaceChildren(...slides.map((name) => new Option(name, name)));
+  at("slides").hidden = false;
+  if (!slides.length) setStatus("The server's folder has no slides.");
+}
+start();

@@ -17,8 +17,10 @@ from PIL import Image
 import fof_jax
 from fof_jax.cli.main import main
 from fof_jax.inference import exported
-from fof_jax.inference.serve import app
+from fof_jax.inference.serve import app, results
 from tests.support import pages
+
+OPTIONS = app.Options(hosts=())
 
 
 @pytest.fixture(scope="module")
@@ -89,8 +91,8 @@ def test_an_exported_file_gives_no_map(small_run, small_pictures, tmp_path):
     assert response.status == 200
     found = json.loads(content)
     assert set(found) == {
-        "classes", "prob", "spread", "pred", "second", "uncertain", "min_margin",
-        "abstain",
+        "name", "row", "classes", "prob", "spread", "pred", "second", "uncertain",
+        "min_margin", "abstain",
         "warning", "original",
     }  # fmt: skip
     np.testing.assert_allclose(found["prob"], model.predict([pixels]).prob[0])
@@ -98,9 +100,7 @@ def test_an_exported_file_gives_no_map(small_run, small_pictures, tmp_path):
 
 def test_the_page_takes_what_predict_takes_unless_it_is_open(model):
     """Images of `small_run` have 64 x 64 pixels; an open page takes 64 times that."""
-    assert (
-        app.describe(model, app.MAX_BYTES, app.MAX_PIXELS)["max_pixels"] == 89_478_485
-    )
+    assert app.describe(model, OPTIONS)["max_pixels"] == 89_478_485
     assert app.open_limits(model)["max_pixels"] == 64 * 64 * 64
     large = dataclasses.replace(model, sides=(1024, 2048))
     assert app.open_limits(large)["max_pixels"] == 25_000_000
@@ -121,26 +121,26 @@ def test_a_small_margin_is_uncertain(
     pixels = next(iter(small_pictures.values()))
     explained = dataclasses.replace(model.explain(pixels), prob=np.array(prob))
     monkeypatch.setattr(type(model), "explain", lambda *_: explained)
-    found = app.grade_image(model, png(pixels), None, app.MAX_PIXELS)
+    found = results.grade_image(model, png(pixels), None, app.MAX_PIXELS)
     assert (found["pred"], found["second"]) == (pred, second)
     assert found["uncertain"] is uncertain
 
 
 def test_the_original_is_what_the_model_reads(model, small_pictures):
     pixels = next(iter(small_pictures.values()))
-    found = app.grade_image(model, png(pixels), None, app.MAX_PIXELS)
+    found = results.grade_image(model, png(pixels), None, app.MAX_PIXELS)
     data = base64.b64decode(found["original"].partition(",")[2])
     with Image.open(io.BytesIO(data)) as image:
         np.testing.assert_array_equal(image, model.preprocess(pixels).pixels)
 
 
 def test_the_page_says_that_a_model_is_of_drawn_images(model):
-    assert app.describe(model, 1, 1)["synthetic"] is True
+    assert app.describe(model, OPTIONS)["synthetic"] is True
     other = dataclasses.replace(
         model, config=model.config.copy_and_resolve_references()
     )
     other.config.data.name = "clinic"
-    assert app.describe(other, 1, 1)["synthetic"] is False
+    assert app.describe(other, OPTIONS)["synthetic"] is False
 
 
 def test_no_message_has_a_path_of_the_server(port, model, small_pictures, monkeypatch):
@@ -149,13 +149,15 @@ def test_no_message_has_a_path_of_the_server(port, model, small_pictures, monkey
         assert response.status == 422
         assert tempfile.gettempdir().encode() not in content
         assert b"/" not in json.loads(content)["error"].encode()
-    monkeypatch.setattr(app, "decode", lambda *_: open("/etc/nothing/here"))
+    monkeypatch.setattr(results, "decode", lambda *_: open("/etc/nothing/here"))
     response, content = request(port, "/grade", b"any")
     assert response.status == 500
     assert b"/etc" not in content
 
 
-@pytest.mark.parametrize("path", ["/", "/page.css", "/page.js", "/about"])
+@pytest.mark.parametrize(
+    "path", ["/", "/page.css", "/page.js", "/results.js", "/about"]
+)
 def test_content_security_policy(port, path):
     response, content = request(port, path)
     assert response.status == 200
