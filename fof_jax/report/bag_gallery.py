@@ -35,10 +35,11 @@ def section(fold: TestedFold, tested: Predictions | None, folder: Path) -> Secti
       folder: for gallery.pdf and gallery.svg.
     """
     index = fold.data.bags
+    predictor = bags.BagPredictor(fold.model)  # compiles once for equal lengths
     shown, rows = [], []
     if tested is not None and index is not None:
         for i in [i for rows in gallery.choose(tested) for i in rows]:
-            case, scores = _case(fold, index, tested, i)
+            case, scores = _case(fold, predictor, index, tested, i)
             shown.append(case)
             rows += [(case.image, *scores)] if scores else []
     if not shown:
@@ -75,13 +76,16 @@ def _own_map(fold: TestedFold) -> tuple[str, str]:
 
 
 def _case(
-    fold: TestedFold, index: BagIndex, tested: Predictions, i: int
+    fold: TestedFold,
+    predictor: bags.BagPredictor,
+    index: BagIndex,
+    tested: Predictions,
+    i: int,
 ) -> tuple[gallery.Case, list[str]]:
     """One bag of the gallery, and its scores; [] without a mask."""
     row = list(fold.data.images).index(tested.image[i])
     entry, mask = index.entries[row], index.read_mask(row)
     header, classes = entry.header, fold.data.classes
-    predictor = bags.BagPredictor(fold.model)
     (variables,) = fold.model.folds.values()
     bag = bags.pad(index.read(row))
     y, k = int(tested.y[i]), int(tested.pred[i])
