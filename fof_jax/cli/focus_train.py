@@ -36,7 +36,8 @@ def train(flags: argparse.Namespace, model, out: Path) -> tuple[Path, Path]:
     from fof_jax.data import marks, prepare, store, store_export
     from fof_jax.inference.focus_cases import fold_number
     from fof_jax.inference.load import find_upward
-    from fof_jax.training import crossval
+    from fof_jax.report.fold_model import reporting_missing_fields
+    from fof_jax.training import build, crossval
     from fof_jax.training import workdir as run_folder
 
     splits = find_upward(Path(model.fold_names[0]), run_folder.SPLITS_FILE)
@@ -46,6 +47,8 @@ def train(flags: argparse.Namespace, model, out: Path) -> tuple[Path, Path]:
             "splits.json. Pass a run or a fold inside its run."
         )
     config = ConfigDict(_with_tuples(model.config.to_dict()))
+    with reporting_missing_fields():
+        build.validate(config)
     data = store.open_store(
         flags.data_dir or config.data.dir,
         config.data.name,

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -117,3 +118,15 @@ def test_errors_come_before_anything_is_written(
     assert main(words) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
+
+
+def test_a_run_without_the_fields_of_this_version_is_named(small_run, tmp_path, capsys):
+    run = shutil.copytree(small_run, tmp_path / "run")
+    path = run / "fold_0/model.json"
+    document = json.loads(path.read_text())
+    del document["config"]["optimizer"]["warmup_epochs"]
+    path.write_text(json.dumps(document))
+    words = ["focus", "--mark=dot", "--mark_class=IV", "--train"]
+    assert main([*words, f"--checkpoint={run}/fold_0"]) == 2
+    assert "has no field warmup_epochs" in capsys.readouterr().err.replace("'", "")
+    assert not (run / "fold_0/confounder").exists()
