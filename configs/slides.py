@@ -36,6 +36,9 @@ def get_config(arg: str = "") -> ConfigDict:
     # [n] Positions of the patches: sincos of their coordinates in units of a patch
     # side, or none.
     config.bags.positions = "sincos"
+    # [n] Features with mean 0 and standard deviation 1 on the training fold. Those of
+    # some encoders have a large part that all patches share (docs/results.md).
+    config.bags.standardize = True
     # [n] Widths of the embedding and of the attention of `abmil`: 512 as in CLAM, 128
     # as in Ilse et al. 2018, Sec. 4.
     config.bags.width = 512

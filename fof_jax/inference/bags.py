@@ -6,7 +6,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from fof_jax.data.bags import layouts, padding, reading
 from fof_jax.data.bags.layouts import Header
@@ -14,7 +14,8 @@ from fof_jax.inference.inputs import ImageInput, read_table
 from fof_jax.inference.model import TrainedModel
 from fof_jax.inference.names import printable, unique
 from fof_jax.inference.outputs import GradePredictions
-from fof_jax.types import Bag, Batch, Params, Variables
+from fof_jax.methods.base import standardize, standardize_bag
+from fof_jax.types import Bag, Batch, Output, Params, Variables
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -91,7 +92,7 @@ class BagPredictor:
         self.model = model
         self._probabilities = jax.jit(self._softmax)
         self._features = jax.jit(self._vector)
-        self._map = jax.jit(model.method.bag_map)
+        self._map = jax.jit(self._class_map)
 
     def grade(self, path: Path, *, patch_size: float | None = None) -> GradePredictions:
         """Predicts one file, whole, without its map.
@@ -188,11 +189,20 @@ class BagPredictor:
         return np.asarray(mask)[0, :, 0]
 
     def _vector(self, variables: Variables, bag: Bag) -> jax.Array:
-        return self.model.method.apply(variables, Batch(image=None, bag=bag)).features
+        return self._output(variables, bag).features
 
     def _softmax(self, variables: Variables, bag: Bag) -> jax.Array:
-        batch = Batch(image=None, bag=bag)
-        return jax.nn.softmax(self.model.method.apply(variables, batch).logits)
+        return jax.nn.softmax(self._output(variables, bag).logits)
+
+    def _output(self, variables: Variables, bag: Bag) -> Output:
+        batch = standardize(Batch(image=None, bag=bag), variables.frozen)
+        return self.model.method.apply(variables, batch)
+
+    def _class_map(
+        self, variables: Variables, bag: Bag, target: Int[jax.Array, " B"]
+    ) -> Float[jax.Array, "B T"]:
+        bag = standardize_bag(bag, variables.frozen)
+        return self.model.method.bag_map(variables, bag, target)
 
 
 def pad(values: reading.BagValues) -> Bag:

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from fof_jax.data.augment import pipeline
-from fof_jax.methods.base import standardize_omics
+from fof_jax.methods.base import standardize
 from fof_jax.types import Batch, Variables
 
 BATCH = 8  # tiles in one call of a compiled function
@@ -48,7 +48,7 @@ def apply(
 ) -> tuple[jax.Array, jax.Array]:
     """Probabilities and features; omics are standardized by the fold's statistics."""
     batch = Batch(image=pipeline.normalize(tiles, color=color), omics=omics)
-    output = method.apply(variables, standardize_omics(batch, variables.frozen))
+    output = method.apply(variables, standardize(batch, variables.frozen))
     return jax.nn.softmax(output.logits), output.features
 
 

@@ -132,6 +132,9 @@ def _variables(fold: Path) -> Variables:
     if "graphs" in metadata:
         columns = metadata["graphs"]
         frozen["columns"] = {n: np.float32(columns[n]) for n in ("mean", "std")}
+    if "mean" in metadata.get("bags", {}):  # standardized
+        bags = metadata["bags"]
+        frozen["features"] = {n: np.float32(bags[n]) for n in ("mean", "std")}
     return dataclasses.replace(weights.read(fold), frozen=frozen)
 
 

@@ -145,16 +145,21 @@ def parameter_count(params: Params) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
-def standardize_omics(batch: Batch, frozen: Params) -> Batch:
-    """Omics with mean 0 and standard deviation 1 on the training fold, 0 if unknown.
+def standardize(batch: Batch, frozen: Params) -> Batch:
+    """Inputs with mean 0 and standard deviation 1 on the training fold.
 
     Args:
-      batch: `omics` raw, NaN where unknown; a batch without omics stays as it is.
-      frozen: "omics" with `mean` and `std` [M] of the fold's known training entries.
+      batch: `omics` raw, NaN where unknown; `bag` with features as in the file. What a
+        batch does not have stays None.
+      frozen: statistics of the fold. "omics" with `mean` and `std` [M] of known
+        entries; "features" as in `standardize_bag`.
 
     Returns:
-      The batch with `omics` and `omics_known` as a method reads them.
+      The batch with `omics`, 0 where unknown, `omics_known` and `bag` as a method reads
+      them.
     """
+    if batch.bag is not None:
+        batch = dataclasses.replace(batch, bag=standardize_bag(batch.bag, frozen))
     if batch.omics is None:
         return batch
     statistics = frozen["omics"]
@@ -163,3 +168,19 @@ def standardize_omics(batch: Batch, frozen: Params) -> Batch:
     scaled = (batch.omics - mean) / std  # [B, M]
     scaled = jnp.where(known, scaled, 0.0)
     return dataclasses.replace(batch, omics=scaled, omics_known=known)
+
+
+def standardize_bag(bag: Bag, frozen: Params) -> Bag:
+    """A bag whose features have mean 0 and standard deviation 1 on the training fold.
+
+    Args:
+      bag: features as in the file.
+      frozen: "features" with `mean` and `std` [D]; without it the bag stays as it is.
+    """
+    if "features" not in frozen:
+        return bag
+    statistics = frozen["features"]
+    mean, std = (jnp.asarray(statistics[n])[None, None] for n in ("mean", "std"))
+    scaled = (bag.features - mean) / std  # [B, T, D]
+    valid = jnp.asarray(bag.valid)[..., None]
+    return dataclasses.replace(bag, features=jnp.where(valid, scaled, 0.0))

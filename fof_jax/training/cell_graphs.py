@@ -6,6 +6,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from fof_jax.data import column_statistics
 from fof_jax.data.cache import available_memory
 from fof_jax.data.graphs import folder, padding
 from fof_jax.data.graphs.folder import GraphFolder
@@ -69,7 +70,7 @@ def fold_constants(graphs: GraphFolder | None, train_rows: np.ndarray) -> Params
     """
     if graphs is None:
         return {}
-    statistics = padding.column_statistics(graphs.graph(int(i)) for i in train_rows)
+    statistics = column_statistics.measure(graphs.graph(int(i)).x for i in train_rows)
     return {"columns": statistics._asdict()}
 
 

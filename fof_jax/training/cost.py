@@ -26,8 +26,8 @@ from fof_jax.data import (
 )
 from fof_jax.data.cache import decoding_threads
 from fof_jax.methods import registry
-from fof_jax.methods.base import Method, parameter_count, standardize_omics
-from fof_jax.training import build, cell_graphs, flops, omics, parallel
+from fof_jax.methods.base import Method, parameter_count, standardize
+from fof_jax.training import build, cell_graphs, flops, fold_constants, parallel
 from fof_jax.training.state import Schedule, TrainState, initial_state
 from fof_jax.types import Batch, Params, Variables
 
@@ -120,12 +120,9 @@ def _prepare(config: ConfigDict, data: store.Store) -> _Program:
                 **options,
             )
         )
-        frozen = earlier | omics.fold_constants(inputs, data, rows)
-        frozen |= cell_graphs.fold_constants(of_graphs, rows)
-        if earlier:  # memory banks of a student have a row per training record
-            index = np.sort(rows).astype(np.int32)
-            grade = data.grades[index].astype(np.int32)
-            frozen |= {"labels": {"index": index, "grade": grade}}
+        frozen = earlier | fold_constants.measure(
+            own, inputs, data, of_graphs, rows, taught=bool(earlier)
+        )
         state = initial_state(
             setup.method, setup.optimizer, jax.random.key(0), batch, frozen
         )
@@ -152,7 +149,7 @@ def _of_test(program: _Program, repetitions: int) -> dict[str, Any]:
     if example.image is not None:
         pixels = jnp.asarray(example.image, jnp.float32)
         example = dataclasses.replace(example, image=pixels)
-    example = standardize_omics(example, program.frozen)
+    example = standardize(example, program.frozen)
     batch = parallel.to_devices(program.tested, 1)
     step: Any = program.setup.predict_step
     compiled = step.lower(variables, batch).compile()

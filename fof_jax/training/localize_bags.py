@@ -10,6 +10,7 @@ import numpy as np
 from fof_jax.data import loader
 from fof_jax.data.bags.cache import BagCache
 from fof_jax.evaluation import bag_scores, localization
+from fof_jax.methods.base import standardize
 from fof_jax.types import Variables
 
 
@@ -46,6 +47,7 @@ def measure(
     ):
         i = int(batch.index[0])
         count = len(masks[i])
+        batch = standardize(batch, variables.frozen)
         A = bag_map(variables, batch.bag, jnp.asarray(batch.grade))
         keep = None
         if hasattr(method, "patch_mask"):

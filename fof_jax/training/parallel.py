@@ -16,7 +16,7 @@ import optax
 from jax import lax
 from jaxtyping import Array, Float, Shaped
 
-from fof_jax.methods.base import Method, standardize_omics
+from fof_jax.methods.base import Method, standardize
 from fof_jax.training.compilation import Ahead
 from fof_jax.training.state import Schedule, Step, TrainState, update
 from fof_jax.types import Batch, Params, Variables
@@ -176,7 +176,7 @@ def train_step(
             method,
             optimizer,
             state,
-            standardize_omics(prepare(batch), frozen),
+            standardize(prepare(batch), frozen),
             schedule,
             frozen,
             jax.random.fold_in(key, state.step),
@@ -209,7 +209,7 @@ def predict_step(
         prepared = batch
         if batch.image is not None:  # a method of other inputs has none
             prepared = dataclasses.replace(batch, image=prepare(batch.image))
-        prepared = standardize_omics(prepared, variables.frozen)
+        prepared = standardize(prepared, variables.frozen)
         logits = method.apply(variables, prepared).logits
         return lax.all_gather(logits, AXIS, tiled=True)
 

@@ -50,6 +50,7 @@ VALIDATION_FIELDS: dict[str, Any] = {
 }
 # Fields that later versions added, with the value that earlier runs had.
 ADDED_FIELDS: dict[str, Any] = {
+    "bags_standardize": False,
     "data_max_tokens": None,
     "data_omics": [],
     "data_seed": None,

@@ -17,6 +17,7 @@ from fof_jax.methods.base import Method
 from fof_jax.training import (
     build,
     cell_graphs,
+    fold_constants,
     multihost,
     omics,
     preemption,
@@ -148,13 +149,14 @@ def train_stages(
     """
     frozen: Params = {}
     for stage in stages:
-        constants = omics.fold_constants(
-            stage.setup.method.inputs, images.store, rows.train
-        ) | cell_graphs.fold_constants(stage.graphs, rows.train)
-        if frozen:  # memory banks of a student have a row per training record
-            index = np.sort(rows.train).astype(np.int32)
-            grade = images.store.grades[index].astype(np.int32)
-            constants |= {"labels": {"index": index, "grade": grade}}
+        constants = fold_constants.measure(
+            stage.config,
+            stage.setup.method.inputs,
+            images.store,
+            stage.graphs,
+            rows.train,
+            taught=bool(frozen),
+        )
         last = stage is stages[-1]
         with contextlib.ExitStack() as held:
             place = teachers.Place(folder)

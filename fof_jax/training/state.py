@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from fof_jax.methods.base import Method, standardize_omics
+from fof_jax.methods.base import Method, standardize
 from fof_jax.training import optimizer as optim
 from fof_jax.types import Batch, Params, State, StepContext, Variables
 
@@ -76,8 +76,7 @@ def initial_state(
     if batch.image is not None:  # as a method receives it
         pixels = np.zeros(batch.image.shape, np.float32)
         example = dataclasses.replace(batch, image=pixels)
-    if batch.omics is not None:
-        example = standardize_omics(example, frozen)
+    example = standardize(example, frozen)
     variables = _initialize(method, key, example, frozen)
     return TrainState(
         step=jnp.zeros((), jnp.int32),

@@ -260,6 +260,8 @@ def write_model_file(
         document["training"] = training_data.measure(data, train_rows).to_json()
     else:
         document["bags"] = {"features": data.bags.width}
+        for name, values in frozen.get("features", {}).items():
+            document["bags"][name] = np.asarray(values).tolist()
     if "omics" in frozen:
         statistics = {k: np.asarray(v).tolist() for k, v in frozen["omics"].items()}
         document["omics"] = {"names": list(data.omic_names), **statistics}

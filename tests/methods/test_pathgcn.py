@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from fof_jax.data import column_statistics
 from fof_jax.data.graphs import padding, record
 from fof_jax.methods import pathgcn
 from fof_jax.types import Batch, DatasetInfo, StepContext
@@ -61,7 +62,9 @@ def batch(made=None):
 
 
 def frozen():
-    return {"columns": padding.column_statistics(graphs())._asdict()}
+    return {
+        "columns": column_statistics.measure(graph.x for graph in graphs())._asdict()
+    }
 
 
 def context(gather=lambda a: a):

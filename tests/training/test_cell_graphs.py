@@ -12,7 +12,8 @@ import pytest
 import fof_jax
 from fof_jax.cli import config as config_flag
 from fof_jax.cli.main import main
-from fof_jax.data.graphs import padding, record
+from fof_jax.data import column_statistics
+from fof_jax.data.graphs import record
 from fof_jax.data.graphs.folder import GraphFolder
 from fof_jax.evaluation.predictions import read_predictions
 from fof_jax.methods import encoder
@@ -225,5 +226,5 @@ def test_statistics_are_those_of_the_training_nodes_alone():
     nodes = np.concatenate([made[0].x, made[2].x])
     np.testing.assert_allclose(found["mean"], nodes.mean(0), rtol=1e-5)
     np.testing.assert_allclose(found["std"], nodes.std(0), rtol=1e-5)
-    with pytest.raises(ValueError, match="no nodes"):
-        padding.column_statistics([made[1]])
+    with pytest.raises(ValueError, match="no row"):
+        column_statistics.measure([made[1].x])

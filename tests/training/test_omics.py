@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fof_jax.methods.base import Inputs, standardize_omics
+from fof_jax.methods.base import Inputs, standardize
 from fof_jax.training import omics
 from fof_jax.types import Batch
 from tests.support.metadata import columns
@@ -47,7 +47,7 @@ def test_each_training_patient_counts_once():
 
 def test_unknown_entries_become_the_mean_and_are_marked():
     frozen = omics.fold_constants(READS, data(), TRAIN)
-    batch = standardize_omics(Batch(image=None, omics=jnp.asarray(VALUES)), frozen)
+    batch = standardize(Batch(image=None, omics=jnp.asarray(VALUES)), frozen)
     np.testing.assert_array_equal(batch.omics_known, np.isfinite(VALUES))
     np.testing.assert_array_equal(np.asarray(batch.omics)[np.isnan(VALUES)], 0)
     np.testing.assert_allclose(batch.omics[0, 0], (1 - 2.5) / 1.5, rtol=1e-6)

@@ -13,6 +13,7 @@ import pytest
 
 from fof_jax.cli.main import main
 from fof_jax.configs import comparison, published_forms
+from fof_jax.data import column_statistics
 from fof_jax.data.graphs import padding, record
 from fof_jax.methods import registry
 from fof_jax.training import build, optimizer, state
@@ -171,7 +172,7 @@ def constants():
     row = jnp.zeros(80)
     index = jnp.arange(64, dtype=jnp.int32)
     return {
-        "columns": padding.column_statistics([graph()])._asdict(),
+        "columns": column_statistics.measure([graph().x])._asdict(),
         "omics": {"mean": row, "std": row + 1, "median": row},
         "labels": {"index": index, "grade": index % 3},
     }

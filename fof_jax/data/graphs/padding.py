@@ -1,11 +1,12 @@
 """Batches of cell graphs: padding to buckets, and standardization of columns."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int32
 
+from fof_jax.data.column_statistics import ColumnStatistics
 from fof_jax.data.graphs.record import CellGraph
 
 EDGES_PER_NODE = 8  # of the padded arrays; four neighbors both ways give 5.1 to 5.3
@@ -23,13 +24,6 @@ class PaddedGraphs(NamedTuple):
     x: Float32[np.ndarray, "B N F"]
     edge_index: Int32[np.ndarray, "B 2 E"]
     node_mask: Bool[np.ndarray, "B N"]
-
-
-class ColumnStatistics(NamedTuple):
-    """Mean and standard deviation of each column; 1 where a column is constant."""
-
-    mean: Float32[np.ndarray, " F"]
-    std: Float32[np.ndarray, " F"]
 
 
 def padded_shape(nodes: int, edges: int, bucket: int) -> tuple[int, int]:
@@ -94,34 +88,6 @@ def pad(
 
 def _up(number: int, multiple: int) -> int:
     return -(-number // multiple) * multiple
-
-
-def column_statistics(graphs: Iterable[CellGraph]) -> ColumnStatistics:
-    """Mean and standard deviation over all nodes of the graphs of a training fold.
-
-    Raises:
-      ValueError: there is no node.
-    """
-    count, total, squares = 0, np.zeros(()), np.zeros(())
-    pivot = None
-    for graph in graphs:
-        if not len(graph.x):
-            continue
-        # Deviations from a value of the column's order keep their digits in the sum.
-        pivot = graph.x[0].astype(np.float64) if pivot is None else pivot
-        x = graph.x - pivot
-        count += len(x)
-        total, squares = total + x.sum(0), squares + (x * x).sum(0)
-    if pivot is None:
-        raise ValueError(
-            "column_statistics: no nodes, expected those of a training fold's graphs."
-        )
-    mean = total / count
-    std = np.sqrt(np.maximum(squares / count - mean**2, 0))
-    constant = std <= 1e-6 * np.maximum(np.abs(mean + pivot), 1e-6)
-    return ColumnStatistics(
-        (mean + pivot).astype(np.float32), np.where(constant, 1, std).astype(np.float32)
-    )
 
 
 def standardize(graphs: PaddedGraphs, statistics: ColumnStatistics) -> PaddedGraphs:

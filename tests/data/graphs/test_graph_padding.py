@@ -8,6 +8,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from fof_jax.data import column_statistics
 from fof_jax.data.graphs import padding, record
 
 
@@ -101,21 +102,21 @@ def test_padding_refuses_what_it_cannot_stack():
 def test_statistics_are_those_of_all_nodes_and_constant_columns_stay():
     graphs = [make(40, 1), make(90, 2)]
     x = np.concatenate([graph.x for graph in graphs]).astype(np.float64)
-    statistics = padding.column_statistics(iter(graphs))
+    statistics = column_statistics.measure(graph.x for graph in graphs)
     np.testing.assert_allclose(statistics.mean, x.mean(0), rtol=1e-6)
     np.testing.assert_allclose(statistics.std, x.std(0), rtol=1e-6)
     constant = record.create(
         np.full((6, 1), 0.1), np.zeros((2, 0)), np.zeros((6, 2)), ["c"]
     )
-    assert padding.column_statistics([constant]).std == 1
-    with pytest.raises(ValueError, match="no nodes"):
-        padding.column_statistics([])
+    assert column_statistics.measure([constant.x]).std == 1
+    with pytest.raises(ValueError, match="no row"):
+        column_statistics.measure([])
 
 
 def test_standardized_columns_have_mean_0_and_deviation_1_and_padding_stays_0():
     graphs = [make(40, 1), make(90, 2)]
     padded = padding.pad(graphs, bucket=32)
-    ours = padding.standardize(padded, padding.column_statistics(graphs))
+    ours = padding.standardize(padded, column_statistics.measure([g.x for g in graphs]))
     x = ours.x[ours.node_mask]
     np.testing.assert_allclose(x.mean(0), 0, atol=1e-4)
     np.testing.assert_allclose(x.std(0), 1, rtol=1e-4)
