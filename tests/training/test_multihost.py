@@ -28,13 +28,14 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def start(folder, workdir, *, processes):
+def start(folder, workdir, *fields, processes):
     """The processes of one run, their output in files beside the workdir."""
     environment = os.environ | {
         "PYTHONPATH": str(ROOT),
         "XLA_FLAGS": xla_flags.COMPILE_FAST,
     }
-    command = words(folder / "data", workdir, f"--config.cpu_devices={2 // processes}")
+    cores = f"--config.cpu_devices={2 // processes}"
+    command = words(folder / "data", workdir, cores, *fields)
     port = free_port()
     started = []
     for k in range(processes):
@@ -72,6 +73,20 @@ def test_two_processes_write_what_one_with_two_devices_writes(folder, one_proces
     assert_same(folder / "two", one_process)
     told = Path(f"{folder / 'two'}.1.log").read_text()
     assert "step" not in told  # one of them talks
+
+
+@pytest.mark.slow
+def test_two_processes_select_the_step_that_one_selects(folder):
+    fields = ("--config.validation=0.2", "--config.epochs=4")
+    fields += ("--config.early_stopping=1", "--config.fold=0")
+    for name, count in (("selected", 1), ("selected_by_two", 2)):
+        started = start(folder, folder / name, *fields, processes=count)
+        assert [p.wait(SECONDS) for p in started] == [0] * count
+    for name in ("metrics.jsonl", "best.json", "validation.csv", "predictions.csv"):
+        one, two = (
+            folder / run / "fold_0" / name for run in ("selected", "selected_by_two")
+        )
+        assert one.read_bytes() == two.read_bytes(), name
 
 
 @pytest.mark.slow
