@@ -77,6 +77,11 @@ def get_config(arg: str = "") -> ConfigDict:
     config.early_stopping = 0
     # Steps between lines on the terminal and in metrics.jsonl.
     config.log_every = 10
+    # Trackers beside TensorBoard: wandb, mlflow, or both with a comma (extras of these
+    # names; docs/quickstart.md).
+    config.trackers = ""
+    # Number of images whose map A is tracked as pictures at each evaluation.
+    config.log_pictures = 0
     # Batch size of evaluation and prediction.
     config.eval_batch_size = 8
 

@@ -16,9 +16,9 @@ from ml_collections import ConfigDict, config_flags
 from fof_jax.configs import gbmlgg, gbmlgg_release
 from fof_jax.data import labels
 from fof_jax.data.errors import shortened
-from fof_jax.training.run_fields import VALIDATION_FIELDS
+from fof_jax.training.run_fields import OPTIONAL_FIELDS
 
-_OPTIONAL = {"data.seed", *VALIDATION_FIELDS}  # read with a default
+_OPTIONAL = {"data.seed", *OPTIONAL_FIELDS}  # read with a default
 
 
 def load(words: Sequence[str]) -> ConfigDict:
@@ -95,7 +95,7 @@ def _with_all_fields(path: Path, config: object) -> ConfigDict:
             "configs/gbmlgg.py."
         )
     with config.unlocked():
-        for name, value in VALIDATION_FIELDS.items():
+        for name, value in OPTIONAL_FIELDS.items():
             if name not in config:
                 config[name] = value
     return config

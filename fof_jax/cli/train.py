@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import io
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from fof_jax.cli import allocator, terminal
@@ -66,9 +67,10 @@ def run(flags: argparse.Namespace) -> int:
         flags.num_processes,
         timeout=flags.heartbeat_timeout,
     )
-    log = terminal.Terminal() if multihost.is_main_process() else _discard
+    screen = terminal.Terminal()
+    log = screen if multihost.is_main_process() else _discard
     out = sys.stdout if multihost.is_main_process() else io.StringIO()
-    with multihost.translate_lost_process():
+    with _noted(screen), multihost.translate_lost_process():
         with multihost.raise_on_all():
             build.validate(config)
             recorded = run_folder.recorded_build(workdir)
@@ -78,6 +80,16 @@ def run(flags: argparse.Namespace) -> int:
         log(f"results: {workdir / 'results.json'}")
         multihost.barrier("done")
     return 0
+
+
+@contextlib.contextmanager
+def _noted(screen: terminal.Terminal) -> Iterator[None]:
+    """Keeps what ends the run among its lines."""
+    try:
+        yield
+    except BaseException as error:
+        screen.note(f"{type(error).__name__}: {error}")
+        raise
 
 
 def default_workdir(name: str) -> Path:

@@ -173,7 +173,8 @@ def counts(run: Run) -> Table | None:
     words = {"train": "training", "test": "testing"}
     sets = [words.get(name, name) for name in names]
     return Table(
-        f"Regions / patients in {' and '.join(sets)}, and regions of each class in "
+        f"Regions / patients in {', '.join(sets[:-1])} and {sets[-1]}, and regions of "
+        "each class in "
         f"{' / '.join(sets)}; {describe_split(run.scheme)}; seed {run.splits['seed']}.",
         ("", *sets, *run.classes),
         tuple(rows),

@@ -73,6 +73,8 @@ def run(
             if multihost.is_main_process():
                 run_folder.create(config, data, folds, workdir, log)
                 held.enter_context(run_folder.fold_locks(workdir, selected, log))
+                if keep := getattr(log, "keep", None):  # of cli.terminal.Terminal
+                    keep(workdir / run_folder.TERMINAL_FILE)
         log(_description(config, len(data), len(folds.folds), chain[-1].setup))
 
         # --- Folds ---

@@ -7,7 +7,7 @@ import numpy as np
 from fof_jax.data import loader
 from fof_jax.data.bags.cache import BagCache
 from fof_jax.data.cache import decoding_threads
-from fof_jax.evaluation import localization, predictions
+from fof_jax.evaluation import localization, metrics, predictions
 from fof_jax.methods.base import BagExplainer, Explainer
 from fof_jax.training import (
     cell_graphs,
@@ -16,6 +16,7 @@ from fof_jax.training import (
     localize,
     localize_bags,
     logger,
+    map_pictures,
     multihost,
     parallel,
     preemption,
@@ -67,7 +68,7 @@ class Evaluator:
           preemption.Stopped: a stop was requested; the state is saved.
         """
         fold = self._fold
-        rows = fold.rows.validation
+        rows, evaluated = fold.rows.validation, False
         if (
             rows is not None
             and fold.is_validated_after(done)
@@ -77,10 +78,14 @@ class Evaluator:
             self.selection.add(done, figures)
             self._checkpoints.best = self.selection.best
             self._log.validation(done, figures)
+            evaluated = True
         if fold.is_evaluated_after(done) and not multihost.broadcast(
             self._log.evaluated(done)
         ):
             self._log.evaluation(done, self._predict(fold.rows.test, state))
+            evaluated = True
+        if evaluated:
+            self._draw(done, state)
 
     def finish(self, state: TrainState) -> predictions.Predictions:
         """Predicts the test rows and writes the results.
@@ -104,7 +109,20 @@ class Evaluator:
                 workdir.write_json(fold.folder / BEST_FILE, document)
                 fold.log(f"{label(fold)}: {selection.describe(document)}")
             write_results(fold, state.variables(fold.frozen), tested)
+            scores = metrics.scores(tested.y, tested.prob, average="micro")
+            figures = {name: scores[name] for name in metrics.METRICS}
+            known = {k: v for k, v in figures.items() if v is not None}
+            self._log.result(int(state.step), known)
+            self._draw(int(state.step), state)
         return tested
+
+    def _draw(self, done: int, state: TrainState) -> None:
+        """Tracks pictures of maps, if they are asked for."""
+        if not multihost.is_main_process():
+            return
+        variables = state.variables(self._fold.frozen)
+        for name, pixels in map_pictures.draw(self._fold, variables).items():
+            self._log.picture(done, name, pixels)
 
     def _predict(self, rows: np.ndarray, state: TrainState) -> predictions.Predictions:
         variables = state.variables(self._fold.frozen)

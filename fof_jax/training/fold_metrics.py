@@ -5,7 +5,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from fof_jax.training import logger, multihost, optimizer
+from fof_jax.training import logger, multihost, optimizer, option_ranges
+from fof_jax.training.build import flatten_fields
 from fof_jax.training.fold import Fold, NonFiniteError, label
 from fof_jax.types import Batch
 
@@ -72,4 +73,6 @@ def open_logger(fold: Fold, first: int) -> "logger.MetricsLogger | logger.NullLo
         per_epoch=fold.steps_per_epoch,
         every=fold.config.log_every,
         log=fold.log,
+        trackers=option_ranges.tracker_names(fold.config),
+        fields=flatten_fields(fold.config.to_dict()),
     )

@@ -54,7 +54,7 @@ def measure(
     ):
         image = pipeline.normalize(jnp.asarray(batch.image), color=color)
         target = jnp.asarray(batch.grade)
-        A = _activation_map(method, variables, image, target)
+        A = activation_map(method, variables, image, target)
         keep = np.asarray(method.patch_mask(A))
         A = np.asarray(A, np.float32)
         mask = np.stack([masks[int(i)] for i in batch.index])
@@ -88,7 +88,7 @@ def measure(
 
 # Methods are static: the folds of a run share their programs.
 @functools.partial(jax.jit, static_argnums=0)
-def _activation_map(
+def activation_map(
     method: Explainer,
     variables: Variables,
     image: Float[Array, "B H W C"],

@@ -1,24 +1,24 @@
-"""Training metrics logger: metrics.jsonl, TensorBoard events, terminal lines."""
+"""Training metrics logger: metrics.jsonl, trackers, terminal lines."""
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tensorboardX import summary
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto import event_pb2
+import numpy as np
+from jaxtyping import UInt8
 
 from fof_jax import files
 from fof_jax.evaluation import predictions
+from fof_jax.training import tracking
 
 _TESTED = "test_accuracy"
 _INTERVAL = 15.0  # seconds between lines without a terminal
 
 
 class MetricsLogger:
-    """Writes metrics.jsonl, TensorBoard events and lines on the terminal.
+    """Writes metrics.jsonl, events of trackers and lines on the terminal.
 
     metrics.jsonl contains no timing, so that identical runs write identical files. A
     terminal shows one line that is rewritten at each step, where `log` has a function
@@ -36,6 +36,8 @@ class MetricsLogger:
         per_epoch: int,
         every: int,
         log: Callable[[str], None],
+        trackers: Sequence[str] = (),
+        fields: Mapping[str, Any] | None = None,
     ):
         """Opens the files of a fold, truncating entries after the restored step.
 
@@ -47,12 +49,16 @@ class MetricsLogger:
           per_epoch: steps an epoch.
           every: steps between lines of metrics.jsonl.
           log: prints a line; see above for `live`.
+          trackers: of `option_ranges.tracker_names`, beside TensorBoard.
+          fields: of the config by flat name, the hyper-parameters of the trackers.
         """
         self._path = folder / "metrics.jsonl"
         kept = _keep_steps_below(self._path, first)
         self._evaluated = {line["step"] for line in kept if _TESTED in line}
         self._file = self._path.open("a")
-        self._events = _Events(folder / "tensorboard", purge_step=first)
+        self._trackers = tracking.open_trackers(
+            trackers, folder, label=label, first=first, fields=fields or {}, log=log
+        )
         self._total, self._per_epoch = total, per_epoch
         self._every, self._log, self._label = every, log, label
         self._start = self._last = self._printed = time.monotonic()
@@ -62,9 +68,10 @@ class MetricsLogger:
     def __enter__(self):
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, error: object, *_):
         self._file.close()
-        self._events.close()
+        for tracker in self._trackers:
+            tracker.close(finished=error is None)
 
     def begin(self, step: int) -> None:
         """Starts the clock of the rates before step `step`, once it is compiled."""
@@ -78,11 +85,9 @@ class MetricsLogger:
         rate = (done - self._begun) / max(now - self._start, 1e-9)
         if not done % self._every or done == self._total:
             self._line({"step": done, "epoch": step / self._per_epoch} | figures)
-            for name, value in figures.items():
-                self._events.scalar(f"train/{name}", value, done)
-            self._events.scalar("train/steps_per_second", rate, done)
             self._share = self._share_waited()
-            self._events.scalar("train/input_wait", self._share, done)
+            shown = figures | {"steps_per_second": rate, "input_wait": self._share}
+            self._track({f"train/{name}": value for name, value in shown.items()}, done)
         if self._live is not None and done < self._total:
             self._live(self._text(done, figures, rate))
         elif done == self._total or now - self._printed >= _INTERVAL:
@@ -120,41 +125,30 @@ class MetricsLogger:
         """Logs the accuracy on the test fold after `done` steps."""
         right = float((tested.pred == tested.y).mean())
         self._line({"step": done, _TESTED: right})
-        self._events.scalar("test/accuracy", right, done)
+        self._track({"test/accuracy": right}, done)
 
     def validation(self, done: int, figures: Mapping[str, float]) -> None:
         """Logs the metrics of the validation rows after `done` steps."""
         self._line({"step": done, **figures})
-        for name, value in figures.items():
-            self._events.scalar(name.replace("_", "/", 1), value, done)
+        named = {k.replace("_", "/", 1): v for k, v in figures.items()}
+        self._track(named, done)
+
+    def result(self, done: int, figures: Mapping[str, float]) -> None:
+        """Tracks the metrics of the fold's test; metrics.jsonl does not have them."""
+        self._track({f"result/{name}": value for name, value in figures.items()}, done)
+
+    def picture(self, done: int, name: str, pixels: UInt8[np.ndarray, "H W 3"]) -> None:
+        """Tracks a picture after `done` steps."""
+        for tracker in self._trackers:
+            tracker.picture(name, pixels, done)
+
+    def _track(self, values: Mapping[str, float], done: int) -> None:
+        for tracker in self._trackers:
+            tracker.scalars(values, done)
 
     def _line(self, figures: Mapping[str, float | int]) -> None:
         self._file.write(json.dumps(figures) + "\n")
         self._file.flush()
-
-
-class _Events:
-    """TensorBoard event file, written synchronously.
-
-    tensorboardX's own SummaryWriter writes in a thread: on a full disk that ends, and
-    training waits for it for ever.
-    """
-
-    def __init__(self, folder: Path, *, purge_step: int):
-        folder.mkdir(parents=True, exist_ok=True)
-        self._writer = EventsWriter(str(folder / "events"))
-        started = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-        self._write(purge_step, session_log=started)
-
-    def scalar(self, name: str, value: float, step: int) -> None:
-        self._write(step, summary=summary.scalar(name, value))
-
-    def close(self) -> None:
-        self._writer.close()
-
-    def _write(self, step: int, **what: Any) -> None:
-        event = event_pb2.Event(wall_time=time.time(), step=step, **what)
-        self._writer.write_event(event)
 
 
 class NullLogger:
@@ -186,6 +180,12 @@ class NullLogger:
         """Nothing."""
 
     def validation(self, done: int, figures: Mapping[str, float]) -> None:
+        """Nothing."""
+
+    def result(self, done: int, figures: Mapping[str, float]) -> None:
+        """Nothing."""
+
+    def picture(self, done: int, name: str, pixels: UInt8[np.ndarray, "H W 3"]) -> None:
         """Nothing."""
 
 

@@ -3,13 +3,14 @@
 Fields of which a config has no section, and unset ones, are passed over.
 """
 
+import importlib.util
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from fof_jax.training.run_fields import VALIDATION_METRICS
+from fof_jax.training.run_fields import TRACKERS, VALIDATION_METRICS
 
 
 def _interval(
@@ -63,6 +64,7 @@ _RANGES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
             "seed",
             "early_stopping",
             "eval_every",
+            "log_pictures",
             "save_minutes",
             "lambda_frl",
             "lambda_mca",
@@ -123,7 +125,7 @@ def check_ranges(config: ConfigDict) -> None:
     Raises:
       ValueError: a number outside its range, infinite or not a number; phases of the
         learning rate that are longer than the run; early stopping without validation;
-        an unknown validation metric.
+        an unknown validation metric; a tracker that cannot be used.
     """
     for name, (inside, expected) in _RANGES.items():
         value = _value(config, name.split("."))
@@ -141,6 +143,7 @@ def check_ranges(config: ConfigDict) -> None:
                 f"--config.optimizer.{name}, or raise --config.epochs."
             )
 
+    tracker_names(config)
     metric = config.get("validation_metric", "loss")
     if metric not in VALIDATION_METRICS:
         raise ValueError(
@@ -152,6 +155,28 @@ def check_ranges(config: ConfigDict) -> None:
             f"early_stopping: got {config.early_stopping} without validation rows. "
             "Pass --config.validation=0.1, or --config.early_stopping=0."
         )
+
+
+def tracker_names(config: ConfigDict) -> list[str]:
+    """Names of trackers in `config.trackers`, separated by commas.
+
+    Raises:
+      ValueError: one does not exist, or its package is not installed.
+    """
+    text = config.get("trackers", None) or ""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    for name in names:
+        if name not in TRACKERS:
+            raise ValueError(
+                f"trackers: got {name!r}, expected {', '.join(TRACKERS)}, separated by "
+                "commas, or nothing for TensorBoard alone. Pass another "
+                "--config.trackers."
+            )
+        if importlib.util.find_spec(name) is None:
+            raise ValueError(
+                f"trackers: {name} is not installed: pip install -e '.[{name}]'."
+            )
+    return names
 
 
 def _value(config: ConfigDict, path: Sequence[str]) -> Any:

@@ -29,6 +29,7 @@ FREE_FIELDS = (
     "eval_every",
     "fold",
     "log_every",
+    "log_pictures",
     "paper_row",
     "pathgcn_mpp",
     "pathgcn_tokens",
@@ -36,10 +37,12 @@ FREE_FIELDS = (
     "save_every",
     "save_minutes",
     "teacher_dir",
+    "trackers",
 )
 # Files of a fold with validation rows: which step is its model, and the predictions
 # of that model on these rows.
 BEST_FILE, VALIDATION_FILE = "best.json", "validation.csv"
+TRACKERS = ("wandb", "mlflow")  # beside TensorBoard; names of packages and extras
 VALIDATION_METRICS = ("loss", "accuracy", "auc")
 # Fields of validation, with the values that switch it off.
 VALIDATION_FIELDS: dict[str, Any] = {
@@ -47,6 +50,12 @@ VALIDATION_FIELDS: dict[str, Any] = {
     "validation": 0.0,
     "validation_every": 1,
     "validation_metric": "loss",
+}
+# Fields that a config file may lack, with the values that it then has.
+OPTIONAL_FIELDS: dict[str, Any] = {
+    **VALIDATION_FIELDS,
+    "log_pictures": 0,
+    "trackers": "",
 }
 # Fields that later versions added, with the value that earlier runs had.
 ADDED_FIELDS: dict[str, Any] = {

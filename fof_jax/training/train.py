@@ -105,18 +105,16 @@ def train_fold(fold: Fold, stop: preemption.StopRequest) -> predictions.Predicti
                 break
         if metrics.pending:  # a signal stopped the loader first
             save()
-    done = int(state.step)
-    ended = done == total or evaluator.selection.exhausted
-    if action is Action.STOP or not ended:
-        checkpoints.close()
-        fold.log(f"{label(fold)}: saved at step {done} of {total}")
-        raise preemption.Stopped(multihost.all_max(stop.code))
-
-    # --- Test, once: the last epoch, or the best one on the validation rows ---
-    try:
-        return evaluator.finish(state)
-    finally:
-        checkpoints.close()
+        done = int(state.step)
+        ended = done == total or evaluator.selection.exhausted
+        try:
+            if action is Action.STOP or not ended:
+                fold.log(f"{label(fold)}: saved at step {done} of {total}")
+                raise preemption.Stopped(multihost.all_max(stop.code))
+            # --- Test, once: the last epoch, or the best on the validation rows ---
+            return evaluator.finish(state)
+        finally:
+            checkpoints.close()
 
 
 def restore_or_initialize(

@@ -27,6 +27,7 @@ from fof_jax.types import Params
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 SPLITS_FILE = "splits.json"
+TERMINAL_FILE = "terminal.txt"  # lines of all commands on this workdir
 _CONFIG, _LOCKS = "config.json", ".locks"
 _OURS = (SPLITS_FILE, "results.json")
 MODEL_FILE = "model.json"  # in a fold's folder: metadata to rebuild the model

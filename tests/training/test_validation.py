@@ -4,6 +4,7 @@ The reference of a run that was interrupted is the same run left alone; that of 
 selection is metrics.jsonl, read here line by line.
 """
 
+import dataclasses
 import json
 import os
 import shutil
@@ -19,7 +20,15 @@ from fof_jax.data import store
 from fof_jax.evaluation.predictions import read_predictions
 from fof_jax.report import tables, training_plots
 from fof_jax.report.run import read_run
-from fof_jax.training import evaluator, option_ranges, selection, weights
+from fof_jax.training import (
+    cell_graphs,
+    evaluator,
+    omics,
+    option_ranges,
+    selection,
+    train,
+    weights,
+)
 from tests.support.small_runs import launch
 from tests.training.test_survival import when_step
 
@@ -35,16 +44,40 @@ FILES = ("metrics.jsonl", "best.json", "validation.csv", "predictions.csv", "foc
 
 @pytest.fixture(scope="module")
 def validated(data, tmp_path_factory):
-    """A run of one fold with validation, and the rows that it predicted, in order."""
+    """A run of one fold with validation, and the rows that its parts were given.
+
+    `predicted` are those that it predicted, in order; `measured` those of the
+    statistics of omics and graphs; `fold` is the folder, `described` the fold.
+    """
     run = tmp_path_factory.mktemp("validated") / "run"
     rows, predict = [], evaluator.predict
+    measured, described = [], []
     patched = pytest.MonkeyPatch()
+    for module in (omics, cell_graphs):
+        constants = module.fold_constants
+        patched.setattr(
+            module,
+            "fold_constants",
+            lambda *a, constants=constants: measured.append(a[-1]) or constants(*a),
+        )
+    batches = train.train_batches
+    patched.setattr(
+        train,
+        "train_batches",
+        lambda fold, **k: described.append(fold) or batches(fold, **k),
+    )
     patched.setattr(
         evaluator, "predict", lambda fold, *a: rows.append(a[0]) or predict(fold, *a)
     )
     assert launch(data, run, *WORDS, "--config.eval_every=0") == 0
     patched.undo()
-    return SimpleNamespace(run=run, fold=run / "fold_0", predicted=rows)
+    return SimpleNamespace(
+        run=run,
+        fold=run / "fold_0",
+        predicted=rows,
+        measured=measured,
+        described=described[0],
+    )
 
 
 def lines_of(fold):
@@ -99,7 +132,31 @@ def test_test_rows_are_predicted_once_after_all_else(validated, data):
 
 def test_what_is_measured_on_training_images_leaves_validation_out(validated):
     document = json.loads((validated.fold / "model.json").read_text())
-    assert len(document["training"]["images"]) == len(images_of(validated.run, "train"))
+    images = images_of(validated.run, "train")
+    assert len(document["training"]["images"]) == len(images)
+    opened = validated.described.cache.store
+    assert len(validated.measured) == 2  # of omics, of graphs
+    for rows in validated.measured:
+        assert [opened.images[i] for i in rows] == images
+
+
+def test_class_weights_are_of_the_remaining_rows(validated):
+    """w_k = n / (K' n_k), counted here; tolerance 1e-6 of float32."""
+    fold = validated.described
+    config = fold.config.copy_and_resolve_references()
+    config.data.class_weights = True
+    batch = next(train.train_batches(dataclasses.replace(fold, config=config)))
+    opened = fold.cache.store
+    names = set(images_of(validated.run, "train"))
+    grades = [
+        int(g)
+        for g, name in zip(opened.grades, opened.images, strict=True)
+        if name in names
+    ]
+    expected = [
+        len(grades) / (len(set(grades)) * grades.count(int(g))) for g in batch.grade
+    ]
+    np.testing.assert_allclose(batch.weight, expected, rtol=1e-6)
 
 
 def test_the_report_has_curves_counts_and_the_epoch(validated, tmp_path, without_plots):
