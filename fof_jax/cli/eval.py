@@ -178,7 +178,6 @@ def evaluate(
       abstain_error, abstain_by: see `abstention.choose`; None chooses no rule.
       classes: names of the classes; None takes them from the tables, or from the run
         that these lie in; "class 0" and so on without either.
-
       notes: caveats to print before those of the metrics.
 
     Returns:
@@ -205,24 +204,13 @@ def evaluate(
     names = table.classes or [f"class {k}" for k in range(results["classes"])]
     results["names"] = list(names)
     results["operating_points"] = []
-    patients = by_patient(table, aggregate=aggregate)
-    blocks = []
-    for unit, metrics in units_with_results(results):
-        blocks += [
-            format_table(
-                results,
-                unit=unit,
-                scheme=scheme,
-                caption=f"Per {unit}, {average}",
-                average=average,
-                paper_row=paper_row,
-            )
-            for average in AVERAGES
-        ]
-        blocks.append(_format_classes(metrics, unit, scheme, names))
-        if specificities:
+    blocks = _blocks_of_units(results, scheme, paper_row)
+    if specificities:
+        for unit, _ in units_with_results(results):
             points = operating_points.from_predictions(
-                table if unit == "region" else patients, specificities, unit=unit
+                table if unit == "region" else by_patient(table, aggregate=aggregate),
+                specificities,
+                unit=unit,
             )
             blocks.append(operating_points.format_points(points, names))
             results["operating_points"] += points
@@ -246,6 +234,27 @@ def evaluate(
         files.write_text(out, json.dumps(results, indent=1, allow_nan=False) + "\n")
     print("\n\n".join(blocks))
     return 0
+
+
+def _blocks_of_units(
+    results: dict[str, Any], scheme: str | None, paper_row: str | None
+) -> list[str]:
+    """Tables of metrics and of classes, per region and per patient."""
+    blocks = []
+    for unit, metrics in units_with_results(results):
+        blocks += [
+            format_table(
+                results,
+                unit=unit,
+                scheme=scheme,
+                caption=f"Per {unit}, {average}",
+                average=average,
+                paper_row=paper_row,
+            )
+            for average in AVERAGES
+        ]
+        blocks.append(_format_classes(metrics, unit, scheme, results["names"]))
+    return blocks
 
 
 def _with_names(

@@ -29,6 +29,7 @@ from fof_jax.training import (
     train,
     weights,
 )
+from fof_jax.training.run_fields import VALIDATION_FIELDS
 from tests.support.small_runs import launch
 from tests.training.test_survival import when_step
 
@@ -236,15 +237,11 @@ def test_a_run_of_an_earlier_version_counts_as_without(finished, data, tmp_path)
     run = shutil.copytree(finished, tmp_path / "run")
     path = run / "config.json"
     document = json.loads(path.read_text())
-    for name in selection_fields():
+    for name in VALIDATION_FIELDS:
         del document["config"][name], document["fields"][name]
     path.write_text(json.dumps(document))
     assert launch(data, run) == 0
     assert launch(data, run, "--config.validation=0.2") == 2
-
-
-def selection_fields():
-    return ("validation", "validation_every", "validation_metric", "early_stopping")
 
 
 # --- Selection ---
