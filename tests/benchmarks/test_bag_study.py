@@ -38,6 +38,7 @@ def words(table, results, *more):
     return [*flags, *rows, compiled, "--seeds=42", "--folds=0", "--folds=1", *more]
 
 
+@pytest.mark.slow
 def test_cells_and_table(table, tmp_path, capsys):
     bag_study.main(words(table, tmp_path))
     paths = sorted((tmp_path / "20").glob("*.json"))

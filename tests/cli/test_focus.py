@@ -36,6 +36,7 @@ def table(small_pictures, tmp_path_factory):
     return folder / "table.csv"
 
 
+@pytest.mark.slow
 def test_focus_of_the_runs_own_test_images(small_run, small_data, tmp_path, capsys):
     words = ["focus", f"--checkpoint={small_run}/fold_0", f"--data_dir={small_data}"]
     words += ["--explainers=eq1,edges", f"--out={tmp_path}", "--limit=4"]

@@ -84,6 +84,7 @@ def built(raw, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_both_subsets_and_all_15_folds(raw, tmp_path, capsys):
     output = reference()
     assert len(output) == 769

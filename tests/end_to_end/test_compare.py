@@ -62,6 +62,7 @@ def finish(words, root, row, seed=42, skill=1.0):
         write_predictions(path, table)
 
 
+@pytest.mark.slow
 def test_a_dry_run_trains_nothing(words, tmp_path, capsys):
     flags = ["compare", FILE, *words, f"--workdir={tmp_path}/x", "--rows=fof,omics"]
     assert main([*flags, "--seeds=1,2", "--dry_run"]) == 0

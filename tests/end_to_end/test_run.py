@@ -130,6 +130,7 @@ def test_the_baseline_runs_by_the_same_command(data, tmp_path, capsys):
     assert "1 of 2 folds finished" in out
 
 
+@pytest.mark.slow
 def test_class_weights_change_the_loss(finished, data, tmp_path):
     # 24 regions of 3 classes in 2 folds: some class is rarer in a training fold.
     replaced = ("regions", "folds=", "eval_every")

@@ -10,6 +10,7 @@ from PIL import Image
 from fof_jax.cli.main import main
 
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.slow  # a teacher and a student are trained
 
 
 @pytest.fixture(scope="module")

@@ -88,6 +88,7 @@ def test_predict_has_a_column(small_run, images, rules, expected, tmp_path):
     assert abstention.from_json(about["abstention"]) == abstention.read(rules)
 
 
+@pytest.mark.slow
 def test_an_exported_model_abstains_by_itself(
     small_run, images, rules, expected, tmp_path
 ):

@@ -1,6 +1,6 @@
 """A run on HDF5 files of patch features, from the table to predictions and scores.
 
-ABMIL; and FoF, whose programs take half a minute to compile, in the slow tests.
+ABMIL and FoF, whose programs take long to compile.
 """
 
 import csv
@@ -19,6 +19,7 @@ from fof_jax.inference import bags
 from fof_jax.training import weights
 from tests.support import bag_files, qupath
 
+pytestmark = pytest.mark.slow
 COUNTS = [5, 9, 14, 3, 8, 17, 6, 4, 12, 7, 10, 1]
 WORDS = [
     "--config.data.classes=('0', '1', '2')",
@@ -53,9 +54,7 @@ def cohort(tmp_path_factory):
     return folder, words
 
 
-@pytest.fixture(
-    scope="module", params=["abmil", pytest.param("fof", marks=pytest.mark.slow)]
-)
+@pytest.fixture(scope="module", params=["abmil", "fof"])
 def row(request):
     """Name of the method."""
     return request.param

@@ -45,7 +45,9 @@ def words(verb, run, images, out):
     return [verb, f"--checkpoint={run}", f"--images={images}", f"--out={out}", *plain]
 
 
-@pytest.mark.parametrize("verb", ["predict", "explain"])
+@pytest.mark.parametrize(
+    "verb", ["predict", pytest.param("explain", marks=pytest.mark.slow)]
+)
 def test_a_fold_that_was_finished_meanwhile_is_refused(
     run, images, tmp_path, monkeypatch, capsys, verb
 ):

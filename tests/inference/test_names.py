@@ -55,6 +55,7 @@ def test_names_of_one_printable_form_stay_apart():
     assert names.unique(["a", "a", "a~2", "b"]) == ["a", "a~3", "a~2", "b"]
 
 
+@pytest.mark.slow
 def test_file_names_of_any_bytes_are_graded(small_run, tmp_path):
     """Bytes that are not UTF-8, a carriage return, blanks, 250 characters."""
     odd = [b"caf\xe9.png", b"a\rb.png", b" c.png", b"x" * 246 + b".png"]

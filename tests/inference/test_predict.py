@@ -79,6 +79,7 @@ def test_a_folder_gives_tables_and_plots(small_run, folder, tmp_path, capsys):
         assert min(picture.size) > 200
 
 
+@pytest.mark.slow
 def test_tables_without_plots_have_the_same_values(small_run, folder, tmp_path):
     for name, more in (("a", []), ("b", ["--no_pictures"])):
         words = [f"--checkpoint={small_run}", f"--images={folder}"]
@@ -201,6 +202,7 @@ def test_a_killed_job_resumes_after_its_last_complete_row(
     np.testing.assert_allclose(again.prob, whole.prob, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_explain_resumes_after_being_killed(small_run, folder, tmp_path, monkeypatch):
     words = ["explain", f"--checkpoint={small_run}/fold_0", f"--images={folder}"]
     saved, plot = [], pictures.plot_explanation

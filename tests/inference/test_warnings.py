@@ -133,6 +133,7 @@ def test_patches_are_drawn_where_they_are(model, region, tmp_path, height, width
     assert (columns.min(), columns.max()) == (left, left + 15)
 
 
+@pytest.mark.slow
 def test_wide_images_are_rows_with_plots(small_run, region, tmp_path):
     Image.fromarray(np.tile(region, (2, 6, 1))[:70, :330]).save(tmp_path / "wide.png")
     words = [f"--checkpoint={small_run}", f"--images={tmp_path / 'wide.png'}"]

@@ -125,6 +125,7 @@ def test_training_moves_the_statistics_and_evaluation_reads_them():
     assert method.update_state(moved, jnp.zeros((), jnp.int32)) is moved.state
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", ["pathomic", "ddmnet", "hfbsurv"])
 def test_two_devices_are_one_device_on_the_global_batch(row):
     if jax.device_count() < 2:

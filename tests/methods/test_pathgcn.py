@@ -71,6 +71,7 @@ def context(gather=lambda a: a):
     return StepContext(jax.random.key(3), jnp.int32(1), jnp.float32(0.5), gather)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("normalization", pathgcn.NORMALIZATIONS)
 def test_two_devices_compute_what_one_computes(normalization):
     row = method(normalization)
@@ -96,6 +97,7 @@ def test_two_devices_compute_what_one_computes(normalization):
     jax.tree.map(close, other, gradient)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("normalization", pathgcn.NORMALIZATIONS)
 def test_company_matters_only_as_published(normalization):
     row = method(normalization)

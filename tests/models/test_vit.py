@@ -85,6 +85,7 @@ def test_split_at_any_block_equals_the_whole(at):
     np.testing.assert_allclose(in_two(params, image()), whole, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_remat_and_unrolling_do_not_change_the_gradient():
     params = jax.jit(encoder().init)(jax.random.key(0), image())
 

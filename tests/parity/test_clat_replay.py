@@ -33,7 +33,10 @@ def stage2():
     return comparison.load(GOLDEN / "clat_stage2_a.npz")
 
 
-@pytest.mark.parametrize(("name", "count"), [("stage1", 64), ("stage2", 155)])
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [("stage1", 64), pytest.param("stage2", 155, marks=pytest.mark.slow)],
+)
 def test_the_recording_replays(request, name, count):
     z = request.getfixturevalue(name)
     assert clat.recognizes(z)
@@ -95,6 +98,7 @@ def _masks(z, *, change=lambda a: a, area=True, absent_zero=True):
     return superpixels, omics
 
 
+@pytest.mark.slow
 def test_wrong_readings_of_the_masks_are_seen(stage1):
     assert _masks(stage1) == (0, 0)
     assert _masks(stage1, change=jnp.abs) == (8, 17)
@@ -113,6 +117,7 @@ def _divergence_turned_around(*, student, teacher):
 teacher_step, divergence = clat_teacher.teacher_step, losses.divergence
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "name", "wrong", "quantity"),
     [

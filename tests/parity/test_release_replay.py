@@ -111,6 +111,7 @@ def test_other_files_are_errors(tmp_path):
         release_replay.replay(tmp_path / "other.npz")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("devices", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_gradient_does_not_depend_on_the_devices(devices):
     """Two emulated processes give the recorded gradient on one and on two devices."""

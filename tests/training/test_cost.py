@@ -40,6 +40,7 @@ def vit_parameters():
     return size.depth * block + embed + 2 * width + 3 * (width + 1)
 
 
+@pytest.mark.slow
 def test_fof_is_tested_without_its_alignment_head(data, tmp_path):
     cost = measured(tmp_path, "fof", data)
     # The classifier has a fourth output for the negative view.

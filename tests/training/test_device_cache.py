@@ -19,6 +19,7 @@ from tests.support.small_runs import RESUMABLE, assert_same, launch, words
 DEVICE = "--config.data.cache=device"
 
 
+@pytest.mark.slow
 def test_a_run_from_device_memory_is_the_run_from_ram(data, finished, tmp_path):
     assert launch(data, tmp_path / "run", DEVICE) == 0
     assert_same(tmp_path / "run", finished)

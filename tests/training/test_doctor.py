@@ -18,6 +18,7 @@ def load(name, *more):
     return config_flag.load([f"--config={ROOT}/configs/{name}.py", *more])
 
 
+@pytest.mark.slow
 def test_a_small_phantom_passes(tmp_path, capsys):
     words = [
         "doctor",

@@ -57,7 +57,13 @@ def check(platform, dtype, side, encoder):
         assert ("bf16" in text) == (dtype == "bfloat16")
 
 
-@pytest.mark.parametrize(("platform", "dtype"), ALL)
+@pytest.mark.parametrize(
+    ("platform", "dtype"),
+    [
+        pytest.param(*one, marks=pytest.mark.slow if i else ())
+        for i, one in enumerate(ALL)
+    ],
+)
 def test_small(platform, dtype):
     check(platform, dtype, 128, "mu/8")
 

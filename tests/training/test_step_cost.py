@@ -51,6 +51,7 @@ def first_loss(recording, **options):
     return float(jax.jit(loss)(variables, recording.batch(0))[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["paper_a.npz", "paper_b.npz"])
 def test_bfloat16_moves_the_loss_of_a_recording_by_at_most_two_per_cent(name):
     recording = Recording(GOLDEN / name)
@@ -62,6 +63,7 @@ def test_bfloat16_moves_the_loss_of_a_recording_by_at_most_two_per_cent(name):
 
 
 # Without recomputation and as configured by default; the others take as long each.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "remat",
     [

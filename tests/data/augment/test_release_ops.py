@@ -209,6 +209,7 @@ def test_the_release_preset_draws_anew_in_every_epoch():
     assert sampled.max() <= 255.001
 
 
+@pytest.mark.slow
 def test_the_release_preset_in_grayscale():
     images = noise(2, 33, 33, 3)
     sampled = gray(images, np.arange(2), spec=Augmentation.release())

@@ -110,6 +110,7 @@ def test_the_builder_finds_the_disks_and_a_region_without_nuclei_is_empty(store)
     assert (again.digest, calls) == (graphs.digest, [])
 
 
+@pytest.mark.slow
 def test_two_processes_build_the_same(store):
     source = sources.find(store, pt=None, labels=None, mpp=0.5)
     alone = build.build(store, source, log=quiet)

@@ -365,6 +365,7 @@ def _teacher_inputs(masking=1.0, ema_train=True):
     return (params, average, moving, average_moving), options
 
 
+@pytest.mark.slow
 def test_without_masking_the_masked_passes_leave_no_trace():
     trees, options = _teacher_inputs(masking=0.0)
     ours = teacher_step(trees, options)
@@ -378,6 +379,7 @@ def test_without_masking_the_masked_passes_leave_no_trace():
     jax.tree.map(np.testing.assert_array_equal, ours.statistics, other.statistics)
 
 
+@pytest.mark.slow
 def test_the_moving_average_has_no_gradient_and_in_evaluation_no_statistics():
     trees, options = _teacher_inputs(ema_train=False)
 

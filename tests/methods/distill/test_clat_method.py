@@ -131,6 +131,7 @@ def close(ours, theirs, tolerance):
     jax.tree.map(compare, ours, theirs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "published", [False, pytest.param(True, marks=pytest.mark.slow)]
 )

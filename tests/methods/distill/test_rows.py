@@ -86,6 +86,7 @@ def test_the_published_forms_are_flags():
         build("sckd", mask="pixel")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", ["sp", "crd"])
 def test_the_tested_network_with_a_vit_is_the_baselines(row):
     size = vit_variants.SIZES["mu"]

@@ -88,6 +88,7 @@ def close(got, want):
         np.testing.assert_allclose(a, b, atol=1e-5 * max(largest, 1), rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("implementation", "prefix", "pooling"),
     [
@@ -150,6 +151,7 @@ def loss_of(m, ctx=methods.CTX):
     return jax.jit(jax.value_and_grad(loss, has_aux=True))
 
 
+@pytest.mark.slow
 def test_the_loss_reads_the_packed_views():
     m, batch = make(views_fill="drop"), make_batch()
     variables = jax.jit(m.init)(jax.random.key(0), batch, {})
@@ -171,6 +173,7 @@ def test_the_loss_reads_the_packed_views():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fields",
     [
@@ -234,6 +237,7 @@ def test_a_share_keeps_the_highest_patches():
     np.testing.assert_array_equal(m.patch_mask(jnp.asarray(A)), keep)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("progress", [0.0, 0.05, 0.1, 0.7])
 def test_warmup_goes_from_without_frl_to_the_whole_loss(progress):
     """7 of 70 epochs: a tenth of the training."""
@@ -250,6 +254,7 @@ def test_warmup_goes_from_without_frl_to_the_whole_loss(progress):
     close(gradient, jax.tree.map(lambda a, b: (1 - w) * a + w * b, down, up))
 
 
+@pytest.mark.slow
 def test_eq4_without_the_gradient_of_the_global_view():
     batch = make_batch()
     usual, stopped = make(), make(views_stop_gradient=True)
