@@ -12,7 +12,7 @@ import fof_jax
 from fof_jax.cli.main import main
 from fof_jax.data.stain import normalize_stain
 from fof_jax.inference import exported, image_warnings, visualization
-from fof_jax.inference.serve.app import grade_image
+from fof_jax.inference.serve.results import grade_image
 
 
 @pytest.fixture(scope="module")
