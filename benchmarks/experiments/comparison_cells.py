@@ -3,23 +3,28 @@
     python benchmarks/experiments/comparison_cells.py restore runs/tables
     python launch.py compare --config=configs/comparison.py --workdir=runs/tables
     python benchmarks/experiments/comparison_cells.py collect runs/tables
+    python benchmarks/experiments/comparison_cells.py show            # Markdown
 
 `restore` puts the predictions and costs of benchmarks/results/comparison into a folder
 of `compare`, which trains the other cells alone. `collect` copies those of the folder
-back, with its tables. Neither replaces a file by another one of the same cell.
+back, with its tables. Neither replaces a file by another one of the same cell. `show`
+prints the collected tables as docs/results.md and, with --short, README.md have them.
 """
 
 import argparse
 import json
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from fof_jax import files
 from fof_jax.training.cells import Cell, Folder
 
+REFERENCES = ("fof", "vit")
 RESULTS = Path(__file__).parents[1] / "results" / "comparison"
 TABLES = ("comparison.txt", "comparison.csv", "comparison.json", "cost.csv")
 
@@ -74,15 +79,63 @@ def collect(folder: Folder, results: Path) -> int:
     return count
 
 
+def show(results: Path, *, short: bool) -> str:
+    """The collected tables as Markdown, rows in the paper's order, in percent."""
+    document = json.loads((results / "comparison.json").read_text(encoding="utf-8"))
+    costs = json.loads((results / "cost.json").read_text(encoding="utf-8"))
+    names = ["row", "folds", "AUC", "accuracy"]
+    if not short:
+        names += ["kappa", "AUC less FoF", "p", "AUC less Baseline", "p"]
+        names += ["GFLOP a step"]
+    lines = []
+    for table in ("I", "II"):
+        lines += [f"Table {table}:", "", _line(names), _line(["---"] * len(names))]
+        for row in document["rows"]:
+            if row["table"] == table:
+                cells = _cells(row, costs.get(row["row"]))
+                lines.append(_line(cells[: len(names)]))
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _cells(row: dict[str, Any], cost: dict[str, Any] | None) -> list[str]:
+    """One row: name, folds, metrics, differences in AUC, cost."""
+    cells = [row["method"], str(len(row["cells"]))]
+    for metric in ("auc", "accuracy", "kappa"):
+        score = row["scores"].get(metric)
+        text = f"{100 * score['mean']:.1f}" if score else ""
+        if score and score["std"] is not None:
+            text += f" ± {100 * score['std']:.1f}"
+        cells.append(text)
+    for reference in REFERENCES:
+        one = row["differences"].get(reference, {}).get("auc")
+        if one is None:
+            cells += ["", ""]
+            continue
+        value, low, high = (100 * one[name] for name in ("value", "low", "high"))
+        cells += [f"{value:+.1f} ({low:+.1f}, {high:+.1f})", f"{one['p_holm']:.3f}"]
+    return [*cells, f"{cost['step_gflop']:.1f}" if cost else ""]
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
 def main(argv: list[str] | None = None) -> None:
-    """Copies in one of the two directions, and prints how many cells were new."""
+    """Copies in one of two directions and prints how many cells were new, or shows."""
     flags = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    flags.add_argument("direction", choices=("restore", "collect"))
-    flags.add_argument("workdir", type=Path)
+    flags.add_argument("direction", choices=("restore", "collect", "show"))
+    flags.add_argument("workdir", type=Path, nargs="?")
+    flags.add_argument("--short", action="store_true", help="`show`: as in README.md")
     flags.add_argument("--results", type=Path, default=RESULTS)
     args = flags.parse_args(argv)
+    if args.direction == "show":
+        print(show(args.results, short=args.short))
+        return
+    if args.workdir is None:
+        flags.error(f"{args.direction}: expected the folder of `compare`")
     action = restore if args.direction == "restore" else collect
     print(f"{action(Folder(args.workdir), args.results)} cells are new")
 

@@ -197,7 +197,7 @@ def _row(
         for key in sorted(entry.cells)
     }
     scores = {m: _score(drawn, m) for m in METRICS} if drawn else {}
-    label = entry.label or published.label_of(entry.name) or entry.name
+    label = entry.label or published.name_of(entry.name)
     return Row(
         name=entry.name,
         label=label,

@@ -93,11 +93,24 @@ ROWS = (
 # fmt: on
 FIGURES = {row.label: row.figures for row in ROWS}
 REFERENCES = ("fof", "vit")  # rows to which the others are compared
+# Names of the rows of configs/comparison.py that the paper does not have.
+OTHERS = {
+    "release": "authors' objective",
+    "image.vgg19bn": "VGG19-BN",
+    "omics": "omics alone",
+    "fusion.concat": "concatenation",
+    "distill.dgkd_student": "student of DGKD",
+}
 
 
 def label_of(config: str) -> str | None:
     """The paper's name of a row of configs/comparison.py; None if it has none."""
     return next((row.label for row in ROWS if row.config == config), None)
+
+
+def name_of(config: str) -> str:
+    """What tables call a row of configs/comparison.py, or a run of any other name."""
+    return label_of(config) or OTHERS.get(config, config)
 
 
 def cited(label: str) -> str:

@@ -43,3 +43,19 @@ def test_a_cell_that_was_trained_twice_is_refused(results, tmp_path):
     (results / NAMES[0]).write_text("another")
     with pytest.raises(ValueError, match="trained twice"):
         comparison_cells.restore(folder, results)
+
+
+def test_the_markdown_has_the_figures_of_the_collected_tables(tmp_path):
+    score = {"mean": 0.8215, "std": None}
+    difference = {"value": 0.0329, "low": 0.0147, "high": 0.0517, "p_holm": 0.024}
+    row = {"table": "I", "method": "Baseline", "row": "vit", "cells": [{}]}
+    row |= {"scores": {"auc": score, "accuracy": score | {"std": 0.02}}}
+    row |= {"differences": {"fof": {"auc": difference}}}
+    (tmp_path / "comparison.json").write_text(json.dumps({"rows": [row]}))
+    (tmp_path / "cost.json").write_text(json.dumps({"vit": {"step_gflop": 1.46}}))
+    lines = comparison_cells.show(tmp_path, short=False).split("\n")
+    assert lines[4] == (
+        "| Baseline | 1 | 82.2 | 82.2 ± 2.0 |  | +3.3 (+1.5, +5.2) | 0.024 |  |  | 1.5 |"
+    )
+    short = comparison_cells.show(tmp_path, short=True).split("\n")
+    assert short[4] == "| Baseline | 1 | 82.2 | 82.2 ± 2.0 |"

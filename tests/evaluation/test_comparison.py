@@ -53,13 +53,13 @@ def made():
 def test_rows_stand_in_the_papers_order_and_absent_ones_are_named(made):
     labels = {t: [r.label for r in made.rows if r.table == t] for t in ("I", "II")}
     published_i = [row.label for row in published.ROWS if row.table == "I"]
-    assert labels["I"] == [*published_i, "release"]
+    assert labels["I"] == [*published_i, "authors' objective"]
     assert labels["II"][-2:] == ["DGKD", "FoF"]
     by_label = {row.label: row for row in made.rows}
     assert by_label["CLAT"].remark == "no config"
     assert by_label["CLAT"].paper == published.FIGURES["CLAT"]
     assert by_label["PKT"].remark == "not finished"
-    assert by_label["release"].paper is None
+    assert by_label["authors' objective"].paper is None
     assert [row.name for row in made.finished()][:2] == ["vit", "distill.sp"]
 
 
