@@ -1,12 +1,15 @@
 """Finished cells of the comparison, kept in the repository and put back.
 
+    C=--config=configs/comparison.py
+    python launch.py compare $C --workdir=runs/tables --rows=vit,fof --folds=2,3,4
     python benchmarks/experiments/comparison_cells.py restore runs/tables
-    python launch.py compare --config=configs/comparison.py --workdir=runs/tables
+    python launch.py compare $C --workdir=runs/tables --rows=vit,fof   # writes tables
     python benchmarks/experiments/comparison_cells.py collect runs/tables
     python benchmarks/experiments/comparison_cells.py show            # Markdown
 
-`restore` puts the predictions and costs of benchmarks/results/comparison into a folder
-of `compare`, which trains the other cells alone. `collect` copies those of the folder
+`restore` puts the predictions and costs of benchmarks/results/comparison beside those
+of a folder of `compare`, after it has trained what is missing: it trains no further
+cell of a row whose other cells alone are there. `collect` copies those of the folder
 back, with its tables. Neither replaces a file by another one of the same cell. `show`
 prints the collected tables as docs/results.md and, with --short, README.md have them.
 """
