@@ -19,9 +19,10 @@ from fof_jax import files
 from fof_jax.cli import eval_abstention, predict
 from fof_jax.data.progress import progress_to
 from fof_jax.evaluation import abstention, localization, operating_points
+from fof_jax.evaluation.aggregation import by_patient
 from fof_jax.evaluation.metrics import (
     AVERAGES,
-    by_patient,
+    Unit,
     summarize,
     units_with_results,
 )
@@ -201,17 +202,19 @@ def evaluate(
     results["notes"] = [*notes, *results["notes"]]
     results["scheme"] = scheme
     results["focus"] = localization.summarize(localization.read_next_to(predictions))
-    names = table.classes or [f"class {k}" for k in range(results["classes"])]
-    results["names"] = list(names)
-    results["operating_points"] = []
-    blocks = _blocks_of_units(results, scheme, paper_row)
-    if specificities:
-        for unit, _ in units_with_results(results):
-            points = operating_points.from_predictions(
-                table if unit == "region" else by_patient(table, aggregate=aggregate),
-                specificities,
-                unit=unit,
-            )
+    results["names"] = names = list(
+        table.classes or [f"class {k}" for k in range(results["classes"])]
+    )
+    patients = by_patient(table, aggregate=aggregate)
+    tables = {
+        unit: table if unit == "region" else patients
+        for unit, _ in units_with_results(results)
+    }
+    blocks, results["operating_points"] = [], []
+    for unit, rows in tables.items():
+        blocks += _format_unit(results, unit, scheme, paper_row)
+        if specificities:
+            points = operating_points.from_predictions(rows, specificities, unit=unit)
             blocks.append(operating_points.format_points(points, names))
             results["operating_points"] += points
     results["abstention"] = []
@@ -219,7 +222,7 @@ def evaluate(
         texts, chosen = eval_abstention.choose(
             table,
             predictions,
-            units=[unit for unit, _ in units_with_results(results)],
+            units=list(tables),
             error=abstain_error,
             way=abstain_by,
             aggregate=aggregate,
@@ -236,25 +239,23 @@ def evaluate(
     return 0
 
 
-def _blocks_of_units(
-    results: dict[str, Any], scheme: str | None, paper_row: str | None
+def _format_unit(
+    results: dict[str, Any], unit: Unit, scheme: str | None, paper_row: str | None
 ) -> list[str]:
-    """Tables of metrics and of classes, per region and per patient."""
-    blocks = []
-    for unit, metrics in units_with_results(results):
-        blocks += [
-            format_table(
-                results,
-                unit=unit,
-                scheme=scheme,
-                caption=f"Per {unit}, {average}",
-                average=average,
-                paper_row=paper_row,
-            )
-            for average in AVERAGES
-        ]
-        blocks.append(_format_classes(metrics, unit, scheme, results["names"]))
-    return blocks
+    """Tables of one unit: each averaging, then the classes."""
+    blocks = [
+        format_table(
+            results,
+            unit=unit,
+            scheme=scheme,
+            caption=f"Per {unit}, {average}",
+            average=average,
+            paper_row=paper_row,
+        )
+        for average in AVERAGES
+    ]
+    metrics = results["units"][unit]
+    return [*blocks, _format_classes(metrics, unit, scheme, results["names"])]
 
 
 def _with_names(

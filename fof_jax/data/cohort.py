@@ -187,25 +187,30 @@ def read_cohort(
     _name_labels(reader, classes)
     errors = reader.errors
     if "image" in reader.header:
-        named = [k for k, (_, cells) in enumerate(reader.lines) if cells["image"]]
-        with_image = dataclasses.replace(
-            cohort,
-            rows=tuple(cohort.rows[k] for k in named),
-            lines=tuple(cohort.lines[k] for k in named),
-        )
+        with_image = _with_image(cohort, reader)
         errors += _duplicates(with_image)
         if biomarkers_per == "patient":
             errors += _inconsistencies(with_image)
         if decode and holds_bags(with_image):
-            found, bags = check_bags(
+            bag_errors, bags = check_bags(
                 with_image, patch_size=patch_size, threads=threads, progress=progress
             )
-            errors += found
+            errors += bag_errors
             cohort = dataclasses.replace(cohort, bags=bags)
         elif decode:
             errors += check_images(with_image, threads=threads, progress=progress)
     raise_errors(table, errors)
     return cohort
+
+
+def _with_image(cohort: Cohort, reader: TableReader) -> Cohort:
+    """The rows whose cell `image` is not empty."""
+    named = [k for k, (_, cells) in enumerate(reader.lines) if cells["image"]]
+    return dataclasses.replace(
+        cohort,
+        rows=tuple(cohort.rows[k] for k in named),
+        lines=tuple(cohort.lines[k] for k in named),
+    )
 
 
 def _name_labels(reader: TableReader, classes: tuple[str, ...]) -> None:

@@ -11,10 +11,10 @@ from typing import Any
 import grain
 import numpy as np
 
+from fof_jax.data import sampling
 from fof_jax.data.bags.cache import BagCache
 from fof_jax.data.cache import Cache, ImageCache, open_cache
 from fof_jax.data.graphs.folder import GraphFolder
-from fof_jax.data.sampling import BalancedRows
 from fof_jax.data.store import Store
 from fof_jax.data.superpixels import SuperpixelMaps
 from fof_jax.types import Batch
@@ -52,16 +52,6 @@ def _cache_of(store: Store, image_size: int, cache: str | Cache) -> Cache:
             f"batches of {store.folder} at {image_size} were requested."
         )
     return cache
-
-
-@dataclasses.dataclass(frozen=True)
-class _WithEpoch:
-    """Maps a row to (row, epoch, valid). A class, so that it can be pickled."""
-
-    per_epoch: int
-
-    def __call__(self, position: int, row: int) -> tuple[int, int, bool]:
-        return row, position // self.per_epoch, True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,6 +130,19 @@ def _positions(store: Store, rows: Sequence[int] | np.ndarray) -> np.ndarray:
     return positions
 
 
+def _require_steps(rows: int, batch_size: int, epochs: int, start_step: int) -> None:
+    steps = steps_per_epoch(rows, batch_size)
+    if steps == 0:
+        raise ValueError(
+            f"{rows} rows do not fill one batch of {batch_size}. Set "
+            f"--config.batch_size to {max(rows, 1)} or less."
+        )
+    if not 0 <= start_step <= epochs * steps:
+        raise ValueError(
+            f"start_step={start_step}: {epochs} epochs have {epochs * steps} steps."
+        )
+
+
 def train_batches(
     store: Store,
     rows: Sequence[int] | np.ndarray,
@@ -196,38 +199,25 @@ def train_batches(
     """
     positions = _positions(store, rows)
     local = _local_size(batch_size, process_index, process_count)
-    steps = steps_per_epoch(len(positions), batch_size)
-    if steps == 0:
-        raise ValueError(
-            f"{len(positions)} rows do not fill one batch of {batch_size}. Set "
-            f"--config.batch_size to {max(len(positions), 1)} or less."
-        )
     if epochs < 1 or seed < 0 or min(workers, threads) < 0:
         raise ValueError(
             f"epochs={epochs} must be 1 or more; seed={seed}, workers={workers} and "
             f"threads={threads} must be 0 or more."
         )
-    if not 0 <= start_step <= epochs * steps:
-        raise ValueError(
-            f"start_step={start_step}: {epochs} epochs have {epochs * steps} steps."
-        )
+    _require_steps(len(positions), batch_size, epochs, start_step)
     pixels = _cache_of(store, image_size, cache)
     if workers and pixels.cached:
         _log.info(
             "data.cache='ram': workers=%d are not needed, none are started", workers
         )
         workers = 0
-    # Grain shuffles epoch e with seed + e; mixing keeps adjacent seeds independent.
-    mixed = int(np.random.SeedSequence(seed).generate_state(1)[0])
-    if balanced:
-        grades = store.grades[positions]
-        order = BalancedRows(positions, grades, steps * batch_size, epochs, seed)
-        records = grain.MapDataset.source(order)
-    else:
-        records = grain.MapDataset.source(positions.tolist()).shuffle(seed=mixed)
-        records = records[: steps * batch_size].repeat(epochs)
-    records = records.map_with_index(_WithEpoch(steps * batch_size))
-    records = records.batch(batch_size, drop_remainder=True)[start_step:]
+    records = sampling.training_records(
+        positions,
+        grades=store.grades[positions] if balanced else None,
+        batch_size=batch_size,
+        epochs=epochs,
+        seed=seed,
+    )[start_step:]
     local_rows = slice(process_index * local, (process_index + 1) * local)
     gather = _Gather(pixels, local_rows, seed, omics, superpixels, graphs, images)
     gathered = records.map(gather)

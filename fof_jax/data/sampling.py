@@ -1,9 +1,20 @@
-"""Class imbalance: balanced sampling and class weights."""
+"""Order of the training rows, and class imbalance: balanced sampling and weights."""
 
 import dataclasses
 
+import grain
 import numpy as np
 from jaxtyping import Float, Int
+
+
+@dataclasses.dataclass(frozen=True)
+class _WithEpoch:
+    """Maps a row to (row, epoch, valid). A class, so that it can be pickled."""
+
+    per_epoch: int
+
+    def __call__(self, position: int, row: int) -> tuple[int, int, bool]:
+        return row, position // self.per_epoch, True
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -83,3 +94,33 @@ def class_weights(
     present = counts > 0
     weights = len(grades) / (present.sum() * np.maximum(counts, 1))
     return np.where(present, weights, 0).astype(np.float32)
+
+
+def training_records(
+    rows: Int[np.ndarray, " n"],
+    *,
+    grades: Int[np.ndarray, " n"] | None,
+    batch_size: int,
+    epochs: int,
+    seed: int,
+) -> grain.MapDataset:
+    """Batches of (row, epoch, valid) of all epochs; each epoch has its own order.
+
+    Args:
+      rows: positions in the store.
+      grades: class of each row, for balanced sampling; None shuffles the rows.
+      batch_size: of the global batch; the remainder of an epoch is dropped.
+      epochs: number of epochs.
+      seed: of the sampling.
+    """
+    per_epoch = len(rows) // batch_size * batch_size
+    if grades is not None:
+        order = BalancedRows(rows, grades, per_epoch, epochs, seed)
+        records = grain.MapDataset.source(order)
+    else:
+        # Grain shuffles epoch e with seed + e; mixing keeps adjacent seeds independent.
+        mixed = int(np.random.SeedSequence(seed).generate_state(1)[0])
+        records = grain.MapDataset.source(rows.tolist()).shuffle(seed=mixed)
+        records = records[:per_epoch].repeat(epochs)
+    records = records.map_with_index(_WithEpoch(per_epoch))
+    return records.batch(batch_size, drop_remainder=True)

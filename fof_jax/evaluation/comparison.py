@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from fof_jax.evaluation import metrics, paired, published
+from fof_jax.evaluation.aggregation import by_patient
 from fof_jax.evaluation.paired import METRICS, Difference, Key
 from fof_jax.evaluation.predictions import Predictions, PredictionsError
 
@@ -166,7 +167,7 @@ def compare(
 
 
 def _of(table: Predictions, unit: metrics.Unit) -> Predictions:
-    return paired.scored(table if unit == "region" else metrics.by_patient(table))
+    return paired.scored(table if unit == "region" else by_patient(table))
 
 
 def _same_regions(

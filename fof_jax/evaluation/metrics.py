@@ -9,13 +9,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
+from fof_jax.evaluation.aggregation import Aggregate, by_patient
 from fof_jax.evaluation.predictions import UNKNOWN, Predictions, PredictionsError
-from fof_jax.tables.patients import describe, spellings
 
 Average = Literal["micro", "macro"]
-Aggregate = Literal["mean", "max"]
 AVERAGES: tuple[Average, ...] = ("micro", "macro")
 Unit = Literal["region", "patient"]
 UNITS: tuple[Unit, ...] = ("region", "patient")
@@ -59,32 +58,18 @@ def scores(
     present = np.flatnonzero(onehot.any(axis=0)).tolist()
     notes = []
     result: dict[str, Any] = dict.fromkeys(METRICS)
-    per_class: list[float | None] = [None] * classes
     if len(present) == 1:
         notes.append(
             f"only class {names[present[0]]} occurs ({len(y)} rows): AUC and AP are "
             "undefined."
         )
-    else:
-        for k in present:
-            per_class[k] = float(sk.roc_auc_score(onehot[:, k], prob[:, k]))
-        if len(present) < classes:
-            absent = [names[k] for k in range(classes) if k not in present]
-            notes.append(
-                f"class(es) {', '.join(absent)} do not occur: macro metrics "
-                "and balanced accuracy are over the others."
-            )
-        if average == "micro":
-            truth, score = onehot.ravel(), prob.ravel()
-            result["auc"] = float(sk.roc_auc_score(truth, score))
-            result["ap"] = float(sk.average_precision_score(truth, score))
-        else:
-            result["auc"] = float(np.mean([per_class[k] for k in present]))
-            result["ap"] = float(
-                sk.average_precision_score(
-                    onehot[:, present], prob[:, present], average="macro"
-                )
-            )
+    elif len(present) < classes:
+        absent = [names[k] for k in range(classes) if k not in present]
+        notes.append(
+            f"class(es) {', '.join(absent)} do not occur: macro metrics "
+            "and balanced accuracy are over the others."
+        )
+    per_class, result["auc"], result["ap"] = _ranking(onehot, prob, present, average)
     result["accuracy"] = float(sk.accuracy_score(y, pred))
     confusion = sk.confusion_matrix(y, pred, labels=np.arange(classes))
     if len(set(present) | set(pred.tolist())) > 1:
@@ -106,69 +91,30 @@ def scores(
     }
 
 
-def by_patient(
-    predictions: Predictions, *, aggregate: Aggregate = "mean"
-) -> Predictions:
-    """Aggregates images to patients, within each fold.
+def _ranking(
+    onehot: Bool[np.ndarray, "n K"],
+    prob: Float[np.ndarray, "n K"],
+    present: Sequence[int],
+    average: Average,
+) -> tuple[list[float | None], float | None, float | None]:
+    """AUC of each class, and average AUC and AP; None where undefined."""
+    from sklearn import metrics as sk
 
-    Images with an error, images without a patient and patients with two grades are
-    left out; the notes count the latter two.
-
-    Args:
-      predictions: one row per image.
-      aggregate: "mean" of the probabilities over a patient's images, or their "max"
-        per class, which is not renormalized (as in Pathomic Fusion), so that a row
-        may sum to more than 1.
-
-    Returns:
-      One row per patient and fold, in order of appearance; `image` is empty.
-
-    Raises:
-      PredictionsError: unknown aggregate.
-    """
-    if aggregate not in ("mean", "max"):
-        raise PredictionsError(
-            f"aggregate is {aggregate!r}; expected 'mean' or 'max'. Pass one of them."
+    per_class: list[float | None] = [None] * prob.shape[1]
+    if len(present) == 1:
+        return per_class, None, None
+    for k in present:
+        per_class[k] = float(sk.roc_auc_score(onehot[:, k], prob[:, k]))
+    if average == "micro":
+        truth, score = onehot.ravel(), prob.ravel()
+        auc = float(sk.roc_auc_score(truth, score))
+        ap = sk.average_precision_score(truth, score)
+    else:
+        auc = float(np.mean([per_class[k] for k in present]))
+        ap = sk.average_precision_score(
+            onehot[:, present], prob[:, present], average="macro"
         )
-    grades: dict[str, set[int]] = {}
-    for name, y in zip(predictions.patient, predictions.y.tolist(), strict=True):
-        grades.setdefault(name, set()).update({y} - {UNKNOWN})
-    ambiguous = sorted(name for name, ys in grades.items() if name and len(ys) > 1)
-    groups: dict[tuple[str, int], list[int]] = {}
-    for i in np.flatnonzero(predictions.ok).tolist():
-        name = predictions.patient[i]
-        if name and name not in ambiguous:
-            groups.setdefault((name, int(predictions.fold[i])), []).append(i)
-    notes = list(predictions.notes)
-    pairs = zip(predictions.patient, predictions.image, strict=True)
-    if alike := spellings(name for name, image in pairs if name not in ("", image)):
-        shown = "; ".join(map(describe, alike[:5]))
-        notes.append(
-            f"{len(alike)} patient(s) have two IDs and count as several: {shown}."
-        )
-    if ambiguous:
-        shown = ", ".join(ambiguous[:5]) + (", …" if len(ambiguous) > 5 else "")
-        notes.append(
-            f"{len(ambiguous)} patient(s) with two grades left out of patient metrics: "
-            f"{shown}."
-        )
-    unnamed = sum(not name for name in predictions.patient)
-    if unnamed:
-        notes.append(
-            f"{unnamed} image(s) without a patient left out of patient metrics."
-        )
-    reduce = np.mean if aggregate == "mean" else np.max
-    prob = [reduce(predictions.prob[at], axis=0) for at in groups.values()]
-    return Predictions(
-        patient=tuple(name for name, _ in groups),
-        image=("",) * len(groups),
-        fold=np.array([fold for _, fold in groups], np.int64),
-        y=np.array([max(grades[n], default=UNKNOWN) for n, _ in groups], np.int64),
-        prob=np.reshape(prob, (len(groups), predictions.prob.shape[1])),
-        error=("",) * len(groups),
-        notes=tuple(notes),
-        classes=predictions.classes,
-    )
+    return per_class, auc, float(ap)
 
 
 def summarize(

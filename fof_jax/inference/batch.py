@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from fof_jax.data.cohort import Cohort
-from fof_jax.evaluation import metrics
 from fof_jax.evaluation.abstention import Rule
+from fof_jax.evaluation.aggregation import by_patient
 from fof_jax.evaluation.predictions import (
     Predictions,
     as_csv,
@@ -108,7 +108,7 @@ def predict(
                 file.flush()
                 report_progress(done, len(remaining))
         table, warnings = read_predictions(path), read_warnings(path)
-        patients = metrics.by_patient(table)
+        patients = by_patient(table)
         write_predictions(
             staging / "patients.csv",
             patients,

@@ -4,6 +4,7 @@ The replay calls the functions of training, in the order of training, on the arr
 `paper_recording` reads.
 """
 
+import functools
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fof_jax.methods.paper import losses
 from fof_jax.methods.paper import method as paper_method
 from fof_jax.parity import comparison
 from fof_jax.parity.comparison import Row
@@ -104,14 +106,20 @@ def _first_step(
         arrays[f"logits/{name}"] = getattr(views, name).logits
     features = [views.glb.feature, views.pos.feature, views.neg.feature]
     normal = np.zeros_like(batch.biomarkers)
-    projections, per_biomarker = jax.jit(method.mca)(
-        variables,
-        jnp.concatenate(features),
-        np.concatenate([batch.biomarkers, batch.biomarkers, normal]),
-        np.concatenate([batch.known, batch.known, np.ones_like(batch.known)]),
+    projections = jax.jit(method.biomarker_projections)(
+        variables, jnp.concatenate(features)
     )
     arrays["projections"] = projections
-    arrays["loss/mca_per_biomarker"] = per_biomarker
+    alignment = functools.partial(
+        losses.alignment,
+        tau=method.tau,
+        normalize_positives=method.normalize_positives,
+    )
+    arrays["loss/mca_per_biomarker"] = jax.jit(alignment)(
+        projections=projections,
+        status=np.concatenate([batch.biomarkers, batch.biomarkers, normal]),
+        known=np.concatenate([batch.known, batch.known, np.ones_like(batch.known)]),
+    )
     for name, got in arrays.items():
         yield compare(name, got, recording[f"t0/{name}"], "array", None)
     yield compare("mask", views.keep, recording["t0/mask"], "mask", 1.0)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from fof_jax.evaluation import bootstrap, metrics
+from fof_jax.evaluation.aggregation import by_patient
 from fof_jax.evaluation.metrics import Average
 from fof_jax.evaluation.predictions import Predictions
 from fof_jax.evaluation.published import FIGURES, cited
@@ -104,7 +105,7 @@ def conditions(run: Run, unit: str) -> str:
 
 def of_unit(table: Predictions, unit: str) -> Predictions:
     """Aggregates predictions of regions to rows per region or per patient."""
-    return table if unit == "region" else metrics.by_patient(table)
+    return table if unit == "region" else by_patient(table)
 
 
 def per_fold(run: Run) -> Table:

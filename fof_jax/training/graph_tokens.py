@@ -16,7 +16,7 @@ from fof_jax.data.augment import pipeline
 from fof_jax.data.graphs import record
 from fof_jax.methods import encoder
 from fof_jax.models import vit
-from fof_jax.training import init_weights, weights
+from fof_jax.training import vit_weights, weights
 from fof_jax.types import Params
 
 
@@ -86,7 +86,7 @@ def load(config: ConfigDict, folder: str) -> TokenColumns:
         )
     pixels = jax.ShapeDtypeStruct((1, *network.image_size, 3), np.float32)
     shapes = jax.eval_shape(network.init, jax.random.key(0), pixels)["params"]
-    fitted = init_weights.fit_encoder(
+    fitted = vit_weights.fit(
         found,
         jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes),
         network,

@@ -1,6 +1,5 @@
 """Initial weights: imported or trained weights replace random initialization."""
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fof_jax.models import vit
-from fof_jax.models.pretrained import position_embedding
-from fof_jax.training import image_encoder_weights, weights
+from fof_jax.training import image_encoder_weights, vit_weights, weights
 from fof_jax.types import Params, Variables
 
 CLASS_TOKEN = ("drop", "keep")
@@ -103,7 +101,7 @@ def initial_variables(
     _check_class_token(encoder_about, class_token)
 
     def fit(tree: Params, initial: Params) -> Params:
-        return fit_encoder(
+        return vit_weights.fit(
             tree,
             initial,
             encoder,
@@ -130,46 +128,6 @@ def initial_variables(
             f"{encoder.layer_norm_eps:g} (--config.layer_norm_eps)"
         )
     return filled
-
-
-def fit_encoder(
-    tree: Params,
-    initial: Params,
-    encoder: vit.ViT,
-    about: dict[str, Any],
-    *,
-    class_token: str,
-    pos_embed: str,
-    pos_resize: str,
-    log: Callable[[str], None],
-) -> Params:
-    """Weights of an encoder with the class token and the grid of another.
-
-    Args:
-      tree: the weights.
-      initial: those of `encoder`, initialized.
-      encoder: which they are to fit.
-      about: of the weights, from about.json.
-      class_token, pos_embed, pos_resize, log: as in `initial_variables`.
-    """
-    tree = dict(tree)
-    if about.get("class_token") and class_token == "drop":
-        log("init.checkpoint: encoder class token left out (init.class_token=drop)")
-        tree["ahead"] = np.asarray(tree["ahead"])[1:]
-        if not len(tree["ahead"]):
-            del tree["ahead"]
-    width = np.shape(initial["position"])[1]
-    if np.shape(tree["position"])[1] == width:
-        tree["position"] = _position(
-            tree["position"],
-            initial["position"],
-            about.get("grid"),
-            encoder.grid,
-            pos_embed=pos_embed,
-            pos_resize=pos_resize,
-            log=log,
-        )
-    return tree
 
 
 def _check_class_token(encoder_about: dict[str, Any], class_token: str) -> None:
@@ -199,36 +157,6 @@ def _at_encoder(
         rest = {name: sub for name, sub in source.items() if name != "encoder"}
         return {**rest, part: _at_encoder(inner, tree, fit)}
     return source
-
-
-def _position(
-    source: np.ndarray,
-    initial: Any,
-    grid: list[int] | None,
-    to: tuple[int, int],
-    *,
-    pos_embed: str,
-    pos_resize: str,
-    log: Callable[[str], None],
-) -> np.ndarray:
-    side = math.isqrt(len(source))
-    h, w = grid or (side, side)  # runs have square images
-    if (h, w) == to:
-        return source
-    sizes = f"{h} x {w} -> {to[0]} x {to[1]}"
-    if pos_embed == "redraw":
-        out, how = np.asarray(initial), "initialized anew"
-    else:
-        out = position_embedding.resize(
-            np.asarray(source), grid=(h, w), to=to, method=pos_resize
-        )
-        how = pos_resize
-    before, after = (float(np.sqrt(np.mean(np.square(a)))) for a in (source, out))
-    log(
-        f"init.checkpoint: encoder position {sizes}, {how}; root mean square "
-        f"{before:.4f} -> {after:.4f}"
-    )
-    return out
 
 
 def insert_weights(

@@ -90,17 +90,8 @@ def adam_l2(
         free = _free(params, frozen, epoch)
         decayed = jax.tree.map(lambda g, p: g + weight_decay * p, updates, params)
         count = jax.tree.map(lambda c, f: c + f, state.count, free)
-
-        def moment(decay: float, power: int, old: Params) -> Params:
-            return jax.tree.map(
-                lambda g, m, f: jnp.where(f, decay * m + (1 - decay) * g**power, m),
-                decayed,
-                old,
-                free,
-            )
-
-        mean = moment(beta1, 1, state.mean)
-        square = moment(beta2, 2, state.square)
+        mean = _moment(state.mean, decayed, free, decay=beta1, power=1)
+        square = _moment(state.square, decayed, free, decay=beta2, power=2)
 
         def direction(
             m: jax.Array, v: jax.Array, c: jax.Array, f: jax.Array
@@ -114,6 +105,18 @@ def adam_l2(
         return moved, AdamL2State(count, mean, square)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _moment(
+    old: Params, gradient: Params, free: Params, *, decay: float, power: int
+) -> Params:
+    """Moving average of a power of the gradient; a frozen tensor keeps its own."""
+    return jax.tree.map(
+        lambda g, m, f: jnp.where(f, decay * m + (1 - decay) * g**power, m),
+        gradient,
+        old,
+        free,
+    )
 
 
 def linear_epochs(

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from fof_jax.evaluation import comparison, comparison_tables, metrics, published
+from fof_jax.evaluation.aggregation import by_patient
 from fof_jax.evaluation.comparison import Entry
 from fof_jax.evaluation.predictions import Predictions, PredictionsError
 
@@ -182,7 +183,7 @@ def test_patients_are_scored_by_the_mean_of_their_regions():
         entries, references=("fof",), unit="patient", replicates=20
     )
     assert made.counts == (30, 30)
-    table = metrics.by_patient(cells(0)[42, 0])
+    table = by_patient(cells(0)[42, 0])
     expected = metrics.scores(table.y, table.prob, average="micro")["auc"]
     row = next(row for row in made.rows if row.name == "fof")
     assert row.per_cell[42, 0]["auc"] == pytest.approx(expected, abs=1e-12)

@@ -6,7 +6,8 @@ import json
 import numpy as np
 import pytest
 
-from fof_jax.evaluation.metrics import by_patient, scores, summarize
+from fof_jax.evaluation.aggregation import by_patient
+from fof_jax.evaluation.metrics import scores, summarize
 from fof_jax.evaluation.predictions import (
     Predictions,
     join,

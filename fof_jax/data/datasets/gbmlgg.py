@@ -8,6 +8,7 @@ Source: Chen et al., Pathomic Fusion (IEEE TMI 2022), folder TCGA_GBMLGG: `all_s
 import math
 import warnings
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 
 from fof_jax.data.cohort import Cohort, Row
@@ -155,12 +156,7 @@ def make_cohort(raw_dir: Path | str, *, subset: str = "molecular") -> Cohort:
     columns, molecular = _read(raw_dir / "all_dataset.csv")
     _, graded = _read(raw_dir / "grade_data.csv")
 
-    missing = [name for name in OMICS if name not in columns]
-    if missing:
-        _warn(
-            f"all_dataset.csv lacks {len(missing)} of {len(OMICS)} columns, set to "
-            f"unknown: {', '.join(missing)}"
-        )
+    _warn_missing(columns)
     float_markers = tuple(name for name in FLOAT_MARKERS if name in columns)
 
     by_patient: dict[str, list[Path]] = {}
@@ -180,13 +176,12 @@ def make_cohort(raw_dir: Path | str, *, subset: str = "molecular") -> Cohort:
         try:
             label = _number(graded.get(patient, {}).get("Grade", ""))
             values = _markers(cells, list(BIOMARKERS.values()))
-            floats = _markers(cells, list(float_markers))
+            floats = tuple(_markers(cells, list(float_markers)))
             omics = tuple(_markers(cells, list(OMICS)))
             status = tuple(None if v is None else _integer(v) for v in values)
         except ValueError as error:
-            errors.append(
-                RowError("cell that is not a number", None, f"{patient}: {error}")
-            )
+            text = f"{patient}: {error}"
+            errors.append(RowError("cell that is not a number", None, text))
             continue
         if patient not in known_patients:
             continue
@@ -201,15 +196,16 @@ def make_cohort(raw_dir: Path | str, *, subset: str = "molecular") -> Cohort:
             text = f"{patient}: {label:g}; expected 2, 3, 4 or NA"
             errors.append(RowError("unknown grade", None, text))
             continue
-        rows += [
-            Row(file, patient, grade, status, tuple(floats), omics=omics)
-            for file in files
-        ]
+        rows += [Row(f, patient, grade, status, floats, omics=omics) for f in files]
     raise_errors(raw_dir, errors)
     _report_counts(rows, subset, by_patient, graded, left_out)
-    root = raw_dir / "all_st"
     return Cohort(
-        tuple(rows), CLASSES, tuple(BIOMARKERS), float_markers, root, omics=OMICS
+        tuple(rows),
+        CLASSES,
+        tuple(BIOMARKERS),
+        float_markers,
+        raw_dir / "all_st",
+        omics=OMICS,
     )
 
 
@@ -217,6 +213,15 @@ def _integer(value: float) -> int:
     if value != int(value):
         raise ValueError(f"{value} is not an integer; are these z-scores?")
     return int(value)
+
+
+def _warn_missing(columns: Collection[str]) -> None:
+    missing = [name for name in OMICS if name not in columns]
+    if missing:
+        _warn(
+            f"all_dataset.csv lacks {len(missing)} of {len(OMICS)} columns, set to "
+            f"unknown: {', '.join(missing)}"
+        )
 
 
 def _warn_unmatched(by_patient: dict[str, list[Path]], known: set[str]) -> None:

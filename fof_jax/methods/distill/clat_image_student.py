@@ -13,8 +13,8 @@ from fof_jax.methods.base import Inputs
 from fof_jax.methods.distill import clat_layers as layers
 from fof_jax.methods.distill import clat_losses as losses
 from fof_jax.methods.distill import clat_network as network
-from fof_jax.methods.distill import clat_student
-from fof_jax.methods.distill.clat_inputs import encode, init_encoder, second_view
+from fof_jax.methods.distill import clat_student, ema
+from fof_jax.methods.distill.clat_inputs import encode, init_encoder
 from fof_jax.methods.distill.clat_multimodal import MultimodalTeacher
 from fof_jax.methods.distill.clat_network import Branch
 from fof_jax.methods.distill.clat_student import TEACHERS, Settings
@@ -158,7 +158,7 @@ class CLAT:
             rows=DeviceRows(ctx.gather, batch.index),
         )
         fused, state = self._teacher(variables, batch, ctx, keys[1])
-        ema, average = self._average(variables, batch, ctx, keys[2])
+        taught, average = self._average(variables, batch, ctx, keys[2])
         index, grade, weight = jax.tree.map(
             ctx.gather, (batch.index, batch.grade, batch.weight)
         )
@@ -170,7 +170,7 @@ class CLAT:
             moving["head"],
             state["memories"],
             encoded=ctx.gather(encoded),
-            teachers={"fused": fused, "ema": ema},
+            teachers={"fused": fused, "ema": taught},
             neighbors={
                 name: clat_student.nearest(
                     memory, labels["grade"], row, count=self.positives
@@ -206,7 +206,7 @@ class CLAT:
     def update_state(self, variables: Variables, step: Int[Array, ""]) -> State:
         """The state with the moving average of the student after a step."""
         average = variables.state["average"]
-        params = losses.moving_average(
+        params = ema.averaged(
             average["params"], self._student(variables), step, decay=self.ema_decay
         )
         return variables.state | {"average": average | {"params": params}}
@@ -253,15 +253,10 @@ class CLAT:
         self, variables: Variables, batch: Batch, ctx: StepContext, key: jax.Array
     ) -> tuple[Branch, dict[str, Any]]:
         """The moving average's output on the second view, and itself after it."""
-        view = second_view(batch, "clat")
+        view = ema.second_view(batch, "clat")
         average, copy = variables.state["average"], variables.state["average"]
         if not self.as_published:
-            # Pretrained weights reach the parameters after `init`.
-            params = jax.tree.map(
-                lambda old, new: jnp.where(ctx.step == 0, new, old),
-                average["params"],
-                self._student(variables),
-            )
+            params = ema.teaching(average["params"], self._student(variables), ctx.step)
             copy = {"params": params, "batch_stats": variables.state["batch_stats"]}
         branch, moved = self._forward(
             lax.stop_gradient(copy),

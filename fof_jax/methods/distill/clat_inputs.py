@@ -1,4 +1,4 @@
-"""Inputs of both stages of CLAT: encoder features, omics, second view, superpixels."""
+"""Inputs of both stages of CLAT: encoder features, omics, superpixels."""
 
 import contextlib
 from typing import Any
@@ -72,20 +72,6 @@ def omics_of(batch: Batch, row: str) -> Float[Array, "B M"]:
     if batch.omics_known is None:
         return jnp.asarray(batch.omics)
     return jnp.where(jnp.asarray(batch.omics_known), batch.omics, 0)
-
-
-def second_view(batch: Batch, row: str) -> Float[Array, "B H W C"]:
-    """The view for the moving average.
-
-    Raises:
-      ValueError: the batch has none.
-    """
-    if batch.second_view is None:
-        raise ValueError(
-            f"{row}: the batch has no second view, expected a second crop of each "
-            'image for the moving average. Load it with second_view "crop".'
-        )
-    return batch.second_view
 
 
 def superpixels_of(batch: Batch, row: str) -> Int[Array, "B H W"]:

@@ -3,7 +3,7 @@
 Pure functions of the global batch.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -229,16 +229,3 @@ def gradient_weights(
     """
     agree = cosines(lax.stop_gradient(gradients)) > threshold
     return agree.sum(-1).astype(jnp.float32)
-
-
-def moving_average_weight(step: Int[Array, ""] | int, decay: float) -> Float[Array, ""]:
-    """alpha = min(1 - 1/(step + 1), decay), of the old value; 0 at step 0."""
-    return jnp.minimum(1 - 1 / (jnp.float32(step) + 1), decay)
-
-
-def moving_average(
-    average: Any, params: Any, step: Int[Array, ""] | int, *, decay: float
-) -> Any:
-    """The average of parameters after a step; see `moving_average_weight`."""
-    a = moving_average_weight(step, decay)
-    return jax.tree.map(lambda old, new: a * old + (1 - a) * new, average, params)

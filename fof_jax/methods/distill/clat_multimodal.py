@@ -1,6 +1,7 @@
 """CLAT's first stage as a method: a multimodal teacher with masked inputs."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -12,15 +13,13 @@ from ml_collections import ConfigDict
 
 from fof_jax.methods import encoder as encoders
 from fof_jax.methods.base import Inputs
-from fof_jax.methods.distill import clat_losses as losses
 from fof_jax.methods.distill import clat_masks as masks
 from fof_jax.methods.distill import clat_network as network
-from fof_jax.methods.distill import clat_teacher
+from fof_jax.methods.distill import clat_teacher, ema
 from fof_jax.methods.distill.clat_inputs import (
     encode,
     init_encoder,
     omics_of,
-    second_view,
     superpixels_of,
 )
 from fof_jax.methods.distill.clat_network import Branches
@@ -130,7 +129,7 @@ class MultimodalTeacher:
         Raises:
           ValueError: omics or the second view are missing.
         """
-        omics, view = omics_of(batch, "clat"), second_view(batch, "clat")
+        omics, view = omics_of(batch, "clat"), ema.second_view(batch, "clat")
         pixel_mask, omic_mask = self.input_masks(variables, batch, ctx)
         params, state = variables.params, variables.state
         average = self._average(variables, ctx.step)
@@ -138,36 +137,29 @@ class MultimodalTeacher:
         moving = state["batch_stats"]["encoder"]
         hidden = jnp.where(pixel_mask[..., None], 0, batch.image)
         encoded, rows = [], DeviceRows(ctx.gather, batch.index)
+        encode_rows = functools.partial(encode, self.encoder, rows=rows)
         for image, key in ((hidden, keys[0]), (batch.image, keys[1])):
-            features, moving = encode(
-                self.encoder,
-                params["encoder"],
-                moving,
-                image,
-                train=True,
-                key=key,
-                rows=rows,
+            features, moving = encode_rows(
+                params["encoder"], moving, image, train=True, key=key
             )
             encoded.append(features)
-        average_moving = average["batch_stats"]["encoder"]
-        ema, average_moving = encode(
-            self.encoder,
+        ema_features, average_moving = encode_rows(
             lax.stop_gradient(average["params"]["encoder"]),
-            average_moving if self.as_published else moving,
+            average["batch_stats"]["encoder"] if self.as_published else moving,
             view,
             train=self.as_published,
             key=keys[2],
-            rows=rows,
         )
-        masked_image, image, ema, omics, omic_mask, grade, weight = jax.tree.map(
-            ctx.gather, (*encoded, ema, omics, omic_mask, batch.grade, batch.weight)
+        masked_image, image, ema_image, omics, omic_mask, grade, weight = jax.tree.map(
+            ctx.gather,
+            (*encoded, ema_features, omics, omic_mask, batch.grade, batch.weight),
         )
         out = clat_teacher.teacher_step(
             params["heads"],
             average["params"]["heads"],
             state["batch_stats"]["heads"],
             average["batch_stats"]["heads"],
-            encoded=clat_teacher.Encoded(image, masked_image, ema, ema, ema),
+            encoded=clat_teacher.Encoded(image, masked_image, *[ema_image] * 3),
             omics=omics,
             omic_mask=omic_mask,
             grade=grade,
@@ -180,15 +172,10 @@ class MultimodalTeacher:
             key=keys[3],
         )
         moving, average_moving = lax.stop_gradient((moving, average_moving))
+        average_statistics = {"encoder": average_moving, "heads": out.ema_statistics}
         state = {
             "batch_stats": {"encoder": moving, "heads": out.statistics},
-            "average": average
-            | {
-                "batch_stats": {
-                    "encoder": average_moving,
-                    "heads": out.ema_statistics,
-                }
-            },
+            "average": average | {"batch_stats": average_statistics},
         }
         return out.total, LossOutput({"total": out.total, **out.terms}, state)
 
@@ -212,14 +199,10 @@ class MultimodalTeacher:
         )
         labels = superpixels_of(batch, "clat")
         scores = masks.superpixel_scores(
-            by_image,
-            labels,
-            capacity=masks.CAPACITY,
-            absent_zero=self.as_published,
+            by_image, labels, capacity=masks.CAPACITY, absent_zero=self.as_published
         )
-        pixel_mask = masks.superpixel_mask(
-            scores, labels, count=self.masked_superpixels
-        )
+        count = self.masked_superpixels
+        pixel_mask = masks.superpixel_mask(scores, labels, count=count)
         return pixel_mask, masks.omic_mask(by_omic, count=self.masked_omics)
 
     def branches(
@@ -268,7 +251,7 @@ class MultimodalTeacher:
     def update_state(self, variables: Variables, step: Int[Array, ""]) -> State:
         """The state with the moving average of the parameters after a step."""
         average = variables.state["average"]
-        params = losses.moving_average(
+        params = ema.averaged(
             average["params"], variables.params, step, decay=self.ema_decay
         )
         return variables.state | {"average": average | {"params": params}}
@@ -287,13 +270,8 @@ class MultimodalTeacher:
         average = variables.state["average"]
         if self.as_published:
             return average
-        return average | {
-            "params": jax.tree.map(
-                lambda old, new: jnp.where(step == 0, new, old),
-                average["params"],
-                lax.stop_gradient(variables.params),
-            )
-        }
+        params = lax.stop_gradient(variables.params)
+        return average | {"params": ema.teaching(average["params"], params, step)}
 
 
 def build(config: ConfigDict, info: DatasetInfo) -> MultimodalTeacher:

@@ -128,39 +128,37 @@ def teacher_step(
             tree, moving, image, values, train=train, rate=rate, key=k
         )
 
-    before = statistics
-    image_pass, statistics = run(
+    image_pass, moved = run(
         params, statistics, encoded.masked_image, omics, True, keys[0]
     )
-    omic_pass, statistics = run(
-        params, statistics, encoded.image, masked, True, keys[1]
-    )
-    statistics = _select(masking, statistics, before)
+    omic_pass, moved = run(params, moved, encoded.image, masked, True, keys[1])
+    statistics = _select(masking, moved, statistics)
     student, statistics = run(params, statistics, encoded.image, omics, True, keys[2])
 
     if not ema_train:
         keys[3:] = [None] * 3
         ema_statistics = statistics
-    before = ema_statistics
-    ema_passes = []
+    moved, ema_passes = ema_statistics, []
     for i, view in enumerate((encoded.ema_masked_image, encoded.ema_masked_omic)):
-        ema_pass, ema_statistics = run(
-            ema_params, ema_statistics, view, omics, ema_train, keys[3 + i]
-        )
+        ema_pass, moved = run(ema_params, moved, view, omics, ema_train, keys[3 + i])
         ema_passes.append(ema_pass)
-    ema_statistics = _select(masking, ema_statistics, before)
+    ema_statistics = _select(masking, moved, ema_statistics)
     ema, ema_statistics = run(
         ema_params, ema_statistics, encoded.ema, omics, ema_train, keys[5]
     )
-    passes = jax.lax.stop_gradient((*ema_passes, ema))
-    passes = Passes(image_pass, omic_pass, student, *passes)
+    of_ema = jax.lax.stop_gradient((*ema_passes, ema))
+    passes = Passes(image_pass, omic_pass, student, *of_ema)
     terms = _terms(passes, grade, weight)
     terms["l1"] = absolute_sum(params["omic"]) + l1_constant
-    names = [f"{kind}_{branch}" for kind in ("ce", "kl") for branch in Branches._fields]
-    total = sum((terms[name] for name in names), lambda_l1 * terms["l1"])
-    total += masking * (terms["kl_masked_image"] + terms["kl_masked_omic"])
+    total = _total(terms, lambda_l1, masking)
     statistics, ema_statistics = jax.lax.stop_gradient((statistics, ema_statistics))
     return TeacherStep(total, terms, statistics, ema_statistics, passes)
+
+
+def _total(terms: dict[str, jax.Array], lambda_l1: float, masking: Any) -> jax.Array:
+    names = [f"{kind}_{branch}" for kind in ("ce", "kl") for branch in Branches._fields]
+    total = sum((terms[name] for name in names), lambda_l1 * terms["l1"])
+    return total + masking * (terms["kl_masked_image"] + terms["kl_masked_omic"])
 
 
 def _select(use: Any, new: Tree, old: Tree) -> Tree:

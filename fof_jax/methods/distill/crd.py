@@ -93,7 +93,6 @@ class BankTerm(terms.Term):
     tau: float = 0.07
     momentum: float = 0.5
     negatives: int = 1024
-    needs_labels = True
 
     def init(self, key: jax.Array, sizes: terms.Sizes) -> tuple[Params, State]:
         """Heads and random banks.

@@ -108,21 +108,12 @@ class DGKD:
         Source: METHODS.md 5.7; methods/distillation.md, "Names" (dgkd_teacher).
         """
         omics_input.require(batch, row="dgkd", inputs=self.inputs)
-        if batch.second_view is None:
-            raise ValueError(
-                "dgkd: the batch has no second view, expected a second crop of each "
-                'image for the moving average. Load it with second_view "crop".'
-            )
+        view = ema.second_view(batch, "dgkd")
         keys = jax.random.split(ctx.key)
         average = variables.state["average"]
         taught = average["params"]
         if not self.independent_average:
-            # Pretrained weights reach the parameters after `init`.
-            taught = jax.tree.map(
-                lambda old, new: jnp.where(ctx.step == 0, new, old),
-                taught,
-                variables.params,
-            )
+            taught = ema.teaching(taught, variables.params, ctx.step)
         omics = omics_input.masked(batch)
         student, statistics = dgkd_network.forward_train(
             self.network,
@@ -138,7 +129,7 @@ class DGKD:
             self.network,
             lax.stop_gradient(taught),
             average["batch_stats"],
-            batch.second_view,
+            view,
             omics,
             ctx.gather,
             keys[1],

@@ -16,9 +16,9 @@ from jaxtyping import Array, Float, Int
 
 from fof_jax.methods.base import Inputs
 from fof_jax.methods.classification import cross_entropy
-from fof_jax.methods.distill import ema, memory, teaching, weighting
+from fof_jax.methods.distill import ema, teaching, weighting
 from fof_jax.methods.distill.student_network import StudentNetwork
-from fof_jax.methods.distill.terms import Fold, Side, Sizes, Term, TermInputs
+from fof_jax.methods.distill.terms import Side, Sizes, Term, inputs_of
 from fof_jax.models.device_rows import device_rows
 from fof_jax.types import (
     Batch,
@@ -162,29 +162,20 @@ class Student:
         index, grade, epoch, weight = jax.tree.map(
             ctx.gather, (batch.index, batch.grade, batch.epoch, batch.weight)
         )
-        fold = None
-        if "labels" in frozen:
-            labels = frozen["labels"]
-            row = memory.rows_of(index, jnp.asarray(labels["index"]))
-            fold = Fold(grade=jnp.asarray(labels["grade"]), row=row)
-        keys = jax.random.split(sample_key, len(self.terms))
-        samples = [t.sample(k, fold) for t, k in zip(self.terms, keys, strict=True)]
+        inputs = inputs_of(
+            self.terms, sides, frozen.get("labels"), index, epoch, sample_key
+        )
 
         def evaluate(
             params: Params, features: jax.Array
         ) -> tuple[list[jax.Array], jax.Array, State]:
             logits = self.network.logits(params, features)
             values, memories = [], {}
-            for term, sample in zip(self.terms, samples, strict=True):
-                inputs = TermInputs(
-                    student=Side(features, logits),
-                    teacher=sides[term.source],
-                    sample=sample,
-                    row=None if fold is None else fold.row,
-                    epoch=epoch.max(),
-                )
+            for term, partial in zip(self.terms, inputs, strict=True):
                 value, memories[term.name] = term(
-                    params["heads"][term.name], state["terms"][term.name], inputs
+                    params["heads"][term.name],
+                    state["terms"][term.name],
+                    partial(student=Side(features, logits)),
                 )
                 values.append(value)
             ce = cross_entropy(logits=logits, grade=grade, weight=weight)
@@ -237,10 +228,6 @@ class Student:
         statistics = variables.state.get("batch_stats", {})
         features, _ = self.network.encode(params, statistics, batch.image, None)
         return Output(features, self.network.logits(params, features))
-
-    def baseline(self, variables: Variables) -> Variables:
-        """Variables of the tested network alone, for the Baseline's method."""
-        return Variables(self.network.parameters(variables.params), {}, {})
 
     @property
     def _averages(self) -> bool:

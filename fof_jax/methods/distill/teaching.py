@@ -3,10 +3,9 @@
 from typing import Any, Protocol, runtime_checkable
 
 import jax
-import jax.numpy as jnp
 from jax import lax
 
-from fof_jax.methods.distill import terms
+from fof_jax.methods.distill import ema, terms
 from fof_jax.methods.distill.student_network import StudentNetwork
 from fof_jax.models.device_rows import device_rows
 from fof_jax.types import Batch, Output, Params, State, StepContext, Variables
@@ -105,9 +104,7 @@ def averaged(
         )
     params = average["params"]
     if current is not None:
-        params = jax.tree.map(
-            lambda old, new: jnp.where(ctx.step == 0, new, old), params, current
-        )
+        params = ema.teaching(params, current, ctx.step)
     with device_rows(ctx.gather, batch.index):
         features, statistics = network.encode(
             params, average["batch_stats"], batch.second_view, key

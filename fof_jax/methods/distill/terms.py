@@ -1,13 +1,15 @@
 """Terms of a student's loss: what each receives, and terms without memory."""
 
 import dataclasses
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from fof_jax.methods.distill import memory
 from fof_jax.types import Params, State
 
 Source = Literal["fixed", "ema"]
@@ -61,13 +63,11 @@ class Term:
       weight: alpha or beta; None is measured over the first batches.
       source: which teacher it compares with, the frozen one or the student's moving
         average.
-      needs_labels: whether `frozen["labels"]` is read.
     """
 
     name: str
     weight: float | None
     source: Source
-    needs_labels = False
 
     def init(self, key: jax.Array, sizes: Sizes) -> tuple[Params, State]:
         """Heads and memory."""
@@ -103,3 +103,36 @@ class Pairwise(Term):
         """See `Term`."""
         del params
         return jnp.asarray(self.of(inputs.student, inputs.teacher)), state
+
+
+def inputs_of(
+    terms: Sequence[Term],
+    sides: dict[str, Side],
+    labels: dict[str, Any] | None,
+    index: Int[Array, " B"],
+    epoch: Int[Array, " B"],
+    key: jax.Array,
+) -> list[Callable[..., TermInputs]]:
+    """What each term reads, called with `student=`; draws the random samples.
+
+    Args:
+      terms: of the loss.
+      sides: the teachers' by source.
+      labels: `index` and `grade` of the training fold; None where no term reads them.
+      index, epoch: of the global batch.
+      key: of the samples.
+    """
+    fold = None
+    if labels is not None:
+        row = memory.rows_of(index, jnp.asarray(labels["index"]))
+        fold = Fold(grade=jnp.asarray(labels["grade"]), row=row)
+    return [
+        functools.partial(
+            TermInputs,
+            teacher=sides[term.source],
+            sample=term.sample(k, fold),
+            row=None if fold is None else fold.row,
+            epoch=epoch.max(),
+        )
+        for term, k in zip(terms, jax.random.split(key, len(terms)), strict=True)
+    ]

@@ -42,8 +42,8 @@ def forward(
     *,
     fill: str,
     patch: int,
-) -> model.Output:
-    """Both masked views in one forward: B positive rows, then B negative.
+) -> tuple[model.Output, model.Output]:
+    """The positive and the negative view, in one forward of 2 B rows.
 
     Args:
       apply: the network, called with arguments and the name of a `method`.
@@ -53,15 +53,51 @@ def forward(
       patch: p, in pixels.
     """
     if fill == "drop":
-        return apply(image, keep, method="packed")
-    if fill == "token":
+        both = apply(image, keep, method="packed")
+    elif fill == "token":
         shown = jnp.concatenate([keep, ~keep])
-        return apply(_stacked(image, image), shown, method="masked")
-    if isinstance(image, Bag):
-        pair: Any = views.split_bag(image, keep[..., 0], fill=fill)
+        both = apply(_stacked(image, image), shown, method="masked")
     else:
-        pair = views.split(image, keep, patch=patch, fill=fill)
-    return apply(_stacked(*pair), method="__call__")
+        if isinstance(image, Bag):
+            pair: Any = views.split_bag(image, keep[..., 0], fill=fill)
+        else:
+            pair = views.split(image, keep, patch=patch, fill=fill)
+        both = apply(_stacked(*pair), method="__call__")
+    rows = len(keep)
+    pos = jax.tree.map(lambda a: a[:rows], both)
+    neg = jax.tree.map(lambda a: a[rows:], both)
+    return pos, neg
+
+
+def patch_mask(
+    A: Float[Array, "B H W"],
+    *,
+    patch: int,
+    theta: float,
+    share: float,
+    valid: Bool[Array, "B T"] | None,
+) -> Bool[Array, "B h w"]:
+    """M of Eq. (2), or of the `share` of patches where A is largest.
+
+    Args:
+      A: maps; [B, T, 1] of bags.
+      patch: p, in pixels.
+      theta: threshold.
+      share: fraction of the patches; 0 for Eq. (2).
+      valid: of bags.
+    """
+    if share:
+        counted = None if valid is None else valid[..., None]
+        return views.keep_share(A, patch=patch, share=share, valid=counted)
+    return views.keep_mask(A, patch=patch, theta=theta)
+
+
+def kept_fraction(
+    keep: Bool[Array, "B h w"], valid: Bool[Array, "B T"] | None
+) -> Float[Array, " B"]:
+    """Fraction of the patches of each row that M keeps; of bags, without padding."""
+    patches = keep[0].size if valid is None else valid.sum(axis=1)
+    return keep.sum(axis=(1, 2), dtype=jnp.float32) / patches
 
 
 def _stacked(pos: Any, neg: Any) -> Any:

@@ -1,6 +1,7 @@
 """Focus on Focus as published: three views, Eq. (1)-(6), as a Method."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -18,7 +19,6 @@ from fof_jax.methods.paper import (
     masked_views,
     model,
     options,
-    views,
 )
 from fof_jax.models import bag_vit
 from fof_jax.models.vit_classifier import ViTClassifier
@@ -87,8 +87,8 @@ class FocusOnFocus:
 
     def init(self, key: jax.Array, batch: Batch, frozen: Params) -> Variables:
         """Random parameters; the paper's method has no state."""
-        image = example_input(batch)
-        params = self.network.init(key, image, method="initialise")["params"]
+        example = example_input(batch)
+        params = self.network.init(key, example, method="initialise")["params"]
         return Variables(params=params, state={}, frozen=frozen)
 
     def views(self, variables: Variables, batch: Batch) -> masked_views.Views:
@@ -102,23 +102,21 @@ class FocusOnFocus:
             sought = glb.logits[:, : self.num_classes].argmax(axis=1)
         activation = self._activation(variables, tokens, sought, valid)
         keep = self.patch_mask(activation.A, valid)
-        both = masked_views.forward(
+        pos, neg = masked_views.forward(
             lambda *a, method: self._apply(variables, *a, method=method),
             image,
             keep,
             fill=self.fill,
             patch=self.network.encoder.patch,
         )
-        b = len(tokens)
-        patches = keep[0].size if valid is None else valid.sum(axis=1)
         return masked_views.Views(
             tokens=tokens,
             activation=activation,
             keep=keep,
-            kept=keep.sum(axis=(1, 2), dtype=jnp.float32) / patches,
+            kept=masked_views.kept_fraction(keep, valid),
             glb=glb,
-            pos=jax.tree.map(lambda a: a[:b], both),
-            neg=jax.tree.map(lambda a: a[b:], both),
+            pos=pos,
+            neg=neg,
         )
 
     def loss(
@@ -192,24 +190,6 @@ class FocusOnFocus:
         terms = {"cls_glb": cls, "cls": cls, "frl": jnp.zeros(())}
         return self._total(variables, terms, glb.feature, biomarkers, known)
 
-    def mca(
-        self,
-        variables: Variables,
-        feature: Float[Array, "R D"],
-        status: Int[Array, "R N"],
-        known: Bool[Array, "R N"],
-    ) -> tuple[Float[Array, "N R E"], Float[Array, " N"]]:
-        """Projections h^n(v) and Eq. (5) for every biomarker."""
-        projections = self._apply(variables, feature, method="project")
-        each = losses.alignment(
-            projections=projections,
-            status=status,
-            known=known,
-            tau=self.tau,
-            normalize_positives=self.normalize_positives,
-        )
-        return projections, each
-
     def update_state(self, variables: Variables, step: Int[Array, ""]) -> State:
         """No state to update."""
         del step
@@ -241,25 +221,21 @@ class FocusOnFocus:
         self, cam: Float[Array, "B H W"], valid: Bool[Array, "B T"] | None = None
     ) -> Bool[Array, "B h w"]:
         """M of Eq. (2), or of `keep_share`; `valid` of bags, whose map is [B, T, 1]."""
-        patch = self.network.encoder.patch
-        if self.keep_share:
-            counted = None if valid is None else valid[..., None]
-            return views.keep_share(
-                cam, patch=patch, share=self.keep_share, valid=counted
-            )
-        return views.keep_mask(cam, patch=patch, theta=self.theta)
+        return masked_views.patch_mask(
+            cam,
+            patch=self.network.encoder.patch,
+            theta=self.theta,
+            share=self.keep_share,
+            valid=valid,
+        )
 
     def vit_classifier(self, variables: Variables) -> ViTClassifier:
         """Encoder, pooling and the logits of the K grades."""
-
-        def logits_of(tokens: jax.Array) -> jax.Array:
-            out = self._apply(variables, tokens, method="classify")
-            return out.logits[:, : self.num_classes]
-
+        classify = functools.partial(self._apply, variables, method="classify")
         return ViTClassifier(
             encoder=self.network.encoder,
             params=variables.params["encoder"],
-            logits_of=logits_of,
+            logits_of=lambda tokens: classify(tokens).logits[:, : self.num_classes],
         )
 
     def biomarker_projections(
@@ -290,8 +266,14 @@ class FocusOnFocus:
         )
 
     def _total(self, variables, terms, feature, status, known):
-        each = self.mca(variables, feature, status, known)[1]
-        terms["mca"] = each.sum()
+        """Adds Eq. (5), summed over the biomarkers, and Eq. (6) to the terms."""
+        terms["mca"] = losses.alignment(
+            projections=self.biomarker_projections(variables, feature),
+            status=status,
+            known=known,
+            tau=self.tau,
+            normalize_positives=self.normalize_positives,
+        ).sum()
         terms["total"] = losses.total(
             cls=terms["cls"],
             frl=terms["frl"],

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from fof_jax.methods.distill import clat_losses as losses
 from fof_jax.methods.distill import clat_masks as masks
 from fof_jax.methods.distill import clat_network as network
 from fof_jax.methods.distill import clat_teacher as teacher
+from fof_jax.methods.distill import ema as moving_average
 from fof_jax.parity import comparison
 from fof_jax.parity.comparison import Row
 from fof_jax.parity.rows import clat_names as names
@@ -158,7 +158,7 @@ def replay(z: Recording) -> list[Row]:
         updates, optimizer_state = optimizer.update(gradient, optimizer_state, params)
         params = optax.apply_updates(params, updates)
         decay = float(z["cfg/ema_decay"])
-        ema = losses.moving_average(ema, params, t, decay=decay)
+        ema = moving_average.averaged(ema, params, t, decay=decay)
         return params, optimizer_state, ema
 
     steps = int(z["cfg/steps"])

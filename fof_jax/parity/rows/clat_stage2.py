@@ -10,6 +10,7 @@ import optax
 from fof_jax.methods.distill import clat_losses as losses
 from fof_jax.methods.distill import clat_network as network
 from fof_jax.methods.distill import clat_student as student
+from fof_jax.methods.distill import ema as moving_average
 from fof_jax.methods.distill.clat_losses import Neighbors
 from fof_jax.methods.distill.clat_student import TEACHERS, Pair
 from fof_jax.parity import comparison
@@ -130,7 +131,7 @@ def replay(z: Recording) -> list[Row]:
         updates, optimizer_state = optimizer.update(gradient, optimizer_state, params)
         params = optax.apply_updates(params, updates)
         decay = float(z["cfg/ema_decay"])
-        ema = losses.moving_average(ema, params["head"], t, decay=decay)
+        ema = moving_average.averaged(ema, params["head"], t, decay=decay)
         return params, optimizer_state, ema
 
     differentiate = jax.jit(jax.value_and_grad(loss, has_aux=True))

@@ -16,7 +16,7 @@ from fof_jax.parity.rows.distillation_tolerances import (
     loss_row,
     row,
 )
-from fof_jax.parity.rows.torch_layout import Layers, Path, Recording
+from fof_jax.parity.rows.torch_layout import Layers, Recording
 
 # PyTorch name of a bank -> ours.
 BANKS = {
@@ -286,8 +286,3 @@ def _graph(logits: jax.Array, edges: np.ndarray, where: str) -> Row:
     sender, receiver = edges
     theirs[receiver, sender] = 1
     return row("graph", ours, theirs, "equal", scale=1.0, where=where)
-
-
-def head_layers(number: int) -> dict[str, Path]:
-    """Layers of the heads of one teacher in a recording of steps."""
-    return {f"{number}.{name}": path for name, path in LAYERS.items()}

@@ -15,7 +15,7 @@ from fof_jax.methods.distill import clat_layers as layers
 from fof_jax.methods.distill import clat_losses as losses
 from fof_jax.methods.distill import clat_masks as masks
 from fof_jax.methods.distill import clat_network as network
-from fof_jax.methods.distill import clat_student, clat_teacher
+from fof_jax.methods.distill import clat_student, clat_teacher, ema
 from tests.support.compiled import run
 
 
@@ -393,5 +393,5 @@ def test_the_moving_average_has_no_gradient_and_in_evaluation_no_statistics():
 
 
 def test_the_moving_average_copies_at_step_0_and_then_slows_down():
-    weights = [float(losses.moving_average_weight(t, 0.99)) for t in (0, 1, 3, 10**6)]
+    weights = [float(ema.alpha(t, decay=0.99)) for t in (0, 1, 3, 10**6)]
     np.testing.assert_allclose(weights, [0, 0.5, 0.75, 0.99], rtol=1e-6)

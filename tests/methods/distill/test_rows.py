@@ -97,7 +97,7 @@ def test_the_tested_network_with_a_vit_is_the_baselines(row):
     whole = whole.replace(image=image)
     variables = networks.started(method, whole, seed=0)
     baseline = Model(encoder=encoder, num_classes=3, cam_block=-2)
-    alone = method.baseline(variables).params
+    alone = method.network.parameters(variables.params)
     own = jax.eval_shape(baseline.init, jax.random.key(2), image)["params"]
     assert jax.tree.structure(alone) == jax.tree.structure(own)
     wanted = jax.jit(baseline.apply)({"params": alone}, image)

@@ -170,7 +170,7 @@ def test_the_tested_network_is_the_encoder_and_a_linear_classifier():
     method = build(**ROWS["crd"])
     variables, whole = networks.started(method), networks.batch()
     assert set(variables.params) == {"encoder", "classifier", "heads"}
-    alone = method.baseline(variables)
+    alone = Variables(method.network.parameters(variables.params), {}, {})
     assert set(alone.params) == {"encoder", "classifier"}
     features = networks.Encoder().apply(
         {"params": variables.params["encoder"]}, whole.image, train=False
