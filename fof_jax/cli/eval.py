@@ -187,15 +187,7 @@ def evaluate(
     Raises:
       ValueError: files that cannot be used; nothing has been written then.
     """
-    if not predictions:
-        raise ValueError(
-            "eval got no predictions; expected one file or more. Pass "
-            "--predictions=runs/…/fold_0/predictions.csv, once per fold."
-        )
-    if out is not None and out.is_dir():
-        raise ValueError(
-            f"{out} is a folder; expected a file to write. Pass --out={out}/eval.json."
-        )
+    _check_files(predictions, out)
     table = join([read_predictions(path) for path in predictions])
     table = _with_names(table, predictions, classes)
     results = summarize(table, aggregate=aggregate)
@@ -237,6 +229,18 @@ def evaluate(
         files.write_text(out, json.dumps(results, indent=1, allow_nan=False) + "\n")
     print("\n\n".join(blocks))
     return 0
+
+
+def _check_files(predictions: Sequence[Path], out: Path | None) -> None:
+    if not predictions:
+        raise ValueError(
+            "eval got no predictions; expected one file or more. Pass "
+            "--predictions=runs/…/fold_0/predictions.csv, once per fold."
+        )
+    if out is not None and out.is_dir():
+        raise ValueError(
+            f"{out} is a folder; expected a file to write. Pass --out={out}/eval.json."
+        )
 
 
 def _format_unit(

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fof_jax.evaluation import abstention
-from fof_jax.evaluation.metrics import Aggregate, by_patient
+from fof_jax.evaluation.aggregation import Aggregate, by_patient
 from fof_jax.evaluation.predictions import Predictions, join, read_predictions
 from fof_jax.training.run_fields import VALIDATION_FILE
 

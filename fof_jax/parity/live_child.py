@@ -84,14 +84,68 @@ def run(checkout: str, z: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     torch.nn.Module.cuda = lambda self, *a, **k: self  # type: ignore[assignment]
     from transformers.optimization import get_cosine_schedule_with_warmup
 
-    encoder: Any = importlib.import_module("models.encoder")
-    projector = importlib.import_module("models.projector")
-    cam_helper: Any = importlib.import_module("utils.cam_helper")
     loop = importlib.import_module("utils.train_validate")
     cfg = {k[4:]: a.item() for k, a in z.items() if k.startswith("cfg/")}
-    out = dict(z)
-    recorder = Recorder(cfg)
+    genes = [str(n) for n in range(z["batch0/dis_gene"].shape[1])]
+    out, recorder = dict(z), Recorder(cfg)
+    _wrap_maps(recorder, loop)
+    parts = _initialized(z, cfg, genes)
+    model, average, local = parts.values()
+    _record_forwards(recorder)
+    trained = _wrapped(local)
+    optimizer = torch.optim.AdamW(
+        [{"params": model.parameters()}, {"params": trained.parameters()}],
+        lr=cfg["lr"],
+        weight_decay=0.01,
+    )
+    scheduler = get_cosine_schedule_with_warmup(optimizer, cfg["warmup"], cfg["total"])
+    _record_steps(recorder, optimizer, parts, out)
+    args = argparse.Namespace(
+        batch_size=z["batch0/grade"].shape[0],
+        world_size=1,
+        temperature=0.07,
+        dis_gene=genes,
+        epochs=1,
+        threshold=0.5,
+        lambda_neg=1.0,
+        lambda_region=0.2,
+        lambda_float_gene=5,
+        lambda_dis_gene=0.2,
+        ema_decay=0.999,
+        rank=1,  # rank 0 would validate and save
+        fold=0,
+    )
+    loader = _Loader(z, cfg, recorder, parts, out)
+    loop.train(
+        (loader, None), (model, average, trained), optimizer, scheduler, args, None
+    )
+    out.update({f"after{cfg['steps']}/{k}": a for k, a in _named(parts).items()})
+    return out | arrays(recorder)
 
+
+def _wrap_maps(recorder: Recorder, loop: Any) -> None:
+    """Records the functions of the class activation map."""
+    cfg = recorder.cfg
+    helper: Any = importlib.import_module("utils.cam_helper")
+    side = cfg["image"] // cfg["patch"]
+    # The authors' function has the constant 64.
+    helper.reshape_transform_vit_huggingface = lambda a: a.reshape(
+        a.shape[0], side, side, a.shape[2]
+    ).permute(0, 3, 1, 2)
+    recorder.wrap(helper, "get_2d_projection")
+    recorder.wrap(helper, "scale_cam_image")
+    recorder.wrap(helper.MyGradCAM, "get_cam_weights")
+    recorder.wrap(loop, "cam2mask")
+
+
+def _initialized(
+    z: dict[str, np.ndarray], cfg: dict[str, Any], genes: list[str]
+) -> dict[str, Any]:
+    """The authors' model and both sets of heads, with the recorded weights."""
+    import torch
+
+    encoder: Any = importlib.import_module("models.encoder")
+    projector = importlib.import_module("models.projector")
     config = encoder.ViTConfig
     encoder.ViTConfig = lambda: config(
         hidden_size=cfg["hidden"],
@@ -100,17 +154,6 @@ def run(checkout: str, z: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         intermediate_size=cfg["mlp"],
         layer_norm_eps=cfg["layer_norm_eps"],
     )
-    side = cfg["image"] // cfg["patch"]
-    # The authors' function has the constant 64.
-    cam_helper.reshape_transform_vit_huggingface = lambda a: a.reshape(
-        a.shape[0], side, side, a.shape[2]
-    ).permute(0, 3, 1, 2)
-    recorder.wrap(cam_helper, "get_2d_projection")
-    recorder.wrap(cam_helper, "scale_cam_image")
-    recorder.wrap(cam_helper.MyGradCAM, "get_cam_weights")
-    recorder.wrap(loop, "cam2mask")
-
-    genes = [str(n) for n in range(z["batch0/dis_gene"].shape[1])]
     model = encoder.Transformer(
         image_size=cfg["image"],
         num_classes=cfg["num_classes"],
@@ -123,23 +166,36 @@ def run(checkout: str, z: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         start = f"init/{name}."
         state = {k[len(start) :]: a for k, a in z.items() if k.startswith(start)}
         part.load_state_dict({k: torch.from_numpy(a) for k, a in state.items()})
+    return parts
+
+
+def _wrapped(module: Any) -> Any:
+    """A module with `.module`, which the authors' loop reads of the heads (item 35)."""
+    import torch
 
     class Wrapped(torch.nn.Module):
-        """The authors' loop reads `.module` of the trained heads (item 35)."""
-
-        def __init__(self, module: Any):
+        def __init__(self) -> None:
             super().__init__()
             self.module = module
 
         def forward(self, x: Any) -> Any:
             return self.module(x)
 
-    def named() -> dict[str, np.ndarray]:
-        return {
-            f"{name}.{key}": tensor.detach().numpy().copy()
-            for name, part in parts.items()
-            for key, tensor in part.state_dict().items()
-        }
+    return Wrapped()
+
+
+def _named(parts: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Weights of all parts by name."""
+    return {
+        f"{name}.{key}": tensor.detach().numpy().copy()
+        for name, part in parts.items()
+        for key, tensor in part.state_dict().items()
+    }
+
+
+def _record_forwards(recorder: Recorder) -> None:
+    """Records outputs of modules, and the values that `backward` starts from."""
+    import torch
 
     hooked = {"Transformer", "ContrastiveProjectors", "CrossEntropyLoss"}
     hooked |= {"GeneGuidance", "MultiHeadContrastiveLoss", "RegionContrastiveLoss"}
@@ -158,30 +214,46 @@ def run(checkout: str, z: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
     torch.Tensor.backward = recorded_backward  # type: ignore[method-assign]
 
-    class Loader:
-        """Yields the recorded batches in order."""
 
-        sampler = None
+class _Loader:
+    """Yields the recorded batches in order, and stores the weights after step 0."""
 
-        def __len__(self) -> int:
-            return cfg["steps"]
+    sampler = None
 
-        def __iter__(self) -> Any:
-            for step in range(cfg["steps"]):
-                if step == 1:
-                    out.update({f"after1/{k}": a for k, a in named().items()})
-                prefix = f"batch{step % cfg['nbatch']}/"
-                names = ("view1", "view2", "dis_gene", "float_gene", "grade")
-                recorder.start_step()
-                yield [torch.from_numpy(z[prefix + name]) for name in names]
+    def __init__(
+        self,
+        z: dict[str, np.ndarray],
+        cfg: dict[str, Any],
+        recorder: Recorder,
+        parts: dict[str, Any],
+        out: dict[str, np.ndarray],
+    ):
+        self.z, self.cfg, self.recorder = z, cfg, recorder
+        self.parts, self.out = parts, out
 
-    trained = Wrapped(local)
-    optimizer = torch.optim.AdamW(
-        [{"params": model.parameters()}, {"params": trained.parameters()}],
-        lr=cfg["lr"],
-        weight_decay=0.01,
-    )
-    scheduler = get_cosine_schedule_with_warmup(optimizer, cfg["warmup"], cfg["total"])
+    def __len__(self) -> int:
+        return self.cfg["steps"]
+
+    def __iter__(self) -> Any:
+        import torch
+
+        for step in range(self.cfg["steps"]):
+            if step == 1:
+                after = _named(self.parts)
+                self.out.update({f"after1/{k}": a for k, a in after.items()})
+            prefix = f"batch{step % self.cfg['nbatch']}/"
+            names = ("view1", "view2", "dis_gene", "float_gene", "grade")
+            self.recorder.start_step()
+            yield [torch.from_numpy(self.z[prefix + name]) for name in names]
+
+
+def _record_steps(
+    recorder: Recorder,
+    optimizer: Any,
+    parts: dict[str, Any],
+    out: dict[str, np.ndarray],
+) -> None:
+    """Records the learning rate of each step and the gradients of the first."""
     original_step = optimizer.step
 
     def recorded_step(*args: Any, **kwargs: Any) -> Any:
@@ -193,27 +265,7 @@ def run(checkout: str, z: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
                         out[f"t0/grad/{name}.{key}"] = tensor.grad.numpy().copy()
         return original_step(*args, **kwargs)
 
-    optimizer.step = recorded_step  # type: ignore[method-assign]
-    args = argparse.Namespace(
-        batch_size=z["batch0/grade"].shape[0],
-        world_size=1,
-        temperature=0.07,
-        dis_gene=genes,
-        epochs=1,
-        threshold=0.5,
-        lambda_neg=1.0,
-        lambda_region=0.2,
-        lambda_float_gene=5,
-        lambda_dis_gene=0.2,
-        ema_decay=0.999,
-        rank=1,  # rank 0 would validate and save
-        fold=0,
-    )
-    loop.train(
-        (Loader(), None), (model, average, trained), optimizer, scheduler, args, None
-    )
-    out.update({f"after{cfg['steps']}/{k}": a for k, a in named().items()})
-    return out | arrays(recorder)
+    optimizer.step = recorded_step
 
 
 def main() -> None:

@@ -155,7 +155,6 @@ def make_cohort(raw_dir: Path | str, *, subset: str = "molecular") -> Cohort:
     images = check_files(raw_dir)
     columns, molecular = _read(raw_dir / "all_dataset.csv")
     _, graded = _read(raw_dir / "grade_data.csv")
-
     _warn_missing(columns)
     float_markers = tuple(name for name in FLOAT_MARKERS if name in columns)
 

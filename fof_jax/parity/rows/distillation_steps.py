@@ -1,17 +1,14 @@
 """Replays training steps of the distillation rows and of the DGKD student."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fof_jax.methods.distill import (
-    crd,
-    dc,
-)
+from fof_jax.methods.distill import crd, dc
 from fof_jax.parity.comparison import Row
 from fof_jax.parity.rows import distillation_banks as banks
 from fof_jax.parity.rows import distillation_cases as cases
@@ -50,35 +47,7 @@ def run(recording: Recording, case: cases.Case, cfg: Mapping[str, Any]) -> list[
         weight_decay=cfg["weight_decay"],
     )
     moments = optimizer.init(variables.params)
-
-    @jax.jit
-    def advance(
-        variables: Variables, moments: Any, batch: Any, step: Any, drawn: Any, rate: Any
-    ) -> Any:
-        method = cases.sampled(case.method, drawn)
-        ctx = StepContext(
-            key=jax.random.key(0), step=step, progress=0.0, gather=lambda x: x
-        )
-
-        def loss(params: Any) -> Any:
-            return method.loss(
-                dataclasses.replace(variables, params=params), batch, ctx
-            )
-
-        (_, out), g = jax.value_and_grad(loss, has_aux=True)(variables.params)
-        features, _ = method.network.encode(
-            variables.params, variables.state["batch_stats"], batch.image, ctx.key
-        )
-        outputs = {
-            "feat": features,
-            "logits": method.network.logits(variables.params, features),
-        }
-        direction, moments = optimizer.update(g, moments, variables.params)
-        params = jax.tree.map(lambda p, d: p - rate * d, variables.params, direction)
-        new = dataclasses.replace(variables, params=params, state=out.state)
-        new = dataclasses.replace(new, state=method.update_state(new, step))
-        return new, moments, out.metrics, outputs, g
-
+    advance = _advance(case, optimizer)
     rows: list[Row] = []
     for step in range(cfg["steps"]):
         epoch = step // cfg.get("steps_per_epoch", cfg["steps"])
@@ -121,12 +90,46 @@ def run(recording: Recording, case: cases.Case, cfg: Mapping[str, Any]) -> list[
     return grouped(rows, case.prefix.replace("/", " "))
 
 
+def _advance(case: cases.Case, optimizer: Any) -> Callable[..., Any]:
+    """Compiled: one step, with its metrics, outputs and gradient."""
+
+    @jax.jit
+    def advance(
+        variables: Variables, moments: Any, batch: Any, step: Any, drawn: Any, rate: Any
+    ) -> Any:
+        method = cases.sampled(case.method, drawn)
+        ctx = StepContext(
+            key=jax.random.key(0), step=step, progress=0.0, gather=lambda x: x
+        )
+
+        def loss(params: Any) -> Any:
+            return method.loss(
+                dataclasses.replace(variables, params=params), batch, ctx
+            )
+
+        (_, out), g = jax.value_and_grad(loss, has_aux=True)(variables.params)
+        features, _ = method.network.encode(
+            variables.params, variables.state["batch_stats"], batch.image, ctx.key
+        )
+        outputs = {
+            "feat": features,
+            "logits": method.network.logits(variables.params, features),
+        }
+        direction, moments = optimizer.update(g, moments, variables.params)
+        params = jax.tree.map(lambda p, d: p - rate * d, variables.params, direction)
+        new = dataclasses.replace(variables, params=params, state=out.state)
+        new = dataclasses.replace(new, state=method.update_state(new, step))
+        return new, moments, out.metrics, outputs, g
+
+    return advance
+
+
 def _initial(
     recording: Recording, case: cases.Case, cfg: Mapping[str, Any]
 ) -> Variables:
-    own = torch_layout.under(recording, "init/student/")
-    own = own or torch_layout.under(recording, "init/")
-    model = networks.variables(own, networks.STUDENT_LAYERS)
+    tensors = torch_layout.under(recording, "init/student/")
+    tensors = tensors or torch_layout.under(recording, "init/")
+    model = networks.variables(tensors, networks.STUDENT_LAYERS)
     heads: dict[str, Any] = {}
     memories: dict[str, Any] = {}
     tensors = torch_layout.under(recording, f"{case.prefix}init/heads/")

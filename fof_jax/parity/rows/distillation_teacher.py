@@ -1,6 +1,7 @@
 """Replays training steps of DGKD's mean teacher."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -42,37 +43,7 @@ def replay(recording: Recording) -> list[Row]:
         weight_decay=cfg["weight_decay"],
     )
     moments = optimizer.init(variables.params)
-
-    @jax.jit
-    def gradient(variables: Variables, batch: Any, step: Any, masks: Any) -> Any:
-        ctx = StepContext(
-            key=jax.random.key(0), step=step, progress=0.0, gather=lambda x: x
-        )
-
-        def loss(params: Any) -> Any:
-            with networks.dropping(*masks):
-                return method.loss(
-                    dataclasses.replace(variables, params=params), batch, ctx
-                )
-
-        copies = (
-            (variables.params, variables.state["batch_stats"], batch.image),
-            (*_average(variables), batch.second_view),
-        )
-        outputs = []
-        for (params, statistics, image), mask in zip(copies, masks, strict=True):
-            with networks.dropping(mask):
-                out, _ = dgkd_network.forward_train(
-                    method.network,
-                    params,
-                    statistics,
-                    image,
-                    batch.omics,
-                    ctx.gather,
-                    ctx.key,
-                )
-            outputs.append({name: of(out) for name, of in networks.OUTPUTS.items()})
-        return jax.value_and_grad(loss, has_aux=True)(variables.params), outputs
+    gradient = _gradient(method)
 
     @jax.jit
     def descend(variables: Variables, g: Any, moments: Any, rate: Any) -> Any:
@@ -113,6 +84,43 @@ def replay(recording: Recording) -> list[Row]:
         variables = dataclasses.replace(variables, state=state)
         rows += _after_rows(z, variables, where)
     return grouped(rows) + _evaluation(recording, cfg, method)
+
+
+def _gradient(method: dgkd.DGKD) -> Callable[..., Any]:
+    """Compiled: loss and gradient of a step, and the outputs of both copies."""
+
+    @jax.jit
+    def gradient(variables: Variables, batch: Any, step: Any, masks: Any) -> Any:
+        ctx = StepContext(
+            key=jax.random.key(0), step=step, progress=0.0, gather=lambda x: x
+        )
+
+        def loss(params: Any) -> Any:
+            with networks.dropping(*masks):
+                return method.loss(
+                    dataclasses.replace(variables, params=params), batch, ctx
+                )
+
+        copies = (
+            (variables.params, variables.state["batch_stats"], batch.image),
+            (*_average(variables), batch.second_view),
+        )
+        outputs = []
+        for (params, statistics, image), mask in zip(copies, masks, strict=True):
+            with networks.dropping(mask):
+                out, _ = dgkd_network.forward_train(
+                    method.network,
+                    params,
+                    statistics,
+                    image,
+                    batch.omics,
+                    ctx.gather,
+                    ctx.key,
+                )
+            outputs.append({name: of(out) for name, of in networks.OUTPUTS.items()})
+        return jax.value_and_grad(loss, has_aux=True)(variables.params), outputs
+
+    return gradient
 
 
 def _average(variables: Variables) -> tuple[Any, Any]:
