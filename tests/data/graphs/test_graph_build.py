@@ -124,6 +124,7 @@ def test_two_processes_build_the_same(store):
 
 
 def test_label_maps_are_found_by_name_and_give_their_nuclei(root, store, tmp_path):
+    build.build(store, sources.find(store, pt=None, labels=None, mpp=0.5), log=quiet)
     source = sources.find(store, pt=None, labels=root / "maps", mpp=0.5)
     assert source.files[0].name == "000_cp_masks.png"
     lines = []
@@ -143,7 +144,12 @@ def test_label_maps_are_found_by_name_and_give_their_nuclei(root, store, tmp_pat
         np.zeros((SIDE, SIDE, 3), np.uint8), labels_of(2).astype(int), mpp=1.0
     )
     np.testing.assert_allclose(graph.x[:, 3], 4 * area)
-    np.testing.assert_allclose(graph.centroid, graphs.graph(2).centroid, atol=0.01)
+    # Disks lie symmetrically about a pixel: the mean of their pixels is exact.
+    labels = labels_of(2)
+    pixels = [np.argwhere(labels == k)[:, ::-1] for k in np.unique(labels)[1:]]
+    centers = np.array([of_one.mean(axis=0) for of_one in pixels])
+    np.testing.assert_array_equal(graph.centroid, centers)
+    np.testing.assert_array_equal(graphs.graph(2).centroid, centers)
 
 
 def test_missing_doubled_and_wrong_label_maps_are_named(root, store, tmp_path):
