@@ -127,12 +127,12 @@ class Job:
 
     def costs(self) -> dict[str, dict[str, Any]]:
         """Row -> its measured cost, of the rows that have one."""
-        found = {}
+        by_row = {}
         for row in self.plan.rows:
             path = self.folder.cost(row.name)
             if path.exists():
-                found[row.name] = json.loads(path.read_text(encoding="utf-8"))
-        return found
+                by_row[row.name] = json.loads(path.read_text(encoding="utf-8"))
+        return by_row
 
     def measure_cost(self, name: str, stop: preemption.StopRequest) -> None:
         """Measures the cost of a row in its own process, unless that was done."""
@@ -201,11 +201,11 @@ class Job:
             for seed in self.seeds:
                 path = self.folder.workdir(row.name, seed) / "config.json"
                 if path.exists():
-                    made = json.loads(path.read_text(encoding="utf-8"))["made_with"]
-                    commit = (made["commit"] or "unknown commit")[:12]
-                    changed = " with changes" if made["uncommitted_changes"] else ""
-                    jax = made["packages"]["jax"]
-                    devices = f"{made['devices']} {made['device']} device(s)"
+                    origin = json.loads(path.read_text(encoding="utf-8"))["made_with"]
+                    commit = (origin["commit"] or "unknown commit")[:12]
+                    changed = " with changes" if origin["uncommitted_changes"] else ""
+                    jax = origin["packages"]["jax"]
+                    devices = f"{origin['devices']} {origin['device']} device(s)"
                     origins.add(f"{commit}{changed}, JAX {jax}, {devices}")
         return [f"trained by {'; '.join(sorted(origins))}"] if origins else []
 

@@ -123,14 +123,14 @@ def cell_words(
     folder.
     """
     ours = ("--config.seed=", "--config.data.seed=", "--config.fold=")
-    made = [word for word in row.words if not word.startswith(ours)]
-    made += [f"--config.seed={seed}", f"--config.data.seed={plan.data_seed}"]
+    words = [word for word in row.words if not word.startswith(ours)]
+    words += [f"--config.seed={seed}", f"--config.data.seed={plan.data_seed}"]
     if fold is not None:
-        made.append(f"--config.fold={fold}")
+        words.append(f"--config.fold={fold}")
     config = row.config
     if config is not None and config.stages and config.get("teacher_dir", "") is None:
-        made.append(f"--config.teacher_dir={folder.teachers}")
-    return made
+        words.append(f"--config.teacher_dir={folder.teachers}")
+    return words
 
 
 def refused(row: Row, plan: Plan, folder: cells.Folder, seed: int) -> str:

@@ -125,7 +125,7 @@ def sweep(folder: Path, limit: int = LIMIT) -> None:
     """
     now, checked = time.time(), folder / _CHECKED
     before = checked.stat().st_mtime if checked.exists() else 0.0
-    found: list[tuple[float, int, Path]] = []  # last use, size
+    entries: list[tuple[float, int, Path]] = []  # last use, size
     for path in folder.glob(_ENTRIES):
         with contextlib.suppress(FileNotFoundError):  # removed by another process
             status = path.stat()
@@ -134,12 +134,12 @@ def sweep(folder: Path, limit: int = LIMIT) -> None:
                 path.unlink()
             else:
                 used = max(status.st_atime, status.st_mtime)
-                found.append((used, status.st_size, path))
+                entries.append((used, status.st_size, path))
     checked.touch()
-    total = sum(size for _, size, _ in found)
+    total = sum(size for _, size, _ in entries)
     if total <= limit:
         return
-    for _, size, path in sorted(found):
+    for _, size, path in sorted(entries):
         path.unlink(missing_ok=True)
         total -= size
         if total <= _AFTERWARDS * limit:

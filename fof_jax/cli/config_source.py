@@ -28,7 +28,7 @@ def field_comments(path: Path) -> dict[str, str]:
     """
     text = path.read_text(encoding="utf-8")
     alone, trailing = _comments(text)
-    found: dict[str, str] = {}
+    comments: dict[str, str] = {}
     inherited, line_after = "", -1
     for node in _assignments(text):
         name = _FIELD.fullmatch(ast.unparse(node.targets[0]))
@@ -41,10 +41,10 @@ def field_comments(path: Path) -> dict[str, str]:
         own = trailing.get(end) or above
         section = ast.unparse(node.value) == "ConfigDict()"
         if own and not section:
-            found.setdefault(name[1], own)
+            comments.setdefault(name[1], own)
         ends = section or end in trailing
         inherited, line_after = "" if ends else above, end + 1
-    return found
+    return comments
 
 
 def _assignments(text: str) -> list[ast.Assign]:

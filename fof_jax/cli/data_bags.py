@@ -73,7 +73,7 @@ def run(config: ConfigDict, flags: argparse.Namespace, out: Out | None = None) -
     )
     folder = flags.out or Path("bags")
     with warnings_to(out):
-        made, shares = composed.write_bags(
+        cohort, shares = composed.write_bags(
             read_raw(config, out),
             flags.features,
             folder,
@@ -86,11 +86,11 @@ def run(config: ConfigDict, flags: argparse.Namespace, out: Out | None = None) -
     decided = shares[shares > 0]
     table = folder / "table.csv"
     print(
-        f"{len(made.rows)} bags of {composition.fewest} to {composition.most} tiles; "
+        f"{len(cohort.rows)} bags of {composition.fewest} to {composition.most} tiles; "
         f"{100 * decided.min():.1f} to {100 * decided.max():.1f}% of the tiles decide "
-        f"(mean {100 * decided.mean():.1f}%), none in grade {made.classes[0]}\n"
+        f"(mean {100 * decided.mean():.1f}%), none in grade {cohort.classes[0]}\n"
         f"table: {table}\nuse: --config.data.table={table} --config.data.scheme=fold "
-        f"--config.folds={max(row.fold or 0 for row in made.rows) + 1}, and the same "
+        f"--config.folds={max(row.fold or 0 for row in cohort.rows) + 1}, and the same "
         "classes and biomarkers",
         file=out,
     )

@@ -268,8 +268,8 @@ def _with_names(
     """Names the classes of a table that only numbers them, as its run does."""
     if table.classes is not None:
         return table
-    found = {tuple(classes)} if classes else {_classes_of_run(path) for path in paths}
-    names = found.pop() if len(found) == 1 else None
+    named = {tuple(classes)} if classes else {_classes_of_run(path) for path in paths}
+    names = named.pop() if len(named) == 1 else None
     if names is None or len(names) != table.prob.shape[1]:
         return table
     return dataclasses.replace(table, classes=names)

@@ -171,8 +171,8 @@ def _print_any_name() -> None:
 
 def _close(word: str, known: Sequence[str]) -> str:
     """A sentence with the closest known word; "" if there is none."""
-    found = difflib.get_close_matches(word, known, n=1)
-    return f" Did you mean {found[0]}?" if found else ""
+    matches = difflib.get_close_matches(word, known, n=1)
+    return f" Did you mean {matches[0]}?" if matches else ""
 
 
 def _for_program(text: str, program: str) -> str:

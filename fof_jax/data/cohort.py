@@ -217,13 +217,13 @@ def _name_labels(reader: TableReader, classes: tuple[str, ...]) -> None:
     """Adds the labels that the table has, with the flag to paste, to unknown grades."""
     cells = [cells.get("grade", "") for _, cells in reader.lines]
     counts = collections.Counter(cell for cell in cells if not unknown(cell))
-    found = sorted(counts)
-    if set(found) <= set(classes):
+    present = sorted(counts)
+    if set(present) <= set(classes):
         return
-    listed = shortened([f"'{name}' ({counts[name]})" for name in found])
+    listed = shortened([f"'{name}' ({counts[name]})" for name in present])
     paste = ""
-    if 2 <= len(found) <= SHOWN:
-        paste = f". If these are the classes: {labels.flag('classes', tuple(found))}"
+    if 2 <= len(present) <= SHOWN:
+        paste = f". If these are the classes: {labels.flag('classes', tuple(present))}"
     reader.add_error("labels of this table", None, f"{listed}{paste}")
 
 

@@ -14,8 +14,8 @@ _INTEGER = re.compile(r"[+-]?\d{1,9}(\.0*)?")  # tables from pandas write 1 as 1
 
 def _suggestion(word: str, known: Sequence[str]) -> str:
     folded = {k.casefold(): k for k in known}
-    found = difflib.get_close_matches(word.casefold(), list(folded), n=1)
-    return f" (close: '{folded[found[0]]}')" if found else ""
+    matches = difflib.get_close_matches(word.casefold(), list(folded), n=1)
+    return f" (close: '{folded[matches[0]]}')" if matches else ""
 
 
 class TableReader:

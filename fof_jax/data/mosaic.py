@@ -137,12 +137,12 @@ def folds_of_patients(
 def _check_pools(cohort: Cohort, pools, layout: Layout, folds: int) -> None:
     for fold in range(folds):
         for grade, label in enumerate(cohort.classes):
-            found = len(pools[fold, grade])
+            available = len(pools[fold, grade])
             least = 1 if grade else layout.grid**2
-            if found < least:
+            if available < least:
                 kind = "with a mask" if grade else "to fill a mosaic"
                 raise ValueError(
-                    f"Fold {fold} of {folds} has {found} images of grade {label} "
+                    f"Fold {fold} of {folds} has {available} images of grade {label} "
                     f"{kind}, expected at least {least}. Set --config.folds lower, or "
                     "add images."
                 )
@@ -276,9 +276,9 @@ def write_mosaics(
     table.writerow(["image", "place", "tile", "patient", "deciding"])
     table.writerows(sources)
     files.write_text(folder / TILES_FILE, text.getvalue())
-    made = Cohort(tuple(rows), cohort.classes, cohort.biomarkers, root=folder)
-    write_cohort(folder / "table.csv", made)
-    return made
+    composed = Cohort(tuple(rows), cohort.classes, cohort.biomarkers, root=folder)
+    write_cohort(folder / "table.csv", composed)
+    return composed
 
 
 def _sources(mosaic: Mosaic, cohort: Cohort, image: str) -> list[list[object]]:

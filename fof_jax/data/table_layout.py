@@ -130,18 +130,18 @@ def _columns(
                 f"and a column of {table.name}, which has {', '.join(header)}."
             )
     folded = {h.casefold(): h for h in reversed(header)}
-    found = dict(chosen)
+    columns = dict(chosen)
     for name, usual in COLUMN_NAMES.items():
         free = [folded[u] for u in usual if u in folded]
-        free = [column for column in free if column not in found.values()]
-        if name not in found and free:
-            found[name] = free[0]
-    if missing := [name for name in REQUIRED if name not in found]:
+        free = [column for column in free if column not in columns.values()]
+        if name not in columns and free:
+            columns[name] = free[0]
+    if missing := [name for name in REQUIRED if name not in columns]:
         raise CohortError(
             f"{table}: no column for {', '.join(missing)} among {', '.join(header)}. "
             f"Name it: --column={missing[0]}=COLUMN."
         )
-    return {name: found[name] for name in COLUMN_NAMES if name in found}
+    return {name: columns[name] for name in COLUMN_NAMES if name in columns}
 
 
 def _classes(table: Path, column: str, cells: Sequence[str]) -> tuple[str, ...]:

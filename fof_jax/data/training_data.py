@@ -93,6 +93,6 @@ def appearance(pixels: UInt8[np.ndarray, "H W 3"]) -> Float[np.ndarray, "4"]:
 
 def digest(pixels: UInt8[np.ndarray, "H W 3"]) -> str:
     """Identifies an image by its pixels, in whichever file and format they are."""
-    found = hashlib.sha256(str(pixels.shape).encode())
-    found.update(np.ascontiguousarray(pixels).data)
-    return found.hexdigest()[:_DIGITS]
+    hasher = hashlib.sha256(str(pixels.shape).encode())
+    hasher.update(np.ascontiguousarray(pixels).data)
+    return hasher.hexdigest()[:_DIGITS]

@@ -142,22 +142,22 @@ def compare(
     differences: dict[str, dict[str, dict[str, Difference]]] = {}
     for reference in references:
         for metric in METRICS:
-            found = {
+            of_metric = {
                 name: paired.difference(own, drawn[reference], metric)
                 for name, own in drawn.items()
                 if name != reference
             }
-            family = {name: one for name, one in found.items() if one is not None}
+            family = {name: one for name, one in of_metric.items() if one is not None}
             for name, one in paired.corrected(family).items():
                 of_row = differences.setdefault(name, {}).setdefault(reference, {})
                 of_row[metric] = one
-    made = [
+    rows = [
         _row(entry, drawn.get(entry.name), differences.get(entry.name, {}))
         for entry in entries
     ]
     patients = {p for table in by_fold.values() for p in table.patient}
     return Comparison(
-        rows=_in_the_papers_order(made) if paper else tuple(made),
+        rows=_in_the_papers_order(rows) if paper else tuple(rows),
         references=tuple(references),
         unit=unit,
         counts=(sum(map(len, by_fold.values())), len(patients)),

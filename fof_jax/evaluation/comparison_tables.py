@@ -62,10 +62,10 @@ def difference_lines(comparison: Comparison, reference: str) -> list[list[str]]:
     """Header and one row per row that has a difference to `reference`."""
     lines = [["", "cells", *NAMES.values()]]
     for row in comparison.finished():
-        found = row.differences.get(reference)
-        if found:
-            cells = {str(one.cells) for one in found.values()}
-            own = [difference_text(found.get(metric)) for metric in METRICS]
+        by_metric = row.differences.get(reference)
+        if by_metric:
+            cells = {str(one.cells) for one in by_metric.values()}
+            own = [difference_text(by_metric.get(metric)) for metric in METRICS]
             lines.append([row.label, "/".join(sorted(cells)), *own])
     return lines
 
@@ -82,12 +82,12 @@ def difference_caption(comparison: Comparison, reference: str) -> str:
 
 def remarks(comparison: Comparison) -> list[str]:
     """Rows without all of their cells, with the reason; rows of one reason together."""
-    found: dict[str, list[str]] = {}
+    by_reason: dict[str, list[str]] = {}
     for row in comparison.rows:
-        labels = found.setdefault(row.remark, [])
+        labels = by_reason.setdefault(row.remark, [])
         if row.label not in labels:
             labels.append(row.label)
-    return [f"{', '.join(own)}: {reason}" for reason, own in found.items() if reason]
+    return [f"{', '.join(rows)}: {why}" for why, rows in by_reason.items() if why]
 
 
 def conditions(comparison: Comparison) -> list[str]:
@@ -175,12 +175,12 @@ def as_json(comparison: Comparison) -> str:
                 "remark": row.remark,
                 "scores": {m: vars(score) for m, score in row.scores.items()},
                 "cells": [
-                    {"seed": seed, "fold": fold} | dict(found)
-                    for (seed, fold), found in row.per_cell.items()
+                    {"seed": seed, "fold": fold} | dict(values)
+                    for (seed, fold), values in row.per_cell.items()
                 ],
                 "differences": {
-                    reference: {m: vars(one) for m, one in found.items()}
-                    for reference, found in row.differences.items()
+                    reference: {m: vars(one) for m, one in values.items()}
+                    for reference, values in row.differences.items()
                 },
                 "paper_percent": row.paper
                 and dict(zip(METRICS, map(list, row.paper), strict=True)),

@@ -94,8 +94,8 @@ class Summary:
     @property
     def ignores_model(self) -> bool:
         """Whether shuffling the network leaves the map much as it is."""
-        found = self.figures["randomized"]
-        return found is not None and found.mean > RANDOMIZED_LIMIT
+        randomized = self.figures["randomized"]
+        return randomized is not None and randomized.mean > RANDOMIZED_LIMIT
 
 
 def summarize(rows: Sequence[Row], *, replicates: int = 2000) -> list[Summary]:
@@ -103,7 +103,7 @@ def summarize(rows: Sequence[Row], *, replicates: int = 2000) -> list[Summary]:
     with_blind = _add_above_blind(rows)
     names = list(dict.fromkeys(row.explainer for row in rows))
     grades = sorted({row.grade for row in rows})
-    found = []
+    summaries = []
     for grade in [ALL, *grades] if len(grades) > 1 else [ALL]:
         for name in names:
             chosen = [
@@ -123,8 +123,8 @@ def summarize(rows: Sequence[Row], *, replicates: int = 2000) -> list[Summary]:
                 for figure in FIGURES
             }
             first = chosen[0]
-            found.append(Summary(grade, name, first.title, first.blind, figures))
-    return found
+            summaries.append(Summary(grade, name, first.title, first.blind, figures))
+    return summaries
 
 
 def best_blind(rows: Iterable[Row]) -> str | None:
@@ -205,8 +205,8 @@ def write_summary(path: Path, summaries: Iterable[Summary]) -> None:
         line: list[object] = [one.grade, one.explainer, one.blind]
         line += [size.images, size.patients] if size else [0, 0]
         for name in FIGURES:
-            found = one.figures[name]
-            line += list(found[:3]) if found else [None] * 3
+            interval = one.figures[name]
+            line += list(interval[:3]) if interval else [None] * 3
         lines.append(line)
     _write(path, header, lines)
 

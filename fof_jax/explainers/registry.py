@@ -64,13 +64,13 @@ def available(depth: int, cam_block: int) -> dict[str, Explainer]:
       Explainers by name: `eq1` is Eq. (1) at `cam_block`, `eq1:-3` at another block.
     """
     own = f"Eq. (1), block {depth + cam_block + 1}"
-    found = [Explainer(EQUATION1, own, False, equation1.at_block(cam_block))]
+    explainers = [Explainer(EQUATION1, own, False, equation1.at_block(cam_block))]
     for block in range(-1, -depth - 1, -1):
         if block != cam_block:
             title = f"Eq. (1), block {depth + block + 1}"
             name = f"{EQUATION1}:{block}"
-            found.append(Explainer(name, title, False, equation1.at_block(block)))
-    found.append(
+            explainers.append(Explainer(name, title, False, equation1.at_block(block)))
+    explainers.append(
         Explainer(
             PRINCIPAL_COMPONENT,
             "principal component",
@@ -79,8 +79,8 @@ def available(depth: int, cam_block: int) -> dict[str, Explainer]:
         )
     )
     for table, is_blind in ((_MODEL, False), (_BLIND, True)):
-        found += [Explainer(n, t, is_blind, f) for n, (t, f) in table.items()]
-    return {one.name: one for one in found}
+        explainers += [Explainer(n, t, is_blind, f) for n, (t, f) in table.items()]
+    return {one.name: one for one in explainers}
 
 
 def choose(words: Sequence[str], depth: int, cam_block: int) -> list[Explainer]:

@@ -37,16 +37,16 @@ def predict(
             if not plots:
                 yield predictor.grade(image.path, patch_size=size)
                 continue
-            found = predictor.predict(image.path, patch_size=size)
+            prediction = predictor.predict(image.path, patch_size=size)
             plot = out / PLOTS / f"{stem}.png"
-            warning = _write(model, image, found, out / TILES / stem, plot)
+            warning = _write(model, image, prediction, out / TILES / stem, plot)
         except (ValueError, OSError) as error:
             missing = np.full((1, len(model.classes)), np.nan)
             yield GradePredictions(
                 missing, missing, model.classes, (str(error),), ("",)
             )
         else:
-            yield dataclasses.replace(found.grades, warning=(warning,))
+            yield dataclasses.replace(prediction.grades, warning=(warning,))
 
 
 def explain(
@@ -66,27 +66,27 @@ def explain(
     """
     model = predictor.model
     size = model.config.data.get("patch_size")
-    found = predictor.predict(image.path, target=target, patch_size=size)
-    warning = _write(model, image, found, stem, stem.with_name(f"{stem.name}.png"))
+    prediction = predictor.predict(image.path, target=target, patch_size=size)
+    warning = _write(model, image, prediction, stem, stem.with_name(f"{stem.name}.png"))
     if warning:
         warnings.warn(f"{image.name}: {warning}", DataWarning, stacklevel=2)
-    save = functools.partial(np.save, arr=found.A.astype(np.float32))
+    save = functools.partial(np.save, arr=prediction.A.astype(np.float32))
     files.write_with(stem.with_name(f"{stem.name}.npy"), save)
 
 
 def _write(
     model: TrainedModel,
     image: ImageInput,
-    found: bags.BagPrediction,
+    prediction: bags.BagPrediction,
     stem: Path,
     plot: Path,
 ) -> str:
     """Writes tables and plot; what is missing of the slide, or ""."""
     placed = bag_slides.place(
-        image.path, found.coords, found.side, found.unit,
+        image.path, prediction.coords, prediction.side, prediction.unit,
         slide=image.slide, slide_mpp=image.mpp,
     )  # fmt: skip
-    prob, spread = found.grades.prob[0], found.grades.spread[0]
-    title = pictures.title(model, image.file_name, prob, spread, found.target)
-    bag_files.write(stem, plot, found, placed, title)
+    prob, spread = prediction.grades.prob[0], prediction.grades.spread[0]
+    title = pictures.title(model, image.file_name, prob, spread, prediction.target)
+    bag_files.write(stem, plot, prediction, placed, title)
     return placed.warning

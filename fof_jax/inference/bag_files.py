@@ -13,7 +13,7 @@ from fof_jax.inference.bags import BagPrediction
 
 
 def write(
-    stem: Path, plot: Path, found: BagPrediction, placed: Placed, title: str
+    stem: Path, plot: Path, prediction: BagPrediction, placed: Placed, title: str
 ) -> None:
     """Writes STEM.csv, STEM.geojson and a plot.
 
@@ -26,42 +26,44 @@ def write(
     """
     from fof_jax.inference import bag_pictures
 
-    tile_files.write_texts(stem, as_csv(found, placed), as_geojson(found, placed))
+    tile_files.write_texts(
+        stem, as_csv(prediction, placed), as_geojson(prediction, placed)
+    )
     plot.parent.mkdir(parents=True, exist_ok=True)
-    bag_pictures.plot(plot, A=found.A, placed=placed, title=title)
+    bag_pictures.plot(plot, A=prediction.A, placed=placed, title=title)
 
 
-def as_csv(found: BagPrediction, placed: Placed) -> str:
+def as_csv(prediction: BagPrediction, placed: Placed) -> str:
     """A row a patch, in the order of the file, with the columns of slides.
 
     Prediction and probabilities are those of the bag, the same in every row. `map_mean`
     is A of the patch, `kept` 1 or 0, or empty where the method has no M.
     """
-    classes, prob = found.grades.classes, found.grades.prob[0]
+    classes, prob = prediction.grades.classes, prediction.grades.prob[0]
     rows = []
     for i, corner in enumerate(placed.corners):
-        kept = "" if found.keep is None else f"{float(found.keep[i]):.6f}"
+        kept = "" if prediction.keep is None else f"{float(prediction.keep[i]):.6f}"
         row = tile_files.cells(corner, placed.side, placed.mpp, prob, classes)
-        rows.append([*row, f"{found.A[i]:.6f}", kept])
+        rows.append([*row, f"{prediction.A[i]:.6f}", kept])
     return tile_files.as_csv([tile_files.columns(classes), *rows])
 
 
-def as_geojson(found: BagPrediction, placed: Placed) -> str:
+def as_geojson(prediction: BagPrediction, placed: Placed) -> str:
     """A feature collection with a tile a patch, in the class that A explains.
 
     Measurements are as in `as_csv`. M has no polygons of its own: a patch is a tile.
     """
-    classes = found.grades.classes
-    color = tile_files.rgb_colors(len(classes))[classes.index(found.target)]
-    of_bag = tile_files.probabilities(found.grades.prob[0], classes)
+    classes = prediction.grades.classes
+    color = tile_files.rgb_colors(len(classes))[classes.index(prediction.target)]
+    of_bag = tile_files.probabilities(prediction.grades.prob[0], classes)
     features = []
     for i, corner in enumerate(placed.corners):
-        measured = of_bag | {"map_mean": tile_files.number(float(found.A[i]))}
-        if found.keep is not None:
-            measured["kept"] = float(found.keep[i])
+        measured = of_bag | {"map_mean": tile_files.number(float(prediction.A[i]))}
+        if prediction.keep is not None:
+            measured["kept"] = float(prediction.keep[i])
         features.append(
             tile_files.tile(
-                np.asarray(corner), placed.side, found.target, color, measured
+                np.asarray(corner), placed.side, prediction.target, color, measured
             )
         )
     return tile_files.as_json({"type": "FeatureCollection", "features": features})

@@ -90,22 +90,22 @@ def place(
     """
     own_mpp = 1.0 if unit == "um" else slide_mpp
     plain = Placed(coords, side, unit, own_mpp)
-    found = find(path, slide)
-    if found is None:
+    slide_path = find(path, slide)
+    if slide_path is None:
         return _without(plain, "")
     try:
-        thumbnail, size, mpp = _read(found, slide_mpp)
+        thumbnail, size, mpp = _read(slide_path, slide_mpp)
     except (ValueError, OSError) as error:
-        return _without(plain, f"slide {found.name}: {error}")
+        return _without(plain, f"slide {slide_path.name}: {error}")
     if unit == "um" and mpp is None:
-        return _without(plain, f"slide {found.name} states no scale")
+        return _without(plain, f"slide {slide_path.name} states no scale")
     scale = 1.0 if unit == "px" or mpp is None else 1 / mpp
     corners = coords * scale
     if (corners.min(axis=0) < 0).any() or (corners.max(axis=0) >= size).any():
         far = " x ".join(f"{value:.0f}" for value in corners.max(axis=0))
         text = (
-            f"slide {found.name} has {size[0]} x {size[1]} pixels, and patches begin "
-            f"at up to {far}: is it another slide?"
+            f"slide {slide_path.name} has {size[0]} x {size[1]} pixels, and patches "
+            f"begin at up to {far}: is it another slide?"
         )
         return _without(plain, text)
     ratio = thumbnail.shape[1] / size[0]

@@ -61,11 +61,11 @@ def find(source: Path, *, exclude: Path | None = None) -> list[ImageInput]:
     if not source.exists():
         raise ValueError(f"images: {source} does not exist. {expected}")
     if source.suffix.lower() == ".csv":
-        found = read_table(source)
-        foreign = [one.name for one in found if not layouts.is_bag(one.path)]
+        listed = read_table(source)
+        foreign = [one.name for one in listed if not layouts.is_bag(one.path)]
         if foreign:
             raise ValueError(f"images: {foreign[0]} is no HDF5 file. {expected}")
-        return found
+        return listed
     if source.is_dir():
         paths = sorted(
             path

@@ -134,10 +134,10 @@ def _pool(encoder: vit.ViT, x: jax.Array) -> jax.Array:
 
 
 def _digest(params: object) -> str:
-    found = hashlib.sha256()
+    hasher = hashlib.sha256()
     for leaf in jax.tree.leaves(params):
-        found.update(np.asarray(leaf).tobytes())
-    return found.hexdigest()[:16]
+        hasher.update(np.asarray(leaf).tobytes())
+    return hasher.hexdigest()[:16]
 
 
 def of_file(

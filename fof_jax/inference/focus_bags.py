@@ -89,19 +89,19 @@ def cases(
       ValueError: there is no such bag.
     """
     unseen = unseen_folds(model)
-    found = []
+    selected = []
     for i in np.flatnonzero(index.has_mask).tolist():
         folds = unseen(images[i], patients[i])
         mask = index.read_mask(i) if folds else None
         if mask is not None and mask.any():
             grade = int(grades[i])
-            found.append(BagCase(images[i], patients[i], grade, i, mask, folds))
-    if not found:
+            selected.append(BagCase(images[i], patients[i], grade, i, mask, folds))
+    if not selected:
         raise ValueError(
             "focus: no bag that a fold has not seen says which patches decide (the "
             "dataset 'mask' of its file). Pass another table as --table."
         )
-    return [found[k] for k in spread([one.grade for one in found], limit=limit)]
+    return [selected[k] for k in spread([one.grade for one in selected], limit=limit)]
 
 
 def measure(

@@ -74,11 +74,11 @@ def of_table(
     open_rows = [(row, folds) for row, folds in open_rows if folds]
     _check_any(open_rows, "every image with a mask was in the training of every fold")
     chosen = spread([row.grade for row, _ in open_rows], limit=limit, seed=seed)
-    found: list[Case] = []
+    cases: list[Case] = []
     for row, folds in (open_rows[i] for i in chosen):
-        found += _of_row(model, cohort, row, folds)
-    _check_any(found, "the mask of every image is empty")
-    return found
+        cases += _of_row(model, cohort, row, folds)
+    _check_any(cases, "the mask of every image is empty")
+    return cases
 
 
 def _of_row(
@@ -127,9 +127,9 @@ def with_mark(
         pixels = images.decode(images.encode_region(row.image))
         painted, mask = add_mark(pixels, kind, name)
         masks = fit_mask(mask, model.config.data, model.sides)
-        for found, source in ((clean, pixels), (marked, painted)):
+        for cases, source in ((clean, pixels), (marked, painted)):
             tiles = model.preprocess(source).tiles
-            found += [
+            cases += [
                 Case(name, k, row.patient, row.grade, tile, inside, folds)
                 for k, (tile, inside) in enumerate(zip(tiles, masks, strict=True))
             ]
@@ -263,6 +263,6 @@ def fold_number(fold: str) -> int:
     )
 
 
-def _check_any(found: Sequence[object], problem: str) -> None:
-    if not found:
+def _check_any(cases: Sequence[object], problem: str) -> None:
+    if not cases:
         raise ValueError(f"focus: {problem}. Pass another table as --table.")

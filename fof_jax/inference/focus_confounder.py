@@ -119,13 +119,13 @@ def on_mark(
 
 def summarize(rows: Sequence[Row]) -> list[OnMark]:
     """`OnMark` of every explainer from the rows of `focus.measure`."""
-    found = []
+    summaries = []
     for name in dict.fromkeys(row.explainer for row in rows):
         own = [row for row in rows if row.explainer == name]
         inside = np.array([row.figures["inside"] for row in own])
         area = np.array([row.figures["area"] for row in own])
         patients = [row.patient for row in own]
-        found.append(
+        summaries.append(
             OnMark(
                 name,
                 own[0].title,
@@ -134,7 +134,7 @@ def summarize(rows: Sequence[Row]) -> list[OnMark]:
                 patient_mean(inside - area, patients),
             )
         )
-    return found
+    return summaries
 
 
 def format_report(
@@ -142,15 +142,15 @@ def format_report(
 ) -> str:
     """The confounder's table: one block per model."""
     blocks = []
-    for name, (found, maps) in runs.items():
-        taken = "" if found.taken is None else (
-            f"; {100 * found.taken:.1f}% of the other classes' images become "
+    for name, (accuracy, maps) in runs.items():
+        taken = "" if accuracy.taken is None else (
+            f"; {100 * accuracy.taken:.1f}% of the other classes' images become "
             f"{class_name} with it"
         )  # fmt: skip
         head = (
-            f"{name}: accuracy {100 * found.marked:.1f}% with {kind} on {class_name}, "
-            f"{100 * found.clean:.1f}% without, fall "
-            f"{100 * (found.marked - found.clean):.1f}{taken}"
+            f"{name}: accuracy {100 * accuracy.marked:.1f}% with {kind} on "
+            f"{class_name}, {100 * accuracy.clean:.1f}% without, fall "
+            f"{100 * (accuracy.marked - accuracy.clean):.1f}{taken}"
         )
         lines = [["", "on the mark (%)", "area (%)", "shows it"]]
         for one in maps:

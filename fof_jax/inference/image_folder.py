@@ -109,8 +109,8 @@ class _Walk:
         folders, links = [self.root], []
         while folders:
             for parent, names in self._folders(folders.pop(0)):
-                found = [parent / name for name in names]
-                links += [path for path in found if path.is_symlink()]
+                paths = [parent / name for name in names]
+                links += [path for path in paths if path.is_symlink()]
                 self._add_files(parent)
             while links and not folders:
                 link = links.pop(0)
@@ -193,8 +193,8 @@ def _is_image(path: Path) -> bool:
 
 def _series(path: Path) -> str | None:
     """SeriesInstanceUID (0020,000E) of a DICOM file."""
-    found = _SERIES.search(_head(path, _SERIES_BYTES))
-    return found[3].decode() if found else None
+    match = _SERIES.search(_head(path, _SERIES_BYTES))
+    return match[3].decode() if match else None
 
 
 def _parts_of_slides(parent: Path, names: Sequence[str]) -> set[str]:

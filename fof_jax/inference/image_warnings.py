@@ -27,18 +27,18 @@ def of_pixels(
       training: None if unknown; colors are not compared then.
     """
     height, width = pixels.shape[:2]
-    found = []
+    messages = []
     if min(height, width) * MAX_ENLARGED < shortest:
-        found.append(
+        messages.append(
             f"too small: {width} x {height} pixels, the training images have "
             f"{shortest} or more"
         )
     values = appearance(pixels)
     usual = training is None or training.low[3] >= MIN_TISSUE
     if pixels.std(axis=(0, 1)).max() < _ONE_COLOR:
-        found.append("no tissue: the image has one color")
+        messages.append("no tissue: the image has one color")
     elif values[3] < MIN_TISSUE and usual:
-        found.append(f"no tissue: {values[3]:.0%} of the image is stained")
+        messages.append(f"no tissue: {values[3]:.0%} of the image is stained")
     if training is not None:
         low, high = np.array(training.low[:3]), np.array(training.high[:3])
         margin = np.maximum(high - low, _MARGIN)
@@ -47,10 +47,10 @@ def of_pixels(
             ranges = ", ".join(
                 f"{a:.0f}-{b:.0f}" for a, b in zip(low, high, strict=True)
             )
-            found.append(
+            messages.append(
                 f"colors far from the training data's: mean R, G, B {mean}; there "
                 f"{ranges}"
             )
         if digest(pixels) in training.digests:
-            found.append(TRAINING_IMAGE)
-    return found
+            messages.append(TRAINING_IMAGE)
+    return messages

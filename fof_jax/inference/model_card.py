@@ -30,8 +30,8 @@ def of_run(model: Predictor) -> str:
     metrics nor versions.
     """
     folds = [_fold(Path(name)) for name in model.fold_names]
-    found = load.find_upward(folds[0], "config.json")
-    run = found.parent if found else None
+    config_file = load.find_upward(folds[0], "config.json")
+    run = config_file.parent if config_file else None
     made_with = _json(run, "config.json").get("made_with", {})
     results, splits = _json(run, "results.json"), _json(run, "splits.json")
     lines = [f"# {model.config.method}, {model.config.encoder}", "", f"**{USE}**"]

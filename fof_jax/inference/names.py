@@ -39,13 +39,13 @@ def unique(names: Sequence[str]) -> list[str]:
     Two file names can have one printable form; rows of a table need two.
     """
     counts: collections.Counter[str] = collections.Counter()
-    taken, found = set(names), []
+    taken, distinct = set(names), []
     for name in names:
         counts[name] += 1
         while counts[name] > 1 and f"{name}~{counts[name]}" in taken:
             counts[name] += 1
-        found.append(name if counts[name] == 1 else f"{name}~{counts[name]}")
-    return found
+        distinct.append(name if counts[name] == 1 else f"{name}~{counts[name]}")
+    return distinct
 
 
 def stems(names: Sequence[str]) -> list[str]:
@@ -60,15 +60,15 @@ def stems(names: Sequence[str]) -> list[str]:
     below = ["__".join(path.parts[common:]).lstrip("/") for path in paths]
     bare = [name.removesuffix(Path(name).suffix) for name in below]
     counts = collections.Counter(bare)
-    found: list[str] = []
+    result: list[str] = []
     used: set[str] = set()
     for stem, name in zip(bare, below, strict=True):
         base = _shortened(stem if counts[stem] == 1 else name)
         tries = itertools.chain([base], (f"{base}-{k}" for k in itertools.count(2)))
         free = next(one for one in tries if one.casefold() not in used)
         used.add(free.casefold())
-        found.append(free)
-    return found
+        result.append(free)
+    return result
 
 
 def _shortened(stem: str) -> str:

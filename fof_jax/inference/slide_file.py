@@ -137,10 +137,10 @@ def level_0_mpp(
     """
     stated = _stated_mpp(properties)
     low, high = MPP_RANGE
-    found = "none"
+    resolution = "none"
     if stated is not None:
         x, y = stated
-        found = f"{x:.4g} x {y:.4g} µm/pixel"
+        resolution = f"{x:.4g} x {y:.4g} µm/pixel"
         if low <= min(x, y) and max(x, y) <= high:
             if not math.isclose(x, y, rel_tol=_TOLERANCE):
                 raise ValueError(
@@ -156,7 +156,7 @@ def level_0_mpp(
             )
     if given is None:
         raise ValueError(
-            f"{path.name} has no valid resolution (stated: {found}; expected "
+            f"{path.name} has no valid resolution (stated: {resolution}; expected "
             f"{low} to {high:g} µm/pixel). Pass --slide_mpp=0.25 for 40x, 0.5 for 20x."
         )
     return given, ""

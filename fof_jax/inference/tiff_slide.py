@@ -172,12 +172,12 @@ def _part_size(page: Any) -> tuple[int, int]:
 
 def _properties(page: Any) -> dict[str, str]:
     """Description and scale of a page by OpenSlide's names."""
-    found = {"tiff.ImageDescription": page.description}
+    properties = {"tiff.ImageDescription": page.description}
     tags = [page.tags.get(n) for n in ("XResolution", "YResolution", "ResolutionUnit")]
     if all(tags) and int(tags[2].value) in _PER_UNIT:
         for axis, tag in zip("xy", tags, strict=False):
             above, below = tag.value
             if above:
                 per = _PER_UNIT[int(tags[2].value)]
-                found[f"openslide.mpp-{axis}"] = repr(per * below / above)
-    return found
+                properties[f"openslide.mpp-{axis}"] = repr(per * below / above)
+    return properties

@@ -102,16 +102,16 @@ def features(slide: SlidePrediction) -> dict[str, Any]:
     """
     classes = slide.grades.classes
     colors = rgb_colors(len(classes))
-    found = []
+    squares = []
     for i, (corner, prob) in enumerate(zip(slide.corners, slide.tiles, strict=True)):
         k = int(prob.argmax())
         measured = probabilities(prob, classes)
         if slide.map_means is not None:
             measured["map_mean"] = number(slide.map_means[i])
-        found.append(tile(corner, slide.side, classes[k], colors[k], measured))
+        squares.append(tile(corner, slide.side, classes[k], colors[k], measured))
         if slide.keep is not None and slide.keep[i].any():
             measured["kept"] = number(slide.keep[i].mean())
-            found.append(
+            squares.append(
                 _feature(
                     "annotation",
                     "MultiPolygon",
@@ -121,7 +121,7 @@ def features(slide: SlidePrediction) -> dict[str, Any]:
                     measured,
                 )
             )
-    return {"type": "FeatureCollection", "features": found}
+    return {"type": "FeatureCollection", "features": squares}
 
 
 def _outlines(

@@ -28,9 +28,9 @@ STUDENT_FIELDS = ("stages", "teacher", "student", "distill")
 def names() -> list[str]:
     """Every name that `config.method` accepts: short forms first, then the modules."""
     modules = {
-        found.name.removeprefix(f"{methods.__name__}.")
-        for found in pkgutil.walk_packages(methods.__path__, f"{methods.__name__}.")
-        if not found.ispkg
+        module.name.removeprefix(f"{methods.__name__}.")
+        for module in pkgutil.walk_packages(methods.__path__, f"{methods.__name__}.")
+        if not module.ispkg
     }
     rows = (
         name for name in sorted(modules - set(ALIASES.values())) if _has_build(name)

@@ -132,6 +132,6 @@ def _case(
     )
     if mask is None or not mask.any():
         return case, []
-    found = bag_scores.score(of_truth, mask, predictor.keep(of_truth))
-    known = (None if np.isnan(v) else v for v in (found[name] for name in _SCORES))
+    score = bag_scores.score(of_truth, mask, predictor.keep(of_truth))
+    known = (None if np.isnan(v) else v for v in (score[name] for name in _SCORES))
     return case, [percent(value, None) for value in known]

@@ -69,8 +69,8 @@ def plots(summaries: Sequence[Summary], folder: Path) -> tuple[Plot, ...]:
     rows = [one for one in summaries if one.grade == ALL]
     saved = []
     for figure_name in _PLOTTED:
-        found = [(one, one.figures[figure_name]) for one in rows]
-        known = [(one, value) for one, value in found if value is not None]
+        intervals = [(one, one.figures[figure_name]) for one in rows]
+        known = [(one, value) for one, value in intervals if value is not None]
         if not known:
             continue
         with new_figure(height=1.2 + 0.3 * len(known)) as (figure, axes):
@@ -200,10 +200,10 @@ def write(
 def warnings(summaries: Sequence[Summary]) -> list[str]:
     """Maps that do not depend on the model, or do not point better than blind rules."""
     rows = [one for one in summaries if one.grade == ALL and not one.blind]
-    found = []
+    messages = []
     same = [one.title for one in rows if one.ignores_model]
     if same:
-        found.append(
+        messages.append(
             f"The map hardly changes when the network's blocks are shuffled "
             f"(correlation above {RANDOMIZED_LIMIT}): {', '.join(same)}."
         )
@@ -214,11 +214,11 @@ def warnings(summaries: Sequence[Summary]) -> list[str]:
         and (above.low is None or above.low <= 0)
     ]
     if below:
-        found.append(
+        messages.append(
             "Not shown to point better than the best blind rule (the interval reaches "
             f"0 or below): {', '.join(below)}."
         )
-    return found
+    return messages
 
 
 def section(workdir: Path, folder: Path) -> Section:

@@ -81,7 +81,7 @@ def choose(
       Correct and incorrect rows, by class.
     """
     confidence = np.where(tested.ok, tested.prob.max(axis=1), -1.0)
-    found = []
+    chosen = []
     for correct in (True, False):
         rows = []
         for k in range(tested.prob.shape[1]):
@@ -89,8 +89,8 @@ def choose(
             if at.any():
                 rows.append(int(np.argmax(np.where(at, confidence, -1.0))))
         kept = sorted(rows, key=lambda i: -confidence[i])[:max_cases]
-        found.append([i for i in rows if i in kept])
-    return found[0], found[1]
+        chosen.append([i for i in rows if i in kept])
+    return chosen[0], chosen[1]
 
 
 def cases(fold: TestedFold, table: Predictions) -> list[Case]:

@@ -145,17 +145,17 @@ class Checkpoints:
         where it is the first save training begins anew. Damaged is another matter: it
         is never passed over in silence, nor for a beginning from nothing.
         """
-        name, found, damaged = self.directory.parent.name, _NONE, []
+        name, newest, damaged = self.directory.parent.name, _NONE, []
         faults: dict[int, str] = {}
         for step in sorted(self._manager.all_steps(), reverse=True):
             fault = verify_manifest(self.directory / str(step))
             if fault is None:
-                found = step
+                newest = step
                 break
             faults[step] = fault
             if has_manifest(self.directory / str(step)):
                 damaged.append(f"  {step}: {fault}")
-        if damaged and found == _NONE:
+        if damaged and newest == _NONE:
             raise ValueError(
                 f"checkpoints: no step in {self.directory} is whole:\n"
                 + "\n".join(damaged)
@@ -163,14 +163,14 @@ class Checkpoints:
                 "train this fold again from its beginning."
             )
         for step, fault in faults.items():
-            rest = "training begins anew" if found == _NONE else (
-                f"step {found}, the one before it, is used"
+            rest = "training begins anew" if newest == _NONE else (
+                f"step {newest}, the one before it, is used"
             )  # fmt: skip
             self._log(f"checkpoint {step} of {name}: {fault}; {rest}")
             self._put_aside(step)
         for left in self.directory.glob(f"*{_UNFINISHED}*"):
             shutil.rmtree(left, ignore_errors=True)
-        return found
+        return newest
 
     def _read(self, step: int, like: TrainState) -> TrainState:
         target = _plain(jax.device_get(like))

@@ -222,14 +222,14 @@ def _flop(program: Any) -> float | None:
 
 def _bytes(program: Any) -> int | None:
     """Arguments, results and temporaries; donated arguments are counted once."""
-    found = program.memory_analysis()
-    if found is None:
+    memory = program.memory_analysis()
+    if memory is None:
         return None
     return (
-        found.argument_size_in_bytes
-        + found.output_size_in_bytes
-        + found.temp_size_in_bytes
-        - found.alias_size_in_bytes
+        memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        + memory.temp_size_in_bytes
+        - memory.alias_size_in_bytes
     )
 
 

@@ -158,12 +158,14 @@ def _splits(config: ConfigDict, data: store.Store, workdir: Path) -> splits.Spli
     path = workdir / "splits.json"
     seed = prepare.data_seed(config)
     if path.exists():
-        made = splits.read_splits(path, data)
+        drawn = splits.read_splits(path, data)
     else:
-        made = splits.make_splits(
+        drawn = splits.make_splits(
             data, scheme=config.data.scheme, folds=config.folds, seed=seed
         )
-    return validation.with_validation(made, data, fraction=config.validation, seed=seed)
+    return validation.with_validation(
+        drawn, data, fraction=config.validation, seed=seed
+    )
 
 
 def _selected_folds(fold: int | None, folds: int, workdir: Path) -> Sequence[int]:

@@ -182,15 +182,15 @@ def require_whole_images(data: store.Store, image_size: int) -> None:
 def room(devices: Sequence[jax.Device]) -> int:
     """Free bytes of the device that has the least; CPU devices share the host's."""
     mine = [d for d in devices if d.process_index == jax.process_index()]
-    found = []
+    free = []
     for device in mine:
         statistics = device.memory_stats() or {}
         if "bytes_limit" in statistics:
-            found.append(statistics["bytes_limit"] - statistics["bytes_in_use"])
+            free.append(statistics["bytes_limit"] - statistics["bytes_in_use"])
         else:
             # The array on the host that is copied from takes as much once more.
-            found.append(image_cache.available_memory() // (len(mine) + 1))
-    return min(found)
+            free.append(image_cache.available_memory() // (len(mine) + 1))
+    return min(free)
 
 
 def require_room(bytes_needed: int, devices: Sequence[jax.Device]) -> None:

@@ -53,10 +53,10 @@ def examine(config: ConfigDict | None) -> Iterator[Finding]:
     Args:
       config: what is to be run; None leaves out what depends on it.
     """
-    found = devices()
-    yield found
+    devices_finding = devices()
+    yield devices_finding
     yield from versions()
-    if found.verdict == FAIL:
+    if devices_finding.verdict == FAIL:
         return  # everything below computes
     if config is None:
         yield Finding(

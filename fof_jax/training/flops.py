@@ -36,8 +36,8 @@ def count(text: str) -> float:
 
     def total(name: str) -> float:
         if name not in totals:
-            found = (_one(line, shapes, total) for line in bodies[name])
-            totals[name] = sum(found, 0.0)
+            flops = (_one(line, shapes, total) for line in bodies[name])
+            totals[name] = sum(flops, 0.0)
         return totals[name]
 
     shapes = {
@@ -92,7 +92,7 @@ def _one(named: tuple[str, str], shapes, total) -> float:
 
 def _group(pattern: re.Pattern[str], line: str) -> str:
     """The first group of a pattern that an instruction has to contain."""
-    found = pattern.search(line)
-    if found is None:
+    match = pattern.search(line)
+    if match is None:
         raise ValueError(f"hlo: no {pattern.pattern} in {line[:200]!r}.")
-    return found[1]
+    return match[1]

@@ -77,9 +77,9 @@ def load(config: ConfigDict, folder: str) -> TokenColumns:
     own.encoder = encoder_about.get("variant") or config.encoder
     own.init.class_token = "keep" if encoder_about.get("class_token") else "drop"
     own.pooling = "patches"
-    found = _encoder_of(source.params)
+    encoder_params = _encoder_of(source.params)
     network = encoder.find_vit(own)
-    if found is None or network is None:
+    if encoder_params is None or network is None:
         raise ValueError(
             f"pathgcn.tokens: {folder} holds no ViT, expected weights of `import` or a "
             "fold of a run whose encoder is one. Pass another --config.pathgcn.tokens."
@@ -87,7 +87,7 @@ def load(config: ConfigDict, folder: str) -> TokenColumns:
     pixels = jax.ShapeDtypeStruct((1, *network.image_size, 3), np.float32)
     shapes = jax.eval_shape(network.init, jax.random.key(0), pixels)["params"]
     fitted = vit_weights.fit(
-        found,
+        encoder_params,
         jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes),
         network,
         encoder_about,
@@ -130,13 +130,13 @@ def rebuild(config: ConfigDict, about: dict[str, Any]) -> TokenColumns:
             f"pathgcn.tokens: the model's graphs have tokens of the encoder in "
             f"{folder}, which does not exist. Bring the folder back."
         )
-    made = load(own, folder)
-    if made.about["weights"] != about["weights"]:
+    columns = load(own, folder)
+    if columns.about["weights"] != about["weights"]:
         raise ValueError(
             f"pathgcn.tokens: {folder} holds other weights than those of the model's "
             "graphs. Bring them back."
         )
-    return made
+    return columns
 
 
 def _shapes(params: Params) -> dict[str, tuple[int, ...]]:

@@ -48,7 +48,7 @@ def measure(
     if not masks:
         return []
     variables = jax.device_get(variables)
-    found: list[localization.Row] = []
+    results: list[localization.Row] = []
     for batch in loader.eval_batches(
         data, list(masks), batch_size=batch_size, image_size=image_size, cache=reader
     ):
@@ -80,10 +80,10 @@ def measure(
             row = {"image": data.images[i], "patient": data.patients[i], "fold": fold}
             row["grade"] = data.classes[int(data.grades[i])]
             values = {name: float(column[at]) for name, column in figures.items()}
-            found.append(
+            results.append(
                 row | {k: None if np.isnan(v) else v for k, v in values.items()}
             )
-    return found
+    return results
 
 
 # Methods are static: the folds of a run share their programs.

@@ -41,7 +41,7 @@ def measure(
         return []
     variables = jax.device_get(variables)
     bag_map = jax.jit(method.bag_map)
-    found: list[localization.Row] = []
+    results: list[localization.Row] = []
     for batch in loader.eval_batches(
         data, list(masks), batch_size=1, image_size=1, cache=reader
     ):
@@ -58,5 +58,5 @@ def measure(
         row["grade"] = data.classes[int(data.grades[i])]
         values = (figures.get(name, np.nan) for name in localization.METRICS)
         known = (None if np.isnan(v) else v for v in values)
-        found.append(row | dict(zip(localization.METRICS, known, strict=True)))
-    return found
+        results.append(row | dict(zip(localization.METRICS, known, strict=True)))
+    return results

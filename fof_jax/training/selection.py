@@ -27,12 +27,12 @@ def measure(table: predictions.Predictions) -> dict[str, float]:
     """
     true = table.prob[np.arange(len(table)), table.y]
     scores = metrics.scores(table.y, table.prob, average="micro")
-    found = {
+    values = {
         "loss": float(-np.log(np.maximum(true, np.finfo(np.float64).tiny)).mean()),
         "accuracy": scores["accuracy"],
         "auc": scores["auc"],
     }
-    return {PREFIX + k: float(v) for k, v in found.items() if v is not None}
+    return {PREFIX + k: float(v) for k, v in values.items() if v is not None}
 
 
 class Selection:
@@ -105,14 +105,14 @@ def of_fold(fold: Fold, first: int) -> Selection:
       fold: its config names the metric and the patience.
       first: steps already taken; later lines are ignored.
     """
-    made = Selection(
+    selection = Selection(
         metric=fold.config.get("validation_metric", "loss"),
         patience=fold.config.get("early_stopping", 0) * fold.steps_per_epoch,
         per_epoch=fold.steps_per_epoch,
     )
     if fold.rows.validation is not None:
-        made.read(fold.folder / "metrics.jsonl", first)
-    return made
+        selection.read(fold.folder / "metrics.jsonl", first)
+    return selection
 
 
 def describe(document: dict[str, Any]) -> str:

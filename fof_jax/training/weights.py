@@ -87,15 +87,15 @@ def read(folder: Path) -> Variables:
 
 def digest(variables: Variables) -> str:
     """SHA-256 of names, types, shapes and values of the parameters and the state."""
-    found = hashlib.sha256()
+    hasher = hashlib.sha256()
     tree = {"params": variables.params, "state": variables.state}
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         array = np.ascontiguousarray(leaf)
-        found.update(
+        hasher.update(
             f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode()
         )
-        found.update(array.tobytes())
-    return found.hexdigest()
+        hasher.update(array.tobytes())
+    return hasher.hexdigest()
 
 
 def about(folder: Path) -> dict[str, Any]:

@@ -114,8 +114,8 @@ def plan(
     folds = max(fold_of.values()) + 1
     needed = composition.deciding(composition.most)
     for fold in range(folds):
-        found = {label: len(covered[fold, g]) for g, label in enumerate(classes)}
-        short = [f"{n} covered tiles of grade {k}" for k, n in found.items()
+        available = {label: len(covered[fold, g]) for g, label in enumerate(classes)}
+        short = [f"{n} covered tiles of grade {k}" for k, n in available.items()
                  if n < needed]  # fmt: skip
         if len(filling[fold]) < composition.most:
             short.append(f"{len(filling[fold])} tiles of grade {classes[0]}")
@@ -236,9 +236,9 @@ def write_bags(
     table.writerow(["bag", "patch", "image", "tile", "patient", "deciding"])
     table.writerows(sources)
     files.write_text(folder / TILES_FILE, text.getvalue())
-    made = Cohort(tuple(rows), cohort.classes, cohort.biomarkers, root=folder)
-    write_cohort(folder / "table.csv", made)
-    return made, np.array(shares)
+    composed = Cohort(tuple(rows), cohort.classes, cohort.biomarkers, root=folder)
+    write_cohort(folder / "table.csv", composed)
+    return composed, np.array(shares)
 
 
 def _patches(

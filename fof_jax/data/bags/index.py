@@ -190,10 +190,10 @@ def _entry(fields: dict[str, Any]) -> Entry:
 
 def _stat(path: Path) -> tuple[int, int]:
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         raise BagError("missing file", f"{path} does not exist") from None
-    return found.st_size, found.st_mtime_ns
+    return status.st_size, status.st_mtime_ns
 
 
 def _sha256(path: Path) -> str:

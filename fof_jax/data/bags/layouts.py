@@ -98,33 +98,33 @@ def read_header(file: Any, name: str, patch_size: float | None = None) -> Header
       BagError: the layout is not known, shapes or types do not fit, values lie in
         other files, or no patch size is stated.
     """
-    found = [key for key in FEATURES if key in file]
-    if len(found) != 1 or COORDS not in file:
+    names = [key for key in FEATURES if key in file]
+    if len(names) != 1 or COORDS not in file:
         held = ", ".join(sorted(map(str, file))) or "nothing"
         raise BagError(
             "unknown layout",
             f"{name} holds {held}; expected coords, and features (CLAM, TRIDENT) or "
             "feats (STAMP)",
         )
-    features = _dataset(file, found[0], name)
+    features = _dataset(file, names[0], name)
     coords = _dataset(file, COORDS, name)
     if features.ndim != 2 or features.dtype.kind != "f":
         raise BagError(
             "features of another form",
-            f"{name}: {found[0]} is {features.dtype} {features.shape}; expected "
+            f"{name}: {names[0]} is {features.dtype} {features.shape}; expected "
             "floating-point numbers [N, D], one row a patch. The embedding of a whole "
             "slide or patient is not a bag",
         )
     count, width = features.shape
     if not count or not width:
-        raise BagError("empty bag", f"{name}: {found[0]} is {features.shape}")
+        raise BagError("empty bag", f"{name}: {names[0]} is {features.shape}")
     if coords.shape != (count, 2) or coords.dtype.kind not in "iuf":
         raise BagError(
             "coordinates of another form",
             f"{name}: coords is {coords.dtype} {coords.shape}; expected numbers "
-            f"({count}, 2), one row for each of {found[0]}",
+            f"({count}, 2), one row for each of {names[0]}",
         )
-    layout, unit, stated = _patch_size(file, coords, stamp=found[0] == "feats")
+    layout, unit, stated = _patch_size(file, coords, stamp=names[0] == "feats")
     side = patch_size if stated is None else stated
     if side is None:
         raise BagError(
@@ -143,7 +143,7 @@ def read_header(file: Any, name: str, patch_size: float | None = None) -> Header
                 f"of {count} patches",
             )
     dtype = "float16" if features.dtype == np.float16 else "float32"
-    return Header(layout, found[0], count, width, side, unit, dtype, has_mask)
+    return Header(layout, names[0], count, width, side, unit, dtype, has_mask)
 
 
 def _dataset(file: Any, key: str, name: str) -> Any:

@@ -91,9 +91,9 @@ def _read(path: Path) -> tuple[list[str], dict[str, dict[str, str]]]:
     reader = TableReader(path)
     reader.load(encoding_errors="replace")
     if reader.header and _ID not in reader.header:
-        found = ", ".join(reader.header[:5])
+        header = ", ".join(reader.header[:5])
         raise CohortError(
-            f"{path}: expected a column '{_ID}', got {found} …. Is it the file of "
+            f"{path}: expected a column '{_ID}', got {header} …. Is it the file of "
             "Pathomic Fusion's distribution?"
         )
     table: dict[str, dict[str, str]] = {}
@@ -237,12 +237,12 @@ def _warn_unmatched(by_patient: dict[str, list[Path]], known: set[str]) -> None:
 def _report_counts(rows, subset, by_patient, graded, left_out) -> None:
     patient_count = len({row.patient for row in rows})
     counts = Counter(row.grade for row in rows)
-    found = (patient_count, len(rows), tuple(counts[k] for k in range(len(CLASSES))))
-    if found == EXPECTED[subset]:
+    actual = (patient_count, len(rows), tuple(counts[k] for k in range(len(CLASSES))))
+    if actual == EXPECTED[subset]:
         return
     text = (
         f"subset '{subset}': expected (patients, regions, II/III/IV) "
-        f"{EXPECTED[subset]}, found {found}"
+        f"{EXPECTED[subset]}, found {actual}"
     )
     differ = []
     for patient, cells in graded.items():

@@ -83,10 +83,10 @@ def find(store: Store, *, pt: Path | None, labels: Path | None, mpp: float) -> S
             by_stem.setdefault(name, []).append(path)
     files, wrong = [], []
     for image in store.images:
-        found = _candidates(image, by_stem, kind)
-        files += found[:1]
-        if len(found) != 1:
-            names = ", ".join(path.name for path in found[:3])
+        candidates = _candidates(image, by_stem, kind)
+        files += candidates[:1]
+        if len(candidates) != 1:
+            names = ", ".join(path.name for path in candidates[:3])
             wrong.append(f"  {image}: {names or 'no file'}")
     if wrong:
         more = f"\n  … and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""

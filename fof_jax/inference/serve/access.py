@@ -56,6 +56,6 @@ def slides_in(folder: Path, longest: int) -> dict[str, Path]:
       longest: longest side of the training images, see `is_slide`.
     """
     paths, _ = list_images(folder)
-    found = [path for path in paths if is_slide(path, longest)][:MAX_SLIDES]
-    below = [printable(path.relative_to(folder).as_posix()) for path in found]
-    return dict(zip(unique(below), found, strict=True))
+    slides = [path for path in paths if is_slide(path, longest)][:MAX_SLIDES]
+    below = [printable(path.relative_to(folder).as_posix()) for path in slides]
+    return dict(zip(unique(below), slides, strict=True))

@@ -96,25 +96,25 @@ def grade_slide(
       RequestError: a file that cannot be read, or without a scale or tissue.
     """
     try:
-        found = slides.predict_slide(
+        prediction = slides.predict_slide(
             model, path, mpp=mpp, slide_mpp=slide_mpp, maps=has_map(model)
         )
-        polygons = tile_files.as_json(tile_files.features(found))
+        polygons = tile_files.as_json(tile_files.features(prediction))
     except (ValueError, OSError) as error:
         text = str(error).replace("--slide_mpp", "the micrometers per pixel")
         raise RequestError(422, without_paths(text)) from None
     with tempfile.TemporaryDirectory() as folder:
         plot = Path(folder) / "slide.png"
-        pictures.plot_slide(found, plot, model, name)
+        pictures.plot_slide(prediction, plot, model, name)
         picture = _png_uri(plot.read_bytes())
-    grades = found.grades
+    grades = prediction.grades
     common = _common(
         model, name, grades.prob[0], grades.spread[0], grades.warning[0], rule
     )
     return common | {
         "slide": picture,
-        "tiles": len(found.tiles),
-        "tiles_csv": tile_files.table(found),
+        "tiles": len(prediction.tiles),
+        "tiles_csv": tile_files.table(prediction),
         "geojson": polygons,
     }
 

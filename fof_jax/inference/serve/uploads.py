@@ -103,7 +103,7 @@ def parse_form(content_type: str, body: bytes) -> list[Upload]:
     if not boundary:
         raise RequestError(422, "a form without a boundary in its Content-Type")
     delimiter = b"\r\n--" + boundary.encode("latin-1")
-    found = []
+    parts = []
     # What precedes the first delimiter and follows the last one is no part.
     for part in (b"\r\n" + body).split(delimiter)[1:]:
         if part.startswith(b"--"):
@@ -113,10 +113,10 @@ def parse_form(content_type: str, body: bytes) -> list[Upload]:
             raise RequestError(422, "a form with a part that does not end")
         name = parser.parsebytes(head.lstrip(b" \t\r\n")).get_filename()
         if name is not None:
-            found.append(Upload(printable(name) or _UNNAMED, content))
+            parts.append(Upload(printable(name) or _UNNAMED, content))
     else:
         raise RequestError(422, "a form that does not end; it was cut off")
-    return found
+    return parts
 
 
 def json_of(body: bytes) -> dict[str, Any]:

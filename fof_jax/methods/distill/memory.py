@@ -51,8 +51,8 @@ def rows_of(index: Int[Array, " B"], fold_index: Int[Array, " n"]) -> Int[Array,
     """
     size = fold_index.shape[0]
     row = jnp.searchsorted(fold_index, index)
-    found = fold_index[jnp.minimum(row, size - 1)] == index
-    return jnp.where(found, row, size).astype(jnp.int32)
+    in_fold = fold_index[jnp.minimum(row, size - 1)] == index
+    return jnp.where(in_fold, row, size).astype(jnp.int32)
 
 
 def look_up(bank: Float[Array, "n E"], idx: Int[Array, "*S"]) -> Float[Array, "*S E"]:

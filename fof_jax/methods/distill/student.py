@@ -235,14 +235,14 @@ class Student:
 
     @property
     def _measured(self) -> int | None:
-        found = [i for i, term in enumerate(self.terms) if term.weight is None]
-        if len(found) > 1 or 0 in found:
+        unweighted = [i for i, term in enumerate(self.terms) if term.weight is None]
+        if len(unweighted) > 1 or 0 in unweighted:
             raise ValueError(
-                f"distill: terms {found} have no weight, expected at most one, after "
-                "the divergence of logits by which it is measured. Set "
+                f"distill: terms {unweighted} have no weight, expected at most one, "
+                "after the divergence of logits by which it is measured. Set "
                 "--config.distill.beta."
             )
-        return found[0] if found else None
+        return unweighted[0] if unweighted else None
 
     def _betas(self, state: State, values: list[jax.Array]) -> tuple[list[Any], State]:
         """alpha and beta of each term; the measured one from the state."""

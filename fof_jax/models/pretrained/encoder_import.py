@@ -177,9 +177,9 @@ def _encoder_tensors(
     suffix = f"{table.embedding}.weight"
     prefixes = [name[: -len(suffix)] for name in tensors if name.endswith(suffix)]
     if len(prefixes) != 1:
-        found = "no tensor" if not prefixes else f"{len(prefixes)} tensors"
+        count = "no tensor" if not prefixes else f"{len(prefixes)} tensors"
         raise ValueError(
-            f"encoder weights: {found} named {suffix!r}; the first names in the file "
+            f"encoder weights: {count} named {suffix!r}; the first names in the file "
             f"are {', '.join(sorted(tensors)[:3]) or 'none'}. Was it written by "
             f"another library? --from is one of {', '.join(SOURCES)}, release."
         )

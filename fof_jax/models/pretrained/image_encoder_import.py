@@ -188,12 +188,12 @@ def _swin_name(
         heads.append(tensors[f"{stage}0.attn.logit_scale"].shape[0])
         blocks = {n.removeprefix(stage).split(".")[0] for n in tensors if stage in n}
         depths.append(len(blocks))
-    found = [
+    matches = [
         name
         for name, size in swin.SIZES.items()
         if (size.width, size.depths, size.heads) == (width, (*depths,), (*heads,))
     ]
-    if not found:
+    if not matches:
         raise ValueError(
             f"{file.path}: a SwinV2 of width {width}, depths {depths} and heads "
             f"{heads}, expected one of {', '.join(swin.SIZES)}."
@@ -202,18 +202,18 @@ def _swin_name(
     if variant is not None:
         asked = swin.parse_variant(variant)
         window = window or asked.window
-        if asked != (swin.SIZES[found[0]], window, 0):
+        if asked != (swin.SIZES[matches[0]], window, 0):
             raise ValueError(
                 f"--encoder: {variant} does not match the file, which has "
-                f"{swin.PREFIX}{found[0]}/{window}. Leave the flag out."
+                f"{swin.PREFIX}{matches[0]}/{window}. Leave the flag out."
             )
         return variant
     if window is None:
         raise ValueError(
             f"{file.path}: unknown window, which this library does not save. Pass "
-            f"--encoder={swin.PREFIX}{found[0]}/8, with the window of its training."
+            f"--encoder={swin.PREFIX}{matches[0]}/8, with the window of its training."
         )
-    return f"{swin.PREFIX}{found[0]}/{window}"
+    return f"{swin.PREFIX}{matches[0]}/{window}"
 
 
 def _window(tensors: Tensors, file: weight_files.WeightsFile) -> int | None:
@@ -233,18 +233,18 @@ def _shapes(encoder: nn.Module, layers: Layers) -> dict[str, tuple[int, ...]]:
     )
     paths = {path: name for name, path in layers.items()}
     statistics = {ours: theirs for theirs, ours in torch_layers.STATISTICS.items()}
-    found = {}
+    shapes = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(fresh):
         collection, *module, last = (key.key for key in path)
         layer = paths[tuple(module)]
         if last == "kernel":
             weight = torch_layers.weight_of(np.empty(leaf.shape, bool))
-            found[f"{layer}.weight"] = weight.shape
+            shapes[f"{layer}.weight"] = weight.shape
         elif collection == "batch_stats":
-            found[f"{layer}.{statistics[last]}"] = leaf.shape
+            shapes[f"{layer}.{statistics[last]}"] = leaf.shape
         else:
-            found[f"{layer}.{'weight' if last == 'scale' else last}"] = leaf.shape
-    return found
+            shapes[f"{layer}.{'weight' if last == 'scale' else last}"] = leaf.shape
+    return shapes
 
 
 def _check(

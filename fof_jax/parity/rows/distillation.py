@@ -61,10 +61,10 @@ def replay(recording: Recording) -> list[Row]:
 
     Source: methods/distillation.md.
     """
-    found = kind(recording)
-    if found is None:
+    row_kind = kind(recording)
+    if row_kind is None:
         raise ValueError(
             "parity: the recording is of no distillation format, expected one of "
             f"{', '.join(REPLAYS)}. Replay it with another family."
         )
-    return REPLAYS[found](recording)
+    return REPLAYS[row_kind](recording)

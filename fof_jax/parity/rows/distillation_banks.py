@@ -92,8 +92,8 @@ def dc_sample(z: dict[str, np.ndarray], term: dc.DC, suffix: str = "") -> Any:
 
 def cases(recording: Recording) -> list[str]:
     """Bank cases of a recording of units."""
-    found = (key.split("/")[0] for key in recording if "/init/contrast." in key)
-    return list(dict.fromkeys(found))
+    prefixes = (key.split("/")[0] for key in recording if "/init/contrast." in key)
+    return list(dict.fromkeys(prefixes))
 
 
 def term_of(case: str, cfg: dict[str, Any]) -> crd.BankTerm:

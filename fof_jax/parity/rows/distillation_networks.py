@@ -122,8 +122,8 @@ def batch_of(recording: Recording, step: int, epoch: int) -> Batch:
 
 def masks(recording: Recording, prefix: str) -> dict[str, Any]:
     """Recorded dropout masks of one network, by PyTorch module."""
-    found = torch_layout.under(recording, prefix)
-    return {name: jnp.asarray(mask, bool) for name, mask in found.items()}
+    recorded = torch_layout.under(recording, prefix)
+    return {name: jnp.asarray(mask, bool) for name, mask in recorded.items()}
 
 
 @contextmanager

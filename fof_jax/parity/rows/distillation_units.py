@@ -95,8 +95,8 @@ def replay(recording: Recording) -> list[Row]:
 
 def _cases(recording: Recording, name: str) -> list[str]:
     prefix = f"{name}/"
-    found = (key.split("/")[1] for key in recording if key.startswith(prefix))
-    return list(dict.fromkeys(found))
+    names = (key.split("/")[1] for key in recording if key.startswith(prefix))
+    return list(dict.fromkeys(names))
 
 
 def _loss(
@@ -186,14 +186,14 @@ def _rules(recording: Recording) -> list[Row]:
     for name in _cases(recording, "rules"):
         z = torch_layout.under(recording, f"rules/{name}/")
         values = z["values"][:-1]
-        found = jax.device_get(figures(jnp.asarray(z["grads"])))
+        ours = jax.device_get(figures(jnp.asarray(z["grads"])))
         for form in ("x22", "xm2lr_cos"):
-            weights = found[form]
+            weights = ours[form]
             rows += _rule(form, name, weights, weights[:-1] @ values, z, form)
-        for step, weights in enumerate(found["running"]):
+        for step, weights in enumerate(ours["running"]):
             key = f"xm2lr_running/{step}"
             rows += _rule("xm2lr running", name, weights, weights[:-1] @ values, z, key)
-        keep, each = found["batch"], found["sample"]
+        keep, each = ours["batch"], ours["sample"]
         rows += [
             row("rule sckd batch", keep, z["sckd_batch_mask"], "equal", where=name),
             row(

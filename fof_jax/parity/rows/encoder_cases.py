@@ -177,19 +177,21 @@ def _adam_l2(z: Recording, untrained: tuple[Path, ...]) -> dict[str, Any]:
 
 
 def _observe_resnet(encoder: resnet.ResNet, captured: Mapping[str, Any]) -> Observed:
-    found = {name: _output(captured, name) for name in ("conv1", "bn1")}
-    found["maxpool"] = resnet.max_pool(jax.nn.relu(found["bn1"]))
+    outputs = {name: _output(captured, name) for name in ("conv1", "bn1")}
+    outputs["maxpool"] = resnet.max_pool(jax.nn.relu(outputs["bn1"]))
     for stage, count in enumerate(encoder.blocks, 1):
         for block in range(count):
             inner = captured[f"layer{stage}_{block}"]
-            found[f"layer{stage}.{block}"] = _output(captured, f"layer{stage}_{block}")
+            outputs[f"layer{stage}.{block}"] = _output(
+                captured, f"layer{stage}_{block}"
+            )
             if "downsample_bn" in inner:
                 name = f"layer{stage}.{block}.downsample"
-                found[name] = _output(inner, "downsample_bn")
-        last = found[f"layer{stage}.{block}"].mean(axis=(1, 2))
-        found[f"feat_f{stage}"] = last
-    found = {n: _channels_first(x) if x.ndim == 4 else x for n, x in found.items()}
-    return found | {
+                outputs[name] = _output(inner, "downsample_bn")
+        last = outputs[f"layer{stage}.{block}"].mean(axis=(1, 2))
+        outputs[f"feat_f{stage}"] = last
+    outputs = {n: _channels_first(x) if x.ndim == 4 else x for n, x in outputs.items()}
+    return outputs | {
         "pooled": last,
         "fc_new1.0": _output(captured, "projection"),
         "fc_new1.1": _output(captured, "projection_bn"),
@@ -197,39 +199,39 @@ def _observe_resnet(encoder: resnet.ResNet, captured: Mapping[str, Any]) -> Obse
 
 
 def _observe_vgg(encoder: vgg.VGG, captured: Mapping[str, Any]) -> Observed:
-    trunk, found, position, number = captured["trunk"], {}, 0, 0
+    trunk, outputs, position, number = captured["trunk"], {}, 0, 0
     x = jnp.zeros(())
     for width in encoder.widths:
         if width:
-            found[f"features.{position}"] = _output(trunk, f"conv{number}")
-            found[f"features.{position + 1}"] = _output(trunk, f"bn{number}")
-            x = jax.nn.relu(found[f"features.{position + 1}"])
+            outputs[f"features.{position}"] = _output(trunk, f"conv{number}")
+            outputs[f"features.{position + 1}"] = _output(trunk, f"bn{number}")
+            x = jax.nn.relu(outputs[f"features.{position + 1}"])
             position, number = position + 2, number + 1
         else:
             x = nn.max_pool(x, (2, 2), strides=(2, 2))
-        found[f"features.{position}"] = x
+        outputs[f"features.{position}"] = x
         position += 1
-    found["avgpool"] = vgg.adaptive_average_pool(_output(captured, "trunk"))
-    found = {name: _channels_first(value) for name, value in found.items()}
+    outputs["avgpool"] = vgg.adaptive_average_pool(_output(captured, "trunk"))
+    outputs = {name: _channels_first(value) for name, value in outputs.items()}
     for i in range(len(vgg.RATES)):
         hidden = _output(captured["head"], f"linear{i}")
-        found[f"classifier.{3 * i}"] = hidden
-        found[f"classifier.{3 * i + 1}"] = jax.nn.relu(hidden)
-    return found
+        outputs[f"classifier.{3 * i}"] = hidden
+        outputs[f"classifier.{3 * i + 1}"] = jax.nn.relu(hidden)
+    return outputs
 
 
 def _observe_swin(encoder: swin.SwinV2, captured: Mapping[str, Any]) -> Observed:
-    found = {"patch_embed": _output(captured, "patch_norm")}
+    outputs = {"patch_embed": _output(captured, "patch_norm")}
     for stage, depth in enumerate(encoder.size.depths):
         for block in range(depth):
             name, path = f"layers.{stage}.blocks.{block}", f"stage{stage}_block{block}"
-            found[name] = _output(captured, path)
-            found[f"{name}.attn"] = _output(captured[path], "attn")
+            outputs[name] = _output(captured, path)
+            outputs[f"{name}.attn"] = _output(captured[path], "attn")
         if f"merge{stage}" in captured:
-            found[f"layers.{stage}.downsample"] = _output(captured, f"merge{stage}")
-    found["norm"] = _output(captured, "norm")
+            outputs[f"layers.{stage}.downsample"] = _output(captured, f"merge{stage}")
+    outputs["norm"] = _output(captured, "norm")
     return {  # maps [B, H, W, C] to tokens [B, L, C]
-        name: x.reshape(x.shape[0], -1, x.shape[-1]) for name, x in found.items()
+        name: x.reshape(x.shape[0], -1, x.shape[-1]) for name, x in outputs.items()
     }
 
 

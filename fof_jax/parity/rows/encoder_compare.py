@@ -31,7 +31,7 @@ def of_pass(
     Raises:
       ValueError: the recording has an output that the replay does not know.
     """
-    family, found, undecided = case.family, [], False
+    family, compared, undecided = case.family, [], False
     recorded = tolerances.stored(z, f"{mode}/")
     for name, theirs in recorded.items():
         if name.startswith(("grad", "loss", "buffers")):
@@ -43,12 +43,12 @@ def of_pass(
             )
         ours, value = tolerances.pair(passed.outputs[name], theirs)
         bound = tolerances.tolerance(mode, family)
-        found.append(comparison.row("", ours, value, bound, where=name))
+        compared.append(comparison.row("", ours, value, bound, where=name))
         if name.startswith("classifier."):  # of VGG's head, after ReLU
             before = f"classifier.{int(name.partition('.')[2]) - 1}"
             edge = EDGE * np.abs(ours - value).max()
             undecided |= bool((np.abs(passed.outputs[before]) <= edge).any())
-    rows = [comparison.worst(found, f"{mode} outputs")]
+    rows = [comparison.worst(compared, f"{mode} outputs")]
     if "loss" in recorded:
         name, bound = f"{mode} loss", tolerances.tolerance(f"{mode} loss", family)
         rows.append(comparison.row(name, passed.loss, z[f"{mode}/loss"], bound))
@@ -71,10 +71,10 @@ def _gradients(
     names, stats = z[f"{mode}/grad_names"], z[f"{mode}/grad_stats"]
     theirs = tolerances.stored(z, f"{mode}/grad/")
     largest = float(stats[:, 2].max())
-    found = tolerances.gradient_rows(passed.gradients, theirs, largest, bound)
+    rows = tolerances.gradient_rows(passed.gradients, theirs, largest, bound)
     norms = tolerances.norm_rows(passed.gradients, names, stats[:, 1], norm_bound)
     return [
-        comparison.worst(found, f"{mode} gradients"),
+        comparison.worst(rows, f"{mode} gradients"),
         comparison.worst(norms, f"{mode} gradient norms"),
     ]
 

@@ -41,10 +41,10 @@ def evaluate(case: Case, state: training_state.TrainState, batch: Batch) -> Pass
             value = cross_entropy(logits=outputs["logits"], grade=batch.grade)
             return value, outputs
 
-        found, gradient = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(
+        outcome, gradient = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(
             params, image
         )
-        return found, gradient
+        return outcome, gradient
 
     (value, outputs), (gradient, of_image) = run(state.params, batch.image)
     return Pass(

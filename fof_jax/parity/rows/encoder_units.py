@@ -52,8 +52,8 @@ def _row(name: str, ours: Any, theirs: Any, kind: str = "units", **options: Any)
 
 def _numbers(z: Recording, name: str) -> list[str]:
     """Cases "NAME/0", "NAME/1", … of an operation."""
-    found = {k.split("/")[1] for k in z if k.startswith(f"{name}/")}
-    return [f"{name}/{number}" for number in sorted(found, key=int)]
+    numbers = {k.split("/")[1] for k in z if k.startswith(f"{name}/")}
+    return [f"{name}/{number}" for number in sorted(numbers, key=int)]
 
 
 def _last(x: np.ndarray) -> jax.Array:
@@ -146,10 +146,10 @@ def _attention(z: Recording) -> list[Row]:
     mask, x = z[f"{prefix}mask"], jnp.asarray(z[f"{prefix}in"])
 
     def forward(params: Any, x: jax.Array) -> Any:
-        out, found = module.apply(
+        out, captured = module.apply(
             {"params": params}, x, mask, mutable=["intermediates"]
         )
-        return out, found["intermediates"]["logits"][0]
+        return out, captured["intermediates"]["logits"][0]
 
     out, pull, logits = jax.vjp(forward, params, x, has_aux=True)
     gradient, of_input = pull(jnp.asarray(z[f"{prefix}weight"]))

@@ -32,13 +32,13 @@ def replay(recording: Recording) -> list[Row]:
 
     Source: methods/encoders.md.
     """
-    found = kind(recording)
-    if found is None:
+    row_kind = kind(recording)
+    if row_kind is None:
         raise ValueError(
             "parity: the recording is of no image encoder, expected cfg/family one of "
             f"{', '.join(encoder_cases.FAMILIES)}, or the units. Replay it with "
             "another family."
         )
-    if found == "units":
+    if row_kind == "units":
         return encoder_units.replay(recording)
     return encoder_replay.replay(recording)

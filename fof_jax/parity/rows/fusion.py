@@ -99,9 +99,9 @@ def _count(recording: Recording, case: str, replayed: Replay) -> Row:
 
 
 def _inputs(recording: Recording, case: str) -> dict[str, jax.Array]:
-    found = torch_layout.under(recording, f"{case}/in/")
-    found["label"] = found["label"].astype(np.int32)
-    return {name: jnp.asarray(value) for name, value in found.items()}
+    recorded = torch_layout.under(recording, f"{case}/in/")
+    recorded["label"] = recorded["label"].astype(np.int32)
+    return {name: jnp.asarray(value) for name, value in recorded.items()}
 
 
 def _mode(
@@ -168,12 +168,12 @@ def _mode(
 
 def _constants(tensors: Mapping[str, np.ndarray], l1: Path) -> float:
     """L1 norm of the constants that the published classes count as parameters."""
-    found = 0.0
+    norm = 0.0
     for name, value in tensors.items():
         *outer, leaf = name.split(".")
         if leaf in torch_layout.CONSTANTS and bool(outer) == bool(l1):
-            found += float(np.abs(value).sum())
-    return found
+            norm += float(np.abs(value).sum())
+    return norm
 
 
 def _losses(
@@ -192,23 +192,23 @@ def _losses(
 
 def _pooled_product(recording: Recording) -> list[Row]:
     """The pooling of HFBSurv alone, with entries that are exactly 0."""
-    found = torch_layout.under(recording, "mfb/")
-    rank = int(found["rank"])
+    recorded = torch_layout.under(recording, "mfb/")
+    rank = int(recorded["rank"])
 
     def weighted(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
         out = factorized_bilinear(product=a * b, rank=rank)
-        return (out * found["weight"]).sum(), out
+        return (out * recorded["weight"]).sum(), out
 
     (_, out), gradients = jax.value_and_grad(weighted, argnums=(0, 1), has_aux=True)(
-        jnp.asarray(found["a"]), jnp.asarray(found["b"])
+        jnp.asarray(recorded["a"]), jnp.asarray(recorded["b"])
     )
     tolerance = fusion_compare.TOLERANCES["gradients, hfb"]
     return [
         comparison.row(
-            "mfb outputs", out, found["out"], fusion_compare.TOLERANCES["outputs"]
+            "mfb outputs", out, recorded["out"], fusion_compare.TOLERANCES["outputs"]
         ),
         *(
-            comparison.row(f"mfb gradient {n}", g, found[f"grad_{n}"], tolerance)
+            comparison.row(f"mfb gradient {n}", g, recorded[f"grad_{n}"], tolerance)
             for n, g in zip("ab", gradients, strict=True)
         ),
     ]

@@ -70,10 +70,10 @@ def find(recording: Mapping[str, np.ndarray], case: str) -> str | None:
         "scnn": {"feature", "omic", "widths", "wd"},
         "ddm": {"latent", "sub", "wide", "beta"},
     }
-    found = [family for family, keys in rules.items() if keys <= has]
-    if "concat" in found:
+    families = [family for family, keys in rules.items() if keys <= has]
+    if "concat" in families:
         return "concat"
-    return found[0] if len(found) == 1 else None
+    return families[0] if len(families) == 1 else None
 
 
 def build(family: str, cfg: Mapping[str, Any]) -> Replay:
@@ -263,7 +263,7 @@ def _ddm(cfg: Mapping[str, Any]) -> Replay:
     layers = fusion_layers.ddm_layers()
 
     def outputs(captured: Any) -> dict[str, Any]:
-        found = {
+        named = {
             "tokens": captured["tokens"][0],
             "attention": captured["attention"][0],
             "pooled": captured["pooled"][0],
@@ -274,11 +274,11 @@ def _ddm(cfg: Mapping[str, Any]) -> Replay:
         for torch_name, ours in (("image", "image"), ("omic", "omics")):
             encoded = captured[f"encoder_{ours}_1"]["__call__"][0]
             mean, raw = jnp.split(encoded, 2, axis=1)
-            found[f"mu_{torch_name}"] = mean
-            found[f"logvar_{torch_name}"] = bound * jnp.tanh(raw / bound)
-            found[f"z_{torch_name}"] = captured["latent"][0][ours]
-            found[f"common_{torch_name}"] = captured[f"common_{ours}"]["__call__"][1]
-        return found
+            named[f"mu_{torch_name}"] = mean
+            named[f"logvar_{torch_name}"] = bound * jnp.tanh(raw / bound)
+            named[f"z_{torch_name}"] = captured["latent"][0][ours]
+            named[f"common_{torch_name}"] = captured[f"common_{ours}"]["__call__"][1]
+        return named
 
     return Replay("ddm", module, layers, {"fc": ("dropout",)}, _fused, outputs)
 

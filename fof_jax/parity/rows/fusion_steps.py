@@ -186,8 +186,8 @@ def _compare_after(
         ("ema_after", "averages", state.average, None),
         ("ema_buffer_after", "average statistics", None, state.average_statistics),
     ):
-        found = torch_layout.under(recording, f"{case}/{prefix}{steps}/")
-        for name, want in found.items():
+        recorded = torch_layout.under(recording, f"{case}/{prefix}{steps}/")
+        for name, want in recorded.items():
             collections = {"params": params, "batch_stats": statistics}
             got = torch_layout.from_flax(name, collections, trainer.layers)
             if got is None or name in ignored:

@@ -61,12 +61,12 @@ def by_rule(k: int, bound: float, offset: float, shape: tuple[int, ...]) -> np.n
 
 def masks(recording: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     """Boolean masks below a prefix; packed ones are unpacked."""
-    found = under(recording, prefix)
+    recorded = under(recording, prefix)
     unpacked = {}
-    for name, value in found.items():
+    for name, value in recorded.items():
         name, _, part = name.partition("@")
         if part == "bits":
-            shape = found[f"{name}@shape"]
+            shape = recorded[f"{name}@shape"]
             bits = np.unpackbits(value, count=int(np.prod(shape)))
             unpacked[name] = bits.reshape(shape).astype(bool)
         elif not part:
