@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fof_jax import files
-from fof_jax.cli.predict import check_out, print_warnings
+from fof_jax.cli.predict import add_path_flags, check_out, print_warnings
 from fof_jax.data.bags import writing
 from fof_jax.data.csv_reader import TableReader
 from fof_jax.data.progress import progress_to
@@ -36,14 +36,7 @@ JOB = "features.json"
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Adds --checkpoint, --images, --out, the tile and its scale, and --layout."""
-    parser.add_argument("--checkpoint", type=Path, required=True, metavar="PATH")
-    parser.add_argument(
-        *("--images", "--table"),
-        type=Path,
-        required=True,
-        metavar="PATH|FOLDER|TABLE",
-    )
-    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
+    add_path_flags(parser)
     parser.add_argument(
         "--tile",
         type=int,

@@ -27,8 +27,8 @@ from fof_jax.evaluation.predictions import Predictions
 from fof_jax.evaluation.tables import align
 
 
-def add_io_flags(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags that `explain` has as well: model, images, output, scale."""
+def add_path_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds --checkpoint, --images and --out."""
     parser.add_argument("--checkpoint", type=Path, required=True, metavar="PATH")
     parser.add_argument(
         *("--images", "--table"),
@@ -37,6 +37,11 @@ def add_io_flags(parser: argparse.ArgumentParser) -> None:
         metavar="PATH|FOLDER|TABLE",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
+
+
+def add_io_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags that `explain` has as well: model, images, output, scale."""
+    add_path_flags(parser)
     scale = parser.add_argument_group("scale")
     scale.add_argument(
         "--mpp",

@@ -4,6 +4,8 @@ Pure functions of arrays, beside `localization.inside` and `curves`. Maps are
 nonnegative; masks are True on structures.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
@@ -124,3 +126,14 @@ def _mean_ranks(values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
     _, inverse, count = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(count) - 1
     return (last - (count - 1) / 2)[inverse]
+
+
+def agreement(maps: Sequence[np.ndarray]) -> float:
+    """Mean rank correlation over the pairs of folds' maps; NaN with fewer than two."""
+    pairs = [
+        rank_correlation(a[None], b[None])[0]
+        for k, a in enumerate(maps)
+        for b in maps[:k]
+    ]
+    known = [value for value in pairs if np.isfinite(value)]
+    return float(np.mean(known)) if known else np.nan

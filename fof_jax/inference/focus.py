@@ -69,7 +69,7 @@ def measure(
             report_progress(len(rows) // len(usable), total)
     for row in rows:
         each = [*maps[row.image, row.tile, row.explainer].values()]
-        row.figures["stability"] = _agreement(each)
+        row.figures["stability"] = focus_scores.agreement(each)
     return rows
 
 
@@ -244,14 +244,3 @@ def _query(model: TrainedModel, part: Sequence[tuple[int, Case]]) -> Query:
         target=jnp.asarray([case.grade for _, case in part], jnp.int32),
         index=jnp.asarray([i for i, _ in part], jnp.int32),
     )
-
-
-def _agreement(maps: Sequence[np.ndarray]) -> float:
-    """Mean rank correlation over the pairs of folds; NaN with fewer than two."""
-    pairs = [
-        focus_scores.rank_correlation(a[None], b[None])[0]
-        for k, a in enumerate(maps)
-        for b in maps[:k]
-    ]
-    known = [value for value in pairs if np.isfinite(value)]
-    return float(np.mean(known)) if known else np.nan

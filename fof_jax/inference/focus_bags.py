@@ -144,7 +144,7 @@ def measure(
                 ms = 1000 * (time.perf_counter() - start)
                 rows.append(_row(model, case, fold, (name, title), A, ms))
                 own.append(A)
-            stability = _agreement(own)
+            stability = focus_scores.agreement(own)
             for row in rows[len(rows) - len(case.folds) :]:
                 row.figures["stability"] = stability
         done += len(case.folds)
@@ -175,14 +175,3 @@ def _row(
         blind=name == RANDOM,
         figures=figures | {"ms": ms},
     )
-
-
-def _agreement(maps: Sequence[np.ndarray]) -> float:
-    """Mean rank correlation over the pairs of folds; NaN with fewer than two."""
-    pairs = [
-        focus_scores.rank_correlation(a[None], b[None])[0]
-        for k, a in enumerate(maps)
-        for b in maps[:k]
-    ]
-    known = [value for value in pairs if np.isfinite(value)]
-    return float(np.mean(known)) if known else np.nan
