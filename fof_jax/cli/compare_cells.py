@@ -82,12 +82,14 @@ class Job:
             if row.reason:
                 self.log(f"{row.name}: left out. {row.reason}")
         for name in dict.fromkeys(cell.row for cell in selected):
-            own = [cell for cell in selected if cell.row == name]
-            states = [cells.state(self.folder, cell) for cell in own]
+            row_cells = [cell for cell in selected if cell.row == name]
+            states = [cells.state(self.folder, cell) for cell in row_cells]
             counts = {s: states.count(s) for s in State if s in states}
             self.log(
                 f"{name}: "
-                + ", ".join(f"{n} of {len(own)} {s.value}" for s, n in counts.items())
+                + ", ".join(
+                    f"{n} of {len(row_cells)} {s.value}" for s, n in counts.items()
+                )
             )
         open_cells = [c for c in selected if not self.folder.predictions(c).exists()]
         left = cells.seconds_left(self.folder, open_cells)
@@ -114,15 +116,15 @@ class Job:
         """Row -> state of each of its cells, with the time of the measured ones."""
         result = {}
         for row in self.plan.rows:
-            own = []
+            states_of_row = []
             for cell in self._cells_of(row):
                 text = cells.state(self.folder, cell).value
                 ended = cells.outcome(self.folder, cell)
                 if ended.get("code") == 0:
                     text += f", {ended['seconds']:.0f} s"
                     text += ", resumed" if ended["resumed"] else ""
-                own.append(f"seed {cell.seed}, fold {cell.fold}: {text}")
-            result[row.name] = own
+                states_of_row.append(f"seed {cell.seed}, fold {cell.fold}: {text}")
+            result[row.name] = states_of_row
         return result
 
     def costs(self) -> dict[str, dict[str, Any]]:
@@ -178,8 +180,8 @@ class Job:
         for seed in self.seeds:
             if refusal := refusals[row.name, seed]:
                 remarks.append(" ".join(refusal.split()))
-        own = [c for c in self._cells_of(row) if not refusals[row.name, c.seed]]
-        for cell in own:
+        row_cells = [c for c in self._cells_of(row) if not refusals[row.name, c.seed]]
+        for cell in row_cells:
             state = cells.state(self.folder, cell)
             if state is State.FINISHED:
                 table = read_predictions(self.folder.predictions(cell))

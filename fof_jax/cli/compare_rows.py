@@ -214,10 +214,10 @@ def _row(
         config = config_flag.load(words)
         store = _open(config, stores, out)
         for stage in (*config.stages[:-1], ""):
-            own = registry.stage_config(config, stage) if stage else config
-            method = registry.create(own, metadata.dataset_info(store))
-            omics.require_inputs(method.inputs, store, own.method)
-            cell_graphs.open_for(own, method.inputs, store)
+            stage_config = registry.stage_config(config, stage) if stage else config
+            method = registry.create(stage_config, metadata.dataset_info(store))
+            omics.require_inputs(method.inputs, store, stage_config.method)
+            cell_graphs.open_for(stage_config, method.inputs, store)
         if first is not None and store.folder != first.folder:
             raise ValueError(
                 f"its data are others (hash {store.folder.name[:12]}) than those of "

@@ -36,13 +36,13 @@ def run(flags: argparse.Namespace) -> int:
     reference = config_flag.load([f"--config={REFERENCE}"])
     path = config_flag.path_of(name)
     meanings = field_comments(config_flag.path_of(REFERENCE))
-    own = field_comments(path)
+    comments = field_comments(path)
     print(docstring(path))
     print(
         f"\nFields; pass --config.FIELD=VALUE. * differs from {REFERENCE}.\n"
         "[n] changes results and is fixed for a workdir.\n"
     )
-    for line in describe(config, reference, meanings, own, changed=flags.changed):
+    for line in describe(config, reference, meanings, comments, changed=flags.changed):
         print(line)
     return 0
 

@@ -38,10 +38,10 @@ def field_comments(path: Path) -> dict[str, str]:
         above = _above(alone, node.lineno)
         if not above and node.lineno == line_after:
             above = inherited
-        own = trailing.get(end) or above
+        comment = trailing.get(end) or above
         section = ast.unparse(node.value) == "ConfigDict()"
-        if own and not section:
-            comments.setdefault(name[1], own)
+        if comment and not section:
+            comments.setdefault(name[1], comment)
         ends = section or end in trailing
         inherited, line_after = "" if ends else above, end + 1
     return comments

@@ -81,13 +81,13 @@ def _row(reader: TableReader, number: int, cells: dict[str, str], empty: Cohort)
 def _duplicates(cohort: Cohort) -> list[RowError]:
     """Finds images that occur in two rows, and patients with two spellings."""
     errors: list[RowError] = []
-    seen: dict[str, int] = {}
+    first_rows: dict[str, int] = {}
     for number, row in zip(cohort.lines, cohort.rows, strict=True):
         path = os.path.realpath(row.image)
-        if path in seen:
-            text = f"{cohort.name_of(row)} is already in row {seen[path]}"
+        if path in first_rows:
+            text = f"{cohort.name_of(row)} is already in row {first_rows[path]}"
             errors.append(RowError("same image twice", number, text))
-        seen.setdefault(path, number)
+        first_rows.setdefault(path, number)
     named = [row.patient for row in cohort.rows]
     for group in patients.spellings(named):
         rows = ", ".join(f"row {cohort.lines[named.index(one)]}" for one in group[:3])

@@ -58,13 +58,13 @@ class TableReader:
           columns: standard name -> name in the table. Another column that has the
             standard name is left out.
         """
-        own = {theirs: name for name, theirs in columns.items() if theirs != name}
-        for theirs, name in own.items():
+        names = {theirs: name for name, theirs in columns.items() if theirs != name}
+        for theirs, name in names.items():
             if self.header and theirs not in self.header:
                 text = f"'{theirs}' (data.columns.{name}) is missing; there are "
                 self.add_error("column", 1, text + ", ".join(self.header))
-        kept = {h: own.get(h, h) for h in self.header if h in own or (
-            h not in own.values()
+        kept = {h: names.get(h, h) for h in self.header if h in names or (
+            h not in names.values()
         )}  # fmt: skip
         self.header = list(kept.values())
         self.lines = [

@@ -72,7 +72,7 @@ def _check(field: str, names: tuple[str, ...]) -> None:
             f"data.{field} is one name, {names[0]!r}; expected several. Quote each: "
             f"{flag(field, split)}."
         )
-    seen: dict[str, str] = {}
+    spelling_of: dict[str, str] = {}
     for name in names:
         if not name or name != name.strip() or not name.isprintable():
             raise ValueError(
@@ -80,9 +80,9 @@ def _check(field: str, names: tuple[str, ...]) -> None:
                 "without blanks around it. Rename it in the config and the table."
             )
         key = unicodedata.normalize("NFKC", name).casefold()
-        if key in seen:
+        if key in spelling_of:
             raise ValueError(
-                f"data.{field} holds {seen[key]!r} and {name!r}; expected each name "
-                "once, also apart from upper and lower case. Remove or rename one."
+                f"data.{field} holds {spelling_of[key]!r} and {name!r}; expected each "
+                "name once, also apart from upper and lower case. Remove or rename one."
             )
-        seen[key] = name
+        spelling_of[key] = name

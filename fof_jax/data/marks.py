@@ -154,9 +154,9 @@ def plant(
                 f"mark: {name} does not lie below the table. Move the table, or list "
                 "images below it."
             )
-    own = [i for i, row in enumerate(cohort.rows) if row.grade == grade]
-    count = round(fraction * len(own))
-    chosen = set(np.random.default_rng(seed).permutation(own)[:count].tolist())
+    of_class = [i for i, row in enumerate(cohort.rows) if row.grade == grade]
+    count = round(fraction * len(of_class))
+    chosen = set(np.random.default_rng(seed).permutation(of_class)[:count].tolist())
     staging = folder.with_name(f".{folder.name}-unfinished")
     shutil.rmtree(staging, ignore_errors=True)
     masks = {}

@@ -112,17 +112,19 @@ def folds_of_patients(
 ) -> dict[str, int]:
     """The cohort's own folds, or patients dealt out by their highest grade."""
     if all(row.fold is not None for row in cohort.rows):
-        own: dict[str, set[int]] = collections.defaultdict(set)
+        folds_by_patient: dict[str, set[int]] = collections.defaultdict(set)
         for row in cohort.rows:
-            own[row.patient].add(int(row.fold or 0))
-        torn = [patient for patient, numbers in own.items() if len(numbers) > 1]
+            folds_by_patient[row.patient].add(int(row.fold or 0))
+        torn = [
+            patient for patient, numbers in folds_by_patient.items() if len(numbers) > 1
+        ]
         if torn:
             raise ValueError(
                 f"The column 'fold' puts images of one patient into several folds: "
                 f"{shortened(torn)}. Expected folds by patient; remove the column, and "
                 "the patients are dealt out."
             )
-        return {patient: min(numbers) for patient, numbers in own.items()}
+        return {patient: min(numbers) for patient, numbers in folds_by_patient.items()}
     highest: dict[str, int] = {}
     for row in cohort.rows:
         highest[row.patient] = max(highest.get(row.patient, 0), row.grade)

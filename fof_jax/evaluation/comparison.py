@@ -143,8 +143,8 @@ def compare(
     for reference in references:
         for metric in METRICS:
             of_metric = {
-                name: paired.difference(own, drawn[reference], metric)
-                for name, own in drawn.items()
+                name: paired.difference(resampled, drawn[reference], metric)
+                for name, resampled in drawn.items()
                 if name != reference
             }
             family = {name: one for name, one in of_metric.items() if one is not None}

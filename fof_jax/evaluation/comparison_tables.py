@@ -65,8 +65,8 @@ def difference_lines(comparison: Comparison, reference: str) -> list[list[str]]:
         by_metric = row.differences.get(reference)
         if by_metric:
             cells = {str(one.cells) for one in by_metric.values()}
-            own = [difference_text(by_metric.get(metric)) for metric in METRICS]
-            lines.append([row.label, "/".join(sorted(cells)), *own])
+            texts = [difference_text(by_metric.get(metric)) for metric in METRICS]
+            lines.append([row.label, "/".join(sorted(cells)), *texts])
     return lines
 
 

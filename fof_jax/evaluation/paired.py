@@ -81,8 +81,10 @@ def patient_weights(
     names: dict[str, int] = {}
     positions = {}
     for fold in sorted(tables):
-        own = [name or f"\0{fold}/{i}" for i, name in enumerate(tables[fold].patient)]
-        positions[fold] = np.array([names.setdefault(n, len(names)) for n in own])
+        patients = [
+            name or f"\0{fold}/{i}" for i, name in enumerate(tables[fold].patient)
+        ]
+        positions[fold] = np.array([names.setdefault(n, len(names)) for n in patients])
     rng = np.random.default_rng(seed)
     count = len(names)
     counts = rng.multinomial(count, np.full(count, 1 / count), size=replicates)
@@ -101,14 +103,15 @@ def replicates(
     values: dict[str, dict[Key, float]] = {metric: {} for metric in METRICS}
     draws: dict[str, dict[Key, np.ndarray]] = {metric: {} for metric in METRICS}
     for key, table in sorted(cells.items()):
-        own = weights[key[1]]
-        once = np.ones((1, own.shape[1]), own.dtype)
+        cell_weights = weights[key[1]]
+        once = np.ones((1, cell_weights.shape[1]), cell_weights.dtype)
         point = bootstrap.weighted_scores(table.y, table.prob, once, "micro")
-        drawn = own.any(axis=1)  # a small fold may have no patient in a replicate
-        sampled = bootstrap.replicate_scores(table, own[drawn], "micro")
+        # A small fold may have no patient in a replicate.
+        drawn = cell_weights.any(axis=1)
+        sampled = bootstrap.replicate_scores(table, cell_weights[drawn], "micro")
         for metric in METRICS:
             values[metric][key] = float(point[metric][0])
-            draws[metric][key] = np.full(len(own), np.nan)
+            draws[metric][key] = np.full(len(cell_weights), np.nan)
             draws[metric][key][drawn] = sampled[metric]
     return Replicates(values, draws)
 

@@ -61,11 +61,9 @@ def format_table(
         f"{_count(metrics['n'], unit)}, AUC and AP {average}-averaged; "
         + (f"mean ± std (ddof {results['ddof']}) over folds" if folds > 1 else "no std")
     )
-    own = metrics[average]
     lines = [["", *COLUMNS.values()]]
-    lines.append(
-        ["this run", *(percent(own["mean"][f], own["std"][f]) for f in COLUMNS)]
-    )
+    mean, std = metrics[average]["mean"], metrics[average]["std"]
+    lines.append(["this run", *(percent(mean[f], std[f]) for f in COLUMNS)])
     if paper_row is not None:
         cells = [f"{mean:.2f} ± {std:.2f}" for mean, std in FIGURES[paper_row]]
         lines.append([cited(paper_row), *cells])

@@ -39,19 +39,19 @@ def _run(
     model: ViTClassifier, query: Query, tokens: jax.Array, added: jax.Array
 ) -> tuple[Float[Array, ""], Float[Array, "L B heads T T"]]:
     """Score of the target with something added to each block's A; and every A."""
-    seen: list[jax.Array] = []
+    captured: list[jax.Array] = []
 
     def attend(layer: int) -> Callable[..., jax.Array]:
         def with_added(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
             p = _softmax(q, k)
-            seen.append(p)
+            captured.append(p)
             p = (p + added[layer]).astype(v.dtype)
             return jnp.einsum("bhqk,bhkd->bhqd", p, v, precision=HIGHEST)
 
         return with_added
 
     out = model.run_attending(tokens, [attend(i) for i in range(model.depth)])
-    return target_score(model.logits_of(out), query.target), jnp.stack(seen)
+    return target_score(model.logits_of(out), query.target), jnp.stack(captured)
 
 
 def _zeros(model: ViTClassifier, tokens: jax.Array) -> jax.Array:

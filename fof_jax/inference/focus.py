@@ -58,10 +58,10 @@ def measure(
     rows: list[Row] = []
     maps: Maps = {}
     for fold, variables in model.folds.items():
-        own = [(i, case) for i, case in enumerate(cases) if fold in case.folds]
+        fold_cases = [(i, case) for i, case in enumerate(cases) if fold in case.folds]
         session = _Session(model, variables, usable, curves=curves)
-        for first in range(0, len(own), BATCH):
-            part = own[first : first + BATCH]
+        for first in range(0, len(fold_cases), BATCH):
+            part = fold_cases[first : first + BATCH]
             for row, A in session.measure(part, _label(fold)):
                 rows.append(row)
                 key = (row.image, row.tile, row.explainer)

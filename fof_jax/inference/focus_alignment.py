@@ -57,22 +57,22 @@ def of_store(model: TrainedModel, data: Store) -> list[Alignment]:
     unseen = unseen_folds(model)
     rows: list[Alignment] = []
     for fold in model.folds:
-        own = [
+        test_rows = [
             i for i, name in enumerate(data.images)
             if fold in unseen(name, data.patients[i])
         ]  # fmt: skip
-        if not own:
+        if not test_rows:
             continue
-        pixels = (data.read(i, model.image_size) for i in own)
-        v, h = _features(model, fold, pixels, len(own))
+        pixels = (data.read(i, model.image_size) for i in test_rows)
+        v, h = _features(model, fold, pixels, len(test_rows))
         rows += figures(
             f"fold_{fold_number(fold)}",
             v,
             h,
             names=data.biomarkers,
-            values=data.biomarker_values[own],
-            known=data.known[own],
-            patients=[data.patients[i] for i in own],
+            values=data.biomarker_values[test_rows],
+            known=data.known[test_rows],
+            patients=[data.patients[i] for i in test_rows],
         )
     return rows
 
@@ -148,7 +148,7 @@ def lines(rows: Sequence[Alignment]) -> list[list[str]]:
         ["biomarker", "images", "silhouette in v", "in h(v)", "probe (%)", "chance (%)"]
     ]
     for name in dict.fromkeys(row.biomarker for row in rows):
-        own = [row for row in rows if row.biomarker == name]
+        of_biomarker = [row for row in rows if row.biomarker == name]
 
         def mean(values: Sequence[float | None], scale: float, digits: int) -> str:
             kept = [value for value in values if value is not None]
@@ -157,11 +157,11 @@ def lines(rows: Sequence[Alignment]) -> list[list[str]]:
         table.append(
             [
                 name,
-                str(sum(row.images for row in own)),
-                mean([row.silhouette_v for row in own], 1.0, 3),
-                mean([row.silhouette_h for row in own], 1.0, 3),
-                mean([row.probe for row in own], 100.0, 1),
-                mean([1 / max(row.statuses, 1) for row in own], 100.0, 1),
+                str(sum(row.images for row in of_biomarker)),
+                mean([row.silhouette_v for row in of_biomarker], 1.0, 3),
+                mean([row.silhouette_h for row in of_biomarker], 1.0, 3),
+                mean([row.probe for row in of_biomarker], 100.0, 1),
+                mean([1 / max(row.statuses, 1) for row in of_biomarker], 100.0, 1),
             ]
         )
     return table

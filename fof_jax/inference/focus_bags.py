@@ -55,8 +55,8 @@ def choose(words: Sequence[str], model: TrainedModel) -> dict[str, str]:
       ValueError: there is no such name.
     """
     table = explainers(model)
-    own = next(iter(table))
-    groups = {"all": [*table], "main": [*table], "model": [own], "blind": [RANDOM]}
+    default = next(iter(table))
+    groups = {"all": [*table], "main": [*table], "model": [default], "blind": [RANDOM]}
     chosen: dict[str, str] = {}
     for word in words:
         if word not in groups and word not in table:
@@ -133,7 +133,7 @@ def measure(
         bag = bags.pad(index.read(case.position))
         count = len(case.mask)
         for name, title in maps.items():
-            own: list[np.ndarray] = []
+            fold_maps: list[np.ndarray] = []
             for fold in case.folds:
                 start = time.perf_counter()
                 if name == RANDOM:
@@ -143,8 +143,8 @@ def measure(
                     A = predictor.map_of(variables, bag, case.grade)[:count]
                 ms = 1000 * (time.perf_counter() - start)
                 rows.append(_row(model, case, fold, (name, title), A, ms))
-                own.append(A)
-            stability = focus_scores.agreement(own)
+                fold_maps.append(A)
+            stability = focus_scores.agreement(fold_maps)
             for row in rows[len(rows) - len(case.folds) :]:
                 row.figures["stability"] = stability
         done += len(case.folds)

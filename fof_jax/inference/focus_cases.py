@@ -220,9 +220,9 @@ def unseen_folds(model: TrainedModel) -> Callable[[str, str], tuple[str, ...]]:
     sides = {}
     for name in model.fold_names:
         fold = splits["folds"][fold_number(name)]
-        seen = set(fold["train"]["images"])
-        seen |= set(fold.get("validation", {}).get("images", ()))
-        sides[name] = seen, set(fold["test"]["images"])
+        used = set(fold["train"]["images"])
+        used |= set(fold.get("validation", {}).get("images", ()))
+        sides[name] = used, set(fold["test"]["images"])
     owners = _owners(model)
 
     def unseen(image: str, patient: str) -> tuple[str, ...]:

@@ -69,15 +69,15 @@ def accuracy(
     """
     clean_hits, marked_hits, taken = [], [], []
     for fold in model.folds:
-        own = [k for k, case in enumerate(clean) if fold in case.folds]
-        if not own:
+        held_out = [k for k, case in enumerate(clean) if fold in case.folds]
+        if not held_out:
             continue
         one = dataclasses.replace(model, folds={fold: model.folds[fold]})
         pred = []
         for some in (clean, marked):
-            tiles = np.stack([some[k].pixels for k in own])
+            tiles = np.stack([some[k].pixels for k in held_out])
             pred.append(one.fold_probabilities(tiles)[:, 0].argmax(axis=1))
-        truth = np.array([clean[k].grade for k in own])
+        truth = np.array([clean[k].grade for k in held_out])
         carries = truth == grade
         clean_hits += (pred[0] == truth).tolist()
         marked_hits += (np.where(carries, pred[1], pred[0]) == truth).tolist()
@@ -107,13 +107,13 @@ def on_mark(
     Raises:
       ValueError: no image is of the grade.
     """
-    own = [case for case in marked if case.grade == grade and case.mask.any()]
-    if not own:
+    of_class = [case for case in marked if case.grade == grade and case.mask.any()]
+    if not of_class:
         raise ValueError(
             "focus: no image of the marked class is new to a fold. Pass another table "
             "as --table."
         )
-    rows = focus.measure(model, own, explainers, curves=False, log=log)
+    rows = focus.measure(model, of_class, explainers, curves=False, log=log)
     return summarize(rows)
 
 
@@ -121,14 +121,14 @@ def summarize(rows: Sequence[Row]) -> list[OnMark]:
     """`OnMark` of every explainer from the rows of `focus.measure`."""
     summaries = []
     for name in dict.fromkeys(row.explainer for row in rows):
-        own = [row for row in rows if row.explainer == name]
-        inside = np.array([row.figures["inside"] for row in own])
-        area = np.array([row.figures["area"] for row in own])
-        patients = [row.patient for row in own]
+        of_explainer = [row for row in rows if row.explainer == name]
+        inside = np.array([row.figures["inside"] for row in of_explainer])
+        area = np.array([row.figures["area"] for row in of_explainer])
+        patients = [row.patient for row in of_explainer]
         summaries.append(
             OnMark(
                 name,
-                own[0].title,
+                of_explainer[0].title,
                 patient_mean(inside, patients),
                 float(area.mean()),
                 patient_mean(inside - area, patients),

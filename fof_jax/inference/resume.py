@@ -38,7 +38,7 @@ def staging_folder(
       ValueError: `out` holds results of another job, or another process writes to it.
     """
     folder = out / STAGING
-    begun = (folder / _JOB).exists()
+    existing = (folder / _JOB).exists()
     # The lock is in the folder, so that nothing is left in `out` at the end.
     with files.exclusive_lock(
         folder / _LOCK, f"--out: {out}", print, remedy="pass another --out"
@@ -46,7 +46,7 @@ def staging_folder(
         try:
             _require_same_job(out, _identity(images, job))
         except ValueError:
-            if not begun:
+            if not existing:
                 shutil.rmtree(folder)
             raise
         yield folder
@@ -86,14 +86,14 @@ def _require_same_job(out: Path, identity: dict[str, dict[str, Any]]) -> None:
         files.write_text(path, json.dumps(identity))
         return
     try:
-        begun = json.loads(path.read_text(encoding="utf-8"))
+        earlier = json.loads(path.read_text(encoding="utf-8"))
         differences = [
             f"{name}: {before.get(name)} then, {now.get(name)} now"
-            for before, now in [(begun["job"], identity["job"])]
+            for before, now in [(earlier["job"], identity["job"])]
             for name in sorted({*before, *now})
             if before.get(name) != now.get(name)
         ]
-        before, now = begun["images"], identity["images"]
+        before, now = earlier["images"], identity["images"]
     except (ValueError, KeyError, TypeError, AttributeError):
         raise ValueError(
             f"--out: {out} holds an unfinished job of another version. Pass another "

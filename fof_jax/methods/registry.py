@@ -88,14 +88,14 @@ def stage_config(config: ConfigDict, stage: str) -> ConfigDict:
             f"stages: {stage!r} has no fields, expected config.{stage} with the fields "
             "that differ in this stage."
         )
-    own = ConfigDict(config.to_dict())
-    with own.ignore_type():
-        own.update(config[stage])
+    staged = ConfigDict(config.to_dict())
+    with staged.ignore_type():
+        staged.update(config[stage])
     if stage == "teacher":
         for field in STUDENT_FIELDS:
-            if field in own:
-                del own[field]
-    return own
+            if field in staged:
+                del staged[field]
+    return staged
 
 
 def create_teacher(config: ConfigDict, info: DatasetInfo) -> Any:

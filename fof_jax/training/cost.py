@@ -101,19 +101,19 @@ def _prepare(config: ConfigDict, data: store.Store) -> _Program:
     }
     earlier: Params = {}
     for name in (*config.stages[:-1], ""):
-        own = registry.stage_config(config, name) if name else config
+        stage_config = registry.stage_config(config, name) if name else config
         if not name and config.stages:
-            own = registry.stage_config(config, config.stages[-1])
-        setup = build.build(own, metadata.dataset_info(data))
+            stage_config = registry.stage_config(config, config.stages[-1])
+        setup = build.build(stage_config, metadata.dataset_info(data))
         inputs = setup.method.inputs
-        of_graphs = cell_graphs.open_for(own, inputs, data)
+        of_graphs = cell_graphs.open_for(stage_config, inputs, data)
         batch = next(
             loader.train_batches(
                 data,
                 rows,
-                batch_size=own.batch_size,
+                batch_size=stage_config.batch_size,
                 epochs=1,
-                seed=own.seed,
+                seed=stage_config.seed,
                 omics="omics" in inputs.train,
                 superpixels=superpixels.open_maps(data, inputs.superpixels),
                 **cell_graphs.loading(inputs.train, of_graphs),
@@ -121,7 +121,7 @@ def _prepare(config: ConfigDict, data: store.Store) -> _Program:
             )
         )
         frozen = earlier | fold_constants.measure(
-            own, inputs, data, of_graphs, rows, taught=bool(earlier)
+            stage_config, inputs, data, of_graphs, rows, taught=bool(earlier)
         )
         state = initial_state(
             setup.method, setup.optimizer, jax.random.key(0), batch, frozen

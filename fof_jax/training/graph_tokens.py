@@ -73,12 +73,14 @@ def load(config: ConfigDict, folder: str) -> TokenColumns:
     """
     source, about = weights.read(Path(folder)), weights.about(Path(folder))
     encoder_about = about.get("encoder", {})
-    own = ConfigDict(config.to_dict())
-    own.encoder = encoder_about.get("variant") or config.encoder
-    own.init.class_token = "keep" if encoder_about.get("class_token") else "drop"
-    own.pooling = "patches"
+    token_config = ConfigDict(config.to_dict())
+    token_config.encoder = encoder_about.get("variant") or config.encoder
+    token_config.init.class_token = (
+        "keep" if encoder_about.get("class_token") else "drop"
+    )
+    token_config.pooling = "patches"
     encoder_params = _encoder_of(source.params)
-    network = encoder.find_vit(own)
+    network = encoder.find_vit(token_config)
     if encoder_params is None or network is None:
         raise ValueError(
             f"pathgcn.tokens: {folder} holds no ViT, expected weights of `import` or a "
@@ -91,7 +93,7 @@ def load(config: ConfigDict, folder: str) -> TokenColumns:
         jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes),
         network,
         encoder_about,
-        class_token=own.init.class_token,
+        class_token=token_config.init.class_token,
         pos_embed="interpolate",
         pos_resize=config.init.pos_resize,
         log=lambda line: None,
@@ -99,11 +101,11 @@ def load(config: ConfigDict, folder: str) -> TokenColumns:
     expected, there = (_shapes(tree) for tree in (shapes, fitted))
     if expected != there:
         raise ValueError(
-            f"pathgcn.tokens: the encoder in {folder} is not {own.encoder}. Pass its "
-            "variant as --config.encoder."
+            f"pathgcn.tokens: the encoder in {folder} is not {token_config.encoder}. "
+            "Pass its variant as --config.encoder."
         )
     identity = {
-        "encoder": own.encoder,
+        "encoder": token_config.encoder,
         "image_size": int(config.data.image_size),
         "color": bool(config.data.color),
         "weights": weights.digest(source)[:16],
@@ -123,14 +125,14 @@ def rebuild(config: ConfigDict, about: dict[str, Any]) -> TokenColumns:
       ValueError: the weights are gone or others.
     """
     folder = about["folder"]
-    own = ConfigDict(config.to_dict())
-    own.encoder = about["encoder"]
+    token_config = ConfigDict(config.to_dict())
+    token_config.encoder = about["encoder"]
     if not Path(folder).exists():
         raise ValueError(
             f"pathgcn.tokens: the model's graphs have tokens of the encoder in "
             f"{folder}, which does not exist. Bring the folder back."
         )
-    columns = load(own, folder)
+    columns = load(token_config, folder)
     if columns.about["weights"] != about["weights"]:
         raise ValueError(
             f"pathgcn.tokens: {folder} holds other weights than those of the model's "

@@ -58,20 +58,22 @@ def build_stages(config: ConfigDict, data: store.Store) -> list[Stage]:
     names = tuple(config.stages) or ("",)
     stages: list[Stage] = []
     for name in names:
-        own = registry.stage_config(config, name) if name else config
-        setup = build.build(own, metadata.dataset_info(data))
-        omics.require_inputs(setup.method.inputs, data, own.method)
-        _require_same_kind(setup.method, data, own.method)
-        graphs = cell_graphs.open_for(own, setup.method.inputs, data)
+        stage_config = registry.stage_config(config, name) if name else config
+        setup = build.build(stage_config, metadata.dataset_info(data))
+        omics.require_inputs(setup.method.inputs, data, stage_config.method)
+        _require_same_kind(setup.method, data, stage_config.method)
+        graphs = cell_graphs.open_for(stage_config, setup.method.inputs, data)
         if not stages:  # a later stage is initialized from the ones before it
             trace_init(
                 setup.method,
-                own.data.image_size,
+                stage_config.data.image_size,
                 len(data.omic_names),
                 bags=None if data.bags is None else data.bags.width,
                 columns=None if graphs is None else len(graphs.columns),
             )
-        stages.append(Stage("" if name == names[-1] else name, own, setup, graphs))
+        stages.append(
+            Stage("" if name == names[-1] else name, stage_config, setup, graphs)
+        )
     return stages
 
 

@@ -98,12 +98,12 @@ def place(
         if part is not None:
             digest = hashlib.sha256(np.asarray(part, np.int64).tobytes()).hexdigest()
             fields[f"{name}_rows"] = digest
-    own = Place(fold_folder / stage, fields | {"fold": number})
+    teacher_place = Place(fold_folder / stage, fields | {"fold": number})
     if not config.teacher_dir:
-        return own
-    name = f"{config.method}-fold{number}-{own.digest[:16]}"
+        return teacher_place
+    name = f"{config.method}-fold{number}-{teacher_place.digest[:16]}"
     return dataclasses.replace(
-        own,
+        teacher_place,
         folder=Path(config.teacher_dir) / name,
         made_with=workdir.provenance(data),
         shared=True,

@@ -160,15 +160,15 @@ def _of_few_patients(
     for tile in pool:
         by_patient[tile.patient].append(tile)
     # A patient is as likely as it has tiles.
-    weights = np.array([len(own) for own in by_patient.values()], float)
+    weights = np.array([len(tiles) for tiles in by_patient.values()], float)
     order = rng.choice(
         len(by_patient), len(by_patient), replace=False, p=weights / weights.sum()
     )
     patients = list(by_patient.values())
     chosen: list[Tile] = []
     for k in order:
-        own = [patients[k][j] for j in rng.permutation(len(patients[k]))]
-        chosen += own[: count - len(chosen)]
+        drawn = [patients[k][j] for j in rng.permutation(len(patients[k]))]
+        chosen += drawn[: count - len(chosen)]
         if len(chosen) == count:
             break
     return chosen
@@ -227,8 +227,8 @@ def write_bags(
         shares.append(float(deciding.mean()))
         for at, (tile, decides) in enumerate(zip(bag.tiles, deciding, strict=True)):
             name = cohort.name_of(cohort.rows[tile.row])
-            own = [f"bags/{stem}.h5", at, name, tile.at, tile.patient, int(decides)]
-            sources.append(own)
+            cells = [f"bags/{stem}.h5", at, name, tile.at, tile.patient, int(decides)]
+            sources.append(cells)
         if progress is not None:
             progress(number + 1, len(bags))
     text = io.StringIO(newline="")

@@ -40,14 +40,14 @@ class Source:
         """JSON values that identify the graphs: a change of a file changes them."""
         if self.kind == "builder":
             return {"kind": self.kind, "mpp": self.mpp, "neighbors": builder.NEIGHBORS}
-        seen = hashlib.sha256()
+        hasher = hashlib.sha256()
         for path in self.files:
             state = path.stat()
-            seen.update(f"{path.name} {state.st_size} {state.st_mtime_ns}\n".encode())
+            hasher.update(f"{path.name} {state.st_size} {state.st_mtime_ns}\n".encode())
         of_labels = {"mpp": self.mpp, "neighbors": builder.NEIGHBORS}
         return {
             "kind": self.kind,
-            "files": seen.hexdigest()[:16],
+            "files": hasher.hexdigest()[:16],
             **(of_labels if self.kind == "labels" else {}),
         }
 

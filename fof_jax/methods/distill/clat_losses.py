@@ -196,11 +196,11 @@ def sample_negatives(
       count: K.
     """
     position = jnp.cumsum(labels >= 0)  # of a row among those that can be drawn, from 1
-    own = position[index][:, None]
+    anchor_rank = position[index][:, None]
     draw = jax.random.uniform(key, (len(index), count))
     rank = 1 + jnp.floor(draw * (position[-1] - 1)).astype(position.dtype)
     rank = jnp.minimum(rank, position[-1] - 1)  # the product can round up
-    return jnp.searchsorted(position, rank + (rank >= own)).astype(index.dtype)
+    return jnp.searchsorted(position, rank + (rank >= anchor_rank)).astype(index.dtype)
 
 
 def cosines(gradients: Float[Array, "T B D"]) -> Float[Array, "B T T"]:

@@ -97,8 +97,8 @@ def neighbors(logits: Float[Array, "B C"]) -> Bool[Array, "B B"]:
     """
     p = unit(jax.nn.softmax(lax.stop_gradient(logits)))
     distance = 1 - jnp.matmul(p, p.T, precision=lax.Precision.HIGHEST)
-    own = jnp.eye(p.shape[0], dtype=bool)
-    nearest = lax.top_k(-jnp.where(own, -1.0, distance), NEIGHBORS)[1]
+    diagonal = jnp.eye(p.shape[0], dtype=bool)
+    nearest = lax.top_k(-jnp.where(diagonal, -1.0, distance), NEIGHBORS)[1]
     return (nearest[:, :, None] == jnp.arange(p.shape[0])[None, None]).any(axis=1)
 
 

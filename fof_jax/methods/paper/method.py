@@ -127,9 +127,9 @@ class FocusOnFocus:
             ctx.gather, (batch.grade, batch.biomarkers, batch.known, batch.weight)
         )
         if self.frl:
-            seen = self.views(variables, batch)
+            three = self.views(variables, batch)
             glb, pos, neg, kept = jax.tree.map(
-                ctx.gather, (seen.glb, seen.pos, seen.neg, seen.kept)
+                ctx.gather, (three.glb, three.pos, three.neg, three.kept)
             )
             value, terms = self.terms(variables, glb, pos, neg, *labels)
             terms["kept"] = kept.mean()

@@ -108,9 +108,9 @@ class Release:
         `batch.known` is not read: the authors' data have no gaps, markers being
         imputed upstream (item 28). An unknown marker counts with the value stored.
         """
-        seen = self.views(variables, batch, reference)
+        three = self.views(variables, batch, reference)
         glb, pos, neg, hide = jax.tree.map(
-            ctx.gather, (seen.glb, seen.pos, seen.neg, seen.hide)
+            ctx.gather, (three.glb, three.pos, three.neg, three.hide)
         )
         value, terms = self.terms(
             variables,

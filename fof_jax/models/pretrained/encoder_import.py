@@ -97,8 +97,8 @@ def import_encoder(
         heads = heads or augreg.num_heads(tensors)
         tensors = augreg.to_timm(tensors)
     table = _names(source, tensors, config)
-    prefix, own = _encoder_tensors(tensors, table)
-    inferred = _infer(own, table)
+    prefix, encoder = _encoder_tensors(tensors, table)
+    inferred = _infer(encoder, table)
     parse = encoder_config.parse_hf if source == "hf" else encoder_config.parse_timm
     stated = parse(config)
     _check_agreement(inferred, stated)
@@ -132,7 +132,7 @@ def import_encoder(
             "file, or pass --image_size=SIDE (224 for most)."
         )
     h, w = vit.grid(image_size, patch)
-    used, left_out = _partition(tensors, prefix, own, table)
+    used, left_out = _partition(tensors, prefix, encoder, table)
     return ImportedEncoder(
         params=param_tree.encoder_from(used, table, patches=h * w),
         variant=name,
@@ -140,7 +140,7 @@ def import_encoder(
         patch=patch,
         image_size=image_size,
         layer_norm_eps=stated.get("layer_norm_eps", _EPS),
-        class_token=bool(table.class_token) and table.class_token in own,
+        class_token=bool(table.class_token) and table.class_token in encoder,
         loaded=tuple(prefix + name for name in used),
         left_out=left_out,
     )
@@ -184,11 +184,11 @@ def _encoder_tensors(
             f"another library? --from is one of {', '.join(SOURCES)}, release."
         )
     prefix = prefixes[0]
-    own = {n[len(prefix) :]: a for n, a in tensors.items() if n.startswith(prefix)}
+    encoder = {n[len(prefix) :]: a for n, a in tensors.items() if n.startswith(prefix)}
     # With block_chunks DINOv2 writes blocks.CHUNK.N, with N counted over all chunks.
-    if any(name.startswith(table.block.format(0) + ".0.") for name in own):
-        own = {_without_chunk(name): a for name, a in own.items()}
-    return prefix, own
+    if any(name.startswith(table.block.format(0) + ".0.") for name in encoder):
+        encoder = {_without_chunk(name): a for name, a in encoder.items()}
+    return prefix, encoder
 
 
 def _without_chunk(name: str) -> str:
@@ -196,29 +196,29 @@ def _without_chunk(name: str) -> str:
     return ".".join([first, *rest[1:]]) if first == "blocks" else name
 
 
-def _infer(own: Tensors, table: Names) -> dict[str, Any]:
+def _infer(encoder: Tensors, table: Names) -> dict[str, Any]:
     """Dimensions inferred from the tensors' shapes; heads are 0."""
-    kernel = own[f"{table.embedding}.weight"]
+    kernel = encoder[f"{table.embedding}.weight"]
     if kernel.ndim != 4 or kernel.shape[1] != 3 or kernel.shape[2] != kernel.shape[3]:
         raise ValueError(
             f"encoder weights: the patch embedding has shape {kernel.shape}, expected "
             "(D, 3, p, p)."
         )
-    depth = param_tree.depth_of(own, table)
+    depth = param_tree.depth_of(encoder, table)
     if not depth:
         raise ValueError(
             f"encoder weights: no {table.block.format(0)}.{table.norm_attention}. "
             "Expected a file as the library saves it (transformers: save_pretrained); "
             f"for another library, pass another --from ({', '.join(SOURCES)})."
         )
-    mlp, gated = param_tree.mlp_of(own, table)
-    registers = own.get(table.registers)
+    mlp, gated = param_tree.mlp_of(encoder, table)
+    registers = encoder.get(table.registers)
     size = vit.Size(
         width=kernel.shape[0],
         depth=depth,
         heads=0,
         mlp=mlp,
-        layer_scale=param_tree.has_layer_scale(own, table),
+        layer_scale=param_tree.has_layer_scale(encoder, table),
         swiglu=gated,
         registers=0 if registers is None else registers.shape[1],
     )
@@ -242,7 +242,7 @@ def _check_agreement(inferred: Mapping[str, Any], stated: Mapping[str, Any]) -> 
 
 
 def _partition(
-    tensors: Tensors, prefix: str, own: Tensors, table: Names
+    tensors: Tensors, prefix: str, encoder: Tensors, table: Names
 ) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
     """The encoder's tensors, and the names of tensors that are known to be unused.
 
@@ -251,7 +251,7 @@ def _partition(
         differ.
     """
     used, unused = {}, [name for name in tensors if not name.startswith(prefix)]
-    for name, array in own.items():
+    for name, array in encoder.items():
         if name.startswith(table.left_out):
             unused.append(prefix + name)
         elif _is_supported(name, table):
