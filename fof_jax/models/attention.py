@@ -285,10 +285,8 @@ def pallas(q: Heads, k: Heads, v: Heads, segments: Segments = None) -> Heads:
     if pad:
         q, k, v = (jnp.pad(a, ((0, 0), (0, 0), (0, pad), (0, 0))) for a in (q, k, v))
         # The padding is a segment of its own, and real segments are never below 0.
-        segment_of = (
-            jnp.zeros((batch, length), jnp.int32) if segments is None else segments
-        )
-        segments = jnp.pad(segment_of, ((0, 0), (0, pad)), constant_values=-1)
+        real = jnp.zeros((batch, length), jnp.int32) if segments is None else segments
+        segments = jnp.pad(real, ((0, 0), (0, pad)), constant_values=-1)
     ids = None if segments is None else flash.SegmentIds(q=segments, kv=segments)
     out = flash.flash_attention(q, k, v, segment_ids=ids, sm_scale=1 / math.sqrt(width))
     return out[:, :, :length]
