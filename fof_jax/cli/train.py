@@ -12,11 +12,15 @@ import argparse
 import contextlib
 import io
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
 
 from fof_jax.cli import allocator, terminal
 from fof_jax.cli import config as config_flag
+from fof_jax.data.progress import Out
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -51,9 +55,7 @@ def run(flags: argparse.Namespace) -> int:
     # Imported here: --help and config errors do not load JAX.
     import jax
 
-    from fof_jax.data import prepare
-    from fof_jax.training import build, crossval, init_weights, multihost
-    from fof_jax.training import workdir as run_folder
+    from fof_jax.training import multihost
 
     # Ignored on accelerators. RuntimeError: JAX is already initialized (a notebook),
     # and keeps its devices.
@@ -71,15 +73,63 @@ def run(flags: argparse.Namespace) -> int:
     log = screen if multihost.is_main_process() else _discard
     out = sys.stdout if multihost.is_main_process() else io.StringIO()
     with _noted(screen), multihost.translate_lost_process():
-        with multihost.raise_on_all():
-            build.validate(config)
-            recorded = run_folder.recorded_build(workdir)
-            store = prepare.prepare(config, out=out, build=recorded)
-            init_weights.require_checkpoint(config.init.checkpoint)
-        crossval.run(config, store, workdir, log=log)
+        _train(config, workdir, log, out)
         log(f"results: {workdir / 'results.json'}")
         multihost.barrier("done")
     return 0
+
+
+def train(
+    config: str | ConfigDict,
+    workdir: str | Path,
+    fields: Mapping[str, object] | None = None,
+) -> dict[str, Any]:
+    """Trains and tests every fold, as the command `train` does in one process.
+
+    Args:
+      config: NAME[:ARGUMENT] of a configuration, a path of one, or what
+        `cli.config.load` returns.
+      workdir: folder of the run; a stopped run in it is resumed.
+      fields: values of fields by name, such as {"data.regions": 200}; only with a name
+        or a path.
+
+    Returns:
+      The content of results.json: metrics of regions and patients over the finished
+      folds.
+
+    Raises:
+      ValueError: a field, a value or the data are not valid, or fields are given with
+        a ConfigDict.
+    """
+    if isinstance(config, ConfigDict):
+        if fields:
+            raise ValueError(
+                "train: got fields and a ConfigDict, expected fields only with the "
+                "name of a config. Set the values in the ConfigDict."
+            )
+        loaded = config
+    else:
+        values = [f"--config.{name}={value}" for name, value in (fields or {}).items()]
+        loaded = config_flag.load([f"--config={config}", *values])
+    screen = terminal.Terminal()
+    with _noted(screen):
+        return _train(loaded, Path(workdir), screen, sys.stdout)
+
+
+def _train(
+    config: ConfigDict, workdir: Path, log: Callable[[str], None], out: Out
+) -> dict[str, Any]:
+    """Checks the config, prepares the data and trains."""
+    from fof_jax.data import prepare
+    from fof_jax.training import build, crossval, init_weights, multihost
+    from fof_jax.training import workdir as run_folder
+
+    with multihost.raise_on_all():
+        build.validate(config)
+        recorded = run_folder.recorded_build(workdir)
+        store = prepare.prepare(config, out=out, build=recorded)
+        init_weights.require_checkpoint(config.init.checkpoint)
+    return crossval.run(config, store, workdir, log=log)
 
 
 @contextlib.contextmanager

@@ -11,12 +11,13 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from fof_jax import files
-from fof_jax.evaluation import prediction_rows
+from fof_jax.evaluation import dataframe, prediction_rows
 from fof_jax.evaluation.prediction_rows import PREFIX, UNKNOWN
 from fof_jax.tables.csv_records import Record, TableError, read_records
 
@@ -70,6 +71,10 @@ class Predictions:
         """Entropy in nats, -sum p ln p, of the normalized probabilities."""
         p = self.prob / np.sum(self.prob, axis=1, keepdims=True)
         return -np.sum(p * np.log(np.where(p > 0, p, 1.0)), axis=1)
+
+    def to_dataframe(self) -> Any:
+        """A pandas.DataFrame, see `dataframe.of_rows`."""
+        return dataframe.of_rows(**vars(self), pred=self.pred, entropy=self.entropy)
 
     def rows(self, keep: Bool[np.ndarray, " n"]) -> "Predictions":
         """The rows where `keep` is True."""

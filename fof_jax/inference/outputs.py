@@ -1,9 +1,13 @@
 """Output types of inference: grade predictions and explanations."""
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
+
+from fof_jax.evaluation import dataframe
 
 USE = "Research use only; not for diagnosis."
 CARD_FILE = "model_card.md"
@@ -36,6 +40,32 @@ class GradePredictions:
         return tuple(
             "" if error else self.classes[int(np.argmax(row))]
             for row, error in zip(self.prob, self.error, strict=True)
+        )
+
+    def to_dataframe(self, images: Sequence[object] | None = None) -> Any:
+        """A pandas.DataFrame with one row per image.
+
+        Columns as in predictions.csv: pred, p_CLASS, error, warning, s_CLASS.
+
+        Args:
+          images: names for a first column `image`, one per row.
+
+        Raises:
+          ImportError: pandas is not installed.
+          ValueError: the number of names is not n.
+        """
+        if images is not None and len(images) != len(self.error):
+            raise ValueError(
+                f"to_dataframe: got {len(images)} names for {len(self.error)} images, "
+                "expected one for each. Pass what was passed to `predict`."
+            )
+        named = {} if images is None else {"image": [str(name) for name in images]}
+        return dataframe.of_columns(
+            named
+            | {"pred": self.pred}
+            | {f"p_{c}": self.prob[:, k] for k, c in enumerate(self.classes)}
+            | {"error": self.error, "warning": self.warning}
+            | {f"s_{c}": self.spread[:, k] for k, c in enumerate(self.classes)}
         )
 
 

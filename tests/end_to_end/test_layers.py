@@ -28,8 +28,8 @@ LAYERS["inference"] = {*LAYERS["training"], "training", "explainers"}
 LAYERS["parity"] = LAYERS["inference"]
 LAYERS["report"] = {*LAYERS["inference"], "inference"}
 LAYERS["cli"] = {*LAYERS["report"], "report", "parity"}
-# The package's own `load` is imported on first use.
-LAYERS["__init__"] = {"inference"}
+# The package's own `load` and `train` are imported on first use.
+LAYERS["__init__"] = {"inference", "cli"}
 LAYERS["__main__"] = {"cli"}
 
 
