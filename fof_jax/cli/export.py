@@ -9,7 +9,7 @@ folds of a run become an ensemble (docs/export.md). `hf` is a folder that Huggin
 transformers loads: the encoder with the classifier of the K grades, or an imported
 encoder alone. `release` is a .pth that the authors' code loads as the state dict of its
 model; this requires a model of the method `release`. The newest valid checkpoint of a
-fold is exported.
+fold is exported. `--push=hf:OWNER/NAME` uploads the result of stablehlo or hf.
 """
 
 import argparse
@@ -50,6 +50,17 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="stablehlo: when the model abstains; written by `eval --abstain_error=0.1 "
         "--out=FILE`",
     )
+    parser.add_argument(
+        "--push",
+        metavar="hf:OWNER/NAME",
+        help="stablehlo, hf: also upload to this repository of the Hugging Face Hub",
+    )
+    parser.add_argument(
+        "--license",
+        default="unknown",
+        metavar="ID",
+        help="hf, --push: identifier of the license of the weights in the model card",
+    )
 
 
 def run(flags: argparse.Namespace) -> int:
@@ -62,6 +73,12 @@ def run(flags: argparse.Namespace) -> int:
     for flag, format_ in of_one_format:
         if getattr(flags, flag) and flags.format != format_:
             raise ValueError(f"export: --{flag} requires --to={format_}.")
+    if flags.push and flags.format == "release":
+        raise ValueError("export: --push requires --to=stablehlo or --to=hf.")
+    if flags.push:
+        from fof_jax.inference import hub
+
+        hub.name_of(flags.push)  # before anything is written
     print(FORMATS[flags.format](flags))
     return 0
 
@@ -107,7 +124,7 @@ def _stablehlo(flags: argparse.Namespace) -> str:
     return (
         f"{flags.out}: {len(model.fold_names)} fold(s), {platforms}, "
         f"{size:.1f} MiB, model card included"
-    )
+    ) + _push(flags, card, "fof-jax")
 
 
 def _hf(flags: argparse.Namespace) -> str:
@@ -129,7 +146,8 @@ def _hf(flags: argparse.Namespace) -> str:
         stain=model.stain,
     )
     # README.md is where Hugging Face expects the model card.
-    files.write_text(flags.out / "README.md", model_card.of_folder(flags.checkpoint))
+    card = model_card.of_folder(flags.checkpoint)
+    files.write_text(flags.out / "README.md", _with_front_matter(flags, card))
     if model.head is not None:  # not an imported encoder
         about = provenance.describe(
             load.load(flags.checkpoint), command="export", checkpoint=flags.checkpoint
@@ -147,7 +165,34 @@ def _hf(flags: argparse.Namespace) -> str:
             "which no image processor of transformers does: normalize images first, "
             "with fof_jax/data/stain.py or stain.stablehlo of export --to=stablehlo"
         )
-    return message
+    return message + _push(flags, card, "transformers")
+
+
+def _with_front_matter(
+    flags: argparse.Namespace,
+    card: str,
+    library: str = "transformers",
+    repo: str | None = None,
+) -> str:
+    from fof_jax.inference import hub_card
+
+    return hub_card.with_front_matter(
+        card,
+        flags.checkpoint,
+        license_name=flags.license,
+        library=library,
+        repo=repo,
+    )
+
+
+def _push(flags: argparse.Namespace, card: str, library: str) -> str:
+    """Uploads what was exported, and says where; "" without --push."""
+    if not flags.push:
+        return ""
+    from fof_jax.inference import hub
+
+    text = _with_front_matter(flags, card, library, hub.name_of(flags.push))
+    return f"\n{flags.push}: {hub.push(flags.push, flags.out, text)}"
 
 
 # Format -> function that writes it and returns the message to print.

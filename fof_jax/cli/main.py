@@ -134,6 +134,7 @@ def _run(words: list[str], program: str) -> int:
             warnings.showwarning = _show_warning
             if command in COMPILING:
                 compiled.use(flags.compiled)
+            _download(command, flags)
             return module.run(flags)
     except SystemExit as leaving:  # --help of a command
         return int(leaving.code or 0)
@@ -160,6 +161,21 @@ def _run(words: list[str], program: str) -> int:
             raise
         print(f"error: {_for_program(str(error), program)}", file=sys.stderr)
         return BAD_INPUT
+
+
+def _download(command: str, flags: argparse.Namespace) -> None:
+    """Replaces an hf: address in --checkpoint by the path of its files here."""
+    checkpoint = getattr(flags, "checkpoint", None)
+    if checkpoint is None or not str(checkpoint).startswith("hf:"):
+        return
+    if getattr(flags, "out", checkpoint) is None:
+        raise ValueError(
+            f"{command}: --checkpoint={checkpoint} has no folder here for the output. "
+            "Pass --out."
+        )
+    from fof_jax.inference import hub
+
+    flags.checkpoint = hub.local(checkpoint)
 
 
 def _print_any_name() -> None:

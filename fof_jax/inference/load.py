@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from fof_jax.data import training_data
 from fof_jax.data.errors import SHOWN
-from fof_jax.inference import exported
+from fof_jax.inference import exported, hub
 from fof_jax.inference.model import TrainedModel
 from fof_jax.inference.predictor import Predictor
 from fof_jax.training import build, weights
@@ -31,12 +31,13 @@ def load(path: str | Path) -> Predictor:
     """Loads a trained or an exported model.
 
     Args:
-      path: as in `load_trained`, or a file of `export --to=stablehlo`.
+      path: as in `load_trained`, a file of `export --to=stablehlo`, or the address of
+        one of them on the hub, hf:OWNER/NAME.
 
     Raises:
-      ValueError: as `load_trained` and `exported.load`.
+      ValueError: as `load_trained`, `exported.load` and `hub.local`.
     """
-    path = Path(path)
+    path = hub.local(path)
     return exported.load(path) if path.is_file() else load_trained(path)
 
 
