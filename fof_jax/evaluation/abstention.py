@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy import stats
 
 from fof_jax.evaluation.predictions import UNKNOWN, Predictions
 from fof_jax.evaluation.tables import align
@@ -147,6 +146,8 @@ def measure(rule: Rule, table: Predictions) -> Rule:
     wrong = table.pred != table.y
     answered = ~rule.abstains(table.prob)
     total, errors = int(answered.sum()), int(wrong[answered].sum())
+    from scipy import stats  # slow to import, and `predict` does not need it
+
     upper = stats.beta.ppf(_CONFIDENCE, errors + 1, total - errors) if total else None
     return dataclasses.replace(
         rule,
