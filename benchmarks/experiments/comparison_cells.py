@@ -25,6 +25,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from fof_jax import files
+from fof_jax.evaluation import published
 from fof_jax.training.cells import Cell, Folder
 
 REFERENCES = ("fof", "vit")
@@ -103,7 +104,7 @@ def show(results: Path, *, short: bool) -> str:
 
 def _cells(row: dict[str, Any], cost: dict[str, Any] | None) -> list[str]:
     """One row: name, folds, metrics, differences in AUC, cost."""
-    cells = [row["method"], str(len(row["cells"]))]
+    cells = [published.name_of(row["row"]), str(len(row["cells"]))]
     for metric in ("auc", "accuracy", "kappa"):
         score = row["scores"].get(metric)
         text = f"{100 * score['mean']:.1f}" if score else ""
