@@ -28,6 +28,7 @@ from fof_jax.data import mosaic
 from fof_jax.data.prepare import data_seed, prepare
 from fof_jax.data.progress import Out, warnings_to
 from fof_jax.data.splits import leak_share, make_splits, write_splits
+from fof_jax.data.validation import with_validation
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -102,7 +103,7 @@ def act(
         `augment` (plot augmented samples, one region per class), `phantom` (plot
         twelve phantom regions with their masks) or `mosaic` (write a cohort whose
         grade one or two tiles of each image decide).
-      config: `data.*`, `folds`, `seed`, `augment.*`.
+      config: `data.*`, `folds`, `seed`, `validation`, `augment.*`.
       path: output file of `augment` and `phantom`, None: ACTION.png; output folder of
         `mosaic`, None: mosaic.
       layout: of `mosaic`; None: 3 x 3 tiles of 112 pixels, 150 per fold.
@@ -126,18 +127,19 @@ def act(
 
 
 def _split(config: ConfigDict, out: Out) -> None:
-    store = prepare(config, out=out)
+    store, seed = prepare(config, out=out), data_seed(config)
     splits = make_splits(
-        store,
-        scheme=config.data.scheme,
-        folds=config.folds,
-        seed=data_seed(config),
+        store, scheme=config.data.scheme, folds=config.folds, seed=seed
     )
+    fraction = config.get("validation", 0.0)
+    splits = with_validation(splits, store, fraction=fraction, seed=seed)
     path = Path(config.data.dir) / config.data.name / "splits.json"
     write_splits(path, splits, store)
     for k, (train, test) in enumerate(splits.folds):
+        parts = {"train": train}
+        parts |= {"validation": splits.validation[k]} if splits.validation else {}
         sides = []
-        for name, rows in (("train", train), ("test", test)):
+        for name, rows in (parts | {"test": test}).items():
             counts = np.bincount(store.grades[rows], minlength=len(store.classes))
             sides.append(f"{name} {len(rows)} ({'/'.join(map(str, counts))})")
         print(f"fold {k}: {', '.join(sides)}", file=out)

@@ -28,6 +28,7 @@ from fof_jax.data.progress import Out
 from fof_jax.data.quality import warn_about_quality
 from fof_jax.data.splits import EXTERNAL_SCHEMES, make_splits
 from fof_jax.data.store import open_store
+from fof_jax.data.validation import with_validation
 
 
 def build(config: ConfigDict, out: Out) -> None:
@@ -135,6 +136,8 @@ def _check_folds(config: ConfigDict, table: metadata.Metadata) -> None:
         splits = make_splits(
             table, scheme=config.data.scheme, folds=config.folds, seed=seed
         )
+    fraction = config.get("validation", 0.0)
+    splits = with_validation(splits, table, fraction=fraction, seed=seed)
     smallest = min(len(train) for train, _ in splits.folds)
     if smallest < config.get("batch_size", 1):
         raise ValueError(

@@ -28,6 +28,9 @@ def test_check_writes_nothing(tmp_path):
             {"folds": 7, "scheme": "roi", "batch_size": 11},
             "batch_size: 11 is more than",
         ),
+        # Three folds train on 8 images, less those of validation.
+        ({"batch_size": 7, "validation": 0.1}, "batch_size: 7 is more"),
+        ({"folds": 2, "validation": 0.4}, "validation=0.4 would draw"),
         ({"scheme": "fold"}, "requires a column 'fold'"),
         ({"scheme": "pickle"}, "requires a split pickle"),
     ],

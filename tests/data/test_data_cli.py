@@ -40,7 +40,12 @@ def test_build_then_split(tmp_path):
     assert "scheme patient: 0.0% of test regions" in output
     document = json.loads((tmp_path / "data/cohort/splits.json").read_text())
     assert len(document["folds"]) == 3
-    config.data.scheme = "roi"
+    config.validation = 0.4
+    output = call("split", config)
+    document = json.loads((tmp_path / "data/cohort/splits.json").read_text())
+    counts = [fold["validation"]["regions"] for fold in document["folds"]]
+    assert [f"validation {n} (" in output for n in counts] == [True] * 3
+    config.data.scheme, config.validation = "roi", 0.0
     assert "scheme roi: 0.0%" not in call("split", config)
 
 
