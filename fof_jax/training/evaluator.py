@@ -94,8 +94,10 @@ class Evaluator:
           state: of the last step. With validation rows the best step takes its place.
         """
         fold, best = self._fold, self.selection.best
+        # W&B drops what is logged at an earlier step than the one before.
+        last = int(state.step)
         validated: predictions.Predictions | None = None
-        if best is not None and best != int(state.step):
+        if best is not None and best != last:
             state = self._checkpoints.restore_step(best, state)
             state = parallel.replicate(state, fold.setup.devices)
         if fold.rows.validation is not None:
@@ -112,8 +114,8 @@ class Evaluator:
             scores = metrics.scores(tested.y, tested.prob, average="micro")
             figures = {name: scores[name] for name in metrics.METRICS}
             known = {k: v for k, v in figures.items() if v is not None}
-            self._log.result(int(state.step), known)
-            self._draw(int(state.step), state)
+            self._log.result(last, known)
+            self._draw(last, state)
         return tested
 
     def _draw(self, done: int, state: TrainState) -> None:
