@@ -94,11 +94,16 @@ def _with_all_fields(path: Path, config: object) -> ConfigDict:
             f"config: {path} lacks the field(s) {shortened(missing)}. Add them as in "
             "configs/gbmlgg.py."
         )
+    add_optional_fields(config)
+    return config
+
+
+def add_optional_fields(config: ConfigDict) -> None:
+    """Adds the fields of `run_fields.OPTIONAL_FIELDS` that a config lacks."""
     with config.unlocked():
         for name, value in OPTIONAL_FIELDS.items():
             if name not in config:
                 config[name] = value
-    return config
 
 
 def _path_of(words: Sequence[str]) -> Path:

@@ -12,6 +12,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from fof_jax import files
+from fof_jax.cli import config as config_flag
 
 JOB = "confounder.json"
 
@@ -47,6 +48,7 @@ def train(flags: argparse.Namespace, model, out: Path) -> tuple[Path, Path]:
             "splits.json. Pass a run or a fold inside its run."
         )
     config = ConfigDict(_with_tuples(model.config.to_dict()))
+    config_flag.add_optional_fields(config)
     with reporting_missing_fields():
         build.validate(config)
     data = store.open_store(

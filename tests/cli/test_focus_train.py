@@ -12,6 +12,7 @@ from fof_jax.cli.main import main
 from fof_jax.data import marks, store, store_export
 from fof_jax.data.cohort import read_cohort
 from fof_jax.data.metadata import from_cohort
+from fof_jax.training.run_fields import OPTIONAL_FIELDS
 
 
 def test_an_exported_store_is_the_one_that_it_was(small_data, tmp_path):
@@ -118,6 +119,23 @@ def test_errors_come_before_anything_is_written(
     assert main(words) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.slow
+def test_a_run_of_before_validation_is_the_control_of_a_pair(
+    small_run, small_data, tmp_path
+):
+    run = shutil.copytree(small_run, tmp_path / "run")
+    for path in (run / "config.json", *run.glob("fold_*/model.json")):
+        document = json.loads(path.read_text())
+        for name in OPTIONAL_FIELDS:
+            del document["config"][name]
+            document.get("fields", {}).pop(name, None)
+        path.write_text(json.dumps(document))
+    words = ["focus", "--mark=dot", "--mark_class=IV", "--train"]
+    words += [f"--checkpoint={run}/fold_1", f"--data_dir={small_data}"]
+    words += ["--explainers=edges", f"--out={tmp_path}/pair"]
+    assert main(words) == 0
 
 
 def test_a_run_without_the_fields_of_this_version_is_named(small_run, tmp_path, capsys):
