@@ -24,7 +24,8 @@ def fold_constants(
       {"features": {"mean", "std"}}, float32 [D] each, over all patches of the training
       bags, of `MOST_BAGS` evenly spaced ones where there are more.
     """
-    if index is None or not config.bags.standardize:
+    # Config files of earlier versions lack the field.
+    if index is None or not config.bags.get("standardize", False):
         return {}
     rows = np.sort(train_rows)
     read = rows[np.linspace(0, len(rows) - 1, min(len(rows), MOST_BAGS)).astype(int)]
