@@ -20,7 +20,7 @@ def write(
     Args:
       stem: of the first two; the folder is created.
       plot: path of the PNG.
-      found: the prediction.
+      prediction: of the bag.
       placed: its patches.
       title: of the plot.
     """

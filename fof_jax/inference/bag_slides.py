@@ -55,7 +55,7 @@ def find(path: Path, stated: Path | None = None) -> Path | None:
 
     Returns:
       `stated`; else a slide in the folder of `path` whose name, without suffix, is the
-      one that the file records, or its own; None where there is none.
+      one that the file records, or else its own; None where there is none.
     """
     if stated is not None:
         return stated
@@ -66,7 +66,7 @@ def find(path: Path, stated: Path | None = None) -> Path | None:
         for one in path.parent.iterdir()
         if one.suffix.lower() in BESIDE and one.stem in (stem, path.stem)
     )
-    return min(beside, default=None)
+    return min(beside, key=lambda one: (one.stem != stem, one), default=None)
 
 
 def place(

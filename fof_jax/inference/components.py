@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from fof_jax.inference import load
+from fof_jax.inference.model import reads_bags
 from fof_jax.models import image_encoders, vit
 from fof_jax.models.pretrained import position_embedding
 from fof_jax.training import weights
@@ -37,8 +38,8 @@ def read(folder: Path) -> Components:
     """Reads a fold of a run, a step of it, or an imported encoder.
 
     Raises:
-      ValueError: none of these, a run of several folds, or a method without a
-        classifier on the encoder's pooled output.
+      ValueError: none of these, a run of several folds, a model of bags, or a method
+        without a classifier on the encoder's pooled output.
     """
     if weights.about(folder).get("method") == "encoder":
         return Components(*imported(folder), head=None, classes=(), color=True)
@@ -47,6 +48,12 @@ def read(folder: Path) -> Components:
         raise ValueError(
             f"export: {folder} is a run of {len(model.folds)} folds, each a model. "
             f"Pass one of them: {model.fold_names[0]}."
+        )
+    if reads_bags(model):
+        raise ValueError(
+            f"export: method {model.config.method!r} of {folder} reads patch features, "
+            "and other libraries' models take images. Use predict with the run's "
+            "folder."
         )
     (variables,) = model.folds.values()
     if not {"encoder", "classifier"} <= set(variables.params):

@@ -71,6 +71,13 @@ def test_a_slide_beside_the_features_has_their_name(tmp_path, recorded, slide):
     assert bag_slides.find(path, tmp_path / "other.svs") == tmp_path / "other.svs"
 
 
+def test_the_recorded_name_comes_before_that_of_the_features(tmp_path):
+    path = write_bag(tmp_path / "bag.h5", name="slide")
+    for name in ("bag.svs", "slide.svs"):
+        (tmp_path / name).write_bytes(b"")
+    assert bag_slides.find(path) == tmp_path / "slide.svs"
+
+
 def test_patches_lie_on_the_slide(tmp_path):
     """A plain picture; the raster is that of its pixels, the map in known colors."""
     Image.fromarray(painted()).save(tmp_path / "a.png")

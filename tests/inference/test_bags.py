@@ -15,7 +15,7 @@ from PIL import Image
 
 import fof_jax
 from fof_jax.cli.main import main
-from fof_jax.inference import bags
+from fof_jax.inference import bags, components
 from fof_jax.training import weights
 from tests.support import bag_files, qupath
 
@@ -251,6 +251,8 @@ def test_what_does_not_fit_is_refused(cohort, run, tmp_path):
         bags.BagPredictor(model).predict(wide)
     with pytest.raises(ValueError, match="trained on patch features"):
         model.predict([np.zeros((32, 32, 3), np.uint8)])
+    with pytest.raises(ValueError, match="reads patch features, and other libraries"):
+        components.read(run / "fold_0")
     empty = tmp_path / "empty"
     empty.mkdir()
     with pytest.raises(ValueError, match="is or holds no HDF5 file"):
