@@ -8,8 +8,9 @@ python launch.py export --to=hf --checkpoint=runs/x/fold_0 --out=fold_0
 folds of a run become an ensemble (docs/export.md). `hf` is a folder that Hugging Face's
 transformers loads: the encoder with the classifier of the K grades, or an imported
 encoder alone. `release` is a .pth that the authors' code loads as the state dict of its
-model; this requires a model of the method `release`. The newest valid checkpoint of a
-fold is exported. `--push=hf:OWNER/NAME` uploads the result of stablehlo or hf.
+model; this requires a model of the method `release`. Of a fold the best step on its
+validation rows is exported, if it has some, else its newest valid checkpoint.
+`--push=hf:OWNER/NAME` uploads the result of stablehlo or hf.
 """
 
 import argparse
@@ -79,6 +80,11 @@ def run(flags: argparse.Namespace) -> int:
         from fof_jax.inference import hub
 
         hub.name_of(flags.push)  # before anything is written
+        if flags.format == "stablehlo" and flags.out.suffix != hub.SUFFIX:
+            raise ValueError(
+                f"export: --out={flags.out} would not be found by the address "
+                f"{flags.push}; expected a name that ends in {hub.SUFFIX}."
+            )
     print(FORMATS[flags.format](flags))
     return 0
 

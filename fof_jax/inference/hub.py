@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-PREFIX = "hf:"
+PREFIX, SUFFIX = "hf:", ".fof"  # of an address; of an exported file
 _ADDRESS = re.compile(
     r"hf:(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w.-]+))?(/(?P<inside>.+))?"
 )
@@ -31,7 +31,7 @@ def local(path: str | Path) -> Path:
 
     Raises:
       ValueError: the address is not valid, huggingface_hub is not installed, the hub
-        refuses, or the repository has no such folder.
+        refuses, or the repository has no such folder, or several exported files.
     """
     if not is_address(path):
         return Path(path)
@@ -52,7 +52,12 @@ def local(path: str | Path) -> Path:
             f"checkpoint: {path}: {repo} has no {inside}. Expected a folder or a file "
             "of the repository."
         )
-    exported = sorted(place.glob("*.fof")) if place.is_dir() else []
+    exported = sorted(place.glob(f"*{SUFFIX}")) if place.is_dir() else []
+    if len(exported) > 1:
+        raise ValueError(
+            f"checkpoint: {path} has {', '.join(one.name for one in exported)}; "
+            f"expected one exported file. Pass {path}/{exported[0].name}."
+        )
     # A repository with one exported file is that model.
     return exported[0] if len(exported) == 1 else place
 

@@ -82,6 +82,9 @@ def test_what_the_hub_does_not_have(server, capsys, tmp_path):
     server.repos["lab/some"] = {"README.md": b"text"}
     with pytest.raises(ValueError, match=r"lab/some has no fold_0"):
         hub.local("hf:lab/some/fold_0")
+    server.repos["lab/two"] = {"a.fof": b"1", "b.fof": b"2"}
+    with pytest.raises(ValueError, match=r"expected one exported file.*two/a\.fof"):
+        hub.local("hf:lab/two")
 
 
 @pytest.mark.parametrize("address", ["hf:", "hf:name", "hf:a/b/../../c", "hf:a/b@"])
@@ -96,6 +99,8 @@ def test_messages_before_anything_is_written(tmp_path, capsys):
     assert "--push requires --to=stablehlo or --to=hf" in capsys.readouterr().err
     assert main([*words, "--to=hf", "--push=lab/phantom"]) == 2
     assert "is no address of the hub" in capsys.readouterr().err
+    assert main([*words, "--to=stablehlo", f"--push={REPO}"]) == 2
+    assert "expected a name that ends in .fof" in capsys.readouterr().err
     assert main(["focus", "--checkpoint=hf:lab/phantom"]) == 2
     assert "Pass --out" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
