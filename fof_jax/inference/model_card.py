@@ -13,7 +13,8 @@ from fof_jax.evaluation.tables import percent
 from fof_jax.inference import exported, load
 from fof_jax.inference.outputs import USE
 from fof_jax.inference.predictor import Predictor
-from fof_jax.training import weights, workdir
+from fof_jax.training import selection, weights, workdir
+from fof_jax.training.run_fields import BEST_FILE
 
 Lines = Iterator[str]
 
@@ -80,6 +81,9 @@ def _model(model: Predictor, folds: list[Path]) -> Lines:
         ", probabilities averaged" if len(folds) > 1 else ""
     )
     yield f"- Training: {config.epochs} epochs, batch {config.batch_size}"
+    for name in model.fold_names:  # a step that was passed is not the selected one
+        if best := _json(Path(name), BEST_FILE):
+            yield f"- {Path(name).name}: {selection.describe(best)}"
 
 
 def input_of(options: ConfigDict) -> str:

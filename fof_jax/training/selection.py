@@ -60,8 +60,17 @@ class Selection:
                 self.add(line["step"], line)
 
     def add(self, step: int, figures: Mapping[str, float | int]) -> None:
-        """Adds the result of `measure` after `step` steps."""
-        self.values[step] = figures.get(PREFIX + self._metric, math.nan)
+        """Adds the result of `measure` after `step` steps.
+
+        Raises:
+          ValueError: the metric is undefined on the validation rows.
+        """
+        if PREFIX + self._metric not in figures:
+            raise ValueError(
+                f"validation_metric: {self._metric} is undefined, since the validation "
+                "rows have one class only. Pass --config.validation_metric=loss."
+            )
+        self.values[step] = figures[PREFIX + self._metric]
 
     @property
     def best(self) -> int | None:

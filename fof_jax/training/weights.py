@@ -110,6 +110,7 @@ def _place(folder: Path) -> tuple[Path, str]:
         return folder, _WEIGHTS
     if (folder / _STEP_ITEM).is_dir():
         return folder, _STEP_ITEM
+    folder = folder.absolute()  # "." has no name
     for parent in (folder / "checkpoints", folder):
         best = parent.parent / BEST_FILE
         if parent.is_dir() and parent.name == "checkpoints" and best.exists():

@@ -10,21 +10,23 @@ import os
 import shutil
 import signal
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+import fof_jax
 from fof_jax.cli.main import main
 from fof_jax.data import store
 from fof_jax.evaluation.predictions import read_predictions
+from fof_jax.inference import model_card
 from fof_jax.report import tables, training_plots
 from fof_jax.report.run import read_run
 from fof_jax.training import (
     cell_graphs,
     evaluator,
     omics,
-    option_ranges,
     selection,
     train,
     weights,
@@ -32,6 +34,7 @@ from fof_jax.training import (
 from fof_jax.training.run_fields import VALIDATION_FIELDS
 from tests.support.small_runs import launch
 from tests.training.test_survival import when_step
+from tests.training.test_tracking import values_of
 
 WORDS = (
     "--config.validation=0.2",
@@ -107,6 +110,30 @@ def test_the_best_epoch_is_the_model_and_ends_the_training(validated):
     at_best = weights.digest(weights.read(steps / str(best["step"])))
     assert weights.digest(weights.read(validated.fold)) == at_best
     assert weights.digest(weights.read(steps / str(stopped))) != at_best
+
+
+def test_trackers_receive_the_result_at_the_last_step(validated):
+    """W&B drops values of an earlier step than those before; here best < last."""
+    best = json.loads((validated.fold / "best.json").read_text())
+    assert best["step"] < best["trained_steps"]
+    values = values_of(validated.fold / "tensorboard")
+    at = {value.tag: step for step, value in values}
+    assert at["result/accuracy"] == best["trained_steps"]
+    steps = [step for step, value in values if not value.tag.startswith("_hparams_")]
+    assert steps == sorted(steps)
+
+
+def test_weights_are_those_of_the_best_step_from_any_folder(validated, monkeypatch):
+    expected = weights.digest(weights.read(validated.fold))
+    for folder in (validated.fold, validated.fold / "checkpoints"):
+        monkeypatch.chdir(folder)
+        assert weights.digest(weights.read(Path("."))) == expected
+
+
+def test_the_model_card_names_the_selected_epoch(validated):
+    card = model_card.of_model(fof_jax.load(validated.fold))
+    best = json.loads((validated.fold / "best.json").read_text())
+    assert f"- fold_0: model of epoch {best['epoch']:g}, best validation" in card
 
 
 def test_metrics_are_those_of_the_written_predictions(validated):
@@ -242,58 +269,3 @@ def test_a_run_of_an_earlier_version_counts_as_without(finished, data, tmp_path)
     path.write_text(json.dumps(document))
     assert launch(data, run) == 0
     assert launch(data, run, "--config.validation=0.2") == 2
-
-
-# --- Selection ---
-
-
-def made_of(metric="loss", patience=0):
-    return selection.Selection(metric=metric, patience=4 * patience, per_epoch=4)
-
-
-@pytest.mark.parametrize("metric", ["loss", "accuracy", "auc"])
-def test_selection_against_a_loop(metric):
-    rng = np.random.default_rng(3)
-    for _ in range(20):
-        made = made_of(metric, 3)
-        best, best_step, since = None, None, 0
-        for epoch in range(1, 12):
-            value = float(rng.integers(5)) if epoch > 1 else float("nan")
-            made.add(4 * epoch, {f"validation_{metric}": value})
-            better = best_step is None or (
-                value < best if metric == "loss" else value > best
-            ) or best != best  # fmt: skip
-            if better:
-                best, best_step, since = value, 4 * epoch, 0
-            else:
-                since += 1
-            assert made.best == best_step
-            assert made.exhausted == (since >= 3)
-
-
-def test_selection_ignores_lines_after_the_checkpoint(tmp_path):
-    lines = [{"step": 4 * k, "validation_loss": 1.0 / k} for k in (1, 2, 3)]
-    text = "".join(json.dumps(line) + "\n" for line in lines)
-    (tmp_path / "metrics.jsonl").write_text(text + '{"step": 16, "valida')
-    for first, best in ((8, 8), (12, 12), (0, None)):
-        made = made_of()
-        made.read(tmp_path / "metrics.jsonl", first)
-        assert made.best == best
-
-
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({"early_stopping": 3}, "without validation rows"),
-        ({"validation": 1.0}, "less than 1"),
-        ({"validation": 0.1, "validation_metric": "f1"}, "loss, accuracy, auc"),
-        ({"validation": 0.1, "validation_every": 0}, "1 or more"),
-    ],
-)
-def test_fields_that_do_not_fit_are_refused(fields, message):
-    from fof_jax.configs import phantom
-
-    config = phantom.get_config()
-    config.update(fields)
-    with pytest.raises(ValueError, match=message):
-        option_ranges.check_ranges(config)
