@@ -66,7 +66,7 @@ def get_config(arg: str = "") -> ConfigDict:
     # Maximum minutes between checkpoints; 0 for save_every only.
     config.save_minutes = 10.0
     # Epochs between evaluations of the test fold, for the curves only; 0 evaluates at
-    # the end. Results are those of the last epoch, as in the paper.
+    # the end. Without validation, results are those of the last epoch, as in the paper.
     config.eval_every = 0
     # [n] Fraction of each fold's training patients that are kept for validation, which
     # selects the step that is the fold's model; 0: the last, as in the paper.
