@@ -5,6 +5,7 @@ References: the standard library's writer of forms, `predict` on the same slide,
 """
 
 import base64
+import email.encoders
 import email.mime.application
 import email.mime.multipart
 import email.policy
