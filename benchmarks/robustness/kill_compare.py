@@ -4,9 +4,9 @@
 
 The reference is an uninterrupted comparison of two rows on two folds of a small
 phantom. The same command is then started again and again in another folder, and ended
-with SIGKILL after a random time; finally it runs to its end. The tables have to equal
-the reference's byte for byte, and no process of a cell may outlive the one that was
-killed. The last line is JSON.
+with SIGKILL after a random time; where it ends by itself first, the next has a new
+folder. The tables of every folder have to equal the reference's byte for byte, and no
+process of a cell may outlive the one that was killed. The last line is JSON.
 """
 
 import argparse
@@ -93,13 +93,16 @@ def main(argv: list[str]) -> None:
     took = run_to_end(flags.out, reference)
     result: dict[str, Any] = conditions.conditions() | {"uninterrupted_s": round(took)}
     print(f"the reference took {took:.0f} s", flush=True)
-    workdir, moments, outlived = flags.out / "killed", [], 0
-    for number in range(flags.kills):
+    folder, moments, outlived = 0, [], 0
+    workdir = flags.out / "killed_0"
+    while len(moments) < flags.kills:
         process = start(flags.out, workdir)
         moment = rng.uniform(0, min(took, 45))
         try:
             process.wait(moment)
-            print(f"kill {number}: over before {moment:.1f} s", flush=True)
+            print(f"over before {moment:.1f} s; from the start again", flush=True)
+            folder += 1
+            workdir = flags.out / f"killed_{folder}"
             continue
         except subprocess.TimeoutExpired:
             pass
@@ -110,13 +113,13 @@ def main(argv: list[str]) -> None:
         outlived += sum(alive(pid) for pid in own)
         done = len(list(workdir.glob("cells/*/*/fold_*/predictions.csv")))
         moments.append(round(moment, 1))
-        print(f"kill {number}: after {moment:.1f} s, {done} cells done", flush=True)
+        print(f"killed after {moment:.1f} s, {done} cells done", flush=True)
     run_to_end(flags.out, workdir)
     apart = [
-        name
+        f"{place.name}/{name}"
+        for place in sorted(flags.out.glob("killed_*[0-9]"))
         for name in TABLES
-        if (workdir / name).read_bytes()
-        != (flags.out / "reference" / name).read_bytes()
+        if (place / name).read_bytes() != (reference / name).read_bytes()
     ]
     result |= {"kills_after_s": moments, "outlived": outlived, "differences": apart}
     conditions.report({}, result)
