@@ -36,6 +36,7 @@ def pytest_collection_finish() -> None:
 
     What the imports made stays anyway.
     """
+    jax.devices()  # two, before a command in this process asks for another number
     gc.freeze()
     gc.set_threshold(100_000, 20, 20)
 

@@ -17,8 +17,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(flags: argparse.Namespace) -> int:
     """Prints the first line of each configuration's docstring."""
-    del flags
     for name in config_flag.packaged():
         print(f"{name:16} {docstring(config_flag.path_of(name)).splitlines()[0]}")
-    print("\nArguments and fields: python launch.py config show NAME[:ARGUMENT]")
+    print(f"\nArguments and fields: {flags.program} config show NAME[:ARGUMENT]")
     return 0

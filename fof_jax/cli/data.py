@@ -65,7 +65,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def run(flags: argparse.Namespace) -> int:
     """Runs the action; all but `init` load a config."""
     if flags.action == "init":
-        return data_init.run(flags.table, out=flags.out, chosen=flags.column)
+        return data_init.run(
+            flags.table, out=flags.out, chosen=flags.column, program=flags.program
+        )
     if flags.table is not None:
         raise ValueError(
             f"data {flags.action}: {flags.table} is not expected here. Pass the table "

@@ -12,13 +12,16 @@ from fof_jax.data import table_layout
 from fof_jax.data.errors import CohortError
 
 
-def run(table: Path | None, *, out: Path | None, chosen: Sequence[str]) -> int:
+def run(
+    table: Path | None, *, out: Path | None, chosen: Sequence[str], program: str
+) -> int:
     """Writes the config and prints what to check in it, and the next commands.
 
     Args:
       table: the cohort table.
       out: the config file; None is TABLE's name in configs/, or here without one.
       chosen: NAME=COLUMN for columns that are not recognized by name.
+      program: how the commands begin.
 
     Returns:
       0.
@@ -44,7 +47,7 @@ def run(table: Path | None, *, out: Path | None, chosen: Sequence[str]) -> int:
             f"data init: {path} exists already. Remove it, or pass another --out."
         )
     files.write_text(path, config_text(table, path, layout))
-    for line in summary(path, layout):
+    for line in summary(path, layout, program):
         print(line, file=sys.stdout)
     return 0
 
@@ -96,7 +99,7 @@ def get_config(arg: str = ""):
 '''
 
 
-def summary(path: Path, layout: table_layout.Layout) -> list[str]:
+def summary(path: Path, layout: table_layout.Layout, program: str) -> list[str]:
     """Lines for the terminal: what was recognized, and the next commands."""
     workdir = f"runs/{path.stem}"
     lines = [
@@ -111,9 +114,9 @@ def summary(path: Path, layout: table_layout.Layout) -> list[str]:
         *lines,
         f"  image_size {layout.image_size}, {layout.folds} folds",
         "next:",
-        f"  python launch.py data build --config={path}",
-        f"  python launch.py --config={path} --workdir={workdir}",
-        f"  python launch.py report --workdir={workdir}",
+        f"  {program} data build --config={path}",
+        f"  {program} --config={path} --workdir={workdir}",
+        f"  {program} report --workdir={workdir}",
     ]
 
 

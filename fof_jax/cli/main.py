@@ -47,7 +47,7 @@ COMPILING = {
     *("train", "compare", "cost", "parity", "export", "report", "predict"),
     *("explain", "focus", "serve", "doctor", "data", "features"),
 }
-BAD_INPUT, NON_FINITE, LOST, INTERRUPTED = 2, 3, 4, 130
+BAD_INPUT, NON_FINITE, LOST, INTERRUPTED, PIPE_CLOSED = 2, 3, 4, 130, 141
 # Messages and help texts are written for this program; see `_for_program`.
 LAUNCH = "python launch.py"
 _UNKNOWN = "unrecognized arguments: "  # of argparse, as the next
@@ -81,8 +81,8 @@ def main(argv: Sequence[str], program: str = LAUNCH) -> int:
 
     Returns:
       Exit code: 0 success; 1 a comparison or a check failed; 2 bad input; 3 non-finite
-      values; 4 another process of the run was lost; 130 interrupted; 143 terminated by
-      SIGTERM.
+      values; 4 another process of the run was lost; 130 interrupted; 141 the reader of
+      the output has ended; 143 terminated by SIGTERM.
     """
     code = _run(list(argv), program)
     # Only imported in commands that may run in several processes.
@@ -127,7 +127,7 @@ def _run(words: list[str], program: str) -> int:
             compiled.add_flag(parser)
         config_words, words = config.separate(words)
         flags = parser.parse_args(words)
-        flags.config_words = config_words
+        flags.config_words, flags.program = config_words, program
         with warnings.catch_warnings():
             # Each data warning once, as one line without file name and source.
             warnings.simplefilter("once", DataWarning)
@@ -147,6 +147,9 @@ def _run(words: list[str], program: str) -> int:
     except FloatingPointError as error:  # NonFiniteError, or JAX's under debug.nans
         print(f"not finite: {error}", file=sys.stderr)
         return NON_FINITE
+    except BrokenPipeError:  # the reader of the output has ended, as in | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
     except ConnectionError as error:
         print(f"lost: {error}", file=sys.stderr)
         return LOST

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import fof_jax
 from fof_jax.cli import config
@@ -258,3 +259,29 @@ def test_every_field_has_a_comment(name):
         if line.strip().startswith("config.") and "= ConfigDict()" not in line:
             near = [line, *body[max(i - 3, 0) : i]]
             assert any("#" in x for x in near), line
+
+
+def test_printed_commands_name_the_program(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    rows = [f"{name}.png,{name},{'II' if name < 'c' else 'III'}" for name in "abcd"]
+    Path("t.csv").write_text("\n".join(["image,patient,grade", *rows]))
+    for name in "abcd":
+        Image.new("RGB", (32, 32)).save(f"{name}.png")
+    assert main(["configs"], program="fof") == 0
+    assert main(["data", "init", "t.csv"], program="fof") == 0
+    told = capsys.readouterr().out
+    assert "fof config show NAME" in told
+    assert "  fof data build --config=t.py" in told
+    assert "launch.py" not in told
+
+
+def test_a_closed_pipe_ends_without_a_message():
+    command = f"{sys.executable} -m fof_jax config show phantom | head -1; "
+    done = subprocess.run(
+        ["bash", "-c", command + "exit ${PIPESTATUS[0]}"],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
+    )
+    assert done.returncode in (0, 141)  # 0: written before the pipe was closed
+    assert done.stderr == ""
