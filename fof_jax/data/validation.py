@@ -50,13 +50,13 @@ def draw(
             f"expected that one of each of the {strata} grades remains. Set "
             "--config.validation lower, or 0."
         )
-    _, drawn = train_test_split(
+    _, chosen_patients = train_test_split(
         drawable,
         test_size=count,
         stratify=grade[repeated[grade]],
         random_state=seed,
     )
-    inside = np.isin(owner, drawn)
+    inside = np.isin(owner, chosen_patients)
     return train_rows[~inside], train_rows[inside]
 
 
@@ -87,5 +87,5 @@ def with_validation(
     folds = tuple(
         (rest, test) for (rest, _), (_, test) in zip(parts, splits.folds, strict=True)
     )
-    drawn = tuple(rows for _, rows in parts)
-    return dataclasses.replace(splits, folds=folds, validation=drawn)
+    validation = tuple(rows for _, rows in parts)
+    return dataclasses.replace(splits, folds=folds, validation=validation)

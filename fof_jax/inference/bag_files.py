@@ -51,7 +51,7 @@ def as_csv(prediction: BagPrediction, placed: Placed) -> str:
 def as_geojson(prediction: BagPrediction, placed: Placed) -> str:
     """A feature collection with a tile a patch, in the class that A explains.
 
-    Measurements are as in `as_csv`. M has no polygons of its own: a patch is a tile.
+    Measurements are as in `as_csv`. `kept` among them says which patches M keeps.
     """
     classes = prediction.grades.classes
     color = tile_files.rgb_colors(len(classes))[classes.index(prediction.target)]

@@ -1,6 +1,7 @@
 """A run on HDF5 files of patch features, from the table to predictions and scores.
 
-ABMIL and FoF, whose programs take long to compile.
+ABMIL and FoF, whose programs take long to compile. Percentages of the page are compared
+to half of their last digit.
 """
 
 import csv
@@ -20,6 +21,7 @@ from fof_jax.training import weights
 from tests.support import bag_files, qupath
 
 pytestmark = pytest.mark.slow
+HALF = 0.00501  # of the last of two digits, and float32 of the mean
 COUNTS = [5, 9, 14, 3, 8, 17, 6, 4, 12, 7, 10, 1]
 WORDS = [
     "--config.data.classes=('0', '1', '2')",
@@ -219,11 +221,11 @@ def test_the_report_shows_bags_and_scores_their_maps(
         with h5py.File(folder / image) as file:
             mask = file["mask"][()].astype(bool)
         at = mask[found.A == found.A.max()].mean() if found.A.any() else 0
-        assert float(pointing) == pytest.approx(100 * at, abs=0.01)
+        assert float(pointing) == pytest.approx(100 * at, abs=HALF)
         share = found.A[mask].sum() / found.A.sum() if found.A.any() else np.nan
         if np.isfinite(share):
-            assert float(inside) == pytest.approx(100 * share, abs=0.01)
-        assert float(area) == pytest.approx(100 * mask.mean(), abs=0.01)
+            assert float(inside) == pytest.approx(100 * share, abs=HALF)
+        assert float(area) == pytest.approx(100 * mask.mean(), abs=HALF)
         assert (iou == "none") == (row == "abmil")
 
 
