@@ -52,6 +52,9 @@ ENCODERS = {
     "image.swinv2": ("swinv2", "swinv2_tiny/8"),
 }
 SMALL_IMAGES = {"swinv2_tiny/8": "swinv2_tiny/4"}
+# Row -> fields that make it what it is: `compare` keeps them where --config.FIELD sets
+# them for all rows.
+FIXED = dict.fromkeys(ENCODERS, ("method", "encoder"))
 # Reads cell graphs, which `data graphs` builds first.
 GRAPHS = ("pathgcn",)
 DIRECT = (

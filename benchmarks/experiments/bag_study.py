@@ -37,7 +37,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from benchmarks.conditions import conditions
 from benchmarks.experiments import bag_study_table
 from fof_jax import files
-from fof_jax.cli import compiled
+from fof_jax.cli import allocator, compiled
 from fof_jax.configs import slides
 from fof_jax.data import column_statistics
 from fof_jax.data.bags import padding
@@ -254,9 +254,8 @@ def run_cell(runner: Runner, bags: Bags, seed: int, fold: int) -> dict[str, Any]
 
 def main(argv: list[str] | None = None) -> None:
     """Runs the selected cells that have no results yet, or prints their table."""
-    flags = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    layout = argparse.RawDescriptionHelpFormatter
+    flags = argparse.ArgumentParser(description=__doc__, formatter_class=layout)
     flags.add_argument("--table", type=Path, action="append", default=[])
     flags.add_argument("--share", action="append", default=[], help="of each --table")
     flags.add_argument("--rows", action="append", choices=tuple(ROWS))
@@ -274,6 +273,7 @@ def main(argv: list[str] | None = None) -> None:
     if not args.table or len(args.table) != len(args.share):
         flags.error("--table and --share: expected one share for each table")
     changes = {} if args.epochs is None else {"epochs": args.epochs}
+    allocator.keep_freed_memory(one_arena=True)
     compiled.use(args.compiled)
     sets = dict(zip(args.share, map(read, args.table), strict=True))
     names = {bags.names for bags in sets.values()}

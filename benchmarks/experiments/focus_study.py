@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from benchmarks.experiments import ablation, ablation_table
 from fof_jax import files
-from fof_jax.cli import compiled
+from fof_jax.cli import allocator, compiled
 from fof_jax.configs import cohort as cohort_config
 from fof_jax.data import prepare, store
 from fof_jax.data.errors import MissingDataError
@@ -182,6 +182,7 @@ def main(argv: list[str] | None = None) -> None:
     }
     if args.epochs is not None:
         changes["epochs"] = args.epochs
+    allocator.keep_freed_memory(one_arena=True)
     compiled.use(None)  # shared by all cells
     for seed in args.seeds or ablation.SEEDS:
         for fold in args.folds or range(5):

@@ -86,7 +86,7 @@ def make_plan(words: Sequence[str], out: Out) -> Plan:
     if base is None:
         config_flag.load(words)  # raises, with the remedy
         raise AssertionError
-    path, data, names = _tables_of(config_flag.resolve(base))
+    path, data, names, fixed = _tables_of(config_flag.resolve(base))
     argument = base.partition("=")[2].partition(":")[2]
     if argument and argument not in data:
         raise ValueError(
@@ -98,7 +98,11 @@ def make_plan(words: Sequence[str], out: Out) -> Plan:
     made: list[Row] = []
     first: tuple[Store, ConfigDict] | None = None
     for name in names:
-        own = (f"--config={path}:{argument}{'-' if argument else ''}{name}", *others)
+        kept = tuple(f"--config.{field}=" for field in fixed.get(name, ()))
+        own = (
+            f"--config={path}:{argument}{'-' if argument else ''}{name}",
+            *(word for word in others if not word.startswith(kept)),
+        )
         row, store = _row(name, own, stores, first and first[0], out)
         made.append(row)
         if store is not None and row.config is not None and first is None:
@@ -184,8 +188,10 @@ def _field(config: ConfigDict, name: str) -> object:
     return value
 
 
-def _tables_of(word: str) -> tuple[Path, tuple[str, ...], tuple[str, ...]]:
-    """Path of a config file, and its tables `DATA` and `ROWS`."""
+def _tables_of(
+    word: str,
+) -> tuple[Path, tuple[str, ...], tuple[str, ...], dict[str, tuple[str, ...]]]:
+    """Path of a config file, and its tables `DATA`, `ROWS` and, if any, `FIXED`."""
     path = Path(word.partition("=")[2].partition(":")[0])
     spec = importlib.util.spec_from_file_location("_compared_config", path)
     if spec is None or spec.loader is None:
@@ -198,7 +204,7 @@ def _tables_of(word: str) -> tuple[Path, tuple[str, ...], tuple[str, ...]]:
             f"compare: {path} has no tables DATA and ROWS. Pass "
             "--config=configs/comparison.py, or a file that has them, too."
         )
-    return path, data, rows
+    return path, data, rows, getattr(module, "FIXED", {})
 
 
 def _row(

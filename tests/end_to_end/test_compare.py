@@ -62,6 +62,16 @@ def finish(words, root, row, seed=42, skill=1.0):
         write_predictions(path, table)
 
 
+def test_rows_that_are_encoders_keep_theirs(words):
+    plan = compare_rows.make_plan([FILE, *words], sys.stdout)
+    encoders = {row.name: row.config.encoder for row in plan.rows if row.config}
+    assert encoders.pop("image.resnet18") == "resnet18"
+    assert encoders.pop("image.vgg19bn") == "vgg19bn_unfrozen"
+    assert encoders.pop("image.swinv2") == "swinv2_tiny/4"
+    assert "fof" in encoders
+    assert set(encoders.values()) == {"mu/16"}
+
+
 @pytest.mark.slow
 def test_a_dry_run_trains_nothing(words, tmp_path, capsys):
     flags = ["compare", FILE, *words, f"--workdir={tmp_path}/x", "--rows=fof,omics"]
