@@ -17,8 +17,6 @@ in each epoch; at test all of them. The seed changes initialization, order and s
 """
 
 import argparse
-import csv
-import dataclasses
 import functools
 import json
 import sys
@@ -36,13 +34,12 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from benchmarks.conditions import conditions
 from benchmarks.experiments import bag_study_table
+from benchmarks.experiments.bag_study_data import CLASSES, Bags, read
 from fof_jax import files
 from fof_jax.cli import allocator, compiled
 from fof_jax.configs import slides
 from fof_jax.data import column_statistics
 from fof_jax.data.bags import padding
-from fof_jax.data.bags.reading import BagValues
-from fof_jax.data.cohort import read_cohort
 from fof_jax.evaluation import bag_scores
 from fof_jax.methods import registry
 from fof_jax.methods.base import standardize, standardize_bag
@@ -51,7 +48,6 @@ from fof_jax.training.state import Schedule, initial_state
 from fof_jax.types import Batch, DatasetInfo
 
 SEEDS = tuple(range(42, 52))
-CLASSES = ("0", "1", "2")
 TOKENS = 128
 TESTED = 20  # bags in one call at test
 RESULTS = bag_study_table.RESULTS
@@ -78,80 +74,6 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "FoF, lambda_pos 0.25": ("", {"lambda_pos": 0.25}),
     "FoF, views after 4 epochs": ("", {"views.warmup_epochs": 4.0}),
 }
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Bags:
-    """A cohort in memory.
-
-    Attributes:
-      values, masks: of each bag.
-      grade, biomarkers, known, fold: of each bag.
-      patient: number of each bag's patient; names are not published.
-      names: of the biomarkers.
-    """
-
-    values: list[BagValues]
-    masks: list[np.ndarray]
-    grade: np.ndarray
-    biomarkers: np.ndarray
-    known: np.ndarray
-    fold: np.ndarray
-    patient: np.ndarray
-    names: tuple[str, ...]
-
-    def batch(
-        self, rows: np.ndarray, length: int, rng: np.random.Generator | None = None
-    ) -> Batch:
-        """Bags padded to a length, sampled down to it by `rng`."""
-        chosen = []
-        for i in rows:
-            one = self.values[i]
-            if rng is not None and len(one.features) > length:
-                at = np.sort(rng.choice(len(one.features), length, replace=False))
-                one = BagValues(one.features[at], one.coords[at])
-            chosen.append(one)
-        return Batch(
-            image=None,
-            bag=padding.pad(chosen, length),
-            grade=self.grade[rows],
-            biomarkers=self.biomarkers[rows],
-            known=self.known[rows],
-            index=rows.astype(np.int32),
-            epoch=np.zeros(len(rows), np.int32),
-            valid=np.ones(len(rows), bool),
-        )
-
-
-def read(table: Path) -> Bags:
-    """All bags of a table of `data bags`."""
-    with table.open(newline="", encoding="utf-8") as file:
-        header = next(csv.reader(file))
-    known = ("image", "patient", "grade", "fold", "mask")
-    names = tuple(name for name in header if name not in known)
-    cohort = read_cohort(
-        table, classes=CLASSES, biomarkers=names, biomarkers_per="region"
-    )
-    index = cohort.bags
-    if index is None or not index.has_mask.all():
-        raise ValueError(f"{table}: expected HDF5 files with masks, of `data bags`.")
-    patients = sorted({row.patient for row in cohort.rows})
-    number = {name: i for i, name in enumerate(patients)}
-    markers = [row.biomarkers for row in cohort.rows]
-    return Bags(
-        values=[index.read(i) for i in range(len(index))],
-        masks=[np.asarray(index.read_mask(i), bool) for i in range(len(index))],
-        grade=np.array([row.grade for row in cohort.rows], np.int32),
-        biomarkers=np.array(
-            [[0 if v is None else v for v in row] for row in markers], np.int32
-        ).reshape(len(markers), len(names)),
-        known=np.array([[v is not None for v in row] for row in markers], bool).reshape(
-            len(markers), len(names)
-        ),
-        fold=np.array([row.fold for row in cohort.rows]),
-        patient=np.array([number[row.patient] for row in cohort.rows]),
-        names=names,
-    )
 
 
 class Runner:

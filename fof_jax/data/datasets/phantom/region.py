@@ -3,31 +3,21 @@
 import numpy as np
 from jaxtyping import Bool, Float32
 
-from fof_jax.data.datasets.phantom import distractors, nuclei, random, structures
+from fof_jax.data.datasets.phantom import (
+    distractors,
+    nuclei,
+    random,
+    structures,
+    tumor_nuclei,
+)
 from fof_jax.data.datasets.phantom.patient import Patient
 
-# Stream keys, one per part; see `random.stream`.
-(
-    _FIBRES,
-    _PLACES,
-    _SHAPES,
-    _VESSELS,
-    _CYSTS,
-    _STRUCTURES,
-    _GIANTS,
-    _CHROMATIN,
-    _BENEATH,
-    _INFILTRATE,
-    _CROWDING,
-) = range(10, 21)
-# Nuclei per square millimeter, mean radius (um), its variation, outline, chromatin: for
-# grade II, then for III and IV, which differ only in structures.
+# Stream keys, one per part; see `random.stream`. Those between are tumor_nuclei.py's.
+_FIBRES, _VESSELS, _CYSTS, _STRUCTURES = 10, 13, 14, 15
+_CHROMATIN, _BENEATH, _INFILTRATE, _CROWDING = 17, 18, 19, 20
+# Nuclei per square millimeter, chromatin: for grade II, then for III and IV, which
+# differ only in structures.
 _DENSITY = ((1500.0, 2800.0), (2100.0, 3300.0))
-_RADIUS = (3.6, 3.6)
-# Distractor: scale of all nuclei of a section, independent of the grade.
-_SWELLING = (0.78, 1.22)
-_SPREAD = (0.08, 0.34)
-_IRREGULAR = (0.03, 0.18)
 _CLUMPING = (0.3, 0.6)
 
 
@@ -74,8 +64,7 @@ def tissue(
     seed = (patient.seed, patient.index, region)
     um = micrometers_per_pixel(side)
     field = side * um
-    high = int(patient.grade > 0)
-    idh, codeleted, pten, egfr, card11, fgfr2 = patient.status
+    idh, codeleted, _, _, _, fgfr2 = patient.status
 
     diagnostic = structures.none(side)
     if with_structures:
@@ -83,77 +72,78 @@ def tissue(
             random.stream(*seed, _STRUCTURES), grade=patient.grade, side=side, um=um
         )
     eosin, haze = _neuropil(random.stream(*seed, _FIBRES), side, um, fgfr2)
-    blank = np.zeros((side, side), np.float32)
-
-    # IDH mutation: microcysts, as in mutant astrocytomas.
-    cysts = blank.copy()
+    cysts = np.zeros((side, side), np.float32)
     if idh:
-        rng = random.stream(*seed, _CYSTS)
-        at = nuclei.scatter(rng, field=field, spacing=44.0, jitter=0.9)
-        pools = nuclei.discs(at, random.uniform(rng, 3.0, 7.5, len(at)))
-        nuclei.stamp(cysts, pools, um)
+        cysts = _stamped(_microcysts(random.stream(*seed, _CYSTS), field), side, um)
         cysts[diagnostic.vacated] = 0
 
     rng = random.stream(*seed, _VESSELS)
-    wall, bore = blank.copy(), blank.copy()
     path, way = structures.capillaries(rng, field=field, branching=bool(codeleted))
-    if with_structures:
-        outside = ~structures.lookup(diagnostic.vacated, path, um)
-        path, way = path[outside], way[outside]
-    nuclei.stamp(wall, nuclei.discs(path, 3.6), um)
-    nuclei.stamp(bore, nuclei.discs(path, 1.5), um)
+    # Structures have vessels of their own; without them nothing is vacated.
+    outside = ~structures.lookup(diagnostic.vacated, path, um)
+    path, way = path[outside], way[outside]
+    wall, bore = (_stamped(nuclei.discs(path, r), side, um) for r in (3.6, 1.5))
     lining = _lining(rng, path, way)
 
     if density is None:
         density = nuclei_density(patient, region)
-    places = _places(random.stream(*seed, _PLACES), field, density * 1e-6, egfr)
-    # Nuclei are sampled before those under structures are removed, so that the same
-    # seed without structures has the same nuclei elsewhere.
-    cells = _ordinary(random.stream(*seed, _SHAPES), places, high, pten, card11)
-    big = _giants(random.stream(*seed, _GIANTS), len(places), high, field)
-    if with_structures and len(big):
-        cells = _enlarge(random.stream(*seed, _GIANTS, 1), cells, big)
-    is_giant = np.zeros(len(places), bool)
-    is_giant[big] = with_structures
+    cells, is_giant = tumor_nuclei.sample(
+        patient, region, field=field, density=density * 1e-6, giants=with_structures
+    )
     taken = diagnostic.vacated | (bore > 0.3) | (cysts > 0.5)
-    free = ~structures.lookup(taken, places, um)
+    free = ~structures.lookup(taken, cells.at, um)
     cells, is_giant = cells.keep(free), is_giant[free]
     lymphocytes = distractors.infiltrate(random.stream(*seed, _INFILTRATE), side, um)
     lymphocytes = lymphocytes.keep(~structures.lookup(taken, lymphocytes.at, um))
 
-    halo = blank.copy()
-    if codeleted:
-        nuclei.stamp(halo, cells, um, grow=1.75)
-    chromatin = blank.copy()
     every_nucleus = nuclei.join(cells, lymphocytes, lining, diagnostic.cells)
-    nuclei.stamp(chromatin, every_nucleus, um)
-    giants = blank.copy()
-    nuclei.stamp(giants, cells.keep(is_giant), um)
-    clear = blank.copy()
-    nuclei.stamp(clear, diagnostic.clear, um)
+    chromatin = _stamped(every_nucleus, side, um)
+    giants = _stamped(cells.keep(is_giant), side, um)
 
-    core, tuft = diagnostic.core, diagnostic.tuft
     grain = random.value_noise(random.stream(*seed, _FIBRES, 1), side, max(1.2, 2 / um))
-    eosin = eosin * (1 - core) + (np.float32(0.8) + np.float32(0.6) * grain) * core
-    haze = haze * (1 - core) + np.float32(0.12) * grain * core
-    eosin = eosin * (1 - tuft) + np.float32(1.05) * tuft
+    eosin, haze = _add_structures(eosin, haze, diagnostic, grain)
     eosin = np.maximum(eosin, np.float32(0.95) * wall)
     empty = np.maximum(np.maximum(cysts, bore) * np.float32(0.7), diagnostic.lumen)
-    eosin = eosin * (1 - np.float32(0.85) * empty)
-    haze = haze * (1 - np.float32(0.85) * empty)
+    eosin, haze = (x * (1 - np.float32(0.85) * empty) for x in (eosin, haze))
+    clear = _stamped(diagnostic.clear, side, um)
+    halo = _stamped(cells, side, um, grow=1.75) * np.float32(codeleted)
     pale = np.maximum(np.minimum(halo, 1) * np.float32(0.8), clear * np.float32(0.6))
-    eosin = eosin * (1 - pale)
-    haze = haze * (1 - pale)
+    eosin, haze = (x * (1 - pale) for x in (eosin, haze))
 
     rng = random.stream(*seed, _CHROMATIN)
-    clumps = random.value_noise(rng, side, max(1.0, 1.3 / um)) - np.float32(0.5)
-    chromatin = chromatin * (1 + np.float32(_CLUMPING[high]) * clumps)
-    haze = np.maximum(
-        haze, distractors.out_of_focus(random.stream(*seed, _BENEATH), side, um)
-    )
-    hematoxylin = np.maximum(haze, chromatin)
+    chromatin = _clumped(rng, chromatin, um, int(patient.grade > 0))
+    beneath = distractors.out_of_focus(random.stream(*seed, _BENEATH), side, um)
+    hematoxylin = np.maximum(np.maximum(haze, beneath), chromatin)
     eosin = eosin * (1 - np.float32(0.55) * np.minimum(chromatin, 1))
     return hematoxylin, eosin, diagnostic.mask | (giants > 0.4)
+
+
+def _stamped(
+    cells: nuclei.Nuclei, side: int, um: float, *, grow: float = 1.0
+) -> np.ndarray:
+    """A map of these nuclei alone."""
+    image = np.zeros((side, side), np.float32)
+    nuclei.stamp(image, cells, um, grow=grow)
+    return image
+
+
+def _microcysts(rng: np.random.Generator, field: float) -> nuclei.Nuclei:
+    """Samples the microcysts of an IDH mutation, as in mutant astrocytomas."""
+    at = nuclei.scatter(rng, field=field, spacing=44.0, jitter=0.9)
+    return nuclei.discs(at, random.uniform(rng, 3.0, 7.5, len(at)))
+
+
+def _add_structures(
+    eosin: np.ndarray,
+    haze: np.ndarray,
+    diagnostic: structures.Structures,
+    grain: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Replaces the background by granular necrosis and by the stroma of tufts."""
+    core, tuft = diagnostic.core, diagnostic.tuft
+    eosin = eosin * (1 - core) + (np.float32(0.8) + np.float32(0.6) * grain) * core
+    haze = haze * (1 - core) + np.float32(0.12) * grain * core
+    return eosin * (1 - tuft) + np.float32(1.05) * tuft, haze
 
 
 def _neuropil(
@@ -183,73 +173,13 @@ def _neuropil(
     return eosin, haze
 
 
-def _places(
-    rng: np.random.Generator, field: float, density: float, egfr: int
+def _clumped(
+    rng: np.random.Generator, chromatin: np.ndarray, um: float, high: int
 ) -> np.ndarray:
-    """Samples centers of nuclei, `density` per square micrometer before the gradient.
-
-    EGFR gains cluster the nuclei, losses space them evenly.
-    """
-    cluster_size = (1, 3, 5)[max(0, egfr)]
-    clustered = (0.0, 0.7, 0.85)[max(0, egfr)]
-    single = density * (1 - clustered)
-    jitter = 0.35 if egfr < 0 else 0.85
-    spacing = 1 / float(np.sqrt(single))
-    parts = [nuclei.scatter(rng, field=field, spacing=spacing, jitter=jitter)]
-    if cluster_size > 1:
-        spacing = 1 / float(np.sqrt(density * clustered / cluster_size))
-        parents = nuclei.scatter(rng, field=field, spacing=spacing, jitter=jitter)
-        start = rng.integers(720, size=(len(parents), 1))
-        turn = np.arange(cluster_size) * (720 // cluster_size)
-        ring = random.DIRECTIONS[(start + turn) % 720]
-        reach = random.uniform(rng, 4.4, 6.4, len(parents) * cluster_size)
-        ring = ring * reach.reshape(-1, cluster_size, 1)
-        parts.append((parents[:, None] + ring).reshape(-1, 2))
-    places = np.concatenate(parts).astype(np.float32)
-    # Distractor for all grades: a density gradient across the field.
-    way = random.directions(rng, 1)[0]
-    gradient = np.float32(random.between(rng, 0.0, 0.6))
-    offset = ((places / np.float32(field) - np.float32(0.5)) * way).sum(axis=1)
-    probability = np.float32(0.85) + gradient * offset
-    kept = rng.random(len(places), dtype=np.float32) < probability
-    return places[kept]
-
-
-def _ordinary(
-    rng: np.random.Generator, places: np.ndarray, high: int, pten: int, card11: int
-) -> nuclei.Nuclei:
-    """Tumor nuclei. PTEN loss elongates, gain rounds them; CARD11 hollows them."""
-    return nuclei.make(
-        rng,
-        places,
-        radius=_RADIUS[high] * random.between(rng, *_SWELLING),
-        spread=_SPREAD[high],
-        elongation=(2.4, 1.9, 1.4, 1.15, 1.0)[2 + pten],
-        irregular=_IRREGULAR[high],
-        dark=1.0,
-        uneven=random.between(rng, 0.1, 0.6),
-        hollow=(0.0, 0.1, 0.55)[1 + card11],
-    )
-
-
-def _giants(rng: np.random.Generator, n: int, high: int, field: float) -> np.ndarray:
-    """Samples indices of giant nuclei; none in grade II."""
-    count = 2 + random.count_around(rng, 60e-6 * field * field)
-    return rng.permutation(n)[: count * high]
-
-
-def _enlarge(
-    rng: np.random.Generator, cells: nuclei.Nuclei, rows: np.ndarray
-) -> nuclei.Nuclei:
-    """Replaces `rows` by giant, lobed, hyperchromatic nuclei."""
-    giants = nuclei.make(
-        rng, cells.at[rows], radius=7.0, spread=0.12, elongation=1.35,
-        irregular=0.16, dark=1.3,
-    )  # fmt: skip
-    others = np.ones(len(cells.at), bool)
-    others[rows] = False
-    order = np.argsort(np.concatenate([np.flatnonzero(others), rows]), kind="stable")
-    return nuclei.join(cells.keep(others), giants).keep(order)
+    """Chromatin with clumps of the grade."""
+    side = len(chromatin)
+    clumps = random.value_noise(rng, side, max(1.0, 1.3 / um)) - np.float32(0.5)
+    return chromatin * (1 + np.float32(_CLUMPING[high]) * clumps)
 
 
 def _lining(
