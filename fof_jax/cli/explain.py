@@ -10,6 +10,7 @@ takes HDF5 files: a plot, CSV, GeoJSON, and one value per patch.
 """
 
 import argparse
+import gc
 import sys
 
 from fof_jax.cli import predict
@@ -33,6 +34,7 @@ def run(flags: argparse.Namespace) -> int:
 
     scale = TrainingScale(flags.mpp, flags.resample)
     model = load.load(flags.checkpoint)
+    gc.freeze()  # as in `predict`
     find = bags.find if reads_bags(model) else inputs.find
     images = find(flags.images, exclude=flags.out)
     errors = maps.explain(

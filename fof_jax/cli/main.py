@@ -6,6 +6,7 @@ exit code`, imported only when it is used.
 
 import argparse
 import difflib
+import gc
 import importlib
 import io
 import logging
@@ -100,6 +101,9 @@ def _run(words: list[str], program: str) -> int:
     # Silences Orbax's messages about metadata files that our checkpoints do not use.
     logging.getLogger("absl").setLevel(logging.ERROR)
     _print_any_name()
+    # Imports and traces make many objects and little garbage: with Python's own
+    # thresholds a seventh of a short command goes into looking for it.
+    gc.set_threshold(100_000, 20, 20)
     if words[:1] in (["--help"], ["-h"], ["help"]) and len(words) > 1:
         words = [words[1], "--help"]
     if not words or words[0] in ("--help", "-h", "help"):

@@ -16,6 +16,7 @@ Research use only; not for diagnosis.
 """
 
 import argparse
+import gc
 import hashlib
 import sys
 from collections.abc import Sequence
@@ -117,6 +118,8 @@ def run(flags: argparse.Namespace) -> int:
         )
 
     model = load.load(flags.checkpoint)
+    # Modules and weights stay until the end; each plot is followed by a collection.
+    gc.freeze()
     of_bags = reads_bags(model)
     find = bags.find if of_bags else inputs.find
     images = find(flags.images, exclude=flags.out)

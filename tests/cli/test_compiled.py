@@ -11,6 +11,7 @@ import zlib
 
 import jax
 import pytest
+from PIL import Image
 
 from fof_jax.cli import compiled
 from fof_jax.cli.main import COMMANDS, COMPILING, main
@@ -154,21 +155,34 @@ def test_commands_have_the_flag(capsys):
     assert "--compiled" not in capsys.readouterr().out
 
 
-HEAVY = ("tensorflow_datasets", "sklearn", "grain", "tensorboardX")
+# Each takes about as long to import as one image to predict, or more.
+UNUSED = (
+    *("IPython", "absl.testing", "fof_jax.data.loader", "fof_jax.parity"),
+    *("fof_jax.report", "fof_jax.training.train", "grain", "h5py", "jinja2"),
+    *("matplotlib.pyplot", "networkx", "openslide", "pandas", "scipy", "skimage"),
+    *("sklearn", "starlette", "tensorboardX", "tensorflow", "tensorflow_datasets"),
+    *("tifffile", "torch", "transformers"),
+)
+PREDICT = f"""
+import sys
+from fof_jax.cli.main import main
+code = main(sys.argv[1:])
+print([name for name in {UNUSED} if name in sys.modules], file=sys.stderr)
+sys.exit(code)
+"""
 
 
-def test_a_prediction_imports_what_it_uses():
-    """Each of these packages takes as long to import as a prediction."""
-    lines = (
-        "import sys",
-        "from fof_jax.inference import batch, load, provenance, slides, visualization",
-        f"print([name for name in {HEAVY} if name in sys.modules])",
-    )
+def test_a_prediction_imports_what_it_uses(small_run, small_pictures, tmp_path):
+    """With its plot, by a process of its own."""
+    image = tmp_path / "image.png"
+    Image.fromarray(next(iter(small_pictures.values()))).save(image)
+    words = ["predict", f"--checkpoint={small_run / 'fold_0'}", f"--images={image}"]
     done = subprocess.run(
-        [sys.executable, "-c", "\n".join(lines)],
+        [sys.executable, "-c", PREDICT, *words, f"--out={tmp_path / 'out'}"],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        check=True,
     )
-    assert done.stdout.strip() == "[]"
+    assert done.returncode == 0, done.stderr
+    assert list((tmp_path / "out/focus").glob("*.png"))
+    assert done.stderr.splitlines()[-1] == "[]"
