@@ -32,6 +32,11 @@ def get_config(arg: str = "") -> ConfigDict:
     config.data.columns.grade = "grade"
     config.data.columns.fold = "fold"
     config.data.columns.mask = "mask"
+    # Words that columns of markers have in the place of integers, as "WORD=INTEGER", or
+    # "WORD=" for unknown; case does not matter.
+    config.data.words = ()
+    # Rows without a grade are an error, or left out: skip.
+    config.data.ungraded = "error"
     # Side of a patch in level-0 pixels, for HDF5 files of features that do not state it
     # (docs/bags.md).
     config.data.patch_size = config_dict.placeholder(float)

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,19 +48,22 @@ def run(
         raise ValueError(
             f"data init: {path} exists already. Remove it, or pass another --out."
         )
-    files.write_text(path, config_text(table, path, layout))
+    files.write_text(path, config_text(table, path, layout, program))
     for line in summary(path, layout, program):
         print(line, file=sys.stdout)
     return 0
 
 
-def config_text(table: Path, path: Path, layout: table_layout.Layout) -> str:
+def config_text(
+    table: Path, path: Path, layout: table_layout.Layout, program: str
+) -> str:
     """The text of a config file for a table.
 
     Args:
       table: the cohort table.
       path: of the config file, for its docstring.
       layout: of the table.
+      program: how the commands begin.
     """
     fields: dict[str, Any] = {
         "data.table": _portable(table),
@@ -66,9 +71,14 @@ def config_text(table: Path, path: Path, layout: table_layout.Layout) -> str:
         "data.classes": layout.classes,
         "data.biomarkers": layout.biomarkers,
         "data.biomarkers_per": layout.biomarkers_per,
+        "data.words": layout.words,
         "data.image_size": layout.image_size,
         "folds": layout.folds,
     }
+    if not layout.words:
+        del fields["data.words"]
+    if layout.ungraded:
+        fields["data.ungraded"] = "skip"
     if "fold" in layout.columns:
         fields["data.scheme"] = "fold"
     if layout.smallest_fold < 4:  # the paper's batch
@@ -82,8 +92,8 @@ def config_text(table: Path, path: Path, layout: table_layout.Layout) -> str:
     size = f"{layout.regions} images of {layout.patients} patients"
     return f'''"""Cohort of {table.name}: {size}.
 
-    python launch.py data build --config={path}
-    python launch.py --config={path}
+    {program} data build --config={_quoted(path)}
+    {program} --config={_quoted(path)}
 
 Arguments as in configs/cohort.py.
 """
@@ -101,23 +111,32 @@ def get_config(arg: str = ""):
 
 def summary(path: Path, layout: table_layout.Layout, program: str) -> list[str]:
     """Lines for the terminal: what was recognized, and the next commands."""
-    workdir = f"runs/{path.stem}"
+    file, workdir = _quoted(path), _quoted(f"runs/{path.stem}")
+    order = "ascending" if layout.ordered else "their order is not known"
     lines = [
         f"config: {path}",
         f"  columns: {', '.join(f'{n} = {c}' for n, c in layout.columns.items())}",
-        f"  classes: {', '.join(layout.classes)} (ascending; change the order there)",
+        f"  classes: {', '.join(layout.classes)} ({order}; change it there)",
         f"  biomarkers: {', '.join(layout.biomarkers) or 'none, so L_MCA is off'}"
         + (f" (per {layout.biomarkers_per})" if layout.biomarkers else ""),
     ]
+    if layout.words:
+        lines += [f"  words: {', '.join(layout.words)} (nothing: unknown)"]
+    if layout.ungraded:
+        lines += [f"  rows without a grade, left out: {layout.ungraded}"]
     lines += [f"  not used: {name} ({why})" for name, why in layout.others.items()]
     return [
         *lines,
         f"  image_size {layout.image_size}, {layout.folds} folds",
         "next:",
-        f"  {program} data build --config={path}",
-        f"  {program} --config={path} --workdir={workdir}",
+        f"  {program} data build --config={file}",
+        f"  {program} --config={file}",
         f"  {program} report --workdir={workdir}",
     ]
+
+
+def _quoted(path: Path | str) -> str:
+    return shlex.quote(str(path))
 
 
 def _portable(table: Path) -> str:
@@ -138,8 +157,8 @@ def _literal(value: Any) -> str:
 
 
 def _default_path(table: Path) -> Path:
-    name = "".join(c if c.isalnum() else "_" for c in table.stem).lower()
-    if not name.strip("_"):
+    name = re.sub(r"\W+", "_", table.stem).strip("_").lower()
+    if not name:
         raise CohortError(f"data init: no file name from {table}. Pass --out=NAME.py.")
     folder = Path("configs") if Path("configs").is_dir() else Path()
     return folder / f"{name}.py"

@@ -3,8 +3,8 @@
 Columns `image`, `patient`, `grade`, one per biomarker (integer; empty, NA, N/A or NaN
 means unknown), one per float marker, and optionally `fold` (integer from 0) and `mask`.
 Other columns are ignored. `image` names images, or HDF5 files of patch features, whose
-slides an optional column `slide` names. UTF-8 with or without byte order mark, comma or
-semicolon.
+slides an optional column `slide` names. UTF-8 with or without byte order mark, comma,
+semicolon or tab.
 """
 
 import collections
@@ -12,7 +12,8 @@ import csv
 import dataclasses
 import io
 import os
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fof_jax import files
@@ -21,12 +22,14 @@ from fof_jax.data.csv_reader import TableReader
 from fof_jax.data.errors import (
     SHOWN,
     CohortError,
+    DataWarning,
     RowError,
     raise_errors,
     shortened,
 )
 from fof_jax.data.file_checks import Progress, check_bags, check_images, holds_bags
 from fof_jax.data.records import Cohort, Row
+from fof_jax.data.words import parse
 from fof_jax.tables import patients
 from fof_jax.tables.csv_records import unknown
 
@@ -42,6 +45,7 @@ __all__ = [
 
 # Whether the images of a patient must have the same biomarkers.
 BIOMARKER_UNITS = ("patient", "region")
+UNGRADED = ("error", "skip")  # rows without a known grade
 
 
 def _row(reader: TableReader, number: int, cells: dict[str, str], empty: Cohort) -> Row:
@@ -131,6 +135,8 @@ def read_cohort(
     omics: tuple[str, ...] = (),
     biomarkers_per: str = "patient",
     columns: Mapping[str, str] | None = None,
+    words: Sequence[str] = (),
+    ungraded: str = "error",
     patch_size: float | None = None,
     root: Path | str | None = None,
     threads: int = 2,
@@ -150,6 +156,8 @@ def read_cohort(
         patient are an error; "region": each image has its own.
       columns: names in the table of `image`, `patient`, `grade`, `fold` and `mask`,
         where they differ.
+      words: what words of the markers' columns mean, see `words.parse`.
+      ungraded: one of UNGRADED: what a row without a known grade is.
       patch_size: side of a patch in level-0 pixels, for HDF5 files that state none.
       root: folder that image and mask paths are relative to; the table's if None.
       threads: number of image files checked in parallel.
@@ -159,10 +167,17 @@ def read_cohort(
     Returns:
       The rows in table order; with an index of HDF5 files, if they were read.
 
+    Warns:
+      DataWarning: rows that are left out, as they have no grade.
+
     Raises:
       CohortError: validation failed; lists all errors by kind and row.
-      ValueError: no such `biomarkers_per`.
+      ValueError: no such `biomarkers_per` or `ungraded`, or words of another form.
     """
+    if ungraded not in UNGRADED:
+        raise ValueError(
+            f"data.ungraded={ungraded!r}: expected one of {', '.join(UNGRADED)}"
+        )
     if biomarkers_per not in BIOMARKER_UNITS:
         raise ValueError(
             f"data.biomarkers_per={biomarkers_per!r}: expected one of "
@@ -176,6 +191,10 @@ def read_cohort(
     reader.load()
     reader.rename(columns or {})
     reader.require(("image", "patient", "grade", *biomarkers, *float_markers, *omics))
+    meaning = parse(words)
+    reader.translate((*biomarkers, *float_markers, *omics), meaning)
+    if ungraded == "skip":
+        _skip_ungraded(reader, meaning)
     empty = Cohort((), classes, biomarkers, float_markers, root, omics=omics)
     cohort = dataclasses.replace(
         empty,
@@ -201,6 +220,18 @@ def read_cohort(
             errors += check_images(with_image, threads=threads, progress=progress)
     raise_errors(table, errors)
     return cohort
+
+
+def _skip_ungraded(reader: TableReader, meaning: Mapping[str, str]) -> None:
+    """Leaves out rows whose grade is unknown, with a warning."""
+    if rows := reader.skip_unknown("grade", meaning):
+        warnings.warn(
+            f"{len(rows)} row{'s' * (len(rows) > 1)} without a grade left out "
+            "(data.ungraded=skip): "
+            f"{shortened([f'row {number}' for number in rows])}",
+            DataWarning,
+            stacklevel=3,
+        )
 
 
 def _with_image(cohort: Cohort, reader: TableReader) -> Cohort:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from fof_jax.data import words
 from fof_jax.data.errors import RowError
 from fof_jax.tables.csv_records import TableError, read_records, unknown
 
@@ -72,6 +73,42 @@ class TableReader:
             for number, cells in self.lines
         ]
 
+    def translate(self, columns: Sequence[str], meaning: Mapping[str, str]) -> None:
+        """Writes integers in the place of words.
+
+        Args:
+          columns: those to change, by standard name.
+          meaning: of `words.parse`.
+        """
+        if meaning:
+            self.lines = [
+                (number, cells | {
+                    name: words.replaced(cells[name], meaning)
+                    for name in columns if name in cells
+                })
+                for number, cells in self.lines
+            ]  # fmt: skip
+
+    def skip_unknown(self, column: str, meaning: Mapping[str, str]) -> list[int]:
+        """Leaves out rows whose cell is unknown, if the table has the column.
+
+        Args:
+          column: by standard name.
+          meaning: of `words.parse`.
+
+        Returns:
+          numbers of the rows that are left out.
+        """
+        kept = [
+            (number, cells)
+            for number, cells in self.lines
+            if column not in cells or not words.is_unknown(cells[column], meaning)
+        ]
+        numbers = {number for number, _ in kept}
+        left_out = [number for number, _ in self.lines if number not in numbers]
+        self.lines = kept
+        return left_out
+
     def require(self, columns: Sequence[str]) -> None:
         """Records an error for each missing column."""
         if not self.header:
@@ -87,7 +124,10 @@ class TableReader:
         if unknown(cell):
             return None
         if not _INTEGER.fullmatch(cell):
-            text = f"{name} is '{cell}'; expected an integer, or empty for unknown"
+            text = (
+                f"{name} is '{cell}'; expected an integer, empty for unknown, or a "
+                "word that data.words gives an integer"
+            )
             self.add_error("biomarker not an integer", number, text)
             return None
         return int(cell.split(".")[0])

@@ -33,7 +33,12 @@ def _reading(name: str, path: Path | None = None) -> Iterator[None]:
             "image too large", f"{name}: {error}; cut regions out of it first"
         ) from None
     except FileNotFoundError:
-        raise ImageError("missing file", f"{path or name} does not exist") from None
+        windows = (
+            " (its path is one of Windows: write / for \\)" if "\\" in name else ""
+        )
+        raise ImageError(
+            "missing file", f"{path or name} does not exist{windows}"
+        ) from None
     # PIL plugins also raise struct.error, IndexError and others on corrupt files.
     except Exception as error:
         raise ImageError(

@@ -181,6 +181,8 @@ def read_raw(config: ConfigDict, out: Out) -> Cohort:
         float_markers=_labels(config, "float_markers"),
         omics=_labels(config, "omics"),
         columns=config.data.columns.to_dict() if "columns" in config.data else None,
+        words=config.data.get("words", ()),
+        ungraded=config.data.get("ungraded", "error"),
         biomarkers_per=config.data.biomarkers_per,
         patch_size=config.data.get("patch_size"),
         root=config.data.raw_dir or None,

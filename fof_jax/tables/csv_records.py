@@ -35,8 +35,8 @@ def read_records(path: Path, *, encoding_errors: str = "strict") -> list[Record]
     """Reads a CSV file strictly.
 
     Args:
-      path: UTF-8 with or without byte order mark; separated by commas, or by semicolons
-        if its first line has more of these; lines end in LF, CR LF or CR.
+      path: UTF-8 with or without byte order mark; separated by commas, semicolons or
+        tabs, of which its first line has most; lines end in LF, CR LF or CR.
       encoding_errors: what happens to bytes that are not UTF-8, see `bytes.decode`.
 
     Returns:
@@ -56,7 +56,7 @@ def read_records(path: Path, *, encoding_errors: str = "strict") -> list[Record]
     if "\0" in text:
         raise TableError("holds NUL characters, no text. Save it as CSV UTF-8.")
     first = text.lstrip().splitlines()[0] if text.strip() else ""
-    delimiter = ";" if first.count(";") > first.count(",") else ","
+    delimiter = max(",;\t", key=first.count)  # the first of equal ones
     lines = list(io.StringIO(text, newline=""))  # CR, LF and CRLF alike
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     records: list[Record] = []

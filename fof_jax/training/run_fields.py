@@ -22,6 +22,8 @@ FREE_FIELDS = (
     "data_splits_file",
     "data_table",
     "data_threads",
+    "data_ungraded",
+    "data_words",
     "data_workers",
     "debug_nans",
     "devices",

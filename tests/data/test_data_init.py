@@ -6,7 +6,7 @@ from PIL import Image
 
 from fof_jax.cli import config as config_flag
 from fof_jax.cli.main import main
-from fof_jax.data import table_layout
+from fof_jax.data import table_layout, words
 from fof_jax.data.errors import CohortError
 from fof_jax.data.store import open_store
 
@@ -117,3 +117,82 @@ def test_a_name_in_data_columns_that_the_table_lacks(table, capsys):
     flags = ["--config=my_table.py", "--config.data.columns.patient=Donor"]
     assert main(["data", "check", *flags]) == 2
     assert "'Donor' (data.columns.patient) is missing" in capsys.readouterr().err
+
+
+@pytest.fixture
+def lab_table(table):
+    """The same images as a laboratory writes its table: words, semicolons, blanks."""
+    lines = ["Case ID;Image file;WHO Grade;IDH1 R132H;1p/19q;ATRX;Comment"]
+    for i in range(24):
+        patient = i // 2
+        grade = ("Low grade", "Normal", "High grade")[patient % 3]
+        idh = ("Yes", "no", "n.d.")[patient % 3]
+        codel = ("1", "unknown", "0")[patient // 3 % 3]
+        atrx = ("lost", "kept")[patient % 2]
+        lines.append(f"C-{patient};{i}.png;{grade};{idh};{codel};{atrx};re-cut {i}")
+    lines[-1] = lines[-1].replace("High grade", "Unknown")
+    path = table.parent / "Cases & images (final).csv"
+    path.write_text("\n".join(lines), encoding="utf-8-sig")
+    return path
+
+
+def test_the_table_of_a_laboratory_builds_without_another_flag(lab_table, capsys):
+    """Words are integers, grades are ordered, a row without a grade is left out."""
+    assert main(["data", "init", lab_table.name]) == 0
+    shown = capsys.readouterr().out
+    assert "config: cases_images_final.py" in shown
+    assert "not used: ATRX (text: kept, lost; data.words can give" in shown
+    assert "not used: Comment (text)" in shown
+    assert "rows without a grade, left out: 1" in shown
+    flag = "--config=cases_images_final.py"
+    config = config_flag.load([flag])
+    assert tuple(config.data.classes) == ("Normal", "Low grade", "High grade")
+    assert main(["data", "build", flag]) == 0
+    assert "1 row without a grade left out" in capsys.readouterr().out
+    store = open_store(config.data.dir, "cohort")
+    assert store.biomarkers == ("IDH1 R132H", "1p/19q")
+    assert len(store) == 23
+    values = np.where(store.known, store.biomarker_values, -1)
+    np.testing.assert_array_equal(values[[0, 2, 4, 6]], [[1, 1], [0, 1], [-1, 1],
+                                                         [1, -1]])  # fmt: skip
+
+
+def test_words_of_a_column_by_hand(lab_table):
+    main(["data", "init", lab_table.name, "--out=mine.py"])
+    flags = ["--config=mine.py", "--config.data.biomarkers=('ATRX',)"]
+    assert main(["data", "check", *flags]) == 2
+    words = "--config.data.words=('Lost=1','kept=0','unknown=')"
+    assert main(["data", "check", *flags, words]) == 0
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        (("lost",), "expected WORD=INTEGER"),
+        (("lost=yes",), "expected WORD=INTEGER"),
+        (("=1",), "expected WORD=INTEGER"),
+        (("lost=1", "Lost = 0"), "two meanings"),
+    ],
+)
+def test_words_of_another_form_are_refused(entries, message):
+    with pytest.raises(ValueError, match=message):
+        words.parse(entries)
+
+
+def test_grades_in_two_spellings_and_missing_images_are_named(lab_table):
+    text = lab_table.read_text("utf-8-sig")
+    lab_table.write_text(text.replace("High grade", "high  grade", 1))
+    with pytest.raises(CohortError, match=r"'high  grade' \(1 rows\) beside 'High gr"):
+        table_layout.describe(lab_table, {})
+    lab_table.write_text(text.replace("3.png", "images\\3.png").replace("5.png", "x"))
+    with pytest.raises(CohortError) as error:
+        table_layout.describe(lab_table, {})
+    assert "row 5: " in str(error.value)
+    assert "write / for \\" in str(error.value)
+    assert "row 7: " in str(error.value)
+
+
+def test_tabs_separate_columns_too(lab_table):
+    commas = table_layout.describe(lab_table, {})
+    lab_table.write_text(lab_table.read_text("utf-8-sig").replace(";", "\t"))
+    assert table_layout.describe(lab_table, {}) == commas
