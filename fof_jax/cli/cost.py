@@ -13,6 +13,7 @@ import json
 import sys
 from pathlib import Path
 
+from fof_jax.cli import allocator
 from fof_jax.cli import config as config_flag
 
 
@@ -25,6 +26,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def run(flags: argparse.Namespace) -> int:
     """Measures and prints, and optionally writes JSON."""
     config = config_flag.load(flags.config_words)
+    allocator.keep_freed_memory(one_arena=True)  # as `train` on one CPU device
     import jax
 
     from fof_jax import files
