@@ -16,6 +16,8 @@ from typing import BinaryIO
 
 MANIFEST = "manifest.json"
 _log = logging.getLogger(__name__)
+# Errors of file systems to which nothing more can be written.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 # Errors of file systems without locks: Lustre without flock, NFS without lockd.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
@@ -32,6 +34,24 @@ class LockedError(ValueError):
             f"{what} is in use by {holder}. Wait until it is done, end it, or {remedy}."
         )
         self.holder = holder
+
+
+def raise_if_full(error: Exception) -> None:
+    """Raises an error that is not of one input, but of the disk that takes the outputs.
+
+    Args:
+      error: that an input's computation or output raised.
+
+    Raises:
+      OSError: the disk is full, its quota is used up, or it is read-only.
+    """
+    if isinstance(error, OSError) and error.errno in _FULL:
+        where = f": {error.filename}" if error.filename else ""
+        raise OSError(
+            error.errno,
+            f"{error.strerror}{where}. Finished outputs are kept: free space, and run "
+            "the same command again, which resumes",
+        ) from None
 
 
 def write_text(path: Path, text: str) -> None:

@@ -41,6 +41,7 @@ def predict(
             plot = out / PLOTS / f"{stem}.png"
             warning = _write(model, image, prediction, out / TILES / stem, plot)
         except (ValueError, OSError) as error:
+            files.raise_if_full(error)
             missing = np.full((1, len(model.classes)), np.nan)
             yield GradePredictions(
                 missing, missing, model.classes, (str(error),), ("",)

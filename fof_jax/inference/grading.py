@@ -11,6 +11,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from fof_jax import files
 from fof_jax.evaluation.predictions import UNKNOWN, Predictions
 from fof_jax.inference import bag_batch, graph_input, pictures, slides, tile_files
 from fof_jax.inference.image_scale import TrainingScale
@@ -78,6 +79,7 @@ def grade(
                 elif has_map(model):
                     yield _grade_and_plot(model, one, plot, scale)
             except (ValueError, OSError) as error:
+                files.raise_if_full(error)
                 yield _failed(model, str(error))
 
 

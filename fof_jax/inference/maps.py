@@ -69,6 +69,7 @@ def explain(
             try:
                 write(one, out / stem)
             except (ValueError, OSError) as error:
+                files.raise_if_full(error)
                 errors.append(f"{one.name}: {one.error_line(error)}")
             report_progress(done, len(remaining))
         if about is not None:

@@ -5,6 +5,7 @@ to half of their last digit.
 """
 
 import csv
+import errno
 import json
 import re
 import shutil
@@ -16,7 +17,7 @@ from PIL import Image
 
 import fof_jax
 from fof_jax.cli.main import main
-from fof_jax.inference import bags, components
+from fof_jax.inference import bags, components, tile_files
 from fof_jax.training import weights
 from tests.support import bag_files, qupath
 
@@ -149,6 +150,28 @@ def test_predict_gives_what_training_did(cohort, run, row, tmp_path):
     assert ring.min(axis=0).tolist() == bag_files.grid(1, 512)[0].tolist()
     assert np.ptp(ring, axis=0).tolist() == [512, 512]
     assert (out / "focus/slide_005.png").stat().st_size > 5000
+
+
+def test_a_full_disk_stops_predict_and_explain(
+    cohort, run, tmp_path, monkeypatch, capsys
+):
+    """It is no error of a bag: the same command grades all of them later."""
+    folder, _ = cohort
+
+    def full(stem, *_):
+        raise OSError(errno.ENOSPC, "No space left on device", str(stem))
+
+    flags = [f"--checkpoint={run}", f"--images={folder}/slide_005.h5"]
+    with monkeypatch.context() as patched:
+        patched.setattr(tile_files, "write_texts", full)
+        for verb in ("predict", "explain"):
+            assert main([verb, *flags, f"--out={tmp_path / verb}"]) == 2
+            err = capsys.readouterr().err
+            assert "No space left on device" in err
+            assert "run the same command again, which resumes" in err
+            assert not (tmp_path / verb / "predictions.csv").exists()
+    assert main(["predict", *flags, f"--out={tmp_path / 'predict'}"]) == 0
+    assert rows(tmp_path / "predict/predictions.csv")[0]["error"] == ""
 
 
 def test_explain_writes_one_value_per_patch(cohort, run, tmp_path):

@@ -1,6 +1,7 @@
 """Commands `predict` and `explain`: tables, plots, arrays, resuming, broken input."""
 
 import csv
+import errno
 import json
 import shutil
 
@@ -155,6 +156,20 @@ def test_invalid_input_is_reported(
     assert main([verb, *argv]) == 2
     assert words in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_full_disk_stops_predict_and_explain(
+    small_run, folder, tmp_path, monkeypatch, capsys
+):
+    def full(explanation, plot, *_):
+        raise OSError(errno.ENOSPC, "No space left on device", str(plot))
+
+    monkeypatch.setattr(pictures, "plot_explanation", full)
+    for verb in ("predict", "explain"):
+        flags = [f"--checkpoint={small_run}", f"--images={folder}"]
+        assert main([verb, *flags, f"--out={tmp_path / verb}"]) == 2
+        assert "No space left on device" in capsys.readouterr().err
+        assert not (tmp_path / verb / "predictions.csv").exists()
 
 
 def test_only_broken_images_are_a_failure(small_run, tmp_path, capsys):

@@ -92,6 +92,20 @@ def test_runs_of_other_hashes_are_refused(tmp_path, capsys, field):
     assert "differ (hash" in err
 
 
+def test_runs_with_and_without_validation_are_refused(tmp_path, capsys):
+    made = [write_run(tmp_path / name) for name in ("a", "b", "c")]
+    for run in made[1:]:
+        document = json.loads((run / "config.json").read_text())
+        document["config"] |= {"validation": 0.1, "validation_metric": "auc"}
+        (run / "config.json").write_text(json.dumps(document))
+    assert main(["compare", "--runs", *map(str, made)]) == 2
+    err = capsys.readouterr().err
+    assert "a and b cannot be compared: their training patients differ (valid" in err
+    assert "validation=0 and 0.1" in err
+    assert main(["compare", "--runs", *map(str, made[1:])]) == 0
+    assert "best epoch by auc on validation=0.1" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -4,14 +4,12 @@ Images stay in memory, except for one temporary file while an image is decoded. 
 client input is used as a path; slides are those that one folder lists.
 """
 
-import asyncio
 import csv
 import dataclasses
 import functools
 import io
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +30,12 @@ from fof_jax.inference.model import has_map
 from fof_jax.inference.predictor import Predictor, longest_side
 from fof_jax.inference.serve import results
 from fof_jax.inference.serve.access import RequireToken, slides_in
+from fof_jax.inference.serve.queue import Queue
 from fof_jax.inference.serve.uploads import (
     RequestError,
     Upload,
+    declared_bytes,
+    discard_body,
     files_of,
     is_form,
     json_of,
@@ -48,6 +49,7 @@ MAX_BYTES = 300 * 2**20
 OPEN_MAX_BYTES, OPEN_MAX_PIXELS, _OPEN_MAX_TILES = 64 * 2**20, 25 * 10**6, 64
 _MAX_JSON = 10_000  # bytes of a request that names a slide
 MAX_QUEUED = 8  # requests waiting for the one being computed
+HELD_BODIES = 2  # bodies of the largest size that all requests together may have
 _HERE = Path(__file__).parent
 _MEDIA_TYPES = {
     "page.html": "text/html",
@@ -80,7 +82,7 @@ class Options:
       token: that requests have to send; "" for none.
       slides: folder whose slides may be graded; None for none.
       mpp: micrometers per pixel of the training images, for slides.
-      max_bytes: of a request.
+      max_bytes: of a request; all that are held have `HELD_BODIES` times as many.
       max_pixels: of an image, checked from its header before decoding.
       max_queued: waiting requests; further ones get status 503 with Retry-After.
     """
@@ -93,27 +95,6 @@ class Options:
     max_bytes: int = MAX_BYTES
     max_pixels: int = MAX_PIXELS
     max_queued: int = MAX_QUEUED
-
-
-class _Queue:
-    """One computation at a time, which uses the whole device."""
-
-    def __init__(self, most: int):
-        self._lock, self._waiting, self._most = asyncio.Lock(), 0, most
-
-    @asynccontextmanager
-    async def place(self) -> AsyncIterator[None]:
-        if self._waiting > self._most:
-            raise RequestError(503, "too many images at once; try again in a moment")
-        self._waiting += 1
-        try:
-            yield
-        finally:
-            self._waiting -= 1
-
-    async def run(self, function: Callable[..., Any], *words: Any) -> Any:
-        async with self._lock:
-            return await run_in_threadpool(function, *words)
 
 
 def application(model: Predictor, options: Options) -> Starlette:
@@ -143,7 +124,7 @@ class _Handlers:
 
     def __init__(self, model: Predictor, options: Options):
         self._model, self._options = model, options
-        self._queue = _Queue(options.max_queued)
+        self._queue = Queue(options.max_queued, HELD_BODIES * options.max_bytes)
 
     async def health(self, request: Request) -> Response:
         """200 while the server answers; the model is loaded before it starts."""
@@ -154,13 +135,11 @@ class _Handlers:
 
     async def grade(self, request: Request) -> Response:
         """One image as the body, or a form of several; JSON, or a table."""
-        body = await read_body(request, self._options.max_bytes)
-        uploads = files_of(request, body)
         target = request.query_params.get("target") or None
         as_table = request.query_params.get("format") == "csv"
-        found = []
-        async with self._queue.place():
-            for upload in uploads:
+        most, found = self._options.max_bytes, []
+        async with self._queue.place(declared_bytes(request, most)):
+            for upload in files_of(request, await read_body(request, most)):
                 try:
                     found.append(await self._grade(upload, target))
                 except RequestError as error:
@@ -236,6 +215,7 @@ def _answering(handler: Handler) -> Handler:
         try:
             return await handler(request)
         except RequestError as error:
+            await discard_body(request, MAX_BYTES)
             retry = {"Retry-After": "2"} if error.status == 503 else {}
             return JSONResponse(
                 {"error": str(error)}, error.status, headers=_HEADERS | retry

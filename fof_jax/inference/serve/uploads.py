@@ -1,6 +1,7 @@
 """Reads the body of a request within limits: one image, a form of several, or JSON."""
 
 import asyncio
+import contextlib
 import dataclasses
 import email.parser
 import email.policy
@@ -8,11 +9,12 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from fof_jax.inference.names import printable
 
 BODY_TIMEOUT = 60  # seconds for an upload
+_DISCARD_TIMEOUT = 10  # seconds, of a refused one
 MAX_FILES = 100  # of a form
 _UNNAMED = "image"
 
@@ -38,34 +40,67 @@ class Upload:
     body: bytes
 
 
-async def read_body(request: Request, max_bytes: int) -> bytes:
-    """The body of a request of the page itself, or of a program.
+def declared_bytes(request: Request, max_bytes: int) -> int:
+    """Bytes that the body of a request may have; checked before it is read.
+
+    Returns:
+      The declared length, or `max_bytes` without one.
 
     Raises:
-      RequestError: from another site, too large, too slow, or empty.
+      RequestError: from another site, or too large.
     """
-    too_large = RequestError(413, f"more than {max_bytes:,} bytes; send a smaller file")
     if request.headers.get("sec-fetch-site", "same-origin") not in (
         "same-origin",
         "none",
     ):
         raise RequestError(403, "cross-site request; use the page itself")
-    length = request.headers.get("content-length", "0")
-    if length.isdigit() and int(length) > max_bytes:
-        raise too_large
+    length = request.headers.get("content-length", "")
+    if not length.isdecimal():
+        return max_bytes
+    if int(length) > max_bytes:
+        raise _too_large(max_bytes)
+    return int(length)
+
+
+async def read_body(request: Request, max_bytes: int) -> bytes:
+    """The body of a request of the page itself, or of a program.
+
+    Raises:
+      RequestError: as `declared_bytes`; too slow, or empty.
+    """
+    declared_bytes(request, max_bytes)
     parts, size = [], 0
     try:
         async with asyncio.timeout(BODY_TIMEOUT):
             async for part in request.stream():
                 size += len(part)
                 if size > max_bytes:
-                    raise too_large
+                    raise _too_large(max_bytes)
                 parts.append(part)
     except TimeoutError:
         raise RequestError(408, f"the upload took more than {BODY_TIMEOUT} s") from None
     if not size:
         raise RequestError(422, "no bytes; send an image file as the body")
     return b"".join(parts)
+
+
+async def discard_body(request: Request, max_bytes: int) -> None:
+    """Reads what a refused client still sends, without keeping it.
+
+    Clients that send the whole body before they read would else find the connection
+    reset, and no answer. Ends after `max_bytes`, or ten seconds.
+    """
+    size = 0
+    with contextlib.suppress(TimeoutError, ClientDisconnect, RuntimeError):
+        async with asyncio.timeout(_DISCARD_TIMEOUT):
+            async for part in request.stream():
+                size += len(part)
+                if size > max_bytes:
+                    return
+
+
+def _too_large(max_bytes: int) -> RequestError:
+    return RequestError(413, f"more than {max_bytes:,} bytes; send a smaller file")
 
 
 def is_form(request: Request) -> bool:

@@ -1,8 +1,9 @@
 """Compares finished runs that were trained and tested on the same folds."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from fof_jax.evaluation import comparison, metrics
 from fof_jax.report.run import Run, read_run
@@ -59,7 +60,7 @@ def compare(
         lines.append(
             f"{name}: {config['method']}, {config['data']['name']}, encoder "
             f"{config['encoder']}, {config['epochs']} epochs, batch "
-            f"{config['batch_size']}, seed {config['seed']}"
+            f"{config['batch_size']}, seed {config['seed']}{_selection(config)}"
         )
     return comparison.compare(
         entries,
@@ -69,6 +70,15 @@ def compare(
         conditions=lines,
         paper=False,
     )
+
+
+def _selection(config: Mapping[str, Any]) -> str:
+    """How the epoch of a run was selected; "" without validation."""
+    fraction = config.get("validation", 0.0)
+    if not fraction:
+        return ""
+    metric = config.get("validation_metric", "loss")
+    return f", best epoch by {metric} on validation={fraction:g}"
 
 
 def _names(workdirs: Sequence[Path]) -> list[str]:
@@ -92,6 +102,13 @@ def _difference(one: Run, other: Run) -> str:
         return f"their images differ (hash {hashes[0]} and {hashes[1]})"
     if one.classes != other.classes:
         return f"their classes differ ({one.classes} and {other.classes})"
+    held_out = [run.config.get("validation", 0.0) for run in (one, other)]
+    if held_out[0] != held_out[1]:
+        return (
+            f"their training patients differ (validation={held_out[0]:g} and "
+            f"{held_out[1]:g} of each fold's are kept out of training), which one "
+            "--config.validation avoids"
+        )
     if one.splits is None or other.splits is None:
         return "splits.json is missing in one of them"
     folds = [run.splits["folds"] for run in (one, other) if run.splits]

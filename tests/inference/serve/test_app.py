@@ -2,12 +2,14 @@
 
 import base64
 import concurrent.futures
+import contextlib
 import dataclasses
 import http.client
 import io
 import json
 import struct
 import tempfile
+import time
 import zlib
 
 import numpy as np
@@ -215,6 +217,45 @@ def test_a_hundred_concurrent_requests_get_200_or_503(port, small_pictures):
             assert "again" in json.loads(content)["error"]
     assert request(port, "/grade", body)[0].status == 200
     assert _temporary() <= before
+
+
+@contextlib.contextmanager
+def unfinished(port, length):
+    """A request that announces so many bytes and sends one."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+    connection.putrequest("POST", "/grade")
+    connection.putheader("Content-Length", str(length))
+    connection.endheaders(b"x")
+    time.sleep(0.2)  # until the server has its place
+    yield
+    connection.close()
+
+
+def test_bodies_are_bounded_together_before_they_are_read(port, small_pictures):
+    """The server of `port` holds 2 x 200,000 bytes."""
+    body = png(next(iter(small_pictures.values())))
+    with unfinished(port, 200_000), unfinished(port, 200_000 - len(body)):
+        assert request(port, "/grade", body)[0].status == 200
+        response, content = request(port, "/grade", body + b"0")
+        assert response.status == 503
+        assert response.headers["Retry-After"]
+        assert "at most 400,000 together; try again" in json.loads(content)["error"]
+    assert request(port, "/grade", body)[0].status == 200
+
+
+def test_a_refused_client_gets_its_answer(model):
+    """Though it sends 8 MB, more than socket buffers hold, before it reads."""
+    large = bytes(8 * 10**6)
+    with (
+        pages.served(model, max_queued=0, max_bytes=8 * 10**6) as port,
+        unfinished(port, 10),
+    ):
+        response, content = request(port, "/grade", large)
+        assert response.status == 503
+        assert "1 requests are held, at most 1; try" in json.loads(content)["error"]
+        response, content = request(port, "/grade", large + b"0")
+        assert response.status == 413
+        assert "more than 8,000,000 bytes; send" in json.loads(content)["error"]
 
 
 def _temporary():
