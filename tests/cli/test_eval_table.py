@@ -3,7 +3,6 @@
 import csv
 import json
 
-import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -16,6 +15,7 @@ from fof_jax.evaluation.predictions import read_predictions
 from fof_jax.inference import exported, model
 from fof_jax.training import build
 from fof_jax.types import Batch
+from tests.support import initial
 
 
 @pytest.fixture(scope="module")
@@ -24,8 +24,8 @@ def models(tmp_path_factory):
     settings = config.load(["--config=phantom", "--config.encoder=mu/16"])
     method = build.method_of(settings)
     image = np.zeros((1, 64, 64, 3), np.uint8)
-    init = jax.jit(lambda key: method.init(key, Batch(image=image), {}))
-    folds = {f"fold_{k}": init(jax.random.key(k)) for k in range(2)}
+    batch = Batch(image=image)
+    folds = {f"fold_{k}": initial.filled(method, batch, {}, seed=k) for k in range(2)}
     return model.TrainedModel(method, folds, settings, (64, 64))
 
 

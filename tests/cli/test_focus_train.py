@@ -31,6 +31,8 @@ def test_an_exported_store_is_the_one_that_it_was(small_data, tmp_path):
         assert row.image.read_bytes() == data.encoded(i)
 
 
+# The tests of a pair are slow ones: they train. Marks, export and scoring of a table
+# are tested without.
 @pytest.fixture(scope="module")
 def pair(small_run, small_data, tmp_path_factory):
     """Words of the command, and its folder after it ran."""
@@ -42,6 +44,7 @@ def pair(small_run, small_data, tmp_path_factory):
     return words, out
 
 
+@pytest.mark.slow
 def test_the_marked_model_is_trained_like_its_control(pair, small_run, small_data):
     _, out = pair
     run = out / "run"
@@ -75,6 +78,7 @@ def test_the_marked_model_is_trained_like_its_control(pair, small_run, small_dat
     np.testing.assert_array_equal(marked.read_mask(changed[0], len(mask)), mask)
 
 
+@pytest.mark.slow
 def test_both_models_are_scored(pair, small_run, capsys):
     """Accuracy without the mark is that of the run's own predictions."""
     words, out = pair

@@ -100,8 +100,16 @@ def test_help_of_a_command_is_its_help(capsys):
     assert "--checkpoint" in helped
 
 
-@pytest.mark.parametrize("platform", ["cuda", "foo"])
-@pytest.mark.parametrize("command", ["doctor", "predict"])
+@pytest.mark.parametrize(
+    ("command", "platform"),
+    [
+        ("doctor", "foo"),
+        ("predict", "cuda"),
+        # A process each; the verb and the platform meet nowhere in the code.
+        pytest.param("doctor", "cuda", marks=pytest.mark.slow),
+        pytest.param("predict", "foo", marks=pytest.mark.slow),
+    ],
+)
 def test_a_platform_that_is_not_there_is_one_message(command, platform, tmp_path):
     words = {
         "doctor": [PHANTOM],

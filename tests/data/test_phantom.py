@@ -235,14 +235,8 @@ def _color_features(image: np.ndarray) -> list[float]:
     return [f(part, axis=0) for part in (rgb, stains) for f in (np.mean, np.std)]
 
 
-@pytest.mark.parametrize(
-    ("size", "patients"),
-    [
-        (64, 300),
-        # 30 s: the same at a size whose field is twice as wide.
-        pytest.param(256, 900, marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow  # 8 and 30 s; test_recorded_bytes holds the generator between
+@pytest.mark.parametrize(("size", "patients"), [(64, 300), (256, 900)])
 def test_color_does_not_reveal_the_grade(size, patients):
     x, y = [], []
     for i in range(patients):

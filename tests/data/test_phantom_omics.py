@@ -29,6 +29,7 @@ def _column(vectors: np.ndarray, name: str) -> np.ndarray:
     return vectors[:, omics.OMIC_NAMES.index(f"omics_{name}")]
 
 
+@pytest.mark.slow  # fits classifiers; recorded bytes hold the generator
 def test_omics_alone_are_informative_and_not_decisive(drawn):
     vectors, patients = drawn
     mean, std = np.nanmean(vectors, axis=0), np.nanstd(vectors, axis=0)

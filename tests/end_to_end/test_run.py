@@ -121,6 +121,7 @@ def test_a_fold_that_does_not_exist(finished, data, capsys):
     assert "Fold 7 does not exist" in capsys.readouterr().err
 
 
+@pytest.mark.slow  # its step and the flow of a run are tested each
 def test_the_baseline_runs_by_the_same_command(data, tmp_path, capsys):
     words = [w.replace("phantom.py", "phantom.py:baseline") for w in RESUMABLE]
     words += [f"--config.data.dir={data}", f"--workdir={tmp_path}", "--config.fold=0"]

@@ -15,6 +15,7 @@ from fof_jax.explainers import registry
 from fof_jax.explainers.base import NotAvailable, Query, to_map
 from fof_jax.methods import registry as methods
 from fof_jax.types import Batch, DatasetInfo
+from tests.support import initial
 
 INFO = DatasetInfo(
     classes=("II", "III", "IV"), biomarkers=("IDH",), float_markers=("1p",)
@@ -29,7 +30,7 @@ def make_method(name, *fields):
     config = config_flag.load(words)
     method = methods.create(config, INFO)
     image = jnp.zeros((1, 64, 64, 3))
-    return method, jax.jit(method.init)(jax.random.key(3), Batch(image=image), {})
+    return method, initial.filled(method, Batch(image=image), {})
 
 
 def make_query(seed=0, count=2):

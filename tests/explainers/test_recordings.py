@@ -28,7 +28,11 @@ SIZES = {
 TOLERANCE = 1e-4
 
 
-@pytest.fixture(scope="module", params=SIZES)
+# Pooling, LayerScale and registers are the network's: tests/models/test_vit.py.
+@pytest.fixture(
+    scope="module",
+    params=["class_token", pytest.param("patches", marks=pytest.mark.slow)],
+)
 def recorded(request):
     with np.load(GOLDEN) as file:
         own = {k: file[k] for k in file.files if k.startswith(f"{request.param}/")}

@@ -23,7 +23,7 @@ from fof_jax.models.vit import Size
 from fof_jax.training import build, parallel
 from fof_jax.training import state as training_state
 from fof_jax.types import Bag, Batch, DatasetInfo, Variables
-from tests.support import methods
+from tests.support import initial, methods
 
 D, B, T, K, N = 6, 4, 9, 3, 2
 COUNTS = (9, 1, 4, 6)  # patches of each bag
@@ -85,7 +85,7 @@ def make_batch(bag=None):
 
 @functools.cache
 def variables_of(m):
-    return jax.device_get(jax.jit(m.init)(jax.random.key(0), make_batch(), {}))
+    return initial.filled(m, make_batch(), {})
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -315,8 +315,8 @@ def test_rows_of_slides_are_their_formulas(row, reference):
     np.testing.assert_allclose(value, total, rtol=1e-5)
 
 
-# The others gather what these do.
-@pytest.mark.parametrize("row", ["", "abmil"])
+# The others gather what these do; FoF's own gathering is tested on images.
+@pytest.mark.parametrize("row", [pytest.param("", marks=pytest.mark.slow), "abmil"])
 def test_two_devices_are_one(row):
     m, batch = make(row), make_batch()
     (value, _), gradient = loss_and_gradient(m, batch)
@@ -347,12 +347,16 @@ def test_two_devices_are_one(row):
 
 def test_unfit_encoders_and_inputs_are_refused():
     image = np.zeros((2, 32, 32, 3), np.float32)
+
+    def start(method, batch):
+        return jax.eval_shape(method.init, jax.random.key(0), batch, {})
+
     with pytest.raises(ValueError, match="got an image, expected a bag of features"):
-        make("baseline").init(jax.random.key(0), Batch(image=image), {})
+        start(make("baseline"), Batch(image=image))
     with pytest.raises(ValueError, match="bag: got images, expected bags"):
-        make("abmil").init(jax.random.key(0), Batch(image=image), {})
+        start(make("abmil"), Batch(image=image))
     with pytest.raises(ValueError, match="got a bag of features, expected an image"):
-        methods.make("vit").init(jax.random.key(0), make_batch(), {})
+        start(methods.make("vit"), make_batch())
     for fields, message in (
         ({"encoder": "X/features"}, "encoder: 'X/features' is not a variant"),
         ({"encoder": "DINOv2-S+reg/features"}, "is not a variant"),

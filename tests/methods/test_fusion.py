@@ -18,7 +18,7 @@ from fof_jax.methods.fusion.gpdbn import GPDBNFusion
 from fof_jax.methods.fusion.hfbsurv import HFBFusion
 from fof_jax.methods.fusion.pathomic import KroneckerFusion
 from fof_jax.methods.fusion.scnn import SCNNFusion
-from tests.support import fusion_rows
+from tests.support import fusion_rows, initial
 
 # Parameters of the fusion module with 3 grades, at the published widths.
 FUSION_COUNTS = {
@@ -43,9 +43,8 @@ def count(params):
 def row(request):
     """Name, method, variables and compiled prediction of a row."""
     method = fusion_rows.build(request.param)
-    variables = jax.jit(method.init)(
-        jax.random.key(0), fusion_rows.batch(), fusion_rows.frozen(request.param)
-    )
+    frozen = fusion_rows.frozen(request.param)
+    variables = initial.filled(method, fusion_rows.batch(), frozen)
     return request.param, method, variables, jax.jit(method.apply)
 
 
@@ -110,7 +109,7 @@ def test_untrained_subtrees_exist(row):
 def test_missing_omics_are_refused(row):
     name, method, variables, apply = row
     with pytest.raises(ValueError, match="needs image and omics for a prediction"):
-        method.apply(variables, fusion_rows.batch(omics=None))
+        jax.eval_shape(method.apply, variables, fusion_rows.batch(omics=None))
     known = np.ones((4, fusion_rows.OMICS), bool)
     known[2] = False
     batch = fusion_rows.batch(omics_known=known)
@@ -137,9 +136,8 @@ def test_unknown_entries_are_the_mean_of_the_training_fold(row):
 
 
 def start(module, *inputs, seed=0):
-    """Variables, initialized in one program; on the host."""
-    init = jax.jit(functools.partial(module.init, train=False))
-    return jax.device_get(init(jax.random.key(seed), *inputs))
+    """Variables on the host."""
+    return initial.of_module(module, *inputs, seed=seed, train=False)
 
 
 def run(module, **options):

@@ -20,7 +20,7 @@ from fof_jax.training import optimizer, parallel
 from fof_jax.training import state as training_state
 from fof_jax.types import Batch, DatasetInfo
 from tests.methods.distill import networks
-from tests.support import fusion_rows, methods
+from tests.support import fusion_rows, initial, methods
 
 SIDE, B, K = 32, 4, 3
 SWIN = swin.Size(width=8, depths=(2, 1), heads=(1, 2), drop_path=0.4)
@@ -93,7 +93,7 @@ def name(request):
 def case(name):
     """The method, its variables, a batch, and one device's loss and gradient."""
     method, batch = ImageClassifier(StudentNetwork(ENCODERS[name], K)), make_batch()
-    variables = jax.jit(method.init)(jax.random.key(0), batch, {})
+    variables = initial.filled(method, batch, {})
     if name == "swin":  # fresh blocks are the identity
         params = jax.tree.map(lambda p: jnp.where(p == 0, 0.1, p), variables.params)
         variables = variables.replace(params=params)
@@ -168,7 +168,7 @@ def test_prediction_reads_the_image_and_moving_statistics(name, case):
 
 def test_a_step_leaves_a_frozen_trunk():
     method, batch = ImageClassifier(StudentNetwork(ENCODERS["vgg"], K)), make_batch()
-    variables = jax.jit(method.init)(jax.random.key(0), batch, {})
+    variables = initial.filled(method, batch, {})
     adamw = optimizer.adamw(beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.1)
     transform = optimizer.without(adamw, method.untrained)
     state = training_state.TrainState(
@@ -250,7 +250,7 @@ def test_a_fusion_synchronizes_its_encoder():
         resnet.ResNet(features=None, blocks=(1, 1), width=4),
     )
     whole = fusion_rows.batch(6)
-    variables = jax.jit(method.init)(jax.random.key(0), whole, None)
+    variables = initial.filled(method, whole)
     assert "image_encoder" in variables.state["batch_stats"]
     _check_two_devices(method, variables, whole)
 

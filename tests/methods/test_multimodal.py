@@ -16,7 +16,7 @@ from fof_jax.methods.base import Inputs
 from fof_jax.methods.fusion import pathomic
 from fof_jax.models.pooled_tokens import PooledTokens
 from fof_jax.types import DatasetInfo
-from tests.support import fusion_rows
+from tests.support import fusion_rows, initial
 
 
 @functools.cache
@@ -24,7 +24,7 @@ def make(row, size=4):
     method = fusion_rows.build(row)
     batch = fusion_rows.batch(size)
     frozen = fusion_rows.frozen(row)
-    variables = jax.jit(method.init)(jax.random.key(0), batch, frozen)
+    variables = initial.filled(method, batch, frozen)
     return method, variables, batch
 
 
@@ -41,14 +41,16 @@ def loss(method, variables, batch):
 def test_stages_are_required_by_name():
     method = fusion_rows.build("pathomic_two_stage")
     with pytest.raises(ValueError, match="weights of the stage 'image' are missing"):
-        method.init(jax.random.key(0), fusion_rows.batch(), None)
+        jax.eval_shape(method.init, jax.random.key(0), fusion_rows.batch(), None)
     stages = {"image": fusion_rows.frozen("pathomic_two_stage")["image"]}
     with pytest.raises(ValueError, match="stage 'omics_network' are missing"):
-        method.init(jax.random.key(0), fusion_rows.batch(), stages)
+        jax.eval_shape(method.init, jax.random.key(0), fusion_rows.batch(), stages)
 
 
 def test_two_stage_form_starts_from_the_omics_stage():
-    _, variables, _ = make("pathomic_two_stage")
+    method, variables, batch = make("pathomic_two_stage")
+    frozen = variables.frozen
+    variables = jax.jit(method.init)(jax.random.key(0), batch, frozen)
     assert "image_encoder" not in variables.params
     expected = variables.frozen["omics_network"].params
     for a, b in zip(
@@ -96,7 +98,7 @@ def test_cut_gradient_keeps_the_fusion_out_of_the_encoders():
         encoder = fusion_rows.SmallEncoder()
         method = fusion_rows.build_from("pathomic", config, encoder)
         batch = fusion_rows.batch()
-        variables = jax.jit(method.init)(jax.random.key(0), batch)
+        variables = initial.filled(method, batch)
 
         def fused(params, method=method, variables=variables, batch=batch):
             _, out = method.loss(
@@ -196,7 +198,7 @@ def omics_row():
 
 def test_omics_row():
     method, batch = omics_row(), fusion_rows.batch()
-    variables = jax.jit(method.init)(jax.random.key(0), batch)
+    variables = initial.filled(method, batch)
     assert method.inputs == Inputs(train=("omics",), test=("omics",))
     assert sum(p.size for p in jax.tree.leaves(variables.params)) == 11_027
     order = np.array([3, 1, 0, 2])

@@ -111,11 +111,14 @@ def test_company_matters_only_as_published(normalization):
 def test_what_is_missing_or_wrong_is_named():
     row = method("fold")
     with pytest.raises(ValueError, match="statistics of the fold's columns"):
-        row.init(jax.random.key(0), batch(), None)
+        jax.eval_shape(row.init, jax.random.key(0), batch(), None)
+    without = batch().replace(graph=None)
     with pytest.raises(ValueError, match="no graphs"):
-        row.init(jax.random.key(0), batch().replace(graph=None), frozen())
+        jax.eval_shape(row.init, jax.random.key(0), without, frozen())
     other = batch().graph._replace(x=jnp.zeros((B, 16, 3)))
     with pytest.raises(ValueError, match="columns=3"):
-        row.init(jax.random.key(0), batch().replace(graph=other), frozen())
+        jax.eval_shape(
+            row.init, jax.random.key(0), batch().replace(graph=other), frozen()
+        )
     with pytest.raises(ValueError, match="expected one of fold, graph, batch"):
         method("region")

@@ -16,7 +16,7 @@ from fof_jax.models import image_encoders, resnet, swin, swin_window, vgg
 from fof_jax.models.batch_norm import BatchNorm
 from fof_jax.models.device_rows import device_rows, keep_mask
 from fof_jax.models.dropout import DropPath
-from tests.support import methods
+from tests.support import initial, methods
 
 SMALL = {
     "resnet": lambda dtype: resnet.ResNet(6, blocks=(1, 1), width=4, dtype=dtype),
@@ -29,7 +29,7 @@ SMALL = {
 def test_bfloat16_is_near_float32_and_ends_in_float32(name):
     image = jax.random.normal(jax.random.key(0), (2, 32, 32, 3))
     module = SMALL[name](jnp.float32)
-    variables = jax.jit(lambda: module.init(jax.random.key(1), image, train=False))()
+    variables = initial.of_module(module, image, train=False)
     # Norms that start at 0 would hide the blocks.
     variables = jax.tree.map(lambda p: jnp.where(p == 0, 0.1, p), variables)
     outputs = [

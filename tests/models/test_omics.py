@@ -11,6 +11,7 @@ import pytest
 from fof_jax.models.dropout import ALPHA, AlphaDropout, Dropout
 from fof_jax.models.linear import Bilinear, Linear
 from fof_jax.models.omics import MaxNet
+from tests.support import initial
 
 
 def count(params):
@@ -22,7 +23,7 @@ def count(params):
 )
 def test_published_parameter_counts(features, rectify, expected):
     network = MaxNet(features, rectify=rectify)
-    params = network.init(jax.random.key(0), jnp.zeros((1, 80)), train=False)["params"]
+    params = initial.of_module(network, jnp.zeros((1, 80)), train=False)["params"]
     assert count(params) == expected
 
 
@@ -30,14 +31,15 @@ def test_published_parameter_counts(features, rectify, expected):
 def test_evaluation_is_a_plain_loop(rectify):
     network = MaxNet(6, 3, rectify=rectify, widths=(5, 4))
     omics = np.random.default_rng(0).normal(size=(3, 7)).astype(np.float32)
-    params = network.init(jax.random.key(0), jnp.asarray(omics), train=False)["params"]
+    params = initial.of_module(network, jnp.asarray(omics), train=False)["params"]
     x = omics.astype(np.float64)
     for i in range(3):
         layer = params[f"hidden_{i}"]
         x = x @ np.asarray(layer["kernel"]) + np.asarray(layer["bias"])
         x = np.where(x > 0, x, np.expm1(np.minimum(x, 0)))
     x = np.maximum(x, 0) if rectify else x
-    logits = x @ np.asarray(params["classifier"]["kernel"])
+    last = params["classifier"]
+    logits = x @ np.asarray(last["kernel"]) + np.asarray(last["bias"])
     out = network.apply({"params": params}, jnp.asarray(omics), train=False)
     np.testing.assert_allclose(out.features, x, atol=1e-5)
     np.testing.assert_allclose(out.logits, logits, atol=1e-5)

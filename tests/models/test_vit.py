@@ -9,6 +9,7 @@ import pytest
 
 from fof_jax.methods.base import parameter_count
 from fof_jax.models import vit
+from tests.support import initial
 
 # Embedding 3 p p D + D, position P D, norms 2 D each, per block
 # 4 D D + 4 D + 2 D M + M + D + 4 D, LayerScale 2 D more, gated MLP D M + M more;
@@ -74,7 +75,7 @@ def test_every_size_has_a_count():
 @pytest.mark.parametrize("at", [0, 1, 2, 3])
 def test_split_at_any_block_equals_the_whole(at):
     model = encoder()
-    params = jax.jit(model.init)(jax.random.key(0), image())
+    params = initial.of_module(model, image())
     whole = jax.jit(model.apply)(params, image())
 
     def split(m, x):
@@ -87,7 +88,7 @@ def test_split_at_any_block_equals_the_whole(at):
 
 @pytest.mark.slow
 def test_remat_and_unrolling_do_not_change_the_gradient():
-    params = jax.jit(encoder().init)(jax.random.key(0), image())
+    params = initial.of_module(encoder(), image())
 
     def gradient(**options):
         model = encoder(**options)
@@ -144,7 +145,7 @@ def test_block_equals_pytorch():
 
 def test_bfloat16_keeps_parameters_and_the_final_norm_in_float32():
     model = encoder(compute_dtype=jnp.bfloat16)
-    params = jax.jit(model.init)(jax.random.key(0), image())
+    params = initial.of_module(model, image())
     assert {a.dtype for a in jax.tree.leaves(params)} == {jnp.dtype("float32")}
     out = jax.jit(model.apply)(params, image())
     assert out.dtype == jnp.float32
@@ -161,6 +162,6 @@ def test_invalid_names_and_sizes_are_errors():
         vit.grid((100, 64), 16)
     key = jax.random.key(0)
     with pytest.raises(ValueError, match="got an image of 12 x 12"):
-        encoder().init(key, image(height=12))
+        jax.eval_shape(encoder().init, key, image(height=12))
     with pytest.raises(ValueError, match="'blocks' is not a policy"):
-        encoder(remat="blocks").init(key, image())
+        jax.eval_shape(encoder(remat="blocks").init, key, image())

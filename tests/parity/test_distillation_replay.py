@@ -179,6 +179,7 @@ BANK_MISTAKES = [
 ]
 
 
+@pytest.mark.slow  # of the recording's power, not of the code
 @pytest.mark.parametrize(("case", "module", "name", "wrong", "quantity"), BANK_MISTAKES)
 def test_a_mistake_in_a_bank_loss_is_seen(
     monkeypatch, case, module, name, wrong, quantity
@@ -219,6 +220,7 @@ def _any_sign(gradients):
 agreement_counts = combine.agreement_counts
 
 
+@pytest.mark.slow  # of the recording's power, not of the code
 @pytest.mark.parametrize(
     ("name", "wrong", "quantity"),
     [
@@ -278,6 +280,7 @@ def _teacher_in_evaluation(monkeypatch):
     monkeypatch.setattr(dgkd.DGKD, "apply_train", wrong)
 
 
+@pytest.mark.slow  # of the recording's power, not of the code
 @pytest.mark.parametrize(
     ("row", "mistake", "quantity"),
     [
@@ -359,6 +362,7 @@ def test_a_mistake_in_the_mean_teacher_is_seen(monkeypatch, mistake, quantity):
     assert quantity in failed(distillation.replay(load("dgkd_teacher_small")))
 
 
+@pytest.mark.slow  # of the recording's power, not of the code
 def test_the_average_starts_from_its_own_draw_in_the_recording():
     recording = load("dgkd_teacher_small")
     model = recording["init/model/classifier.0.weight"]

@@ -318,6 +318,7 @@ MODULE_MISTAKES = {
 }
 
 
+@pytest.mark.slow  # of the recording's power, not of the code
 @pytest.mark.parametrize("mistake", MODULE_MISTAKES)
 def test_a_mistake_in_a_module_is_found(mistake, monkeypatch):
     (name, case), (target, attribute, wrong), quantity = MODULE_MISTAKES[mistake]
@@ -325,6 +326,7 @@ def test_a_mistake_in_a_module_is_found(mistake, monkeypatch):
     assert quantity in failures(one_case(name, case))
 
 
+@pytest.mark.slow  # of the recording's power, not of the code
 def test_an_l1_norm_without_biases_is_found(monkeypatch):
     def kernels(params, *, subtree=()):
         del subtree
@@ -334,6 +336,7 @@ def test_an_l1_norm_without_biases_is_found(monkeypatch):
     assert failures(one_case("maxnet", "d")) >= {"train losses", "train gradients"}
 
 
+@pytest.mark.slow  # of the recording's power, not of the code
 def test_the_third_modality_of_the_published_class_is_the_first(monkeypatch):
     def corrected(**fields):
         return hfbsurv.HFBFusion(**{**fields, "as_published": False})
@@ -428,6 +431,7 @@ STEP_MISTAKES = {
 }
 
 
+@pytest.mark.slow  # of the recording's power, not of the code
 @pytest.mark.parametrize("mistake", STEP_MISTAKES)
 def test_a_mistake_in_the_optimizer_is_found(mistake, monkeypatch):
     (name, steps), function, wrong, quantity = STEP_MISTAKES[mistake]
@@ -436,6 +440,7 @@ def test_a_mistake_in_the_optimizer_is_found(mistake, monkeypatch):
     assert quantity in failures(one_case(name, case, steps))
 
 
+@pytest.mark.slow  # of the recording's power, not of the code
 def test_a_divergence_in_the_other_direction_is_found(monkeypatch):
     monkeypatch.setattr(fusion_trainer, "_divergence", teacher_trained)
     assert failures(one_case("steps_x22", "b", 1)) >= {"losses", "gradients"}

@@ -19,7 +19,10 @@ from fof_jax.types import Variables
 GOLDEN = Path(__file__).parents[1] / "golden"
 
 
-@pytest.mark.parametrize("name", ["paper_a", "paper_b"])
+# Both have every quantity; the second has other sizes and weights.
+@pytest.mark.parametrize(
+    "name", ["paper_a", pytest.param("paper_b", marks=pytest.mark.slow)]
+)
 def test_every_quantity_is_within_tolerance(name):
     rows = paper_replay.replay(GOLDEN / f"{name}.npz")
     assert not [row for row in rows if not row.ok]
@@ -72,6 +75,7 @@ def normalized_positives(*, normalize_positives, **rest):
     return ORIGINAL["alignment"](normalize_positives=True, **rest)
 
 
+@pytest.mark.slow  # of the recording's power, not of the code
 @pytest.mark.parametrize(
     ("equation", "module", "name", "wrong"),
     [

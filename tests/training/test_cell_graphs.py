@@ -4,7 +4,6 @@ import json
 import shutil
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -19,7 +18,7 @@ from fof_jax.evaluation.predictions import read_predictions
 from fof_jax.methods import encoder
 from fof_jax.training import cell_graphs, weights
 from fof_jax.types import Variables
-from tests.support import pt_files
+from tests.support import initial, pt_files
 from tests.support.cohort_files import CLASSES, rows_of, write_table
 
 pytest.importorskip("skimage", reason="the extra graphs is not installed")
@@ -184,7 +183,7 @@ def test_tokens_of_an_encoder_train_and_predict_by_the_verb(words, tmp_path, cap
     config.encoder = "mu/16"
     network = encoder.build_vit(config)
     pixels = jnp.zeros((1, SIDE, SIDE, 3))
-    params = jax.jit(network.init)(jax.random.key(1), pixels)["params"]
+    params = initial.of_module(network, pixels)["params"]
     side = SIDE // 16
     about = {"encoder": {"variant": "mu/16", "class_token": False, "grid": [side] * 2}}
     weights.write(

@@ -3,7 +3,6 @@
 Tolerance 1e-5: float32 of the same program, compiled apart.
 """
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -14,6 +13,7 @@ from fof_jax.data.graphs import record
 from fof_jax.methods import encoder
 from fof_jax.training import graph_tokens, weights
 from fof_jax.types import Variables
+from tests.support import initial
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def config():
 def folder(config, tmp_path_factory):
     network = encoder.build_vit(config)
     pixels = jnp.zeros((1, 64, 64, 3))
-    params = jax.jit(network.init)(jax.random.key(1), pixels)["params"]
+    params = initial.of_module(network, pixels)["params"]
     made = tmp_path_factory.mktemp("tokens") / "weights"
     parts = {"encoder": params, "classifier": {"b": jnp.ones(3)}}
     about = {"encoder": {"variant": "mu/16", "class_token": False, "grid": [4, 4]}}

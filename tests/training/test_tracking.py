@@ -140,6 +140,7 @@ def test_trackers_that_cannot_be_used_are_refused(text, message, monkeypatch):
     option_ranges.check_ranges(config)
 
 
+@pytest.mark.slow  # the trackers alone above, the interrupted run in test_survival.py
 def test_a_run_is_tracked_goes_on_and_has_the_same_bytes(
     finished, data, tmp_path, monkeypatch, stand_in
 ):

@@ -275,6 +275,7 @@ def test_another_index_epoch_or_seed_is_another_draw():
             assert np.abs(views[i] - views[j]).mean() > 3
 
 
+@pytest.mark.slow  # operation by operation, a program each
 def test_jit_is_no_jit():
     # Noise has steps of up to 255 levels between pixels, and equal or nearly equal
     # channels: where XLA computes a value twice and rounds it in two ways, a pixel

@@ -14,6 +14,7 @@ from flax import linen as nn
 
 from fof_jax.methods.distill import dgkd, dgkd_network
 from tests.methods.distill import networks
+from tests.support import initial
 
 
 class Encoder(nn.Module):
@@ -40,8 +41,8 @@ def build(rate=0.0, cut=True, **options):
 @pytest.fixture(scope="module")
 def started():
     method = build(independent_average=True)
-    variables = jax.jit(method.init)(jax.random.key(0), networks.batch())
-    return method, jax.device_get(variables)
+    free = {"batch_stats", "average"}
+    return method, initial.filled(method, networks.batch(), independent=free)
 
 
 def softmax(x):

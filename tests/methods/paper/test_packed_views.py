@@ -17,7 +17,7 @@ from fof_jax.models import vit
 from fof_jax.training import parallel
 from fof_jax.training import state as training_state
 from fof_jax.types import Batch, StepContext, Variables
-from tests.support import methods
+from tests.support import initial, methods
 
 SIDE, B = (16, 12), 4
 SIZE = vit.Size(width=16, depth=2, heads=2, mlp=32, layer_scale=True)
@@ -102,7 +102,7 @@ def test_packed_views_are_each_view_alone(implementation, prefix, pooling):
         implementation=implementation, prefix=prefix, pooling=pooling, views_fill="drop"
     )
     batch, keep = make_batch(), masks()
-    params = jax.jit(m.init)(jax.random.key(0), batch, {}).params
+    params = initial.filled(m, batch, {}).params
     # Larger scores, so that attention is far from uniform.
     qkv = params["encoder"]["blocks"]["qkv"]
     qkv["kernel"] = 2 * qkv["kernel"]
@@ -124,9 +124,10 @@ def test_packed_views_are_each_view_alone(implementation, prefix, pooling):
 
 def test_a_view_without_patches_has_the_feature_0_and_no_gradient():
     m, batch = make(views_fill="drop"), make_batch()
-    variables = jax.jit(m.init)(jax.random.key(0), batch, {})
+    variables = initial.filled(m, batch, {})
     keep = jnp.zeros((B, 4, 3), bool).at[0].set(True)
 
+    @jax.jit
     def feature(p):
         return m.network.apply(
             {"params": p}, batch.image, keep, method="packed"
@@ -137,9 +138,9 @@ def test_a_view_without_patches_has_the_feature_0_and_no_gradient():
     np.testing.assert_array_equal(got[1:B], np.zeros((B - 1, 16)))
     np.testing.assert_array_equal(got[B], np.zeros(16))
     # The complement is the whole image.
-    whole = m.network.apply({"params": variables.params}, batch.image).feature
+    whole = jax.jit(m.network.apply)({"params": variables.params}, batch.image).feature
     close(got[B + 1 :], whole[1:])
-    empty = jax.grad(lambda p: feature(p)[1:B].sum())(variables.params)
+    empty = jax.jit(jax.grad(lambda p: feature(p)[1:B].sum()))(variables.params)
     for leaf in jax.tree.leaves(empty):
         np.testing.assert_array_equal(leaf, np.zeros_like(leaf))
 
@@ -154,7 +155,7 @@ def loss_of(m, ctx=methods.CTX):
 @pytest.mark.slow
 def test_the_loss_reads_the_packed_views():
     m, batch = make(views_fill="drop"), make_batch()
-    variables = jax.jit(m.init)(jax.random.key(0), batch, {})
+    variables = initial.filled(m, batch, {})
     seen = m.views(variables, batch)
     want = alone(m, variables.params, batch.image, np.asarray(seen.keep))
     shown = np.asarray(seen.keep).any(axis=(1, 2))
@@ -191,7 +192,7 @@ def test_two_devices_are_one(fields):
     import optax
 
     m, batch = make(prefix=PREFIX, **fields), make_batch()
-    params = jax.jit(m.init)(jax.random.key(0), batch, {}).params
+    params = initial.filled(m, batch, {}).params
     schedule = training_state.Schedule(
         learning_rate=np.float32(1), progress=np.float32(0.2)
     )
@@ -258,7 +259,7 @@ def test_warmup_goes_from_without_frl_to_the_whole_loss(progress):
 def test_eq4_without_the_gradient_of_the_global_view():
     batch = make_batch()
     usual, stopped = make(), make(views_stop_gradient=True)
-    variables = jax.jit(usual.init)(jax.random.key(0), batch, {})
+    variables = initial.filled(usual, batch, {})
     (a, _), whole = loss_of(usual)(variables.params, batch)
     (b, _), part = loss_of(stopped)(variables.params, batch)
     assert float(a) == pytest.approx(float(b), rel=1e-6)

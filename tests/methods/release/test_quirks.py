@@ -17,7 +17,7 @@ from fof_jax.methods.release import cam, labels, losses, model
 from fof_jax.models import vit
 from fof_jax.parity import release_optimizer
 from fof_jax.types import Batch, Variables
-from tests.support import methods
+from tests.support import initial, methods
 
 TAU = 0.07
 
@@ -77,7 +77,7 @@ def batch():
 
 @pytest.fixture(scope="module")
 def variables(method, batch):
-    drawn = jax.device_get(jax.jit(method.init)(jax.random.key(1), batch, {}))
+    drawn = initial.filled(method, batch, {})
     # A mask token of 0 would hide a confusion with "multiplied by 0".
     token = np.linspace(-1, 1, 16, dtype=np.float32)
     drawn.params["model"]["mask_token"] = token
@@ -416,10 +416,16 @@ def test_gradient_flows_through_the_frozen_average(method, variables, seen):  # 
 
 
 def test_average_is_a_draw_of_its_own_and_overwritten_at_step_0(  # 22
-    method, variables
+    method, variables, batch
 ):
-    local = variables.params["local_projectors"]
-    average = variables.state["global_projectors"]
+    @jax.jit
+    def projectors(key):
+        started = method.init(key, batch, {})
+        return started.params["local_projectors"], started.state["global_projectors"]
+
+    local, average = projectors(jax.random.key(1))
+    params = variables.params | {"local_projectors": local}
+    variables = variables.replace(params=params, state={"global_projectors": average})
     for a, b in zip(jax.tree.leaves(local), jax.tree.leaves(average), strict=True):
         assert float(np.abs(a - b).max()) > 0.1
     step = jax.jit(method.update_state)

@@ -10,7 +10,7 @@ import pytest
 from fof_jax.methods.release import labels, losses
 from fof_jax.models import vit
 from fof_jax.types import Batch
-from tests.support import methods
+from tests.support import initial, methods
 
 COUNTS = {
     "classes": "num_classes",
@@ -73,7 +73,7 @@ def five_classes():
     """K = 5, N = 9, three emulated processes; shared, for it takes long to compile."""
     method = make(num_classes=5, num_biomarkers=9, world_size_emulated=3)
     batch = draw(method, 6, genes=9)
-    return method, batch, jax.jit(method.init)(jax.random.key(0), batch, {})
+    return method, batch, initial.filled(method, batch, {})
 
 
 def all_finite(tree):
@@ -94,7 +94,7 @@ def test_five_classes_nine_biomarkers(five_classes):
 def test_odd_patches_more_blocks_two_classes_not_square():
     method = make((21, 35), patch=7, depth=5, num_classes=2, num_biomarkers=1)
     batch = draw(method, 5, genes=1)
-    variables = jax.jit(method.init)(jax.random.key(0), batch, {})
+    variables = initial.filled(method, batch, {})
     assert all_finite(gradient_of(method, variables, batch))
     A = jax.jit(method.class_activation_map)(variables, batch.image, batch.grade)
     assert A.shape == (5, 21, 35)
@@ -108,7 +108,7 @@ def test_terms_without_columns_are_0():
         num_biomarkers=0, lambda_dis_gene=0.0, num_floats=0, lambda_float_gene=0.0
     )
     batch = draw(method, 1, genes=0, floats=0)
-    variables = jax.jit(method.init)(jax.random.key(0), batch, {})
+    variables = initial.filled(method, batch, {})
     value, aux, gradient = gradient_of(method, variables, batch)
     assert all_finite((value, aux, gradient))
     assert float(aux.metrics["dis_gene"]) == float(aux.metrics["float_gene"]) == 0
