@@ -6,16 +6,18 @@
 ARG BASE=python:3.11-slim-bookworm
 FROM ${BASE}
 ARG EXTRAS=serve,slides
-RUN command -v python3 > /dev/null && python3 -m venv --help > /dev/null 2>&1 \
-    && python3 -c 'import ensurepip' 2> /dev/null \
-    || (apt-get update && apt-get install -y --no-install-recommends python3 python3-venv \
-        && rm -rf /var/lib/apt/lists/*)
+# Bases of other distributions have other versions of Python's packages.
+# hadolint ignore=DL3008
+RUN if ! python3 -c 'import ensurepip, venv' 2> /dev/null; then \
+        apt-get update && apt-get install -y --no-install-recommends python3 python3-venv \
+        && rm -rf /var/lib/apt/lists/*; \
+    fi
 RUN python3 -m venv /opt/fof
 ENV PATH=/opt/fof/bin:$PATH
 COPY . /src
 RUN pip install --no-cache-dir -c /src/constraints.txt "/src[${EXTRAS}]" && rm -rf /src
 WORKDIR /work
-RUN useradd --create-home fof && chown fof /work
-USER fof
+RUN useradd --uid 10001 --create-home fof && chown fof /work
+USER 10001
 ENTRYPOINT ["fof"]
 CMD ["--help"]
