@@ -75,6 +75,9 @@ def get_config(arg: str = "") -> ConfigDict:
     config.validation_metric = "loss"  # [n] loss, accuracy or auc (micro, per region)
     # [n] Training ends after so many epochs without a better validation; 0: never.
     config.early_stopping = 0
+    # Optimizer steps in one call of the device, with data.cache=device; one where a
+    # checkpoint, an evaluation or the end of an epoch would be inside of the call.
+    config.steps_per_call = 1
     # Steps between lines on the terminal and in metrics.jsonl.
     config.log_every = 10
     # Trackers beside TensorBoard: wandb, mlflow, or both with a comma (extras of these

@@ -30,6 +30,7 @@ class Setup:
       optimizer: of its parameters, without the learning rate.
       devices: devices in use.
       train_step: one optimizer step, see `parallel.train_step`.
+      train_steps: several of them in one call, see `parallel.train_steps`.
       predict_step: logits of a batch, see `parallel.predict_step`.
       augment: uint8 batch to augmented batch; part of `train_step`.
       step_key: random key of the steps; part of `train_step`.
@@ -40,6 +41,7 @@ class Setup:
     optimizer: optax.GradientTransformation
     devices: Sequence[jax.Device]
     train_step: Step
+    train_steps: Step
     predict_step: Callable[[Variables, Batch], jax.Array]
     augment: Callable[[Batch], Batch]
     step_key: jax.Array
@@ -88,6 +90,7 @@ def build(config: ConfigDict, info: DatasetInfo) -> Setup:
         optimizer=optim,
         devices=devices,
         train_step=parallel.train_step(method, optim, augment, step_key, devices),
+        train_steps=parallel.train_steps(method, optim, augment, step_key, devices),
         predict_step=parallel.predict_step(method, normalize, devices),
         augment=augment,
         step_key=step_key,

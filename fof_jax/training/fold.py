@@ -92,6 +92,18 @@ class Fold:
             or self.is_validated_after(steps)  # it may be the best one
         )
 
+    def steps_together(self, first: int) -> int:
+        """Number of steps of the call that begins after `first` steps.
+
+        `steps_per_call`, or one where a checkpoint, an evaluation or the end of an
+        epoch comes before all of them.
+        """
+        count = self.config.get("steps_per_call", 1)
+        for done in range(first + 1, first + count):
+            if self.is_saved_after(done) or done % self.steps_per_epoch == 0:
+                return 1
+        return count
+
 
 def label(fold: Fold) -> str:
     """How lines of a fold begin: "fold 3", or "fold 3 teacher" for a stage."""

@@ -1,5 +1,6 @@
 """Metrics of a fold's steps: read one step late, checked, and logged."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -10,26 +11,36 @@ from fof_jax.training.build import flatten_fields
 from fof_jax.training.fold import Fold, NonFiniteError, label
 from fof_jax.types import Batch
 
+_Call = tuple[int, dict[str, Any], Sequence[Batch]]
+
 
 class DelayedMetrics:
-    """Reads the metrics of a step one step late, so that dispatch stays asynchronous.
+    """Reads the metrics of a call one call late, so that dispatch stays asynchronous.
 
     Attributes:
-      pending: the step whose metrics have not been read; None if there is none.
+      pending: first step, metrics and batches of the call whose metrics have not been
+        read; None if there is none.
     """
 
     def __init__(self, log: "logger.MetricsLogger | logger.NullLogger", fold: Fold):
         """Nothing is pending."""
         self._log, self._fold = log, fold
-        self.pending: tuple[int, dict[str, Any], Batch] | None = None
+        self.pending: _Call | None = None
 
-    def push(self, step: int, metrics: dict[str, Any], batch: Batch) -> None:
-        """Keeps the metrics of step `step` (from 0), and reads those of the one before.
+    def push(
+        self, first: int, metrics: dict[str, Any], batches: Sequence[Batch]
+    ) -> None:
+        """Keeps the metrics of a call, and reads those of the one before.
+
+        Args:
+          first: first step of the call, from 0.
+          metrics: scalars, or [n] of the n steps of the call.
+          batches: of its steps.
 
         Raises:
-          NonFiniteError: the earlier step has a metric that is not finite.
+          NonFiniteError: an earlier step has a metric that is not finite.
         """
-        before, self.pending = self.pending, (step, metrics, batch)
+        before, self.pending = self.pending, (first, metrics, batches)
         self._read(before)
 
     def settle(self) -> None:
@@ -41,11 +52,15 @@ class DelayedMetrics:
         pending, self.pending = self.pending, None
         self._read(pending)
 
-    def _read(self, pending: tuple[int, dict[str, Any], Batch] | None) -> None:
+    def _read(self, pending: "_Call | None") -> None:
         if pending is None:
             return
-        step, metrics, batch = pending
-        values = {k: float(v) for k, v in jax.device_get(metrics).items()}
+        first, metrics, batches = pending
+        rows = {k: np.atleast_1d(v) for k, v in jax.device_get(metrics).items()}
+        for i, batch in enumerate(batches):
+            self._log_step(first + i, {k: float(v[i]) for k, v in rows.items()}, batch)
+
+    def _log_step(self, step: int, values: dict[str, float], batch: Batch) -> None:
         rate = optimizer.learning_rate(
             self._fold.config, step, steps_per_epoch=self._fold.steps_per_epoch
         )

@@ -40,6 +40,7 @@ _RANGES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
             "save_every",
             "validation_every",
             "log_every",
+            "steps_per_call",
             "eval_batch_size",
             "cpu_devices",
             "data.image_size",
@@ -144,6 +145,13 @@ def check_ranges(config: ConfigDict) -> None:
             )
 
     tracker_names(config)
+    if config.get("steps_per_call", 1) > 1 and config.data.cache != "device":
+        raise ValueError(
+            f"steps_per_call: got {config.steps_per_call} with data.cache="
+            f"{config.data.cache!r}; several steps in one call need the images in "
+            "device memory. Pass --config.data.cache=device, or "
+            "--config.steps_per_call=1."
+        )
     metric = config.get("validation_metric", "loss")
     if metric not in VALIDATION_METRICS:
         raise ValueError(

@@ -88,6 +88,25 @@ def place(batch: Batch, devices: Sequence[jax.Device]) -> Batch:
     )
 
 
+def place_several(batches: Sequence[Batch], devices: Sequence[jax.Device]) -> Batch:
+    """Starts the transfer of n batches to the devices, as `train_steps` takes them.
+
+    Returns:
+      One batch [devices, n, b, …], where b = B / devices.
+    """
+    spread, _ = _shardings(devices)
+    processes = jax.process_count()
+    count = len(devices) // processes
+    cut = jax.tree.map(
+        lambda *a: np.stack(a, axis=1), *(to_devices(b, count) for b in batches)
+    )
+    if processes == 1:
+        return jax.device_put(cut, spread)
+    return jax.tree.map(
+        lambda a: jax.make_array_from_process_local_data(spread, a), cut
+    )
+
+
 def replicate(state: TrainState, devices: Sequence[jax.Device]) -> TrainState:
     """A state that every process has in full, as an array of all of them.
 
@@ -113,7 +132,7 @@ def on_every_device(
 
 
 def gather_rows(devices: Sequence[jax.Device]) -> Callable[..., jax.Array]:
-    """Compiles (array of `on_every_device`, positions [devices, b]) to those rows.
+    """Compiles (array of `on_every_device`, positions [devices, …]) to those rows.
 
     A program of its own: inside of a step, XLA would fuse it with what follows, whose
     last digits would change.
@@ -168,6 +187,56 @@ def train_step(
       (state, batch [devices, B / devices, …], schedule, frozen) to (state, metrics).
       The state passed in is donated. Metrics are scalars: the loss's and `grad_norm`.
     """
+    return _mapped(_one_step(method, optimizer, prepare, key), devices)
+
+
+def train_steps(
+    method: Method,
+    optimizer: optax.GradientTransformation,
+    prepare: Callable[[Batch], Batch],
+    key: jax.Array,
+    devices: Sequence[jax.Device],
+) -> Step:
+    """Compiles several optimizer steps in one call; arguments as of `train_step`.
+
+    Returns:
+      (state, batch [devices, n, b, …], schedule [n], frozen) to (state, metrics [n]):
+      n steps, one after the other. The state passed in is donated.
+    """
+    step = _one_step(method, optimizer, prepare, key)
+
+    def steps(
+        state: TrainState, batches: Batch, schedules: Schedule, frozen: Params
+    ) -> tuple[TrainState, dict[str, Any]]:
+        def body(
+            state: TrainState, inputs: tuple[Batch, Schedule]
+        ) -> tuple[TrainState, dict[str, Any]]:
+            batch, schedule = inputs
+            _, shapes = jax.eval_shape(step, state, batch, schedule, frozen)
+            # Always true, which XLA cannot know: a branch is a computation of its own,
+            # compiled like the single step, and not fused with the loop around it,
+            # which would change the last digits.
+            return lax.cond(
+                schedule.progress >= 0,
+                lambda: step(state, batch, schedule, frozen),
+                lambda: (
+                    state,
+                    jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes),
+                ),
+            )
+
+        return lax.scan(body, state, (batches, schedules))
+
+    return _mapped(steps, devices)
+
+
+def _one_step(
+    method: Method,
+    optimizer: optax.GradientTransformation,
+    prepare: Callable[[Batch], Batch],
+    key: jax.Array,
+) -> Step:
+    """One step of `train_step` on one device of several."""
 
     def step(
         state: TrainState, batch: Batch, schedule: Schedule, frozen: Params
@@ -184,6 +253,11 @@ def train_step(
             mean=functools.partial(lax.pmean, axis_name=AXIS),
         )
 
+    return step
+
+
+def _mapped(step: Step, devices: Sequence[jax.Device]) -> Step:
+    """A step over devices, compiled ahead of its first call."""
     mapped = jax.pmap(
         step,
         axis_name=AXIS,

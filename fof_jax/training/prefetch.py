@@ -3,13 +3,15 @@
 import collections
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-from fof_jax.types import Batch
+T = TypeVar("T")
 
 
-class Prefetch:
+class Prefetch(Generic[T]):
     """Iterates over (batch as the loader made it, batch on its device).
+
+    In the place of a batch there may be several, which go to the device together.
 
     Transfers are started `ahead` batches before they are asked for; JAX runs them
     while the device computes. Reading ahead on the host is the loader's affair
@@ -21,8 +23,8 @@ class Prefetch:
 
     def __init__(
         self,
-        batches: Iterable[Batch],
-        place: Callable[[Batch], Any],
+        batches: Iterable[T],
+        place: Callable[[T], Any],
         *,
         ahead: int = 1,
     ):
@@ -45,14 +47,14 @@ class Prefetch:
         self._batches = iter(batches)
         self._place = place
         self._ahead = ahead
-        self._queue: collections.deque[tuple[Batch, Any]] = collections.deque()
+        self._queue: collections.deque[tuple[T, Any]] = collections.deque()
         self.waited = 0.0
 
-    def __iter__(self) -> Iterator[tuple[Batch, Any]]:
+    def __iter__(self) -> Iterator[tuple[T, Any]]:
         """The iterator is the object: it is run through once."""
         return self
 
-    def __next__(self) -> tuple[Batch, Any]:
+    def __next__(self) -> tuple[T, Any]:
         """The next batch; StopIteration once the loader and the queue are empty."""
         start = time.perf_counter()
         while len(self._queue) <= self._ahead:

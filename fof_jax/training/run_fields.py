@@ -38,6 +38,7 @@ FREE_FIELDS = (
     "remat",
     "save_every",
     "save_minutes",
+    "steps_per_call",
     "teacher_dir",
     "trackers",
 )
@@ -57,6 +58,7 @@ VALIDATION_FIELDS: dict[str, Any] = {
 OPTIONAL_FIELDS: dict[str, Any] = {
     **VALIDATION_FIELDS,
     "log_pictures": 0,
+    "steps_per_call": 1,
     "trackers": "",
 }
 # Fields that later versions added, with the value that earlier runs had.

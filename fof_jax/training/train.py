@@ -2,8 +2,9 @@
 
 import dataclasses
 import functools
+import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -84,23 +85,25 @@ def train_fold(fold: Fold, stop: preemption.StopRequest) -> predictions.Predicti
         evaluator.after(first, state)  # the run before may have been killed during it
 
         # --- Steps ---
-        ahead = prefetch.Prefetch(
-            train_batches(fold, start_step=first), functools.partial(place, fold)
-        )
-        batches = stop.until(ahead, alone=jax.process_count() == 1)
-        steps = range(first, first if evaluator.selection.exhausted else total)
-        for t, (batch, placed) in zip(steps, batches, strict=False):
-            inputs = state, placed, schedule_of(fold, t), fold.frozen
-            state, step_metrics = step_program(fold, log, t, inputs)(*inputs)
+        end = first if evaluator.selection.exhausted else total
+        calls = batches_of_calls(fold, first, end)
+        ahead = prefetch.Prefetch(calls, functools.partial(place, fold))
+        t = first
+        for batches, placed in stop.until(ahead, alone=jax.process_count() == 1):
+            schedule = schedule_of_call(fold, t, len(batches))
+            inputs = state, placed, schedule, fold.frozen
+            program = step_program(fold, log, t, len(batches), inputs)
+            state, step_metrics = program(*inputs)
             log.waited(ahead.take_waited())
-            metrics.push(t, step_metrics, batch)
+            metrics.push(t, step_metrics, batches)
+            t += len(batches)
             requested = Action.SAVE if timer.due() else Action.NONE
             action = consensus(max(stop.action, requested))
-            if action or fold.is_saved_after(t + 1):
+            if action or fold.is_saved_after(t):
                 save()
             if action is Action.STOP:
                 break
-            evaluator.after(t + 1, state)
+            evaluator.after(t, state)
             if evaluator.selection.exhausted:
                 break
         if metrics.pending:  # a signal stopped the loader first
@@ -150,13 +153,14 @@ def step_program(
     fold: Fold,
     log: "logger.MetricsLogger | logger.NullLogger",
     step: int,
+    count: int,
     inputs: tuple[Any, ...],
 ) -> Step:
-    """The step; where it has to be compiled first, that is said and not timed."""
-    program = fold.setup.train_step
+    """Program of `count` steps; compiling it is said and not timed."""
+    program = fold.setup.train_step if count == 1 else fold.setup.train_steps
     if not isinstance(program, Ahead) or program.is_compiled(*inputs):
         return program
-    fold.log("compiling the step …")
+    fold.log("compiling the step …" if count == 1 else f"compiling {count} steps …")
     begin = time.monotonic()
     program.compiled(*inputs)
     fold.log(f"compiled in {time.monotonic() - begin:.1f} s")
@@ -194,10 +198,35 @@ def train_batches(fold: Fold, start_step: int = 0) -> Iterator[Batch]:
     return (dataclasses.replace(b, weight=weights[b.grade]) for b in batches)
 
 
-def place(fold: Fold, batch: Batch) -> Batch:
-    """A training batch on the devices, with its pixels."""
-    placed = parallel.place(batch, fold.setup.devices)
+def batches_of_calls(fold: Fold, first: int, end: int) -> Iterator[tuple[Batch, ...]]:
+    """Batches of steps `first` … `end` - 1, as many together as one call runs."""
+    if first == end:
+        return
+    batches = train_batches(fold, start_step=first)
+    while first < end:
+        call = tuple(itertools.islice(batches, fold.steps_together(first)))
+        if not call:
+            return
+        yield call
+        first += len(call)
+
+
+def place(fold: Fold, batches: Sequence[Batch]) -> Batch:
+    """Training batches of a call on the devices, with their pixels."""
+    devices = fold.setup.devices
+    if len(batches) == 1:
+        placed = parallel.place(batches[0], devices)
+    else:
+        placed = parallel.place_several(batches, devices)
     return device_cache.fill(fold.cache, placed)
+
+
+def schedule_of_call(fold: Fold, first: int, count: int) -> Schedule:
+    """Inputs of the steps of a call: scalars of one, [n] of n steps."""
+    schedules = [schedule_of(fold, t) for t in range(first, first + count)]
+    if count == 1:
+        return schedules[0]
+    return jax.tree.map(lambda *a: np.stack(a), *schedules)
 
 
 def schedule_of(fold: Fold, step: int) -> Schedule:

@@ -1,0 +1,165 @@
+"""Several steps in one call give the run of single steps, byte for byte.
+
+The reference is a run of `data.cache=ram`, step by step. Runs are processes of their
+own with XLA's default options: those that the tests compile with change last digits.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import types
+
+import numpy as np
+import pytest
+
+from fof_jax.cli import config as config_flag
+from fof_jax.training import fold as folds
+from fof_jax.training import fold_metrics, logger, option_ranges
+from fof_jax.types import Batch
+from tests.support.small_runs import RESUMABLE, assert_same, words
+
+SEVERAL = ("--config.data.cache=device", "--config.steps_per_call=2")
+# A run that gets a signal when the metrics of its first call are read.
+SIGNALED = """
+import os, signal, sys, time
+from fof_jax.cli.main import main
+from fof_jax.training import fold_metrics
+read = fold_metrics.DelayedMetrics._read
+def signaled(metrics, pending):
+    read(metrics, pending)
+    if pending is not None and pending[0] == 0:  # a second signal ends at once
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.2)
+fold_metrics.DelayedMetrics._read = signaled
+sys.exit(main(sys.argv[1:]))
+"""
+PLAIN = "import sys; from fof_jax.cli.main import main; sys.exit(main(sys.argv[1:]))"
+
+
+def run(data, workdir, *more, script=PLAIN):
+    """Exit code and output of a run with XLA's default options."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    del environment["XLA_FLAGS"]
+    done = subprocess.run(
+        [sys.executable, "-c", script, *words(data, workdir, *more)],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.slow  # four runs, two programs of two numbers of devices
+@pytest.mark.parametrize("devices", [1, 2])
+def test_the_run_is_that_of_single_steps(data, tmp_path, devices):
+    one = f"--config.devices={devices}"
+    code, text = run(data, tmp_path / "single", one)
+    assert code == 0, text
+    # Steps 1-2, 3 (the epoch ends), 4 (saved), 5-6.
+    code, text = run(data, tmp_path / "several", one, *SEVERAL)
+    assert code == 0, text
+    assert text.count("compiling 2 steps …") == 1  # once for both folds
+    assert_same(tmp_path / "several", tmp_path / "single")
+
+    # Killed after its second checkpoint; the other fold had not begun.
+    killed = shutil.copytree(tmp_path / "single", tmp_path / "killed")
+    shutil.rmtree(killed / "fold_1")
+    (killed / "results.json").unlink()
+    (killed / "fold_0/predictions.csv").unlink()
+    shutil.rmtree(killed / "fold_0/checkpoints/6")
+    code, text = run(data, killed, one, *SEVERAL)
+    assert code == 0, text
+    assert "resumes from step 4 of 6" in text
+    assert_same(killed, tmp_path / "single")
+
+    # A signal once the first call is saved; the second, of one step, ends.
+    code, text = run(data, tmp_path / "stopped", one, *SEVERAL, script=SIGNALED)
+    assert code == 143, text
+    assert "saved at step 3 of 6" in text
+    code, text = run(data, tmp_path / "stopped", one, *SEVERAL)
+    assert code == 0, text
+    assert_same(tmp_path / "stopped", tmp_path / "single")
+
+
+def fold_of(cache=None, **fields):
+    """What the plan and the metrics of a fold read: ten steps an epoch, two epochs."""
+    config = config_flag.load(
+        [*RESUMABLE, "--config.eval_every=0", "--config.save_every=100", *SEVERAL]
+    )
+    config.update(fields)
+    fold = object.__new__(folds.Fold)
+    rows = folds.Rows(np.arange(40), np.arange(40, 50))
+    for name, value in {"config": config, "rows": rows, "cache": cache}.items():
+        object.__setattr__(fold, name, value)
+    return fold
+
+
+class Lines(logger.NullLogger):
+    """Keeps what is logged of each step."""
+
+    def __init__(self):
+        self.lines = []
+
+    def step(self, step, figures):
+        self.lines.append((step, figures))
+
+
+def calls(fold, first=0):
+    """First steps of the calls from a step on."""
+    firsts = [first]
+    while firsts[-1] < fold.total_steps:
+        firsts.append(firsts[-1] + fold.steps_together(firsts[-1]))
+    assert firsts.pop() == fold.total_steps
+    return firsts
+
+
+def test_no_call_crosses_the_end_of_an_epoch_or_a_checkpoint():
+    fold = fold_of(steps_per_call=4)
+    # Ten steps an epoch: two calls of four, and two single steps.
+    assert calls(fold) == [0, 4, 8, 9, 10, 14, 18, 19]
+    assert calls(fold, first=7) == [7, 8, 9, 10, 14, 18, 19]
+    saved = fold_of(steps_per_call=4, save_every=6)
+    assert calls(saved) == [0, 4, 5, 6, 10, 11, 12, 16, 17, 18, 19]
+    assert calls(fold_of(steps_per_call=1)) == list(range(20))
+    assert calls(fold_of(steps_per_call=10)) == [0, 10]
+
+
+def test_images_in_host_memory_are_refused():
+    config = config_flag.load([*RESUMABLE])
+    config.steps_per_call = 2
+    with pytest.raises(ValueError, match="got 2 with data.cache='ram'"):
+        option_ranges.check_ranges(config)
+    config.data.cache = "device"
+    option_ranges.check_ranges(config)
+    config.steps_per_call = 0
+    with pytest.raises(ValueError, match="steps_per_call: got 0, expected 1 or more"):
+        option_ranges.check_ranges(config)
+
+
+def test_the_metrics_of_a_call_are_logged_step_by_step():
+    fold = fold_of()
+    log = Lines()
+    lines = log.lines
+    metrics = fold_metrics.DelayedMetrics(log, fold)
+    batch = Batch(image=None, index=np.arange(4, dtype=np.int32))
+    metrics.push(4, {"total": np.float32([1, 2])}, (batch, batch))
+    assert not lines  # read while the next call runs
+    metrics.push(6, {"total": np.float32(3)}, (batch,))
+    assert [(step, line["total"]) for step, line in lines] == [(4, 1.0), (5, 2.0)]
+    metrics.settle()
+    assert lines[-1][0] == 6
+    assert json.dumps(lines[-1][1])  # plain numbers
+
+
+def test_a_step_of_a_call_that_is_not_finite_is_named():
+    data = types.SimpleNamespace(images=[f"image_{i}" for i in range(8)])
+    fold = fold_of(cache=types.SimpleNamespace(store=data))
+    metrics = fold_metrics.DelayedMetrics(Lines(), fold)
+    one, two = (
+        Batch(image=None, index=np.arange(k, k + 4, dtype=np.int32)) for k in (0, 4)
+    )
+    metrics.push(4, {"total": np.float32([1, np.nan])}, (one, two))
+    with pytest.raises(folds.NonFiniteError, match="step 5: total.*batch: image_4, "):
+        metrics.settle()
