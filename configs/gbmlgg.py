@@ -75,18 +75,15 @@ def get_config(arg: str = "") -> ConfigDict:
     config.validation_metric = "loss"  # [n] loss, accuracy or auc (micro, per region)
     # [n] Training ends after so many epochs without a better validation; 0: never.
     config.early_stopping = 0
-    # Optimizer steps in one call of the device, with data.cache=device; one where a
-    # checkpoint, an evaluation or the end of an epoch would be inside of the call.
+    # Optimizer steps in one call, with data.cache=device (docs/performance.md).
     config.steps_per_call = 1
-    # Steps between lines on the terminal and in metrics.jsonl.
+    # Steps between lines in metrics.jsonl.
     config.log_every = 10
-    # Trackers beside TensorBoard: wandb, mlflow, or both with a comma (extras of these
-    # names; docs/quickstart.md).
+    # Trackers beside TensorBoard: wandb,mlflow or one of them (docs/quickstart.md).
     config.trackers = ""
     # Number of images whose map A is tracked as pictures at each evaluation.
     config.log_pictures = 0
-    # Batch size of evaluation and prediction.
-    config.eval_batch_size = 8
+    config.eval_batch_size = 8  # of evaluation and prediction
 
     # [n] Sec. IV-A: ViT-Tiny; patch 16 as in the authors' code (docs/parity.md, 38).
     # Other variants: docs/pretrained.md.
