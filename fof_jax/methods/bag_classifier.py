@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
-from fof_jax.methods.base import Inputs, example_input
+from fof_jax.methods.base import FixedState, Inputs, example_input
 from fof_jax.methods.classification import cross_entropy
 from fof_jax.methods.paper import cam
 from fof_jax.types import (
@@ -17,14 +17,13 @@ from fof_jax.types import (
     LossOutput,
     Output,
     Params,
-    State,
     StepContext,
     Variables,
 )
 
 
 @dataclasses.dataclass(frozen=True)
-class BagClassifier:
+class BagClassifier(FixedState):
     """Mean cross-entropy of the global batch; no state.
 
     Attributes:
@@ -62,11 +61,6 @@ class BagClassifier:
         )
         value = cross_entropy(logits=logits, grade=grade, weight=weight)
         return value, LossOutput(metrics={"total": value}, state=variables.state)
-
-    def update_state(self, variables: Variables, step: Int[Array, ""]) -> State:
-        """No state to update."""
-        del step
-        return variables.state
 
     def apply(self, variables: Variables, batch: Batch) -> Output:
         """Pooled feature and logits of the K grades."""

@@ -61,7 +61,13 @@ class Method(Protocol):
         ...
 
     def init(self, key: jax.Array, batch: Batch, frozen: Params) -> Variables:
-        """Initializes the variables; only the shapes of the batch matter."""
+        """Initializes the variables.
+
+        Args:
+          key: of the initialization.
+          batch: only the shapes of its fields are read.
+          frozen: constants, and the variables of earlier stages; passed through.
+        """
 
     def loss(
         self, variables: Variables, batch: Batch, ctx: StepContext
@@ -69,9 +75,10 @@ class Method(Protocol):
         """Loss of the global batch.
 
         Args:
-          variables: parameters, state and constants.
+          variables: of `init`: parameters, state and constants.
           batch: this device's rows, normalized.
-          ctx: key, step, progress and the gathering of rows over devices.
+          ctx: step and progress; a key for dropout and negatives; and `gather`, which
+            collects the rows of all devices.
 
         Returns:
           The scalar, and metrics with the new state. The state has to be equal on all
@@ -83,6 +90,15 @@ class Method(Protocol):
 
     def apply(self, variables: Variables, batch: Batch) -> Output:
         """Evaluation: features, and logits whose softmax is the prediction."""
+
+
+class FixedState:
+    """A method whose state changes in its loss alone, or never."""
+
+    def update_state(self, variables: Variables, step: Int[Array, ""]) -> State:
+        """The state, unchanged."""
+        del step
+        return variables.state
 
 
 @runtime_checkable

@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Int
 from ml_collections import ConfigDict
 
 from fof_jax.methods import encoder
-from fof_jax.methods.base import Inputs, example_input, network_input
+from fof_jax.methods.base import FixedState, Inputs, example_input, network_input
 from fof_jax.methods.paper import encoder_cam, losses, views
 from fof_jax.models import bag_vit, vit
 from fof_jax.models.vit_classifier import ViTClassifier
@@ -20,7 +20,6 @@ from fof_jax.types import (
     LossOutput,
     Output,
     Params,
-    State,
     StepContext,
     Variables,
 )
@@ -81,7 +80,7 @@ class Model(nn.Module):
 
 
 @dataclasses.dataclass(frozen=True)
-class Baseline:
+class Baseline(FixedState):
     """Cross-entropy on the global view; maps by Eq. (1) and (2), to compare with FoF.
 
     Attributes:
@@ -116,11 +115,6 @@ class Baseline:
         grade, weight = jax.tree.map(ctx.gather, (batch.grade, batch.weight))
         value = losses.cross_entropy(logits, grade, weight)
         return value, LossOutput(metrics={"total": value}, state=variables.state)
-
-    def update_state(self, variables: Variables, step: Int[Array, ""]) -> State:
-        """No state to update."""
-        del step
-        return variables.state
 
     def apply(self, variables: Variables, batch: Batch) -> Output:
         """Pooled token and logits of the K grades."""

@@ -9,11 +9,11 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
 from fof_jax.methods import encoder as encoders
-from fof_jax.methods.base import Inputs
+from fof_jax.methods.base import FixedState, Inputs
 from fof_jax.methods.classification import cross_entropy
 from fof_jax.methods.distill.student_network import StudentNetwork
 from fof_jax.models.device_rows import device_rows
@@ -23,7 +23,6 @@ from fof_jax.types import (
     LossOutput,
     Output,
     Params,
-    State,
     StepContext,
     Variables,
 )
@@ -33,7 +32,7 @@ ENCODERS = {"pathcnn": "resnet18", "pathcnn_vgg": "vgg19bn", "swinv2": "swinv2_"
 
 
 @dataclasses.dataclass(frozen=True)
-class ImageClassifier:
+class ImageClassifier(FixedState):
     """Mean cross-entropy of the global batch; state is the batch statistics.
 
     Attributes:
@@ -68,8 +67,6 @@ class ImageClassifier:
         """Mean cross-entropy of the global batch.
 
         Args:
-          variables: of `init`.
-          batch: this device's rows.
           ctx: its key draws dropout; its gather synchronizes batch statistics and
             collects the features of all devices.
 
@@ -90,11 +87,6 @@ class ImageClassifier:
         value = cross_entropy(logits=logits, grade=grade, weight=weight)
         state = {"batch_stats": statistics} if statistics else {}
         return value, LossOutput(metrics={"total": value}, state=state)
-
-    def update_state(self, variables: Variables, step: Int[Array, ""]) -> State:
-        """The state, unchanged: the loss has updated the statistics."""
-        del step
-        return variables.state
 
     def apply(self, variables: Variables, batch: Batch) -> Output:
         """Feature and logits in evaluation."""

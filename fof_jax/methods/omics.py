@@ -5,11 +5,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
 from fof_jax.methods import omics_input
-from fof_jax.methods.base import Inputs
+from fof_jax.methods.base import FixedState, Inputs
 from fof_jax.methods.classification import cross_entropy
 from fof_jax.models.omics import MaxNet
 from fof_jax.types import (
@@ -17,14 +17,13 @@ from fof_jax.types import (
     DatasetInfo,
     LossOutput,
     Output,
-    State,
     StepContext,
     Variables,
 )
 
 
 @dataclasses.dataclass(frozen=True)
-class Omics:
+class Omics(FixedState):
     """Cross-entropy of MaxNet on the global batch.
 
     The published training adds an L1 penalty on all parameters, which is part of the
@@ -55,14 +54,6 @@ class Omics:
     def init(self, key: jax.Array, batch: Batch, frozen: Any = None) -> Variables:
         """Random parameters, no state.
 
-        Args:
-          key: of the initialization.
-          batch: only the shape of its omics is read.
-          frozen: passed through.
-
-        Returns:
-          variables.
-
         Raises:
           ValueError: the batch has no omics.
         """
@@ -75,14 +66,6 @@ class Omics:
         self, variables: Variables, batch: Batch, ctx: StepContext
     ) -> tuple[Float[Array, ""], LossOutput]:
         """Mean cross-entropy of the global batch.
-
-        Args:
-          variables: of `init`.
-          batch: this device's rows.
-          ctx: its key draws dropout; its gather collects the rows of all devices.
-
-        Returns:
-          the loss; metrics and state.
 
         Raises:
           ValueError: omics are missing.
@@ -100,20 +83,8 @@ class Omics:
         value = cross_entropy(logits=out.logits, grade=grade, weight=weight)
         return value, LossOutput(metrics={"total": value}, state=variables.state)
 
-    def update_state(self, variables: Variables, step: Int[Array, ""]) -> State:
-        """The state, unchanged."""
-        del step
-        return variables.state
-
     def apply(self, variables: Variables, batch: Batch) -> Output:
         """Features and logits in evaluation.
-
-        Args:
-          variables: of `init`.
-          batch: with omics.
-
-        Returns:
-          the last hidden layer and its logits.
 
         Raises:
           ValueError: omics are missing.

@@ -6,17 +6,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
-from fof_jax.methods.base import Inputs
+from fof_jax.methods.base import FixedState, Inputs
 from fof_jax.models import graph, pathgcn
 from fof_jax.types import (
     Batch,
     DatasetInfo,
     LossOutput,
     Output,
-    State,
     StepContext,
     Variables,
 )
@@ -26,7 +25,7 @@ MAXIMUM_COLUMNS = 12  # contour and texture; the others are not divided, as publ
 
 
 @dataclasses.dataclass(frozen=True)
-class PathGCN:
+class PathGCN(FixedState):
     """Cross-entropy of the graph network of Pathomic Fusion.
 
     A batch's `graph` has the fields of `data.graphs.padding.PaddedGraphs`.
@@ -63,7 +62,6 @@ class PathGCN:
         """Random parameters, no state.
 
         Args:
-          key: of the initialization.
           batch: the number of columns is checked.
           frozen: `columns` where the normalization is "fold".
 
@@ -86,7 +84,6 @@ class PathGCN:
         """Mean cross-entropy of the global batch.
 
         Args:
-          variables: of `init`.
           batch: this device's rows with graphs.
           ctx: its key draws dropout, one key for each row of the global batch; its
             gather collects the rows of all devices.
@@ -102,11 +99,6 @@ class PathGCN:
         of_row = optax.softmax_cross_entropy_with_integer_labels(logits, grade)
         value = (of_row if weight is None else of_row * weight).mean()
         return value, LossOutput({"total": value}, variables.state)
-
-    def update_state(self, variables: Variables, step: Int[Array, ""]) -> State:
-        """The state, which is empty."""
-        del step
-        return variables.state
 
     def apply(self, variables: Variables, batch: Batch) -> Output:
         """Feature and logits in evaluation.

@@ -73,8 +73,6 @@ class CLAT:
         """Random parameters and banks.
 
         Args:
-          key: of the initialization.
-          batch: the shape of its image is read.
           frozen: `teacher`, variables of stage 1; `labels` with `index`, ascending
             positions in the store, and `grade` of the training fold.
 
@@ -137,10 +135,7 @@ class CLAT:
         """The loss of stage 2; see `clat_student.student_step`.
 
         Args:
-          variables: of `init`.
           batch: this device's rows with omics and a second view.
-          ctx: its key draws negatives and dropout; its gather collects the rows of all
-            devices.
 
         Raises:
           ValueError: omics or the second view are missing.

@@ -85,11 +85,6 @@ class MultimodalTeacher:
     def init(self, key: jax.Array, batch: Batch, frozen: Any = None) -> Variables:
         """Random parameters and the moving average.
 
-        Args:
-          key: of the initialization.
-          batch: the shapes of image and omics are read.
-          frozen: passed through.
-
         Raises:
           ValueError: the batch has no omics.
         """
@@ -121,10 +116,8 @@ class MultimodalTeacher:
         """The loss of stage 1; see `clat_teacher.teacher_step`.
 
         Args:
-          variables: of `init`.
           batch: this device's rows with omics and a second view, which stands for the
             three views of the published moving average.
-          ctx: its key draws dropout; its gather collects the rows of all devices.
 
         Raises:
           ValueError: omics or the second view are missing.

@@ -69,11 +69,6 @@ class DGKD:
     def init(self, key: jax.Array, batch: Batch, frozen: Any = None) -> Variables:
         """Random parameters, batch statistics, and the moving average.
 
-        Args:
-          key: of the initialization.
-          batch: the shapes of image and omics are read.
-          frozen: passed through.
-
         Raises:
           ValueError: the batch has no omics.
         """
@@ -95,9 +90,7 @@ class DGKD:
         """Sum of CE and KL over the branches plus the L1 penalty.
 
         Args:
-          variables: of `init`.
           batch: this device's rows with omics and a second view.
-          ctx: its key draws dropout; its gather collects the rows of all devices.
 
         Returns:
           the loss; metrics `total`, `ce_BRANCH`, `kd_BRANCH`, `l1`; new statistics.
@@ -165,10 +158,6 @@ class DGKD:
 
     def apply(self, variables: Variables, batch: Batch) -> Output:
         """Fused feature and logits in evaluation.
-
-        Args:
-          variables: of `init`.
-          batch: with image and omics.
 
         Raises:
           ValueError: omics are missing.

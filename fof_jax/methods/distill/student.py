@@ -85,7 +85,6 @@ class Student:
         """Random parameters and banks.
 
         Args:
-          key: of the initialization.
           batch: its shapes are read, and what the teacher needs.
           frozen: `teacher`, its variables; `labels` with `index` (ascending) and
             `grade` of the training fold, where a term has memory banks.
@@ -136,11 +135,8 @@ class Student:
         """Cross-entropy and the weighted terms of the global batch.
 
         Args:
-          variables: of `init`.
           batch: this device's rows, with what the teacher reads, and a second view
             where a term compares with the moving average.
-          ctx: its key draws negatives and dropout; its gather collects the rows of all
-            devices.
 
         Returns:
           the loss; metrics `total`, `ce`, each term unweighted by its name and its

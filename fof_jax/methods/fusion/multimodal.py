@@ -5,18 +5,18 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
 from fof_jax.methods import omics_input
-from fof_jax.methods.base import Inputs
+from fof_jax.methods.base import FixedState, Inputs
 from fof_jax.methods.classification import cross_entropy
 from fof_jax.methods.fusion.network import Network
 from fof_jax.models.device_rows import device_rows
-from fof_jax.types import Batch, LossOutput, Output, State, StepContext, Variables
+from fof_jax.types import Batch, LossOutput, Output, StepContext, Variables
 
 
 @dataclasses.dataclass(frozen=True)
-class Multimodal:
+class Multimodal(FixedState):
     """Grades from an image and an omics vector.
 
     L1 penalties, the schedule and the epoch of unfreezing of the published trainings
@@ -69,8 +69,6 @@ class Multimodal:
         """Random parameters, and those of earlier stages.
 
         Args:
-          key: of the initialization.
-          batch: only the shapes of image and omics are read.
           frozen: of earlier stages by name; see `frozen_image`, `initial_omics`.
 
         Returns:
@@ -99,11 +97,6 @@ class Multimodal:
         self, variables: Variables, batch: Batch, ctx: StepContext
     ) -> tuple[Float[Array, ""], LossOutput]:
         """Cross-entropy, those of the branches, and the fusion's auxiliary losses.
-
-        Args:
-          variables: of `init`.
-          batch: this device's rows.
-          ctx: its key draws dropout; its gather collects the rows of all devices.
 
         Returns:
           the loss; metrics `total`, `fused` and the others by name; new statistics.
@@ -152,20 +145,8 @@ class Multimodal:
         state = {**variables.state, "batch_stats": statistics}
         return total, LossOutput(metrics={"total": total, **metrics}, state=state)
 
-    def update_state(self, variables: Variables, step: Int[Array, ""]) -> State:
-        """The state, unchanged: the loss has updated the statistics."""
-        del step
-        return variables.state
-
     def apply(self, variables: Variables, batch: Batch) -> Output:
         """Fused features and logits in evaluation.
-
-        Args:
-          variables: of `init`.
-          batch: with image and omics.
-
-        Returns:
-          input of the classifier, and logits.
 
         Raises:
           ValueError: omics are missing.

@@ -10,7 +10,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 from ml_collections import ConfigDict
 
-from fof_jax.methods.base import Inputs, example_input, network_input
+from fof_jax.methods.base import FixedState, Inputs, example_input, network_input
 from fof_jax.methods.encoder import modality
 from fof_jax.methods.paper import (
     cam,
@@ -29,14 +29,13 @@ from fof_jax.types import (
     LossOutput,
     Output,
     Params,
-    State,
     StepContext,
     Variables,
 )
 
 
 @dataclasses.dataclass(frozen=True)
-class FocusOnFocus:
+class FocusOnFocus(FixedState):
     """The paper's method.
 
     Attributes:
@@ -189,11 +188,6 @@ class FocusOnFocus:
         cls = losses.cross_entropy(glb.logits, grade, weight)
         terms = {"cls_glb": cls, "cls": cls, "frl": jnp.zeros(())}
         return self._total(variables, terms, glb.feature, biomarkers, known)
-
-    def update_state(self, variables: Variables, step: Int[Array, ""]) -> State:
-        """No state to update."""
-        del step
-        return variables.state
 
     def apply(self, variables: Variables, batch: Batch) -> Output:
         """v = g(x_glb) (P7) and f(v) without the background class (P5)."""
