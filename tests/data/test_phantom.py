@@ -145,6 +145,7 @@ def test_restaining_keeps_the_tissue():
     assert np.corrcoef(*gray)[0, 1] > 0.9
 
 
+@pytest.mark.slow  # 400 patients; test_recorded_bytes holds the generator between
 def test_biomarkers_follow_the_frequencies():
     patients = [cohort.draw_patient(0, i) for i in range(1200)]
     for grade in range(3):

@@ -69,7 +69,14 @@ def failures(found):
     return {row.quantity.split(" ", 1)[1] for row in fusion.replay(found) if not row.ok}
 
 
-@pytest.mark.parametrize("name", NAMES)
+# The modules and the steps of two others, in other sizes.
+COVERED = ("pofusion_x22", "steps_x22")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.slow] * (n in COVERED)) for n in NAMES],
+)
 def test_recording_replays(name):
     found = recording(name)
     assert fusion.kind(found) == ("steps" if "steps" in name else "modules")
