@@ -34,10 +34,6 @@ class ConcatFusion(nn.Module):
     ) -> FusionOutput:
         """Joins the two features.
 
-        Args:
-          image, omics: features of the two encoders.
-          train, known: ignored.
-
         Returns:
           the joined features and their logits.
 

@@ -60,8 +60,6 @@ class DDMNetFusion(nn.Module):
         """Fuses the two; a missing one is imputed from the other.
 
         Args:
-          image: feature of the encoder.
-          omics: standardized vector.
           train: whether latents are sampled, modalities and entries dropped.
           known: whether a row has an image and omics; None is all. A row needs one.
 

@@ -151,9 +151,6 @@ class FOAAFusion(nn.Module):
 
         Args:
           image: feature of the encoder, D the last omics width.
-          omics: standardized vector.
-          train: whether dropout is active.
-          known: ignored.
 
         Returns:
           the hidden layer and its logits.

@@ -1,8 +1,9 @@
 """The interface of the fusion modules: what each receives and returns.
 
 A fusion module is called as `fusion(image, omics, train=..., known=...)` with the
-image feature [B, D], the omics feature or vector [B, M], and `known` [B, 2], whether
-a row has an image and omics. Modules that cannot do without one ignore `known`.
+image feature [B, D], the standardized omics vector or its feature [B, M], whether
+dropout is active and batch statistics are used, and `known` [B, 2], whether a row has
+an image and omics. Modules that cannot do without one ignore `known`.
 """
 
 from typing import NamedTuple

@@ -45,11 +45,6 @@ class GPDBNFusion(nn.Module):
         With g, p the omics and the image feature, the input of the perceptron is
         [g, p, ReLU(W_gp g x p), ReLU(W_gg g x g), ReLU(W_pp p x p)].
 
-        Args:
-          image, omics: features of the two encoders.
-          train: whether dropout is active.
-          known: ignored.
-
         Returns:
           the last hidden layer and its logits.
 

@@ -97,12 +97,6 @@ class HFBFusion(nn.Module):
     ) -> FusionOutput:
         """Fuses the two, omics first.
 
-        Args:
-          image: feature of the encoder.
-          omics: standardized vector.
-          train: whether dropout is active and batch statistics are used.
-          known: ignored.
-
         Returns:
           the last hidden layer and its logits.
 

@@ -61,11 +61,6 @@ class KroneckerFusion(nn.Module):
         o_i = Drop(ReLU(B_i (sigma(z_i) * h_i))), k = [o_1; 1] x [o_2; 1] (Kronecker),
         e_1 = Drop(ReLU(C Drop(k))), e_2 = Drop(ReLU(D [e_1; skip])), logits E e_2.
 
-        Args:
-          image, omics: features of the two encoders.
-          train: whether dropout is active and batch statistics are used.
-          known: ignored.
-
         Returns:
           e_2 and its logits.
 

@@ -43,12 +43,6 @@ class SCNNFusion(nn.Module):
     ) -> FusionOutput:
         """Fuses the two.
 
-        Args:
-          image: feature of the encoder.
-          omics: standardized vector.
-          train: whether dropout is active.
-          known: ignored.
-
         Returns:
           the last hidden layer (before dropout), its logits, and the penalty `l2`.
 
