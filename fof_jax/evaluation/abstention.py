@@ -219,7 +219,7 @@ def format_rules(
                 f"{100 * rule.coverage:.1f}% ({rule.answered}/{rule.rows})",
                 "-" if rule.risk is None else f"{100 * rule.risk:.1f}%",
                 "-" if rule.risk_upper is None else f"{100 * rule.risk_upper:.1f}%",
-                ", ".join(parts) or "always",
+                "never" if rule.margin > 1 else ", ".join(parts) or "always",
             ]
         )
     return "\n".join([title, *align(rows)])

@@ -1,5 +1,6 @@
 """Abstention against cases counted by hand, and a plain loop over all thresholds."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -106,6 +107,12 @@ def test_no_threshold_answers_more_at_this_risk(seed, error):
             errors = int(wrong[answered].sum())
             tail = stats.binom.cdf(errors, rule.answered, rule.risk_upper)
             assert tail == pytest.approx(0.05, abs=1e-6)
+
+
+def test_a_rule_that_answers_nothing_says_never():
+    rule = abstention.choose(BY_HAND, error=0.1, way="margin", unit="region")
+    none = dataclasses.replace(rule, margin=2.0, answered=0, coverage=0.0, risk=None)
+    assert abstention.format_rules([none]).splitlines()[-1].endswith("never")
 
 
 def test_coverage_and_risk_of_every_margin():

@@ -42,6 +42,10 @@ def write_level(path, pixels, *, mpp, series, level=0):
     file.Rows, file.Columns = SIDE, SIDE
     file.NumberOfFrames = rows * columns
     file.TotalPixelMatrixRows, file.TotalPixelMatrixColumns = height, width
+    # Millimeters; wsidicom requires them.
+    file.ImagedVolumeWidth = width * mpp / 1000
+    file.ImagedVolumeHeight = height * mpp / 1000
+    file.ImagedVolumeDepth = 0.001
     file.TotalPixelMatrixFocalPlanes, file.NumberOfOpticalPaths = 1, 1
     file.DimensionOrganizationType = "TILED_FULL"
     measures = Dataset()
