@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import weakref
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -14,6 +15,11 @@ from fof_jax.data.store import Store
 TISSUE_CHROMA = 15  # of 255: max - min of R, G, B of a stained pixel is larger
 _SIDE = 256  # of the sample of pixels that is measured
 _DIGITS = 16  # of a SHA-256, enough to tell images apart
+# `appearance` and `digest` of the images of a store by row: each is in the training
+# rows of all folds but one.
+_measured: "weakref.WeakKeyDictionary[Store, dict[int, tuple[np.ndarray, str]]]" = (
+    weakref.WeakKeyDictionary()
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,14 +62,15 @@ def measure(store: Store, rows: Sequence[int] | np.ndarray) -> TrainingData:
       store: its images are taken as stored, before stain normalization.
       rows: positions of the training images.
     """
-    measured, digests = [], []
-    for row in rows:
-        pixels = images.decode(store.encoded(int(row)))
-        measured.append(appearance(pixels))
-        digests.append(digest(pixels))
+    known = _measured.setdefault(store, {})
+    for row in map(int, rows):
+        if row not in known:
+            pixels = images.decode(store.encoded(row))
+            known[row] = appearance(pixels), digest(pixels)
+    appearances, digests = zip(*(known[int(row)] for row in rows), strict=True)
     return TrainingData(
-        low=tuple(np.min(measured, axis=0).tolist()),
-        high=tuple(np.max(measured, axis=0).tolist()),
+        low=tuple(np.min(appearances, axis=0).tolist()),
+        high=tuple(np.max(appearances, axis=0).tolist()),
         digests=frozenset(digests),
     )
 
