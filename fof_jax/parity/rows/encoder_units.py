@@ -1,5 +1,6 @@
 """Replays single operations of the image encoders: pools, norms, windows, attention."""
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -214,7 +215,8 @@ def _initial(z: Recording) -> list[Row]:
     size = swin.Size(width=8, depths=tuple(depths), heads=(1,) * stages)
     encoder = swin.SwinV2(size=size, window=2)
     image = jnp.zeros((1, *(swin.PATCH * 2**stages,) * 2, 3))
-    fresh = encoder.init(jax.random.key(0), image, train=False)["params"]
+    start = functools.partial(encoder.init, train=False)
+    fresh = jax.jit(start)(jax.random.key(0), image)["params"]
     layers = image_encoder_names.swin_layers(encoder)
     rows = []
     for name, value in (("zero", 0), ("one", 1)):
