@@ -77,6 +77,16 @@ def _pool(z: Recording, name: str, pool: Callable[[Any], Any]) -> Iterator[Row]:
 
 def _batch_norm(z: Recording) -> Iterator[Row]:
     module = BatchNorm()
+
+    @jax.jit
+    def forward(x: Any, moving: Any, params: Any) -> Any:
+        return module.apply(
+            {"params": params, "batch_stats": moving},
+            x,
+            train=True,
+            mutable=["batch_stats"],
+        )
+
     for case in _numbers(z, "batch_norm"):
         params = {"scale": z[f"{case}/weight"], "bias": z[f"{case}/bias"]}
         moving = {"mean": z[f"{case}/running_mean"], "var": z[f"{case}/running_var"]}
@@ -84,16 +94,8 @@ def _batch_norm(z: Recording) -> Iterator[Row]:
         while f"{case}/step{step}/in" in z:
             at = f"{case}/step{step}"
             x = _last(z[f"{at}/in"])
-
-            def forward(x: Any, moving: Any = moving, params: Any = params) -> Any:
-                return module.apply(
-                    {"params": params, "batch_stats": moving},
-                    x,
-                    train=True,
-                    mutable=["batch_stats"],
-                )
-
-            out, pull, updated = jax.vjp(forward, x, has_aux=True)
+            start = functools.partial(forward, moving=moving, params=params)
+            out, pull, updated = jax.vjp(start, x, has_aux=True)
             moving = updated["batch_stats"]
             weight = _last(z[f"{at}/weight"])
             theirs = _last(z[f"{at}/grad"])
@@ -146,6 +148,7 @@ def _attention(z: Recording) -> list[Row]:
     module = swin.WindowAttention(heads=len(tensors["logit_scale"]))
     mask, x = z[f"{prefix}mask"], jnp.asarray(z[f"{prefix}in"])
 
+    @jax.jit
     def forward(params: Any, x: jax.Array) -> Any:
         out, captured = module.apply(
             {"params": params}, x, mask, mutable=["intermediates"]
@@ -186,7 +189,7 @@ def _merge(z: Recording) -> list[Row]:
         if height * width != x.shape[1] or width % 2:
             continue
         grid = jnp.asarray(x.reshape(x.shape[0], height, width, -1))
-        out = swin.PatchMerging().apply({"params": params}, grid)
+        out = jax.jit(swin.PatchMerging().apply)({"params": params}, grid)
         parts = swin.quadrants(grid)
         rows.append(
             [

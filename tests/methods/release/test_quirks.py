@@ -464,7 +464,8 @@ def test_three_views_in_one_matrix_and_the_negative_one_is_0():  # 24
     rng = np.random.default_rng(0)
     g, p, n = as32(*rng.normal(size=(3, 1, 2, 5)))
     status = jnp.asarray([[1], [0]])
-    found = losses.discrete_genes(glb=g, pos=p, neg=n, labels=status, tau=TAU)
+    average = jax.jit(functools.partial(losses.discrete_genes, tau=TAU))
+    found = average(glb=g, pos=p, neg=n, labels=status)
     rows = np.concatenate([g[0], p[0], n[0]])
     np.testing.assert_allclose(found, supcon(rows, [1, 0, 1, 0, 0, 0]), rtol=1e-6)
 
@@ -475,11 +476,10 @@ def test_genes_are_averaged():  # 25
         zip(("glb", "pos", "neg"), as32(*rng.normal(size=(3, 2, 4, 5))), strict=True)
     )
     status = jnp.asarray(rng.integers(0, 2, (4, 2)))
-    once = losses.discrete_genes(**views, labels=status, tau=TAU)
+    average = jax.jit(functools.partial(losses.discrete_genes, tau=TAU))
+    once = average(**views, labels=status)
     twice = {v: jnp.concatenate([a, a]) for v, a in views.items()}
-    again = losses.discrete_genes(
-        **twice, labels=jnp.concatenate([status, status], axis=1), tau=TAU
-    )
+    again = average(**twice, labels=jnp.concatenate([status, status], axis=1))
     np.testing.assert_allclose(once, again, rtol=1e-6)
 
 
