@@ -129,22 +129,31 @@ print(sum(name.endswith("/cache_hits") for name in events))
 """
 
 
-def test_a_second_process_compiles_nothing(tmp_path):
+def test_later_processes_compile_nothing(tmp_path):
+    """Two that begin together, one after them, and one that meets half an entry.
+
+    The last is what a reader finds while another process writes.
+    """
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     for name in (compiled.FOLDER, compiled._SHORTEST):
         environment.pop(name, None)
-    hits = [
-        subprocess.run(
-            [sys.executable, "-c", CHILD, str(tmp_path / "kept")],
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        for _ in range(2)
-    ]
-    assert int(hits[0]) == 0
-    assert int(hits[1]) >= 1
+    command = [sys.executable, "-c", CHILD, str(tmp_path / "kept")]
+
+    def start():
+        return subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, text=True
+        )
+
+    together = [start(), start()]
+    assert all(one.communicate()[0].strip().isdigit() for one in together)
+    assert [one.returncode for one in together] == [0, 0]
+    after = start()
+    assert int(after.communicate()[0]) >= 1
+    for path in (tmp_path / "kept").glob("*-cache"):
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    reader = start()
+    assert int(reader.communicate()[0]) == 0
+    assert reader.returncode == 0
 
 
 def test_commands_have_the_flag(capsys):
