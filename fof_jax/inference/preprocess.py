@@ -16,6 +16,7 @@ from fof_jax.data.read_options import ReadOptions
 from fof_jax.data.training_data import TrainingData
 from fof_jax.inference import image_warnings, tiling
 
+_NEARLY = 1.1  # ratio of sides that is no difference of scale, as in image_scale
 _MAX_PIXELS = 89_478_485  # of a resampled image, as Pillow's limit for files
 
 
@@ -79,6 +80,10 @@ def preprocess(
     odd = image_warnings.of_pixels(decoded, shortest=shortest, training=training)
     pixels = read.load(decoded)
     height, width = pixels.shape[:2]
+    if zoom < 1 and _NEARLY * max(height, width) < shortest:
+        # Fitted to the square it would be enlarged again, and its scale lost.
+        pixels = images.pad(pixels, shortest, fill=255)
+        odd.append(f"padded with white: {width} x {height} at the training scale")
     factor, corners = _tiling((height, width), options, sides)
     if corners is not None:
         pixels = _rescale(pixels, factor, Image.Resampling.BICUBIC)

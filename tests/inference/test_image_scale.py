@@ -11,6 +11,7 @@ from PIL import Image
 
 import fof_jax
 from fof_jax.cli.main import main
+from fof_jax.data.stain import normalize_stain
 from fof_jax.inference import inputs, preprocess
 
 
@@ -60,6 +61,23 @@ def test_an_image_of_another_scale_is_warned_of_or_resampled(fold, table, tmp_pa
     expected = fof_jax.load(fold).predict(halved).prob[0]
     np.testing.assert_allclose(probabilities(fine), expected, atol=1e-5)
     assert probabilities(unknown) == pytest.approx(probabilities(none), abs=1e-5)
+
+
+def test_a_resampled_image_is_not_enlarged_again(fold, small_pictures, tmp_path):
+    """32 pixels at the training scale are padded to the 64 of training images."""
+    region = next(iter(small_pictures.values())) ^ 1
+    Image.fromarray(region).save(tmp_path / "fine.png")
+    (tmp_path / "t.csv").write_text("image,mpp\nfine.png,0.25\n")
+    (row,) = predict(fold, tmp_path / "t.csv", tmp_path / "out", "--resample")
+    assert "padded with white: 32 x 32 at the training scale" in row["warning"]
+    halved = Image.fromarray(region).resize((32, 32), Image.Resampling.BICUBIC)
+    model = fof_jax.load(fold)
+    pixels = model.preprocess(region, zoom=0.5).pixels
+    assert pixels.shape == (64, 64, 3)
+    inside = normalize_stain(np.array(halved), model.config.data.stain)
+    np.testing.assert_array_equal(pixels[16:48, 16:48], inside)
+    assert (pixels[:16] == 255).all()
+    assert (pixels[:, 48:] == 255).all()
 
 
 def test_resampling_needs_a_scale(fold, table, tmp_path, capsys):
