@@ -2,7 +2,8 @@
 
 The forward pass iterates over chunks of queries and saves q, k, v, the output o and the
 log-sum-exp of each row; the backward pass recomputes the probabilities over chunks of
-keys, so that dk and dv are written once per chunk and only dq is accumulated. On
+keys, so that dk and dv are written once per chunk and only dq is accumulated. Long
+sequences of several segments are in segment_tiles.py, which skips tiles. On
 accelerators a fused kernel is used where available, see `select_implementation`.
 """
 
@@ -15,7 +16,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
-from jaxtyping import Array, Bool, Float, Int, Shaped
+from jaxtyping import Array, Float, Int
+
+from fof_jax.models import segment_tiles
+from fof_jax.models.segment_tiles import matmul, merge, same, split
 
 IMPLEMENTATIONS = ("chunked", "cudnn", "pallas", "naive")
 # Checkpoint names of the forward pass, for rematerialization policies.
@@ -27,7 +31,6 @@ OUTPUT_NAMES = ("o", "lse")
 QUERY_TILE = 512 * 4096
 KEY_TILE = 256 * 4096
 
-_NEVER = -1e30  # score of a token of another segment
 Tile = tuple[int, int]  # rows (images times heads), queries (or keys)
 Heads = Float[Array, "B heads P d"]
 # Number of the sequence that a token belongs to; None for a single sequence.
@@ -149,20 +152,6 @@ def _map_row_groups(group: int, fn: Callable[..., Any], *arrays: Any) -> Any:
     return jax.tree.map(lambda a: a.reshape(rows, *a.shape[2:]), out)
 
 
-def _split_chunks(a: Shaped[Array, "R P d"], size: int) -> Shaped[Array, "n R size d"]:
-    """Splits the tokens into chunks, the last one zero-padded."""
-    rows, length, width = a.shape
-    n = -(-length // size)
-    if n * size > length:  # an empty pad would remain in exported graphs
-        a = jnp.pad(a, ((0, 0), (0, n * size - length), (0, 0)))
-    return a.reshape(rows, n, size, width).swapaxes(0, 1)
-
-
-def _merge_chunks(a: jax.Array, length: int) -> jax.Array:
-    n, rows, size = a.shape[:3]
-    return a.swapaxes(0, 1).reshape(rows, n * size, *a.shape[3:])[:, :length]
-
-
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _chunked(query_tile: Tile, key_tile: Tile, q, k, v, segments):
     return _forward(query_tile, q, k, v, segments)[0]
@@ -175,41 +164,25 @@ def _forward(query_tile: Tile, q, k, v, segments):
 
 
 def _forward_rows(chunk: int, q, k, v, segments):
+    if segments is not None and chunk < q.shape[1]:
+        return segment_tiles.forward(q, k, v, segments)
     scale = 1 / math.sqrt(q.shape[-1])
     k_t = k.swapaxes(1, 2)  # [R, d, P]
 
-    def attend(part):
-        q_c, segment_c = part  # [R, chunk, d], [R, chunk] or None
-        s = _matmul(q_c * scale, k_t)  # [R, chunk, P]
+    def attend(q_c):  # [R, chunk, d]
+        s = matmul(q_c * scale, k_t)  # [R, chunk, P]
         if segments is not None:
-            # Finite, because the rows that pad a chunk may have no key at all.
-            s = jnp.where(_same(segment_c, segments), s, _NEVER)
+            s = jnp.where(same(segments, segments), s, -jnp.inf)
         row_max = s.max(-1, keepdims=True)
         p = jnp.exp(s - row_max)
         total = p.sum(-1, keepdims=True)
-        o = _matmul(p.astype(v.dtype), v) / total
+        o = matmul(p.astype(v.dtype), v) / total
         return o.astype(v.dtype), (row_max + jnp.log(total))[..., 0]
 
     if chunk == q.shape[1]:  # one chunk: a loop would only add compile time
-        return attend((q, segments))
-    o, lse = lax.map(attend, (_split_chunks(q, chunk), _split_ids(segments, chunk)))
-    return _merge_chunks(o, q.shape[1]), _merge_chunks(lse, q.shape[1])
-
-
-def _split_ids(segments, size: int):
-    """Splits segments like `_split_chunks`; the padding is in segment 0."""
-    if segments is None:
-        return None
-    return _split_chunks(segments[..., None], size)[..., 0]
-
-
-def _same(a: Int[Array, "R p"], b: Int[Array, "R q"]) -> Bool[Array, "R p q"]:
-    return a[:, :, None] == b[:, None, :]
-
-
-def _matmul(a, b):
-    """Batched matrix product, accumulated in float32."""
-    return jnp.matmul(a, b, preferred_element_type=jnp.float32)
+        return attend(q)
+    o, lse = lax.map(attend, split(q, chunk))
+    return merge(o, q.shape[1]), merge(lse, q.shape[1])
 
 
 def _chunked_fwd(query_tile: Tile, key_tile: Tile, q, k, v, segments):
@@ -231,36 +204,37 @@ def _chunked_bwd(query_tile: Tile, key_tile: Tile, saved, do):
 
 def _backward_rows(chunk: int, q, k, v, do, lse, delta, segments):
     rows, length, width = q.shape
+    if segments is not None and chunk < length:
+        return segment_tiles.backward(q, k, v, do, lse, delta, segments)
     scale = 1 / math.sqrt(width)
     q_t, do_t = q.swapaxes(1, 2), do.swapaxes(1, 2)  # [R, d, P]
     padded = length % chunk != 0
 
     def accumulate(dq_t, part):
-        k_c, v_c, segment_c, first = part  # [R, chunk, d], [R, chunk] or None
+        k_c, v_c, first = part  # [R, chunk, d]
         # All products are on [chunk, P] tiles. XLA's CPU GEMM is slow in contractions
         # over the first axis of such a tile, so dq is accumulated transposed.
-        p = jnp.exp(_matmul(k_c * scale, q_t) - lse[:, None, :])  # [R, chunk, P]
+        p = jnp.exp(matmul(k_c * scale, q_t) - lse[:, None, :])  # [R, chunk, P]
         if segments is not None:
-            p = jnp.where(_same(segment_c, segments), p, 0)
+            p = jnp.where(same(segments, segments), p, 0)
         if padded:
             valid = (first + jnp.arange(chunk)) < length
             p = jnp.where(valid[None, :, None], p, 0)
-        ds = p * (_matmul(v_c, do_t) - delta[:, None, :])
+        ds = p * (matmul(v_c, do_t) - delta[:, None, :])
         p, ds = p.astype(q.dtype), ds.astype(q.dtype)
         dq_t += lax.dot_general(
             k_c, ds, (((1,), (1,)), ((0,), (0,))), preferred_element_type=jnp.float32
         )  # [R, d, P]
-        return dq_t, (_matmul(ds, q) * scale, _matmul(p, do))
+        return dq_t, (matmul(ds, q) * scale, matmul(p, do))
 
     zero = jnp.zeros((rows, width, length), jnp.float32)
     if chunk == length:
-        dq_t, (dk, dv) = accumulate(zero, (k, v, segments, 0))
+        dq_t, (dk, dv) = accumulate(zero, (k, v, 0))
     else:
-        k_cs, v_cs = _split_chunks(k, chunk), _split_chunks(v, chunk)
+        k_cs, v_cs = split(k, chunk), split(v, chunk)
         firsts = jnp.arange(k_cs.shape[0]) * chunk
-        parts = (k_cs, v_cs, _split_ids(segments, chunk), firsts)
-        dq_t, (dk, dv) = lax.scan(accumulate, zero, parts)
-        dk, dv = _merge_chunks(dk, length), _merge_chunks(dv, length)
+        dq_t, (dk, dv) = lax.scan(accumulate, zero, (k_cs, v_cs, firsts))
+        dk, dv = merge(dk, length), merge(dv, length)
     dq = dq_t.swapaxes(1, 2) * scale
     return dq.astype(q.dtype), dk.astype(q.dtype), dv.astype(q.dtype)
 
@@ -271,7 +245,7 @@ _chunked.defvjp(_chunked_fwd, _chunked_bwd)
 def cudnn(q: Heads, k: Heads, v: Heads, segments: Segments = None) -> Heads:
     """Fused attention of cuDNN, for NVIDIA GPUs in bf16 or fp16."""
     q, k, v = (a.swapaxes(1, 2) for a in (q, k, v))  # [B, P, heads, d]
-    mask = None if segments is None else _same(segments, segments)[:, None]
+    mask = None if segments is None else same(segments, segments)[:, None]
     out = jax.nn.dot_product_attention(q, k, v, mask=mask, implementation="cudnn")
     return out.swapaxes(1, 2)
 

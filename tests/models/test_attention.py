@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fof_jax.models import attention
+from fof_jax.models import attention, segment_tiles
 from tests.support.compiled import run
 
 
@@ -35,6 +35,7 @@ def assert_close(got, expected, tolerance):
 def small_tiles(monkeypatch, query, key, group=4):
     """Sets tiles of `group` rows with `query` and `key` tokens."""
     sizes = {attention.QUERY_TILE: query, attention.KEY_TILE: key}
+    monkeypatch.setattr(segment_tiles, "SIDE", query)
     monkeypatch.setattr(
         attention,
         "tile_shape",
@@ -61,10 +62,14 @@ def test_all_tile_shapes_agree_with_naive(monkeypatch, length, tiles):
 
 @pytest.mark.parametrize("length", [1, 7, 45])
 @pytest.mark.parametrize("tiles", [(16, 8), (64, 64, 2)])
-def test_segments_in_all_tile_shapes_agree_with_naive(monkeypatch, length, tiles):
+@pytest.mark.parametrize("order", [np.array, np.sort])
+def test_segments_in_all_tile_shapes_agree_with_naive(
+    monkeypatch, length, tiles, order
+):
     small_tiles(monkeypatch, *tiles)
     q, k, v, weight = qkv(length)
-    segments = np.random.default_rng(0).integers(0, 3, (2, length)).astype(np.int32)
+    drawn = np.random.default_rng(0).integers(0, 3, (2, length)).astype(np.int32)
+    segments = order(drawn)
     naive, chunked = (
         functools.partial(f, segments=jnp.asarray(segments))
         for f in (attention.naive, attention.chunked)
@@ -98,6 +103,25 @@ def test_a_token_attends_within_its_segment_only():
             implementation=name,
         )
         assert_close(got, want, 1e-5)
+
+
+def test_tiles_between_two_segments_are_skipped(monkeypatch):
+    """NaN in a value would reach every query whose tile of scores is computed."""
+    small_tiles(monkeypatch, 8, 8, 1)
+    q, k, v, weight = (a[:1, :1] for a in qkv(32))
+    segments = jnp.asarray([[0] * 8 + [1] * 12 + [2] * 12], jnp.int32)
+    broken = v.at[:, :, :8].set(jnp.nan)
+
+    def scalar(q, k, v):
+        out = attention.chunked(q, k, v, segments)
+        return (out * weight).at[:, :, :8].set(0).sum()
+
+    value, gradients = jax.value_and_grad(scalar, argnums=(0, 1, 2))(q, k, broken)
+    assert np.isfinite(value)
+    own = slice(8, None)
+    _, want = jax.value_and_grad(scalar, argnums=(0, 1, 2))(q, k, v)
+    for a, b in zip(gradients, want, strict=True):
+        assert_close(a[:, :, own], b[:, :, own], 1e-6)
 
 
 def test_tile_shape_respects_the_limit_and_divides_the_rows():

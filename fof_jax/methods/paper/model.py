@@ -120,17 +120,15 @@ class Model(nn.Module):
         """
         prefix, kept = self.encoder.num_prefix, keep.reshape(keep.shape[0], -1)
         tokens = self._place(self.encoder.embed(image), image)
-        valid = bag_vit.valid_of(image)
         tokens, segments = packed_views.pack(
-            tokens, kept, num_prefix=prefix, valid=valid
+            tokens, kept, num_prefix=prefix, valid=bag_vit.valid_of(image)
         )
         tokens = self.encoder.run(tokens, segments=segments)
         features = packed_views.pool(
             self.encoder.final_norm(tokens),
-            kept,
+            segments,
             num_prefix=prefix,
             pooling=self.encoder.pooling,
-            valid=valid,
         )
         feature = jnp.concatenate(features)  # [2 B, D]
         return Output(feature=feature, logits=self.classifier(feature))
