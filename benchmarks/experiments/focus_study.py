@@ -32,7 +32,6 @@ from fof_jax.cli import allocator, compiled
 from fof_jax.configs import cohort as cohort_config
 from fof_jax.data import prepare, store
 from fof_jax.data.errors import MissingDataError
-from fof_jax.evaluation import localization
 
 RESULTS = ablation.RESULTS / "focus_study"
 COLUMNS = (*ablation_table.METRICS, "pointing", "inside", "iou")
@@ -137,7 +136,6 @@ def run_cell(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     Images and patients are numbers, because the cohorts' own names are not ours to
     publish: an image's row of the table, a patient's place in the order of names.
     """
-    localization.STEPS = 1  # the shortest curves; they are not kept
     data = open_data(config)
     result = ablation.run_cell(config, data, COHORT_SEED, workdir)
     regions = result["regions"]
