@@ -12,9 +12,15 @@ of a folder of `compare`, after it has trained what is missing: it trains no fur
 cell of a row whose other cells alone are there. `collect` copies those of the folder
 back, with its tables. Neither replaces a file by another one of the same cell. `show`
 prints the collected tables as docs/results.md and, with --short, README.md have them.
+With `--table=T.csv`, a cohort's table, images and patients are numbers in the kept
+cells, because a cohort's own names are not ours to publish: an image's row of the
+table, a patient's place in the order of names.
 """
 
 import argparse
+import csv
+import dataclasses
+import io
 import json
 import shutil
 import sys
@@ -39,40 +45,90 @@ def cell_of(name: str) -> Cell:
     return Cell(int(seed), int(fold), row)
 
 
-def copy(source: Path, target: Path) -> bool:
+@dataclasses.dataclass(frozen=True)
+class Names:
+    """Replacements of names in the columns `image` and `patient` of predictions."""
+
+    image: dict[str, str] = dataclasses.field(default_factory=dict)
+    patient: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def numbers(cls, table: Path) -> "Names":
+        """Numbers in the place of the names of a cohort's table."""
+        with table.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        patients = sorted({row["patient"] for row in rows})
+        return cls(
+            image={row["image"]: str(i) for i, row in enumerate(rows)},
+            patient={name: str(i) for i, name in enumerate(patients)},
+        )
+
+    def reversed(self) -> "Names":
+        """Names in the place of the numbers."""
+        return Names(
+            image={number: name for name, number in self.image.items()},
+            patient={number: name for name, number in self.patient.items()},
+        )
+
+    def replaced(self, predictions: bytes, path: Path) -> bytes:
+        """The text of a predictions file with other names.
+
+        Raises:
+          ValueError: the file has a name that the table lacks.
+        """
+        if not self.image:
+            return predictions
+        header, *rows = csv.reader(io.StringIO(predictions.decode(), newline=""))
+        for column, other in (("image", self.image), ("patient", self.patient)):
+            at = header.index(column)
+            for row in rows:
+                if row[at] not in other:
+                    raise ValueError(
+                        f"{path}: {column} {row[at]} is not in --table. Give the table "
+                        "that the cells were trained on."
+                    )
+                row[at] = other[row[at]]
+        text = io.StringIO(newline="")
+        csv.writer(text, lineterminator="\n").writerows([header, *rows])
+        return text.getvalue().encode()
+
+
+def copy(source: Path, target: Path, names: Names) -> bool:
     """Copies a file that is not there yet.
 
     Raises:
-      ValueError: another file is there.
+      ValueError: another file is there, or has names that are not in `names`.
     """
+    content = names.replaced(source.read_bytes(), source)
     if target.exists():
-        if target.read_bytes() != source.read_bytes():
+        if target.read_bytes() != content:
             raise ValueError(
                 f"{target} differs from {source}: one cell was trained twice. Delete "
                 "the one that is not wanted."
             )
         return False
-    files.write_bytes(target, source.read_bytes())
+    files.write_bytes(target, content)
     return True
 
 
-def restore(folder: Folder, results: Path) -> int:
+def restore(folder: Folder, results: Path, names: Names) -> int:
     """Number of cells put into a folder of `compare`."""
     costs = json.loads((results / "cost.json").read_text(encoding="utf-8"))
     for row, cost in costs.items():
         if not folder.cost(row).exists():
             files.write_text(folder.cost(row), json.dumps(cost, indent=1) + "\n")
     cells = sorted(results.glob("*-*-*.csv"))
-    return sum(copy(p, folder.predictions(cell_of(p.name))) for p in cells)
+    names = names.reversed()
+    return sum(copy(p, folder.predictions(cell_of(p.name)), names) for p in cells)
 
 
-def collect(folder: Folder, results: Path) -> int:
+def collect(folder: Folder, results: Path, names: Names) -> int:
     """Number of cells taken from a folder of `compare`; its tables replace the old."""
     count = 0
     for path in sorted(folder.root.glob("cells/*/seed_*/fold_*/predictions.csv")):
         row, seed, fold = path.parts[-4:-1]
         name = f"{row}-{seed.removeprefix('seed_')}-{fold.removeprefix('fold_')}.csv"
-        count += copy(path, results / name)
+        count += copy(path, results / name, names)
     costs = {
         path.stem: json.loads(path.read_text(encoding="utf-8"))
         for path in sorted((folder.root / "cost").glob("*.json"))
@@ -134,6 +190,7 @@ def main(argv: list[str] | None = None) -> None:
     flags.add_argument("workdir", type=Path, nargs="?")
     flags.add_argument("--short", action="store_true", help="`show`: as in README.md")
     flags.add_argument("--results", type=Path, default=RESULTS)
+    flags.add_argument("--table", type=Path, help="cohort whose names become numbers")
     args = flags.parse_args(argv)
     if args.direction == "show":
         print(show(args.results, short=args.short))
@@ -141,7 +198,8 @@ def main(argv: list[str] | None = None) -> None:
     if args.workdir is None:
         flags.error(f"{args.direction}: expected the folder of `compare`")
     action = restore if args.direction == "restore" else collect
-    print(f"{action(Folder(args.workdir), args.results)} cells are new")
+    names = Names.numbers(args.table) if args.table else Names()
+    print(f"{action(Folder(args.workdir), args.results, names)} cells are new")
 
 
 if __name__ == "__main__":
