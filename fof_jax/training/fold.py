@@ -95,10 +95,15 @@ class Fold:
     def steps_together(self, first: int) -> int:
         """Number of steps of the call that begins after `first` steps.
 
-        `steps_per_call`, or one where a checkpoint, an evaluation or the end of an
-        epoch comes before all of them.
+        `steps_per_call`, or as many as an epoch or `save_every` has where these are
+        fewer; one where a checkpoint, an evaluation or the end of an epoch comes
+        before all of them.
         """
-        count = self.config.get("steps_per_call", 1)
+        count = min(
+            self.config.get("steps_per_call", 1),
+            self.steps_per_epoch,
+            self.config.save_every,
+        )
         for done in range(first + 1, first + count):
             if self.is_saved_after(done) or done % self.steps_per_epoch == 0:
                 return 1

@@ -92,7 +92,7 @@ def train_fold(fold: Fold, stop: preemption.StopRequest) -> predictions.Predicti
         for batches, placed in stop.until(ahead, alone=jax.process_count() == 1):
             schedule = schedule_of_call(fold, t, len(batches))
             inputs = state, placed, schedule, fold.frozen
-            program = step_program(fold, log, t, len(batches), inputs)
+            program = step_program(fold, log, metrics, t, len(batches), inputs)
             state, step_metrics = program(*inputs)
             log.waited(ahead.take_waited())
             metrics.push(t, step_metrics, batches)
@@ -152,6 +152,7 @@ def restore_or_initialize(
 def step_program(
     fold: Fold,
     log: "logger.MetricsLogger | logger.NullLogger",
+    metrics: DelayedMetrics,
     step: int,
     count: int,
     inputs: tuple[Any, ...],
@@ -160,6 +161,7 @@ def step_program(
     program = fold.setup.train_step if count == 1 else fold.setup.train_steps
     if not isinstance(program, Ahead) or program.is_compiled(*inputs):
         return program
+    metrics.settle()  # steps before the clock of the rates starts again
     fold.log("compiling the step …" if count == 1 else f"compiling {count} steps …")
     begin = time.monotonic()
     program.compiled(*inputs)

@@ -6,17 +6,20 @@ own with XLA's default options: those that the tests compile with change last di
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import types
 
+import jax
 import numpy as np
 import pytest
 
 from fof_jax.cli import config as config_flag
 from fof_jax.training import fold as folds
-from fof_jax.training import fold_metrics, logger, option_ranges
+from fof_jax.training import fold_metrics, logger, option_ranges, train
+from fof_jax.training.compilation import Ahead
 from fof_jax.types import Batch
 from tests.support.small_runs import RESUMABLE, assert_same, words
 
@@ -83,7 +86,7 @@ def test_the_run_is_that_of_single_steps(data, tmp_path, devices):
     assert_same(tmp_path / "stopped", tmp_path / "single")
 
 
-def fold_of(cache=None, **fields):
+def fold_of(cache=None, setup=None, log=print, **fields):
     """What the plan and the metrics of a fold read: ten steps an epoch, two epochs."""
     config = config_flag.load(
         [*RESUMABLE, "--config.eval_every=0", "--config.save_every=100", *SEVERAL]
@@ -91,7 +94,8 @@ def fold_of(cache=None, **fields):
     config.update(fields)
     fold = object.__new__(folds.Fold)
     rows = folds.Rows(np.arange(40), np.arange(40, 50))
-    for name, value in {"config": config, "rows": rows, "cache": cache}.items():
+    values = {"config": config, "rows": rows, "cache": cache, "setup": setup}
+    for name, value in (values | {"log": log}).items():
         object.__setattr__(fold, name, value)
     return fold
 
@@ -124,6 +128,38 @@ def test_no_call_crosses_the_end_of_an_epoch_or_a_checkpoint():
     assert calls(saved) == [0, 4, 5, 6, 10, 11, 12, 16, 17, 18, 19]
     assert calls(fold_of(steps_per_call=1)) == list(range(20))
     assert calls(fold_of(steps_per_call=10)) == [0, 10]
+
+
+def test_more_steps_than_an_epoch_or_a_checkpoint_has_are_all_of_these():
+    assert calls(fold_of(steps_per_call=64)) == [0, 10]
+    assert calls(fold_of(steps_per_call=64, save_every=5)) == [0, 5, 10, 15]
+
+
+def test_steps_are_shown_before_the_second_program_is_compiled(tmp_path):
+    """On a terminal, where each step is: their rate counts from its own program."""
+    shown = []
+
+    def log(text):
+        shown.append(text)
+
+    log.live = shown.append
+    setup = types.SimpleNamespace(train_step=Ahead(jax.jit(lambda a: a)))
+    fold = fold_of(setup=setup, log=log)
+    with logger.MetricsLogger(
+        tmp_path, label="fold 0", first=0, total=20, per_epoch=10, every=1, log=log
+    ) as lines:
+        metrics = fold_metrics.DelayedMetrics(lines, fold)
+        batch = Batch(image=None, index=np.arange(4, dtype=np.int32))
+        lines.begin(0)
+        metrics.push(0, {"total": np.float32([1, 2])}, (batch, batch))
+        train.step_program(fold, lines, metrics, 2, 1, (np.float32(0),))
+        metrics.push(2, {"total": np.float32(3)}, (batch,))
+        metrics.settle()
+    steps = [i for i, text in enumerate(shown) if text.startswith("fold 0 step")]
+    assert steps == [0, 1, len(shown) - 1]
+    assert shown[2].startswith("compiling the step")
+    rates = [float(re.search(r"\(([-\d.]+) steps/s", shown[i])[1]) for i in steps]
+    assert min(rates) > 0
 
 
 def test_images_in_host_memory_are_refused():
