@@ -129,21 +129,21 @@ def _predict_table(
     if path.exists():
         raise ValueError(f"eval: {path} exists already. Pass another --out.")
     from fof_jax.data.cohort import read_cohort
-    from fof_jax.data.csv_reader import TableReader
     from fof_jax.inference import batch, inputs, load, names, provenance
+    from fof_jax.inference.table_form import TableForm
 
     model = load.load(checkpoint)
-    if model.omic_names:
-        reader = TableReader(table)
-        reader.load()
-        inputs.require_omics_columns(reader, model.omic_names, model.config.method)
+    form = TableForm.of(model.config)
+    omics = model.omic_names
+    inputs.require_omics_columns(form.load(table), omics, model.config.method)
     # Images are opened one by one later: an unreadable one becomes a row with an error.
     cohort = read_cohort(
         table,
         classes=model.classes,
         biomarkers=(),
-        omics=model.omic_names,
+        omics=omics,
         decode=False,
+        **form.cohort_arguments(table),
     )
     rows = batch.predict_cohort(model, cohort, progress_to("graded", sys.stderr))
     out.mkdir(parents=True, exist_ok=True)

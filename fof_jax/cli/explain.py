@@ -31,12 +31,14 @@ def run(flags: argparse.Namespace) -> int:
     from fof_jax.inference import bags, inputs, load, maps, provenance
     from fof_jax.inference.image_scale import TrainingScale
     from fof_jax.inference.model import reads_bags
+    from fof_jax.inference.table_form import TableForm
 
     scale = TrainingScale(flags.mpp, flags.resample)
     model = load.load(flags.checkpoint)
     gc.freeze()  # as in `predict`
     find = bags.find if reads_bags(model) else inputs.find
-    images = find(flags.images, exclude=flags.out)
+    form = TableForm.of(model.config)
+    images = find(flags.images, exclude=flags.out, form=form)
     errors = maps.explain(
         model,
         images,

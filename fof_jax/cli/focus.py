@@ -118,6 +118,7 @@ def _bags(flags: argparse.Namespace, model, out: Path) -> int:
     """Scores a model of bags; no curves and no page, which show images."""
     from fof_jax.data.cohort import read_cohort
     from fof_jax.inference import focus_bags
+    from fof_jax.inference.table_form import TableForm
 
     words = [word.strip() for word in flags.explainers.split(",") if word.strip()]
     maps = focus_bags.choose(words, model)
@@ -127,6 +128,7 @@ def _bags(flags: argparse.Namespace, model, out: Path) -> int:
             classes=model.classes,
             biomarkers=(),
             patch_size=model.config.data.get("patch_size"),
+            **TableForm.of(model.config).cohort_arguments(flags.table),
         )
         index = table.bags
         images = [table.name_of(row) for row in table.rows]
@@ -154,9 +156,11 @@ def _cases(flags: argparse.Namespace, model):
     """Images with masks; and the run's own store, or None where a table is given."""
     from fof_jax.data.cohort import read_cohort
     from fof_jax.inference import focus_cases
+    from fof_jax.inference.table_form import TableForm
 
     if flags.table is not None:
-        cohort = read_cohort(flags.table, classes=model.classes, biomarkers=())
+        form = TableForm.of(model.config).cohort_arguments(flags.table)
+        cohort = read_cohort(flags.table, classes=model.classes, biomarkers=(), **form)
         return focus_cases.of_table(model, cohort, limit=flags.limit), None
     data = _store(flags, model)
     return focus_cases.of_store(model, data, limit=flags.limit), data

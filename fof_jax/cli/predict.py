@@ -104,6 +104,7 @@ def run(flags: argparse.Namespace) -> int:
     from fof_jax.inference.image_scale import TrainingScale
     from fof_jax.inference.model import has_map, no_map_reason, reads_bags
     from fof_jax.inference.predictor import Predictor
+    from fof_jax.inference.table_form import TableForm
 
     def predict_slide(
         model: Predictor, path: Path, *, slide_mpp: float | None
@@ -122,12 +123,13 @@ def run(flags: argparse.Namespace) -> int:
     gc.freeze()
     of_bags = reads_bags(model)
     find = bags.find if of_bags else inputs.find
-    images = find(flags.images, exclude=flags.out)
+    form = TableForm.of(model.config)
+    images = find(flags.images, exclude=flags.out, form=form)
     rules = abstention.read(flags.abstain) if flags.abstain else model.abstention
     job = {"mpp": f"{flags.mpp} {flags.slide_mpp}", "resample": str(flags.resample)}
     if model.omic_names:
         images = inputs.with_omics(
-            images, flags.images, model.omic_names, model.config.method
+            images, flags.images, model.omic_names, model.config.method, form
         )
         vectors = np.array([one.omics for one in images], np.float32)
         job["omics"] = hashlib.sha256(vectors.tobytes()).hexdigest()

@@ -14,6 +14,7 @@ from fof_jax.inference.inputs import ImageInput, read_table
 from fof_jax.inference.model import TrainedModel
 from fof_jax.inference.names import printable, unique
 from fof_jax.inference.outputs import GradePredictions
+from fof_jax.inference.table_form import TableForm
 from fof_jax.methods.base import standardize, standardize_bag
 from fof_jax.types import Bag, Batch, Output, Params, Variables
 
@@ -41,7 +42,9 @@ class BagPrediction:
     unit: str
 
 
-def find(source: Path, *, exclude: Path | None = None) -> list[ImageInput]:
+def find(
+    source: Path, *, exclude: Path | None = None, form: TableForm | None = None
+) -> list[ImageInput]:
     """Lists the HDF5 files of a file, a folder or a table, in order.
 
     Args:
@@ -49,6 +52,7 @@ def find(source: Path, *, exclude: Path | None = None) -> list[ImageInput]:
         and optional columns `patient`, `grade`, `slide` (file of the slide) and `mpp`
         (of a slide that states none).
       exclude: a folder to skip, such as the output folder.
+      form: of the table, where the model's run had one of its own.
 
     Raises:
       ValueError: there is none, or a faulty table.
@@ -61,7 +65,7 @@ def find(source: Path, *, exclude: Path | None = None) -> list[ImageInput]:
     if not source.exists():
         raise ValueError(f"images: {source} does not exist. {expected}")
     if source.suffix.lower() == ".csv":
-        listed = read_table(source)
+        listed = read_table(source, form)
         foreign = [one.name for one in listed if not layouts.is_bag(one.path)]
         if foreign:
             raise ValueError(f"images: {foreign[0]} is no HDF5 file. {expected}")

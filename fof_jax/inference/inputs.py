@@ -11,6 +11,7 @@ from fof_jax.data.csv_reader import TableReader
 from fof_jax.data.errors import DataWarning, raise_errors
 from fof_jax.inference.image_folder import SUFFIXES, is_output, list_images
 from fof_jax.inference.names import listed, printable, stems, unique
+from fof_jax.inference.table_form import TableForm
 from fof_jax.tables import patients
 from fof_jax.tables.csv_records import unknown
 
@@ -60,13 +61,16 @@ def with_stems(images: Sequence[ImageInput]) -> list[tuple[ImageInput, str]]:
     return list(zip(images, stems([one.name for one in images]), strict=True))
 
 
-def find(source: Path, *, exclude: Path | None = None) -> list[ImageInput]:
+def find(
+    source: Path, *, exclude: Path | None = None, form: TableForm | None = None
+) -> list[ImageInput]:
     """Lists the images of a file, a folder or a table, in order, each once.
 
     Args:
       source: an image; a folder, searched recursively; or a CSV with a column `image`
         (relative to the CSV) and optional columns `patient`, `grade` and `mpp`.
       exclude: a folder to skip, such as the output folder.
+      form: of the table, where the model's run had one of its own.
 
     Warns:
       DataWarning: files and folders that are left out, see `image_folder`.
@@ -95,13 +99,17 @@ def find(source: Path, *, exclude: Path | None = None) -> list[ImageInput]:
     if not source.exists():
         raise ValueError(f"images: {source} does not exist. {_EXPECTED}")
     if source.suffix.lower() == ".csv":
-        return read_table(source)
+        return read_table(source, form)
     name = printable(source.name)
     return [ImageInput(source, name, name)]
 
 
 def with_omics(
-    images: Sequence[ImageInput], source: Path, names: Sequence[str], method: str
+    images: Sequence[ImageInput],
+    source: Path,
+    names: Sequence[str],
+    method: str,
+    form: TableForm | None = None,
 ) -> list[ImageInput]:
     """Adds the omics columns of a table to the images that `find` listed from it.
 
@@ -110,6 +118,7 @@ def with_omics(
       source: the CSV.
       names: columns that the model needs; `Predictor.omic_names`.
       method: name of the method, for messages.
+      form: as in `find`.
 
     Raises:
       ValueError: the source is not a table, lacks columns, or has a cell that is not a
@@ -123,8 +132,7 @@ def with_omics(
             f"column 'image' and the columns {listed(names)} (all of them: omics in "
             "the model.json of a fold), empty where unknown."
         )
-    reader = TableReader(source)
-    reader.load()
+    reader = (form or TableForm()).load(source, names)
     require_omics_columns(reader, names, method)
     vectors = []
     for number, cells in reader.lines:
@@ -154,14 +162,13 @@ def require_omics_columns(
         )
 
 
-def read_table(table: Path) -> list[ImageInput]:
+def read_table(table: Path, form: TableForm | None = None) -> list[ImageInput]:
     """The rows of a CSV as `find` lists them.
 
     Raises:
       ValueError: as there.
     """
-    reader = TableReader(table)
-    reader.load()
+    reader = (form or TableForm()).load(table)
     reader.require(("image",))
     images = []
     first_row: dict[str, int] = {}
