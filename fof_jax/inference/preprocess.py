@@ -80,11 +80,12 @@ def preprocess(
     odd = image_warnings.of_pixels(decoded, shortest=shortest, training=training)
     pixels = read.load(decoded)
     height, width = pixels.shape[:2]
-    if zoom < 1 and _NEARLY * max(height, width) < shortest:
+    factor, corners = _tiling((height, width), options, sides)
+    if zoom < 1 and corners is None and _NEARLY * min(height, width) < shortest:
         # Fitted to the square it would be enlarged again, and its scale lost.
         pixels = images.pad(pixels, shortest, fill=255)
         odd.append(f"padded with white: {width} x {height} at the training scale")
-    factor, corners = _tiling((height, width), options, sides)
+        height, width = pixels.shape[:2]
     if corners is not None:
         pixels = _rescale(pixels, factor, Image.Resampling.BICUBIC)
         if min(pixels.shape[:2]) < side:

@@ -80,6 +80,19 @@ def test_a_resampled_image_is_not_enlarged_again(fold, small_pictures, tmp_path)
     assert (pixels[:, 48:] == 255).all()
 
 
+@pytest.mark.parametrize(("height", "width"), [(40, 120), (80, 40)])
+def test_a_resampled_oblong_image_is_padded_and_not_squeezed(fold, height, width):
+    rng = np.random.default_rng(0)
+    image = rng.integers(100, 156, (height, width, 3), np.uint8)
+    made = fof_jax.load(fold).preprocess(image, zoom=0.5)
+    size = f"{width // 2} x {height // 2}"
+    assert f"padded with white: {size} at the training scale" in made.warning
+    assert "squeezed" not in made.warning
+    inside = (made.pixels != 255).any(axis=2)
+    rows, columns = inside.any(axis=1).sum(), inside.any(axis=0).sum()
+    assert (rows, columns) == (height // 2, width // 2)
+
+
 def test_resampling_needs_a_scale(fold, table, tmp_path, capsys):
     image = table.with_name("same.png")
     assert predict(fold, image, tmp_path / "out", "--resample") == 2
