@@ -232,7 +232,7 @@ def _not_a_biomarker(cells: Sequence[str], grades: Sequence[str]) -> str:
     if not known:
         return "empty"
     values = {float(cell) for cell in known}
-    if any(value != round(value) for value in values):
+    if not all(map(float.is_integer, values)):
         return "real numbers; data.float_markers, for methods that read them"
     if len(values) == 1:
         return "one value only"

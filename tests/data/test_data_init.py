@@ -196,3 +196,13 @@ def test_tabs_separate_columns_too(lab_table):
     commas = table_layout.describe(lab_table, {})
     lab_table.write_text(lab_table.read_text("utf-8-sig").replace(";", "\t"))
     assert table_layout.describe(lab_table, {}) == commas
+
+
+def test_a_column_with_an_infinite_number_is_no_biomarker(table):
+    header, *lines = table.read_text().splitlines()
+    ratios = ("1", "inf", "0")  # a spreadsheet's division by zero
+    rows = [f"{line},{ratios[i % 3]}" for i, line in enumerate(lines)]
+    table.write_text("\n".join([f"{header},ratio", *rows]))
+    layout = table_layout.describe(table, {})
+    assert layout.others["ratio"].startswith("real numbers")
+    assert layout.biomarkers == ("idh",)
