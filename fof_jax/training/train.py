@@ -201,7 +201,10 @@ def train_batches(fold: Fold, start_step: int = 0) -> Iterator[Batch]:
 
 
 def batches_of_calls(fold: Fold, first: int, end: int) -> Iterator[tuple[Batch, ...]]:
-    """Batches of steps `first` … `end` - 1, as many together as one call runs."""
+    """Batches of steps `first` … `end` - 1, as many together as one call runs.
+
+    Batches of different shapes, such as those of cell graphs, go one by one.
+    """
     if first == end:
         return
     batches = train_batches(fold, start_step=first)
@@ -209,7 +212,8 @@ def batches_of_calls(fold: Fold, first: int, end: int) -> Iterator[tuple[Batch, 
         call = tuple(itertools.islice(batches, fold.steps_together(first)))
         if not call:
             return
-        yield call
+        shapes = {tuple(a.shape for a in jax.tree.leaves(batch)) for batch in call}
+        yield from [call] if len(shapes) == 1 else [(batch,) for batch in call]
         first += len(call)
 
 

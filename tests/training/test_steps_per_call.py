@@ -17,8 +17,9 @@ import numpy as np
 import pytest
 
 from fof_jax.cli import config as config_flag
+from fof_jax.data.graphs.padding import PaddedGraphs
 from fof_jax.training import fold as folds
-from fof_jax.training import fold_metrics, logger, option_ranges, train
+from fof_jax.training import fold_metrics, logger, option_ranges, parallel, train
 from fof_jax.training.compilation import Ahead
 from fof_jax.types import Batch
 from tests.support.small_runs import RESUMABLE, assert_same, words
@@ -133,6 +134,30 @@ def test_no_call_crosses_the_end_of_an_epoch_or_a_checkpoint():
 def test_more_steps_than_an_epoch_or_a_checkpoint_has_are_all_of_these():
     assert calls(fold_of(steps_per_call=64)) == [0, 10]
     assert calls(fold_of(steps_per_call=64, save_every=5)) == [0, 5, 10, 15]
+
+
+def test_batches_of_different_shapes_go_one_by_one(monkeypatch):
+    """Cell graphs are padded to the largest of a batch, in buckets."""
+    nodes = iter([8, 8, 8, 16, 16, 16] + [8] * 14)
+
+    def batches(fold, start_step):
+        assert start_step == 0
+        for count in nodes:
+            graph = PaddedGraphs(
+                x=np.zeros((4, count, 3), np.float32),
+                edge_index=np.zeros((4, 2, 8 * count), np.int32),
+                node_mask=np.ones((4, count), bool),
+            )
+            yield Batch(image=None, index=np.arange(4, dtype=np.int32), graph=graph)
+
+    monkeypatch.setattr(train, "train_batches", batches)
+    fold = fold_of(steps_per_call=2)
+    sizes = []
+    for call in train.batches_of_calls(fold, 0, 20):
+        placed = parallel.place_several(call, jax.devices()[:1])
+        assert placed.index.shape == (1, len(call), 4)
+        sizes.append(len(call))
+    assert sizes == [2, 1, 1, *[2] * 8]
 
 
 def test_steps_are_shown_before_the_second_program_is_compiled(tmp_path):
