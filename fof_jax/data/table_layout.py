@@ -283,9 +283,11 @@ def _image_size(
     headers, errors = [], []
     with images.quiet_decoding():
         for number, cells in lines:
+            if not cells[column]:
+                errors.append(RowError("empty cell", number, "no image"))
+                continue
             try:
-                if cells[column]:
-                    headers.append(images.read_header(table.parent / cells[column]))
+                headers.append(images.read_header(table.parent / cells[column]))
             except images.ImageError as error:
                 errors.append(RowError(error.kind, number, str(error)))
     raise_errors(table, errors)

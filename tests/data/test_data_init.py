@@ -206,3 +206,11 @@ def test_a_column_with_an_infinite_number_is_no_biomarker(table):
     layout = table_layout.describe(table, {})
     assert layout.others["ratio"].startswith("real numbers")
     assert layout.biomarkers == ("idh",)
+
+
+def test_rows_without_an_image_are_named(table):
+    header, *lines = table.read_text().splitlines()
+    empty = [line[line.index(",") :] for line in lines]
+    table.write_text("\n".join([header, *empty]))
+    with pytest.raises(CohortError, match=r"empty cell \(24\):\n  row 2: no image"):
+        table_layout.describe(table, {})
