@@ -4,8 +4,7 @@
 
 The step of configs/phantom.py on one CPU device, images gathered in device memory, in
 turns: `steps` single calls, then one call of as many, with the allocator as `train`
-sets it. The last line is JSON; seconds
-are medians per step.
+sets it. The last line is JSON; seconds are medians per step.
 """
 
 import argparse

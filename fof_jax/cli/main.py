@@ -102,7 +102,7 @@ def _run(words: list[str], program: str) -> int:
     logging.getLogger("absl").setLevel(logging.ERROR)
     _print_any_name()
     # Imports and traces make many objects and little garbage: with Python's own
-    # thresholds a seventh of a short command goes into looking for it.
+    # thresholds a seventh of a short command is garbage collection.
     gc.set_threshold(100_000, 20, 20)
     if words[:1] in (["--help"], ["-h"], ["help"]) and len(words) > 1:
         words = [words[1], "--help"]
