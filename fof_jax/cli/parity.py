@@ -118,11 +118,11 @@ def _read_images(paths: list[Path], image_size: int):
     import jax.numpy as jnp
     import numpy as np
 
-    from fof_jax.data import images
+    from fof_jax.data import squares
     from fof_jax.data.augment import pipeline
 
     pixels = [
-        images.decode_region(
+        squares.decode_region(
             path.read_bytes(), image_size, small="resize", name=str(path)
         )
         for path in paths

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 from ml_collections import ConfigDict
 
-from fof_jax.data import images
+from fof_jax.data import squares
 from fof_jax.data.bags.cache import BagCache
 from fof_jax.data.store import Store
 
@@ -112,7 +112,7 @@ class ImageCache:
 
         Args:
           rows: positions in the store.
-          corners: position of each crop, as in `images.fit_region`; None for whole
+          corners: position of each crop, as in `squares.fit_region`; None for whole
             images.
 
         Returns:
@@ -131,7 +131,7 @@ class ImageCache:
         return self.pixels[rows]
 
     def _square(
-        self, pixels: np.ndarray, i: int, corner: images.Corner | None
+        self, pixels: np.ndarray, i: int, corner: squares.Corner | None
     ) -> np.ndarray:
         return self.store.options.square(
             pixels, self.image_size, name=self.store.images[i], corner=corner

@@ -24,6 +24,7 @@ from fof_jax.data.errors import (
     CohortError,
     DataWarning,
     RowError,
+    check_choice,
     raise_errors,
     shortened,
 )
@@ -174,33 +175,18 @@ def read_cohort(
       CohortError: validation failed; lists all errors by kind and row.
       ValueError: no such `biomarkers_per` or `ungraded`, or words of another form.
     """
-    if ungraded not in UNGRADED:
-        raise ValueError(
-            f"data.ungraded={ungraded!r}: expected one of {', '.join(UNGRADED)}"
-        )
-    if biomarkers_per not in BIOMARKER_UNITS:
-        raise ValueError(
-            f"data.biomarkers_per={biomarkers_per!r}: expected one of "
-            f"{', '.join(BIOMARKER_UNITS)}"
-        )
-    table = Path(table)
-    root = table.parent if root is None else Path(root)
+    check_choice("ungraded", ungraded, UNGRADED)
+    check_choice("biomarkers_per", biomarkers_per, BIOMARKER_UNITS)
     if len(set(classes)) != len(classes) or not classes:
         raise CohortError(f"data.classes must be distinct labels; got {classes}")
-    reader = TableReader(table)
-    reader.load()
-    reader.rename(columns or {})
-    reader.require(("image", "patient", "grade", *biomarkers, *float_markers, *omics))
-    meaning = parse(words)
-    reader.translate((*biomarkers, *float_markers, *omics), meaning)
-    if ungraded == "skip":
-        _skip_ungraded(reader, meaning)
+    table = Path(table)
+    root = table.parent if root is None else Path(root)
     empty = Cohort((), classes, biomarkers, float_markers, root, omics=omics)
+    skip = ungraded == "skip"
+    reader = _read_table(table, empty, columns=columns or {}, words=words, skip=skip)
     cohort = dataclasses.replace(
         empty,
-        rows=tuple(
-            _row(reader, number, cells, empty) for number, cells in reader.lines
-        ),
+        rows=tuple(_row(reader, *line, empty) for line in reader.lines),
         lines=tuple(number for number, _ in reader.lines),
     )
     _name_labels(reader, classes)
@@ -222,9 +208,29 @@ def read_cohort(
     return cohort
 
 
-def _skip_ungraded(reader: TableReader, meaning: Mapping[str, str]) -> None:
-    """Leaves out rows whose grade is unknown, with a warning."""
-    if rows := reader.skip_unknown("grade", meaning):
+def _read_table(
+    table: Path,
+    empty: Cohort,
+    *,
+    columns: Mapping[str, str],
+    words: Sequence[str],
+    skip: bool,
+) -> TableReader:
+    """Reads the cells: columns renamed and required, words translated.
+
+    Args:
+      table, columns, words: as in `read_cohort`.
+      empty: has the names of the markers' columns.
+      skip: whether rows without a known grade are left out, with a warning.
+    """
+    reader = TableReader(table)
+    reader.load()
+    reader.rename(columns)
+    markers = (*empty.biomarkers, *empty.float_markers, *empty.omics)
+    reader.require(("image", "patient", "grade", *markers))
+    meaning = parse(words)
+    reader.translate(markers, meaning)
+    if skip and (rows := reader.skip_unknown("grade", meaning)):
         warnings.warn(
             f"{len(rows)} row{'s' * (len(rows) > 1)} without a grade left out "
             "(data.ungraded=skip): "
@@ -232,6 +238,7 @@ def _skip_ungraded(reader: TableReader, meaning: Mapping[str, str]) -> None:
             DataWarning,
             stacklevel=3,
         )
+    return reader
 
 
 def _with_image(cohort: Cohort, reader: TableReader) -> Cohort:

@@ -1,6 +1,7 @@
 """Table errors, collected and raised together."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 SHOWN = 10  # errors of one kind that a message lists
@@ -29,6 +30,18 @@ class RowError:
     kind: str
     row: int | None
     text: str
+
+
+def check_choice(name: str, value: str, allowed: Sequence[str]) -> None:
+    """Raises `ValueError` unless an option of the config's section `data` is known.
+
+    Args:
+      name: of the option, without `data.`.
+      value: what was given.
+      allowed: all that it may be.
+    """
+    if value not in allowed:
+        raise ValueError(f"data.{name}={value!r}: expected one of {', '.join(allowed)}")
 
 
 def raise_errors(table: Path | str, errors: list[RowError]) -> None:

@@ -5,9 +5,9 @@ import warnings
 import numpy as np
 from jaxtyping import Int
 
-from fof_jax.data import images
+from fof_jax.data import images, squares
 from fof_jax.data.cohort import Cohort
-from fof_jax.data.errors import DataWarning, shortened
+from fof_jax.data.errors import DataWarning, check_choice, shortened
 
 
 def measure(cohort: Cohort) -> Int[np.ndarray, "n 2"]:
@@ -44,10 +44,7 @@ def check_sizes(
     Raises:
       ValueError: smaller images under `error`; a bad `small`.
     """
-    if small not in images.SMALL_RULES:
-        raise ValueError(
-            f"data.small={small!r}: expected one of {', '.join(images.SMALL_RULES)}"
-        )
+    check_choice("small", small, squares.SMALL_RULES)
 
     def listing(where: np.ndarray) -> str:
         return shortened([f"{names[i]} ({sizes[i, 1]}x{sizes[i, 0]})" for i in where])

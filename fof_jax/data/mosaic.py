@@ -18,7 +18,7 @@ from jaxtyping import Bool, UInt8
 from PIL import Image
 
 from fof_jax import files
-from fof_jax.data import images
+from fof_jax.data import images, squares
 from fof_jax.data.cohort import Cohort, Progress, Row, write_cohort
 from fof_jax.data.errors import shortened
 
@@ -186,7 +186,7 @@ def render(
             column * layout.tile : (column + 1) * layout.tile,
         ]
         source = cohort.rows[i]
-        pixels = images.decode_region(
+        pixels = squares.decode_region(
             images.encode_region(source.image),
             layout.tile,
             small="resize",
@@ -194,7 +194,7 @@ def render(
         )
         picture[cell] = _turned(pixels, mosaic.turns[rank], mosaic.mirrored[rank])
         if rank < mosaic.deciding and source.mask is not None:
-            inside = images.decode_mask(
+            inside = squares.decode_mask(
                 images.encode_mask(source.mask),
                 layout.tile,
                 small="resize",

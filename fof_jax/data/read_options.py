@@ -9,7 +9,8 @@ import dataclasses
 import numpy as np
 from jaxtyping import Bool, UInt8
 
-from fof_jax.data import images
+from fof_jax.data import squares
+from fof_jax.data.errors import check_choice
 from fof_jax.data.stain import STAIN_RULES, normalize_stain
 
 
@@ -34,19 +35,15 @@ class ReadOptions:
 
     def __post_init__(self) -> None:
         for name, allowed in {
-            "small": images.SMALL_RULES,
+            "small": squares.SMALL_RULES,
             "stain": STAIN_RULES,
-            "train_view": images.VIEW_RULES,
-            "test_view": images.VIEW_RULES,
+            "train_view": squares.VIEW_RULES,
+            "test_view": squares.VIEW_RULES,
         }.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(
-                    f"data.{name}={getattr(self, name)!r}: expected one of "
-                    f"{', '.join(allowed)}"
-                )
+            check_choice(name, getattr(self, name), allowed)
 
     @property
-    def test_corner(self) -> images.Corner | None:
+    def test_corner(self) -> squares.Corner | None:
         """Position of the test crop, or None for whole images."""
         return (0.5, 0.5) if self.test_view == "crop" else None
 
@@ -60,15 +57,15 @@ class ReadOptions:
         side: int,
         *,
         name: str,
-        corner: images.Corner | None,
+        corner: squares.Corner | None,
     ) -> UInt8[np.ndarray, "S S 3"]:
-        """Resizes or crops loaded pixels, see `images.fit_region`."""
-        return images.fit_region(
+        """Resizes or crops loaded pixels, see `squares.fit_region`."""
+        return squares.fit_region(
             pixels, side, small=self.small, name=name, corner=corner
         )
 
     def mask(self, data: bytes, side: int, *, name: str) -> Bool[np.ndarray, "S S"]:
-        """Decodes a mask as images are read for testing, see `images.decode_mask`."""
-        return images.decode_mask(
+        """Decodes a mask as images are read for testing, see `squares.decode_mask`."""
+        return squares.decode_mask(
             data, side, small=self.small, name=name, corner=self.test_corner
         )

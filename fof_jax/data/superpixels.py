@@ -13,7 +13,7 @@ from jaxtyping import Float, Int, UInt8
 from PIL import Image
 
 from fof_jax import files
-from fof_jax.data import images
+from fof_jax.data import images, squares
 from fof_jax.data.errors import MissingDataError
 from fof_jax.data.progress import Progress
 from fof_jax.data.store import Store
@@ -98,7 +98,7 @@ class SuperpixelMaps:
         """
         out = np.empty((len(rows), side, side), np.uint8)
         for k, i in enumerate(rows):
-            out[k] = images.fit_labels(
+            out[k] = squares.fit_labels(
                 self.labels[i],
                 tuple(self._store.sizes[i].tolist()),
                 side,

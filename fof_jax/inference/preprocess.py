@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, UInt8
 from ml_collections import ConfigDict
 from PIL import Image
 
-from fof_jax.data import images
+from fof_jax.data import images, squares
 from fof_jax.data.graphs.record import CellGraph
 from fof_jax.data.images import ImageLike
 from fof_jax.data.read_options import ReadOptions
@@ -83,13 +83,13 @@ def preprocess(
     factor, corners = _tiling((height, width), options, sides)
     if zoom < 1 and corners is None and _NEARLY * min(height, width) < shortest:
         # Fitted to the square it would be enlarged again, and its scale lost.
-        pixels = images.pad(pixels, shortest, fill=255)
+        pixels = squares.pad(pixels, shortest, fill=255)
         odd.append(f"padded with white: {width} x {height} at the training scale")
         height, width = pixels.shape[:2]
     if corners is not None:
         pixels = _rescale(pixels, factor, Image.Resampling.BICUBIC)
         if min(pixels.shape[:2]) < side:
-            pixels = images.pad(pixels, side, fill=255)
+            pixels = squares.pad(pixels, side, fill=255)
             odd.append(f"padded with white: {width} x {height} is narrower than a tile")
         tiles = [pixels[y : y + side, x : x + side] for y, x in corners]
         return PreparedImage(pixels, np.stack(tiles), corners, "; ".join(odd))
@@ -155,7 +155,7 @@ def fit_mask(
     factor, corners = _tiling(mask.shape, options, sides)
     if corners is not None:
         mask = _rescale(mask, factor, Image.Resampling.BOX)
-        mask = images.pad(mask, side, fill=0)
+        mask = squares.pad(mask, side, fill=0)
         return np.stack([mask[y : y + side, x : x + side] > 127 for y, x in corners])
     buffer = io.BytesIO()
     Image.fromarray(mask).save(buffer, format="PNG")

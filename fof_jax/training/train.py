@@ -61,14 +61,7 @@ def train_fold(fold: Fold, stop: preemption.StopRequest) -> predictions.Predicti
     first = int(state.step)
     state = parallel.replicate(state, fold.setup.devices)
     if multihost.is_main_process():
-        workdir.write_model_file(
-            fold.folder,
-            fold.config,
-            fold.cache.store,
-            fold.rows.train,
-            fold.frozen,
-            fold.graphs,
-        )
+        write_model_file(fold)
     consensus = multihost.StopConsensus()
     timer = checkpoint.SaveTimer(fold.config.save_minutes)
     action = Action.NONE
@@ -118,6 +111,18 @@ def train_fold(fold: Fold, stop: preemption.StopRequest) -> predictions.Predicti
             return evaluator.finish(state)
         finally:
             checkpoints.close()
+
+
+def write_model_file(fold: Fold) -> None:
+    """Writes the fold's model.json, see `workdir.write_model_file`."""
+    workdir.write_model_file(
+        fold.folder,
+        fold.config,
+        fold.cache.store,
+        fold.rows.train,
+        fold.frozen,
+        fold.graphs,
+    )
 
 
 def restore_or_initialize(

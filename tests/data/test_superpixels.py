@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fof_jax.data import images, superpixels
+from fof_jax.data import squares, superpixels
 from fof_jax.data.augment import options, pipeline
 from fof_jax.data.cohort import read_cohort
 from fof_jax.data.errors import MissingDataError
@@ -120,8 +120,8 @@ def test_labels_are_read_as_images_are(small, corner, height, width):
     whole = Image.fromarray(labels).resize((width, height), Image.Resampling.NEAREST)
     shown = np.repeat(np.asarray(whole)[..., None] * 10, 3, axis=2)
     read = {"small": small, "name": "a", "corner": corner}
-    image = images.fit_region(shown, 64, **read)[..., 0]
-    ours = images.fit_labels(labels, (height, width), 64, fill=255, **read)
+    image = squares.fit_region(shown, 64, **read)[..., 0]
+    ours = squares.fit_labels(labels, (height, width), 64, fill=255, **read)
     inside = ours < 255
     assert (image[~inside] == 255).all()
     # Scaled pixels mix what is within two of them, and bicubic ones overshoot by less
@@ -160,7 +160,7 @@ def test_batches_hold_the_maps_of_their_rows_and_crops(store):
         assert batch.superpixels.dtype == np.uint8
         for k, i in enumerate(batch.index):
             key = np.random.default_rng((3, int(i), 0)).random(2)
-            expected = images.fit_labels(
+            expected = squares.fit_labels(
                 maps.labels[i],
                 tuple(store.sizes[i].tolist()),
                 side,
