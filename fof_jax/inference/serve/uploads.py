@@ -14,6 +14,7 @@ from starlette.requests import ClientDisconnect, Request
 from fof_jax.inference.names import printable
 
 BODY_TIMEOUT = 60  # seconds for an upload
+PAUSE_TIMEOUT = 10  # seconds without a byte of it, while it keeps others waiting
 _DISCARD_TIMEOUT = 10  # seconds, of a refused one
 MAX_FILES = 100  # of a form
 _UNNAMED = "image"
@@ -70,15 +71,22 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
     """
     declared_bytes(request, max_bytes)
     parts, size = [], 0
+    clock = asyncio.get_running_loop().time
+    end = clock() + BODY_TIMEOUT
     try:
-        async with asyncio.timeout(BODY_TIMEOUT):
+        async with asyncio.timeout(PAUSE_TIMEOUT) as limit:
             async for part in request.stream():
+                limit.reschedule(min(end, clock() + PAUSE_TIMEOUT))
                 size += len(part)
                 if size > max_bytes:
                     raise _too_large(max_bytes)
                 parts.append(part)
     except TimeoutError:
-        raise RequestError(408, f"the upload took more than {BODY_TIMEOUT} s") from None
+        raise RequestError(
+            408,
+            f"the upload took more than {BODY_TIMEOUT} s, or paused for "
+            f"{PAUSE_TIMEOUT} s; send it again, or a smaller file",
+        ) from None
     if not size:
         raise RequestError(422, "no bytes; send an image file as the body")
     return b"".join(parts)

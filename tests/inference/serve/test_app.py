@@ -19,7 +19,7 @@ from PIL import Image
 import fof_jax
 from fof_jax.cli.main import main
 from fof_jax.inference import exported
-from fof_jax.inference.serve import app, results
+from fof_jax.inference.serve import app, results, uploads
 from tests.support import pages
 
 OPTIONS = app.Options(hosts=())
@@ -256,6 +256,32 @@ def test_a_refused_client_gets_its_answer(model):
         response, content = request(port, "/grade", large + b"0")
         assert response.status == 413
         assert "more than 8,000,000 bytes; send" in json.loads(content)["error"]
+
+
+def test_a_stalled_upload_loses_its_place(model, small_pictures, monkeypatch):
+    """The only one of this server, which another client then has."""
+    monkeypatch.setattr(uploads, "PAUSE_TIMEOUT", 1)
+    body = png(next(iter(small_pictures.values())))
+    with pages.served(model, max_queued=0) as port, unfinished(port, 10):
+        assert request(port, "/grade", body)[0].status == 503
+        time.sleep(1.2)
+        assert request(port, "/grade", body)[0].status == 200
+
+
+def test_an_upload_that_takes_too_long_is_refused(model, monkeypatch):
+    monkeypatch.setattr(uploads, "BODY_TIMEOUT", 1)
+    with pages.served(model) as port:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+        connection.putrequest("POST", "/grade")
+        connection.putheader("Content-Length", "6")
+        connection.endheaders()
+        for _ in range(6):
+            connection.send(b"x")
+            time.sleep(0.3)
+        response = connection.getresponse()
+        assert response.status == 408
+        assert "took more than 1 s" in json.loads(response.read())["error"]
+        connection.close()
 
 
 def _temporary():
