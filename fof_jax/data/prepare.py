@@ -208,7 +208,7 @@ def write_store(config: ConfigDict, cohort: Cohort, origin: str, out: Out) -> Pa
 def phantom_store(config: ConfigDict, out: Out, *, generate: bool = True) -> Store:
     """Opens the phantom's store; generates and builds it if its parameters changed."""
     # Imported lazily, because importing the generator precomputes shapes.
-    phantom = importlib.import_module("fof_jax.data.datasets.phantom.cohort")
+    phantom = importlib.import_module("fof_jax.data.datasets.phantom.writer")
 
     parameters = {
         "regions": config.data.regions,
@@ -239,10 +239,12 @@ def phantom_store(config: ConfigDict, out: Out, *, generate: bool = True) -> Sto
             shutil.rmtree(stale)
         print(f"generating the phantom: {parameters}", file=out, flush=True)
         with tempfile.TemporaryDirectory(dir=home, prefix=_STAGING) as folder:
-            progress = progress_to("generated", out)
-            columns = {"omics": True} if labels["omics"] else {}
             table = phantom.write_cohort(
-                Path(folder), **parameters, **columns, progress=progress
+                Path(folder),
+                **parameters,
+                progress=progress_to("generated", out),
+                omics=bool(labels["omics"]),
+                cores=decoding_threads(config),
             )
             cohort = read_cohort(table, **labels, progress=progress_to("checked", out))
             write_store(config, cohort, origin, out)

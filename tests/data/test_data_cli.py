@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import sys
 import time
 import types
@@ -181,7 +182,8 @@ def stand_in_phantom(tmp_path, monkeypatch):
     """A phantom of noise that counts how often it is generated."""
     calls: list[dict] = []
 
-    def write_cohort(directory, *, regions, image_size, seed, progress):
+    def write_cohort(directory, *, regions, image_size, seed, progress, **options):
+        assert options == {"omics": False, "cores": len(os.sched_getaffinity(0))}
         calls.append({"regions": regions, "image_size": image_size, "seed": seed})
         (directory / "img").mkdir()
         table = Path(directory) / "cohort.csv"
@@ -198,11 +200,11 @@ def stand_in_phantom(tmp_path, monkeypatch):
                 progress(i + 1, regions)
         return table
 
-    module = types.ModuleType("fof_jax.data.datasets.phantom.cohort")
+    module = types.ModuleType("fof_jax.data.datasets.phantom.writer")
     module.__file__ = str(tmp_path / "phantom.py")
     Path(module.__file__).write_text("version 1")
     module.write_cohort = write_cohort
-    monkeypatch.setitem(sys.modules, "fof_jax.data.datasets.phantom.cohort", module)
+    monkeypatch.setitem(sys.modules, "fof_jax.data.datasets.phantom.writer", module)
     return calls
 
 

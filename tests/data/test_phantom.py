@@ -18,7 +18,14 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier
 
-from fof_jax.data.datasets.phantom import cohort, patient, random, region, slide
+from fof_jax.data.datasets.phantom import (
+    cohort,
+    patient,
+    random,
+    region,
+    slide,
+    writer,
+)
 
 
 def _patient_of(grade: int, start: int = 0) -> cohort.Patient:
@@ -28,7 +35,7 @@ def _patient_of(grade: int, start: int = 0) -> cohort.Patient:
 
 def test_table_and_files(tmp_path):
     calls = []
-    path = cohort.write_cohort(
+    path = writer.write_cohort(
         tmp_path,
         regions=11,
         image_size=64,
@@ -68,13 +75,37 @@ def test_table_and_files(tmp_path):
 def test_same_arguments_same_bytes(tmp_path):
     contents = []
     for name in "ab":
-        cohort.write_cohort(tmp_path / name, regions=5, image_size=64, seed=7)
+        writer.write_cohort(tmp_path / name, regions=5, image_size=64, seed=7)
         files = sorted((tmp_path / name).rglob("*.*"))
         contents.append([(f.name, f.read_bytes()) for f in files])
     assert contents[0] == contents[1]
-    cohort.write_cohort(tmp_path / "c", regions=5, image_size=64, seed=8)
+    writer.write_cohort(tmp_path / "c", regions=5, image_size=64, seed=8)
     other = (tmp_path / "c" / "images" / "PH-0000_0.png").read_bytes()
     assert other != (tmp_path / "a" / "images" / "PH-0000_0.png").read_bytes()
+
+
+def test_processes_write_the_bytes_of_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(writer, "SHARE", 2)
+    calls, contents = [], []
+    for cores in (1, 3):
+        folder = tmp_path / str(cores)
+        writer.write_cohort(
+            folder, regions=8, image_size=64, seed=7, cores=cores,
+            progress=lambda done, total: calls.append((done, total)),
+        )  # fmt: skip
+        paths = sorted(folder.rglob("*.*"))
+        contents.append([(p.relative_to(folder), p.read_bytes()) for p in paths])
+    assert len(contents[0]) == 2 * 8 + 1
+    assert contents[0] == contents[1]
+    assert calls[8:] == [(3, 8), (6, 8), (8, 8)]
+
+
+def test_a_process_that_fails_is_named(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(writer, "SHARE", 1)
+    monkeypatch.setattr(writer, "write_images", lambda *a, **k: None)
+    with pytest.raises(cohort.PhantomError, match="1 of 2 processes .* exit code 1"):
+        writer.write_cohort(tmp_path, regions=2, image_size=63, seed=7, cores=2)
+    assert "no regions with a side of 63 pixels" in capfd.readouterr().err
 
 
 def test_a_larger_cohort_begins_with_the_smaller():
@@ -84,7 +115,7 @@ def test_a_larger_cohort_begins_with_the_smaller():
 
 
 def test_files_have_the_pixels_of_the_regions(tmp_path):
-    cohort.write_cohort(tmp_path, regions=1, image_size=97, seed=7)
+    writer.write_cohort(tmp_path, regions=1, image_size=97, seed=7)
     patient, index = next(cohort.cohort(regions=1, seed=7))
     region = cohort.draw_region(patient, index, image_size=97)
     for folder, pixels in (("images", region.image), ("masks", region.mask)):
@@ -207,7 +238,7 @@ def test_size_out_of_range(size):
 
 def test_bad_numbers(tmp_path):
     with pytest.raises(cohort.PhantomError, match="Got 0 regions and seed 1"):
-        cohort.write_cohort(tmp_path, regions=0, image_size=64, seed=1)
+        writer.write_cohort(tmp_path, regions=0, image_size=64, seed=1)
     with pytest.raises(cohort.PhantomError, match="seed -1"):
         cohort.draw_patient(-1, 0)
     with pytest.raises(cohort.PhantomError, match="region -1"):

@@ -1,4 +1,4 @@
-"""Generates the phantom: synthetic glioma regions with masks of diagnostic structures.
+"""Draws the phantom: synthetic glioma regions with masks of diagnostic structures.
 
 It measures localization, for which no public cohort has ground truth. Grade II has
 sparse, uniform nuclei; III is denser and pleomorphic, with giant nuclei and mitoses; IV
@@ -13,11 +13,8 @@ benchmarks/experiments/difficulty.py.
 Masks are not used in training.
 """
 
-import csv
 import dataclasses
-import functools
-import io
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +22,6 @@ from jaxtyping import Bool, UInt8
 from PIL import Image, ImageDraw
 
 from fof_jax import files
-from fof_jax.data.datasets.phantom import omics as vector
 from fof_jax.data.datasets.phantom import region as region_
 from fof_jax.data.datasets.phantom import slide
 from fof_jax.data.datasets.phantom.patient import (
@@ -53,7 +49,7 @@ __all__ = [
     "draw_region",
     "micrometers_per_pixel",
     "nuclei_density",
-    "write_cohort",
+    "region_name",
 ]
 
 SMALLEST, LARGEST = 64, 1024
@@ -140,8 +136,13 @@ def draw_region(
         biomarkers=patient.biomarkers,
         floats=patient.floats,
         patient=patient.name,
-        name=f"{patient.name}_{region_index}",
+        name=region_name(patient, region_index),
     )
+
+
+def region_name(patient: Patient, index: int) -> str:
+    """Unique name of a patient's region."""
+    return f"{patient.name}_{index}"
 
 
 def cohort(*, regions: int, seed: int) -> Iterator[tuple[Patient, int]]:
@@ -167,68 +168,6 @@ def cohort(*, regions: int, seed: int) -> Iterator[tuple[Patient, int]]:
                     yield patient, index
                     left -= 1
         first += 3
-
-
-def write_cohort(
-    directory: str | Path,
-    *,
-    regions: int,
-    image_size: int,
-    seed: int,
-    progress: Callable[[int, int], None] | None = None,
-    omics: bool = False,
-) -> Path:
-    """Generates a cohort: table, images and masks.
-
-    The same regions, image_size and seed give the same pixels on any machine. Files
-    are written atomically, the table last.
-
-    Args:
-      directory: output folder of `images/*.png`, `masks/*.png` (1 bit) and
-        `cohort.csv`.
-      regions: number of regions; a patient has 1-3.
-      image_size: side in pixels, 64 … 1024.
-      seed: 0 or more.
-      progress: called with (written, regions) after each region.
-      omics: whether the table has the columns `omics.OMIC_NAMES`.
-
-    Returns:
-      The path of `cohort.csv`. Columns: image and mask (relative to the table),
-      patient, grade, BIOMARKERS (integers, empty where unknown), FLOAT_MARKERS.
-
-    Raises:
-      PhantomError: a size, seed or count out of range.
-    """
-    directory = Path(directory)
-    text = io.StringIO(newline="")
-    table = csv.writer(text, lineterminator="\n")
-    header = ["image", "patient", "grade", *BIOMARKERS, *FLOAT_MARKERS, "mask"]
-    table.writerow(header + list(vector.OMIC_NAMES) * omics)
-    for done, (patient, index) in enumerate(cohort(regions=regions, seed=seed), 1):
-        region = draw_region(patient, index, image_size=image_size)
-        image, mask = f"images/{region.name}.png", f"masks/{region.name}.png"
-        _write_png(directory / image, region.image)
-        _write_png(directory / mask, region.mask)
-        markers = ["" if b is None else b for b in region.biomarkers]
-        floats = [f"{value:.4f}" for value in region.floats]
-        grade = CLASSES[region.grade]
-        row = [image, region.patient, grade, *markers, *floats, mask]
-        if omics:
-            values = vector.omics_vector(patient)
-            row += ["" if v is None else f"{v:g}" for v in values]
-        table.writerow(row)
-        if progress is not None:
-            progress(done, regions)
-    path = directory / "cohort.csv"
-    files.write_text(path, text.getvalue())
-    return path
-
-
-def _write_png(path: Path, pixels: np.ndarray) -> None:
-    # Uncompressed: noisy tissue hardly compresses, and decodes faster like this.
-    image = Image.fromarray(pixels)
-    save = functools.partial(image.save, format="PNG", compress_level=0)
-    files.write_with(path, save)
 
 
 def contact_sheet(path: str | Path, *, image_size: int, seed: int) -> Path:
