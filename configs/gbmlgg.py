@@ -99,9 +99,9 @@ def get_config(arg: str = "") -> ConfigDict:
     # Attention: auto, chunked, cudnn, pallas or naive (fof_jax/models/attention.py).
     config.attention = "auto"
     # Rematerialization policy of a block (fof_jax/models/vit.py): none, attention,
-    # output or block. output takes a third less temporary memory than attention in the
-    # same CPU time (docs/performance.md).
+    # output (a third less memory than attention, docs/performance.md) or block.
     config.remat = "output"
+    config.unroll = 1  # blocks of the ViT in one iteration of their loop
 
     # [n] Sec. III-B: "theta … set at 0.5".
     config.theta = 0.5

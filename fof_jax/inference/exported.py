@@ -215,7 +215,7 @@ def ensemble(model: TrainedModel) -> tuple[Any, jax.ShapeDtypeStruct]:
 def portable(config: ConfigDict) -> ConfigDict:
     """A run's config with its device-dependent options resolved."""
     resolved = ConfigDict(config.to_dict())
-    resolved.attention, resolved.remat = "chunked", "none"
+    resolved.attention, resolved.remat, resolved.unroll = "chunked", "none", 1
     if resolved.compute_dtype == "auto":
         resolved.compute_dtype = "float32"
     return resolved

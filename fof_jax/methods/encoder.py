@@ -26,6 +26,7 @@ def build_vit(config: ConfigDict) -> vit.ViT:
             compute_dtype=_dtype(config),
             implementation=config.attention,
             remat=config.remat,
+            unroll=config.get("unroll", 1),
             class_token=config.init.class_token == "keep",
             pooling=config.pooling,
             frozen_blocks=config.optimizer.freeze_blocks,
@@ -40,6 +41,7 @@ def build_vit(config: ConfigDict) -> vit.ViT:
         compute_dtype=compute_dtype(config.compute_dtype, jax.default_backend()),
         implementation=config.attention,
         remat=config.remat,
+        unroll=config.get("unroll", 1),  # earlier runs do not have it
         class_token=config.init.class_token == "keep",
         pooling=config.pooling,
         frozen_blocks=config.optimizer.freeze_blocks,

@@ -41,6 +41,7 @@ _RANGES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
             "validation_every",
             "log_every",
             "steps_per_call",
+            "unroll",
             "eval_batch_size",
             "cpu_devices",
             "data.image_size",

@@ -41,6 +41,7 @@ FREE_FIELDS = (
     "steps_per_call",
     "teacher_dir",
     "trackers",
+    "unroll",
 )
 # Files of a fold with validation rows: which step is its model, and the predictions
 # of that model on these rows.
@@ -60,6 +61,7 @@ OPTIONAL_FIELDS: dict[str, Any] = {
     "log_pictures": 0,
     "steps_per_call": 1,
     "trackers": "",
+    "unroll": 1,
 }
 # Fields that later versions added, with the value that earlier runs had.
 ADDED_FIELDS: dict[str, Any] = {

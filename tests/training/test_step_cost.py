@@ -44,6 +44,13 @@ def test_recordings_replay_on_every_path_and_policy(monkeypatch, path, remat):
     assert not [row for row in rows if not row.ok]
 
 
+@pytest.mark.slow  # as above
+@pytest.mark.parametrize("name", ["paper_a.npz", "paper_b.npz"])
+def test_recordings_replay_without_the_loop_over_blocks(name):
+    rows = paper_replay.replay(GOLDEN / name, remat="none", unroll=12)
+    assert not [row for row in rows if not row.ok]
+
+
 def first_loss(recording, **options):
     method = recording.method(**options)
     variables = Variables(params=recording.params(method), state={})
