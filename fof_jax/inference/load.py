@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -60,9 +59,8 @@ def load_trained(path: Path) -> TrainedModel:
     sides = metadata.get("sides")
     return TrainedModel(
         method=build.method_of(config),
-        folds={
-            str(fold): jax.tree.map(jnp.asarray, _variables(fold)) for fold in folds
-        },
+        # `jnp.asarray` would be a program for each shape.
+        folds={str(fold): jax.device_put(_variables(fold)) for fold in folds},
         config=config,
         sides=tuple(sides) if sides else None,
         training=training_data.union(

@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from typing import Any, TypeGuard
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 from ml_collections import ConfigDict
@@ -233,10 +232,9 @@ class TrainedModel(Predictor):
         rows, columns = (-(-length // side) for length in A.shape)
         full = np.zeros((rows * side, columns * side), np.float32)
         full[: A.shape[0], : A.shape[1]] = A
-        patch_mask = self.method.patch_mask
         return np.block(
             [
-                [np.asarray(patch_mask(jnp.asarray(part)[None]))[0] for part in
+                [np.asarray(compiled.patch_mask(self.method, part[None]))[0] for part in
                  np.split(row, columns, axis=1)]
                 for row in np.split(full, rows)
             ]

@@ -10,6 +10,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
+from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.collections import PatchCollection
 from matplotlib.colors import Normalize
@@ -94,7 +95,7 @@ def plot_explanation(
     for axes, (label, image) in zip(row, panels, strict=True):
         axes.imshow(image[::step, ::step], interpolation="nearest")
         axes.set_title(label, fontsize=9)
-        axes.set_axis_off()
+        hide_axis(axes)
     scale = ScalarMappable(Normalize(0, 1), COLORMAP)
     figure.colorbar(scale, ax=row[1], label="A (0 low, 1 high)", fraction=0.05)
     save(figure, path, title)
@@ -138,7 +139,7 @@ def plot_slide(
     # In gray, so that the stain does not change the colors of the grades.
     graded.imshow(thumbnail.mean(axis=2), cmap="gray", vmin=0, vmax=255)
     for axes in (plain, graded):
-        axes.set_axis_off()
+        hide_axis(axes)
     squares = [Rectangle((x, y), side, side) for x, y in corners]
     graded.add_collection(PatchCollection(squares, facecolors=faces, linewidths=0))
     counts = np.bincount(best, minlength=len(classes))
@@ -156,8 +157,14 @@ def plot_slide(
     save(figure, path, title)
 
 
+def hide_axis(axes: Axes) -> None:
+    """Draws no frame and no ticks; without any, none are made and measured."""
+    axes.set_axis_off()
+    axes.set(xticks=(), yticks=())
+
+
 def save(figure: Figure, path: Path, title: str) -> None:
-    """Writes a figure as PNG, with a title, and clears it."""
+    """Writes a figure as PNG, with a title, and removes its axes."""
     width = int(figure.get_figwidth() * 12)  # in characters
     lines = [textwrap.wrap(line, width) for line in title.splitlines()]
     # parse_math: names of files and classes may contain $.
@@ -169,6 +176,7 @@ def save(figure: Figure, path: Path, title: str) -> None:
         # Characters missing from the font are drawn as boxes.
         warnings.filterwarnings("ignore", "Glyph .* missing from")
         figure.savefig(buffer, format="png", dpi=_DPI)
-    figure.clear()  # with gc: figures have reference cycles, and a batch has many
-    gc.collect()
+    for axes in figure.axes:  # faster than `clear`, which makes them anew
+        axes.remove()
+    gc.collect()  # figures have reference cycles, and a batch has many
     files.write_bytes(path, buffer.getvalue())

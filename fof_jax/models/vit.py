@@ -74,7 +74,8 @@ class ViT(nn.Module):
       remat: activations of a block that are saved for the backward pass: "none"
         saves all, "attention" q, k, v, o and the log-sum-exp, "output" o and the
         log-sum-exp, "block" the input of the block only.
-      unroll: blocks per loop iteration; `depth` removes the loop (for FLOP counts).
+      unroll: blocks per loop iteration; `depth` removes the loop. A small encoder is
+        then faster on a CPU, whose loop copies what the backward pass reads.
       class_token: whether a class token is prepended. It is not counted in P; its
         position embedding is added into the parameter.
       pooling: output of `pool`, one of `POOLINGS`.
@@ -107,7 +108,13 @@ class ViT(nn.Module):
         if self.num_prefix:
             shape = (self.num_prefix, self.size.width)
             self.ahead = self.param("ahead", POSITION_INIT, shape, jnp.float32)
-        self.blocks = self.param("blocks", self._init_blocks)
+        # Flax would trace the initialization to compare shapes, as each block does.
+        known = self.has_variable("params", "blocks")
+        self.blocks = (
+            self.get_variable("params", "blocks")
+            if known
+            else self.param("blocks", self._init_blocks)
+        )
         self.norm = nn.LayerNorm(
             epsilon=self.layer_norm_eps, dtype=jnp.float32, use_fast_variance=False
         )
