@@ -35,7 +35,7 @@ def with_graphs(
     origin: dict[str, Any],
     *,
     add_columns: AddColumns | None,
-    zoom: float = 1.0,
+    zoom: float | None = None,
 ) -> PreparedImage:
     """A preprocessed image with the graphs of its tiles.
 

@@ -21,10 +21,10 @@ class TrainingScale:
     mpp: float = TRAINING_MPP
     resample: bool = False
 
-    def zoom(self, image: ImageInput) -> float:
-        """Factor by which an image's sides are multiplied; 1 leaves it as it is."""
+    def zoom(self, image: ImageInput) -> float | None:
+        """Factor from an image's scale to that of training; None if not resampled."""
         if not self.resample or image.mpp is None:
-            return 1.0
+            return None
         return image.mpp / self.mpp
 
     def warning(self, image: ImageInput) -> str:

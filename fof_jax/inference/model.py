@@ -88,7 +88,10 @@ class TrainedModel(Predictor):
         return bool(getattr(self.method, "imputes", False))
 
     def preprocess(
-        self, image: ImageLike, omics: np.ndarray | None = None, zoom: float = 1.0
+        self,
+        image: ImageLike,
+        omics: np.ndarray | None = None,
+        zoom: float | None = None,
     ) -> PreparedImage:
         """As in `Predictor`, with graphs where they are read; not of bags."""
         if reads_bags(self):
@@ -110,7 +113,7 @@ class TrainedModel(Predictor):
         )
 
     def explain(
-        self, image: ImageLike, target: str | None = None, *, zoom: float = 1.0
+        self, image: ImageLike, target: str | None = None, *, zoom: float | None = None
     ) -> Explanation:
         """Computes Eq. (1) and (2) for one image.
 

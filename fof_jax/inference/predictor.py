@@ -158,14 +158,14 @@ class Predictor(Protocol):
         self,
         images: Iterable[ImageLike],
         omics: Iterable[np.ndarray | None] | None = None,
-        zooms: Iterable[float] | None = None,
+        zooms: Iterable[float | None] | None = None,
     ) -> Iterator[GradePredictions]:
         """Predicts image by image with bounded memory.
 
         Args:
           images: as in `predict`.
           omics: of each image; None for a model of the image alone.
-          zooms: of each image, see `preprocess.preprocess`; None for 1.
+          zooms: of each image, see `preprocess.preprocess`; None of all.
 
         Yields:
           One row per image; `error` is set if the image cannot be used.
@@ -173,7 +173,7 @@ class Predictor(Protocol):
         pending: list[PreparedImage | str] = []
         tiles = 0
         vectors = itertools.repeat(None) if omics is None else omics
-        factors = itertools.repeat(1.0) if zooms is None else zooms
+        factors = itertools.repeat(None) if zooms is None else zooms
         for image, vector, zoom in zip(images, vectors, factors, strict=False):
             try:
                 prepared = self.preprocess(image, vector, zoom)
@@ -188,7 +188,10 @@ class Predictor(Protocol):
         yield from self.predict_prepared(pending)
 
     def preprocess(
-        self, image: ImageLike, omics: np.ndarray | None = None, zoom: float = 1.0
+        self,
+        image: ImageLike,
+        omics: np.ndarray | None = None,
+        zoom: float | None = None,
     ) -> PreparedImage:
         """Scales an image and cuts it into tiles, see `preprocess.preprocess`.
 

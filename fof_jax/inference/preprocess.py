@@ -47,7 +47,7 @@ def preprocess(
     options: ConfigDict,
     sides: tuple[int, int] | None,
     training: TrainingData | None = None,
-    zoom: float = 1.0,
+    zoom: float | None = None,
 ) -> PreparedImage:
     """Preprocesses one image of any size.
 
@@ -60,7 +60,8 @@ def preprocess(
       image: a file, a PIL image, or an RGB array of 0-255.
       options: section `data` of the run's config.
       sides, training: as in `predictor.Predictor`.
-      zoom: factor of the image's sides, see `image_scale.TrainingScale`.
+      zoom: factor of the image's sides to the scale of training, which it then keeps:
+        a smaller image is padded with white. None: the scale is unknown.
 
     Raises:
       ValueError: not an image, or not a supported one (`data/images.py`); or one that
@@ -68,21 +69,22 @@ def preprocess(
     """
     read = _options(options)
     decoded = images.read(image)
-    if zoom != 1 and decoded.shape[0] * decoded.shape[1] * zoom**2 > _MAX_PIXELS:
+    if zoom is not None and decoded[..., 0].size * zoom**2 > _MAX_PIXELS:
         raise ValueError(
             f"{decoded.shape[1]} x {decoded.shape[0]} pixels, {zoom:.3g} times as wide "
             f"at the scale of the training images; expected at most {_MAX_PIXELS:,} "
             "pixels there. Check its mpp, or cut it."
         )
-    decoded = _rescale(decoded, zoom, Image.Resampling.BICUBIC)
+    decoded = rescale(decoded, zoom)
     side = int(options.image_size)
     shortest, _ = sides or (side, side)
     odd = image_warnings.of_pixels(decoded, shortest=shortest, training=training)
     pixels = read.load(decoded)
     height, width = pixels.shape[:2]
     factor, corners = _tiling((height, width), options, sides)
-    if zoom < 1 and corners is None and _NEARLY * min(height, width) < shortest:
-        # Fitted to the square it would be enlarged again, and its scale lost.
+    small = _NEARLY * min(height, width) < shortest
+    if zoom is not None and corners is None and small:
+        # Fitted to the square it would be enlarged, and its scale lost.
         pixels = squares.pad(pixels, shortest, fill=255)
         odd.append(f"padded with white: {width} x {height} at the training scale")
         height, width = pixels.shape[:2]
@@ -101,9 +103,9 @@ def preprocess(
     return PreparedImage(square, square[None], [(0, 0)], "; ".join(odd))
 
 
-def rescale(pixels: UInt8[np.ndarray, "H W 3"], zoom: float) -> np.ndarray:
+def rescale(pixels: UInt8[np.ndarray, "H W 3"], zoom: float | None) -> np.ndarray:
     """An image at the scale of the training images; see `preprocess`."""
-    return _rescale(pixels, zoom, Image.Resampling.BICUBIC)
+    return _rescale(pixels, zoom or 1.0, Image.Resampling.BICUBIC)
 
 
 def scale(

@@ -93,6 +93,17 @@ def test_a_resampled_oblong_image_is_padded_and_not_squeezed(fold, height, width
     assert (rows, columns) == (height // 2, width // 2)
 
 
+@pytest.mark.parametrize("zoom", [0.999, 1.0, 1.2])
+def test_a_known_scale_is_kept_whatever_it_is(fold, zoom):
+    """40 pixels: at the scale of training already, or nearly, or with larger pixels."""
+    image = np.random.default_rng(0).integers(100, 156, (40, 40, 3), np.uint8)
+    made = fof_jax.load(fold).preprocess(image, zoom=zoom)
+    inside = (made.pixels != 255).any(axis=2)
+    assert inside.any(axis=1).sum() == round(40 * zoom)
+    unknown = fof_jax.load(fold).preprocess(image)
+    assert (unknown.pixels != 255).any(axis=2).all()
+
+
 def test_resampling_needs_a_scale(fold, table, tmp_path, capsys):
     image = table.with_name("same.png")
     assert predict(fold, image, tmp_path / "out", "--resample") == 2
