@@ -27,7 +27,10 @@ import jaxtyping  # noqa: E402
 import pytest  # noqa: E402
 from absl import flags  # noqa: E402
 
-jaxtyping.install_import_hook("fof_jax", "beartype.beartype")
+from tests.support import lazy_checks, param_shapes  # noqa: E402
+
+param_shapes.install()
+jaxtyping.install_import_hook("fof_jax", f"{lazy_checks.__name__}.checked")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
