@@ -242,7 +242,7 @@ def _parse(arg: str) -> tuple[str, str, str]:
 
 def _on_data(data: str, argument: str) -> ConfigDict:
     if data == "phantom":
-        return phantom.get_config(argument)
+        return phantom.get_config("-".join(filter(None, ("tables", argument))))
     if data == "cohort":
         return cohort.get_config(argument)
     if argument == "release":

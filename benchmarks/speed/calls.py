@@ -2,9 +2,9 @@
 
     python benchmarks/speed/calls.py --steps=8 --reps=8
 
-The step of configs/phantom.py on one CPU device, images gathered in device memory, in
-turns: `steps` single calls, then one call of as many, with the allocator as `train`
-sets it. The last line is JSON; seconds are medians per step.
+The step of configs/phantom.py:tables on one CPU device, images gathered in device
+memory, in turns: `steps` single calls, then one call of as many, with the allocator as
+`train` sets it. The last line is JSON; seconds are medians per step.
 """
 
 import argparse
@@ -33,7 +33,7 @@ IMAGES = 1600  # training rows of a fold
 
 def works(steps: int) -> tuple[Callable[[], Any], Callable[[], Any]]:
     """Two functions that take so many steps: one by one, and in one call."""
-    config = phantom.get_config()
+    config = phantom.get_config("tables")
     config.devices = 1
     config.data.classes = ("II", "III", "IV")
     config.data.biomarkers = ("IDH", "1p19q", "CDKN2A")

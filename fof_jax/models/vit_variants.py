@@ -30,7 +30,7 @@ _L = Size(width=1024, depth=24, heads=16, mlp=4096)
 # Ti and S: Touvron et al. 2021 (DeiT) and Steiner et al. 2021, Table 2; B and L:
 # Dosovitskiy et al. 2021, Table 1; DINOv2: Oquab et al. 2023, registers Darcet et al.
 # 2023, swiglu: the gated MLP of their largest model at L's width (two thirds of 4096,
-# rounded up to a multiple of 8); mu: for tests; nano: for small bags of features.
+# rounded up to a multiple of 8); mu: for tests; nano: for small bags and images.
 SIZES = {
     "nano": Size(width=32, depth=2, heads=2, mlp=64),
     "mu": Size(width=64, depth=4, heads=2, mlp=256),
