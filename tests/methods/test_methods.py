@@ -88,6 +88,16 @@ def loss_of(m, variables, batch):
     return m.loss(variables, batch, methods.CTX)
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def applied(m, variables, batch):
+    return m.apply(variables, batch)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def map_of(m, variables, image, grade):
+    return m.class_activation_map(variables, image, grade)
+
+
 def assert_finite(tree):
     for leaf in jax.tree.leaves(tree):
         assert np.isfinite(leaf).all()
@@ -180,14 +190,14 @@ def optimizer_that_returns_the_gradient():
 def test_prediction_needs_the_image_alone(case):
     m, variables, batch, _ = case
     assert m.inputs.test == ("image",)
-    logits = jax.jit(m.apply)(variables, Batch(image=batch.image)).logits
+    logits = applied(m, variables, Batch(image=batch.image)).logits
     assert logits.shape == (B, m.num_classes)
     assert_finite(logits)
 
 
 def test_the_feature_is_what_the_logits_come_from(case):
     m, variables, batch, _ = case
-    output = jax.jit(m.apply)(variables, batch)
+    output = applied(m, variables, Batch(image=batch.image))
     v = np.asarray(output.features)
     assert v.shape == (B, m.network.encoder.size.width)
     logits = np.asarray(output.logits)
@@ -199,7 +209,7 @@ def test_the_feature_is_what_the_logits_come_from(case):
 
 def test_explanation_is_a_map_of_the_image(case):
     m, variables, batch, _ = case
-    A = jax.jit(m.class_activation_map)(variables, batch.image, batch.grade)
+    A = map_of(m, variables, batch.image, batch.grade)
     assert A.shape == (B, *SIDE)
     assert float(A.min()) >= 0
     assert float(A.max()) <= 1
@@ -254,7 +264,7 @@ def test_an_image_with_an_all_zero_map(case):
     flat = jax.tree_util.tree_map_with_path(at_zero, variables.params)
     batch = batch.replace(image=np.ones_like(batch.image))
     given = Variables(params=flat, state=variables.state)
-    A = jax.jit(m.class_activation_map)(given, batch.image, batch.grade)
+    A = map_of(m, given, batch.image, batch.grade)
     assert not np.asarray(m.patch_mask(A)).any()
     (_, aux), gradient = loss_and_gradient(m, given, batch)
     assert_finite((aux.metrics, gradient))
@@ -357,7 +367,7 @@ def test_masks_may_follow_the_prediction_in_place_of_the_grade():
     batch = make_batch(rows=8)
     usual, other = make("fof"), make("fof", cam_target="predicted")
     variables = variables_of(usual, batch)
-    predicted = np.asarray(jax.jit(usual.apply)(variables, batch).logits).argmax(axis=1)
+    predicted = np.asarray(applied(usual, variables, batch).logits).argmax(axis=1)
     grade = np.asarray(batch.grade)
     assert (predicted != grade).any()
 

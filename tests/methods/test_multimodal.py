@@ -70,7 +70,7 @@ def test_a_frozen_image_encoder_is_read_and_not_trained():
         )[0]
 
     graded = jax.jit(jax.value_and_grad(value))
-    before, gradient = graded(variables.frozen)
+    before, gradient = jax.device_get(graded(variables.frozen))
     assert not any(np.any(g) for g in jax.tree.leaves(gradient["image"].params))
     other = jax.tree.map(lambda p: np.asarray(p) + 1, variables.frozen)
     assert graded(other)[0] != before
@@ -106,7 +106,7 @@ def test_cut_gradient_keeps_the_fusion_out_of_the_encoders():
             )
             return out.metrics["fused"]
 
-        gradients.append(jax.jit(jax.grad(fused))(variables.params))
+        gradients.append(jax.device_get(jax.jit(jax.grad(fused))(variables.params)))
     assert any(np.any(g) for g in jax.tree.leaves(gradients[0]["image_encoder"]))
     for name in ("image_encoder", "omics_network", "projection"):
         assert not any(np.any(g) for g in jax.tree.leaves(gradients[1][name]))
