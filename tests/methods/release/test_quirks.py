@@ -22,14 +22,6 @@ from tests.support import initial, methods
 TAU = 0.07
 
 
-COUNTS = {
-    "classes": "num_classes",
-    "biomarkers": "num_biomarkers",
-    "floats": "num_floats",
-    "values": "biomarker_table",
-}
-
-
 def make(**changes):
     size = vit.Size(width=16, depth=3, heads=2, mlp=32)
     encoder = vit.ViT(
@@ -41,11 +33,7 @@ def make(**changes):
         remat="none",
     )
     fields = {"data_label_transform": "raw", "world_size_emulated": 1} | changes
-    counts = {"biomarkers": 2, "floats": 4}
-    for name, field in COUNTS.items():
-        if field in fields:
-            counts[name] = fields.pop(field)
-    return methods.make("release", encoder, **counts, **fields)
+    return methods.make("release", encoder, **{"biomarkers": 2, "floats": 4} | fields)
 
 
 def draw(rows=4, seed=0):
@@ -511,8 +499,8 @@ def test_truncated_z_scores_turn_labels_round():  # 27
 
 def test_label_figures_come_from_the_cohort_where_none_are_given():
     table = np.array([[0, 1], [1, 1], [1, -1], [1, 2]])
-    given = {"data_label_transform": "zscore_trunc", "num_biomarkers": 2}
-    method = make(**given, biomarker_table=table)
+    given = {"data_label_transform": "zscore_trunc", "biomarkers": 2}
+    method = make(**given, values=table)
     assert method.label_means == pytest.approx((0.75, 0.75))
     deviations = (np.sqrt(0.1875), np.sqrt(1.1875))
     assert method.label_stds == pytest.approx(deviations)

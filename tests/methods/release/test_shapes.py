@@ -12,13 +12,6 @@ from fof_jax.models import vit
 from fof_jax.types import Batch
 from tests.support import initial, methods
 
-COUNTS = {
-    "classes": "num_classes",
-    "biomarkers": "num_biomarkers",
-    "floats": "num_floats",
-    "values": "biomarker_table",
-}
-
 
 def make(size=(12, 16), *, patch=4, depth=2, encoder=None, **changes):
     encoder = encoder or vit.ViT(
@@ -29,11 +22,7 @@ def make(size=(12, 16), *, patch=4, depth=2, encoder=None, **changes):
         remat="none",
     )
     fields = {"data_label_transform": "raw", "world_size_emulated": 1} | changes
-    counts = {"biomarkers": 6, "floats": 4}
-    for name, field in COUNTS.items():
-        if field in fields:
-            counts[name] = fields.pop(field)
-    return methods.make("release", encoder, **counts, **fields)
+    return methods.make("release", encoder, **{"biomarkers": 6, "floats": 4} | fields)
 
 
 def draw(method, rows, *, genes=6, floats=4, seed=0):
@@ -71,7 +60,7 @@ def gradient_of(method, variables, batch):
 @pytest.fixture(scope="module")
 def five_classes():
     """K = 5, N = 9, three emulated processes; shared, for it takes long to compile."""
-    method = make(num_classes=5, num_biomarkers=9, world_size_emulated=3)
+    method = make(classes=5, biomarkers=9, world_size_emulated=3)
     batch = draw(method, 6, genes=9)
     return method, batch, initial.filled(method, batch, {})
 
@@ -92,7 +81,7 @@ def test_five_classes_nine_biomarkers(five_classes):
 
 @pytest.mark.slow
 def test_odd_patches_more_blocks_two_classes_not_square():
-    method = make((21, 35), patch=7, depth=5, num_classes=2, num_biomarkers=1)
+    method = make((21, 35), patch=7, depth=5, classes=2, biomarkers=1)
     batch = draw(method, 5, genes=1)
     variables = initial.filled(method, batch, {})
     assert all_finite(gradient_of(method, variables, batch))
@@ -104,9 +93,7 @@ def test_odd_patches_more_blocks_two_classes_not_square():
 
 @pytest.mark.slow
 def test_terms_without_columns_are_0():
-    method = make(
-        num_biomarkers=0, lambda_dis_gene=0.0, num_floats=0, lambda_float_gene=0.0
-    )
+    method = make(biomarkers=0, lambda_dis_gene=0.0, floats=0, lambda_float_gene=0.0)
     batch = draw(method, 1, genes=0, floats=0)
     variables = initial.filled(method, batch, {})
     value, aux, gradient = gradient_of(method, variables, batch)
@@ -174,9 +161,9 @@ def test_bad_input_is_named():
     with pytest.raises(ValueError, match="second colour view"):
         jax.eval_shape(run, variables, batch.replace(second_view=None))
     with pytest.raises(ValueError, match="float_markers names no column"):
-        make(num_floats=0)
+        make(floats=0)
     with pytest.raises(ValueError, match="biomarkers names no column"):
-        make(num_biomarkers=0)
+        make(biomarkers=0)
     with pytest.raises(ValueError, match="world_size_emulated: got 0"):
         make(world_size_emulated=0)
     with pytest.raises(ValueError, match=r"cam.block: got -3, expected -2 … -1"):
