@@ -31,6 +31,7 @@ def write_run(
     rng = np.random.default_rng(seed)
     folder.mkdir(parents=True, exist_ok=True)
     config = config_flag.load([f"--config={ROOT}/configs/phantom.py"]).to_dict()
+    config |= {"encoder": "mu/8"}
     config |= {"folds": folds, "paper_row": paper_row, "epochs": 8, "batch_size": 6}
     config["data"] |= {
         "classes": list(classes),
