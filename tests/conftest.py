@@ -141,9 +141,10 @@ def small_pictures(small_run, small_data):
 
 @pytest.fixture
 def without_plots(monkeypatch):
-    """Skips rendering, which takes most of the time, in tests of text."""
+    """Skips layout and rendering, most of the time, in tests of text."""
     from fof_jax.report import style
 
+    monkeypatch.setattr(style, "_lay_out", lambda _: None)
     monkeypatch.setattr(style, "_render", lambda *_: b'<svg viewBox="0 0 1 1"></svg>')
 
 

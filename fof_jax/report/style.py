@@ -105,9 +105,7 @@ def save_plot(
 ) -> Plot:
     """Writes NAME.pdf and NAME.svg, and makes the inline SVG."""
     with matplotlib.rc_context(STYLE):
-        # One layout for both files.
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")
+        _lay_out(figure)
         rendered = {
             "pdf": _render(figure, "pdf", {"CreationDate": None, "Title": title}),
             "svg": _render(figure, "svg", {"Date": None, "Title": title}),
@@ -163,6 +161,12 @@ def legend_below(
         ncols=columns,
         columnspacing=1.2,
     )
+
+
+def _lay_out(figure: Figure) -> None:
+    """Places everything once, for both files."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
 
 
 def _render(figure: Figure, format: str, metadata: dict[str, str | None]) -> bytes:

@@ -291,7 +291,7 @@ def test_without_mca_the_projections_get_no_gradient():
 
 
 def test_moments_and_step_count_move():
-    m, batch = make("fof", frl=False), make_batch()
+    m, batch = make("vit"), make_batch()
     adamw = optimizer.adamw(beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.01)
     state = training_state.initial_state(m, adamw, jax.random.key(0), batch)
     step = jax.jit(functools.partial(training_state.update, m, adamw))
