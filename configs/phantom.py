@@ -60,7 +60,7 @@ def get_config(arg: str = "") -> ConfigDict:
     # smallest encoder, of two blocks, whose step takes less than a third of the time.
     config.encoder = "mu/8" if size else "nano/8"
     config.batch_size = 16
-    config.epochs = {"": 14, "tables": 6, "study": 10}[size]
+    config.epochs = {"": 12, "tables": 6, "study": 10}[size]
     # At 64 pixels a nucleus is four pixels wide, and resampling would blur what
     # distinguishes the grades. Stains are normalized, so color jitter is off, too.
     config.augment.crop_area = (1.0, 1.0)
