@@ -4,10 +4,10 @@
     python launch.py --config=configs/phantom.py:study-wo_frl
     python launch.py --config=configs/phantom.py:large
 
-Hardware: two CPU cores (Intel Xeon with AMX) shared with other processes, JAX 0.10.2.
-CPU time of the first run: 308 s, with generation and compilation. Result of 2026-11-27,
-five folds by patient, per region: micro AUC 82.51 ± 1.17, AP 71.18 ± 1.52, accuracy
-65.00 ± 1.12, kappa 47.50 ± 1.67.
+Hardware: two CPU cores (Intel Xeon with AMX), JAX 0.10.2. Time of the first run: 2 min
+53 s, with generation and compilation. Result of 2026-11-27, five folds by patient, per
+region: micro AUC 80.93 ± 1.39, AP 69.14 ± 2.51, accuracy 63.00 ± 1.06, kappa 44.50 ±
+1.59.
 
 A size, `tables`, `study` or `large`, and a row, as in gbmlgg.py or `release` for the
 authors' code (gbmlgg_release.py); either or both, joined by a dash:
