@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end import test_layers
+from tests.support.source import modules
 
 ROOT = Path(__file__).parents[2]
 
@@ -17,7 +17,7 @@ def test_pages_and_links(tmp_path):
     pytest.importorskip("pdoc", reason="the extra `docs` is missing")
     tool = [sys.executable, ROOT / "tools/api_reference.py", f"--out={tmp_path}"]
     subprocess.run(tool, check=True, cwd=ROOT, capture_output=True)
-    for name in test_layers.modules(ROOT / "fof_jax"):
+    for name in modules(ROOT / "fof_jax"):
         if name not in ("__init__", "__main__", "parity.live_child"):
             assert (tmp_path / f"fof_jax/{name.replace('.', '/')}.html").exists(), name
     links = 0

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.source import modules
+
 PACKAGE = Path(__file__).parents[2] / "fof_jax"
 # Top-level name -> the top-level names that it may import.
 LAYERS = {
@@ -31,16 +33,6 @@ LAYERS["cli"] = {*LAYERS["report"], "report", "parity"}
 # The package's own `load` and `train` are imported on first use.
 LAYERS["__init__"] = {"inference", "cli"}
 LAYERS["__main__"] = {"cli"}
-
-
-def modules(package: Path) -> dict[str, Path]:
-    """Files by dotted name below the package; a folder's `__init__` has its name."""
-    found = {}
-    for path in sorted(package.rglob("*.py")):
-        parts = path.relative_to(package).with_suffix("").parts
-        parts = parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts
-        found[".".join(parts)] = path
-    return found
 
 
 def imports(path: Path, known: dict[str, Path]) -> set[str]:
@@ -149,3 +141,14 @@ def test_only_the_registry_names_the_release():
             # The principal component is an explainer of any model.
             allowed = ("methods.registry", "explainers.principal_component")
             assert name in allowed, name
+
+
+def test_no_test_imports_a_test():
+    """What several tests need is in tests/support."""
+    for path in sorted(PACKAGE.parent.glob("tests/**/*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Import | ast.ImportFrom):
+                continue
+            names = [alias.name for alias in node.names]
+            words = ".".join([getattr(node, "module", ""), *names]).split(".")
+            assert not any(word.startswith("test_") for word in words), path

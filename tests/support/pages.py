@@ -1,10 +1,13 @@
-"""Runs the web server in a thread of the test process."""
+"""Runs the web server in a thread of the test process, and asks it."""
 
 import contextlib
+import http.client
+import io
 import threading
 import time
 
 import uvicorn
+from PIL import Image
 
 from fof_jax.inference.serve import app
 
@@ -24,3 +27,22 @@ def served(model, **options):
     finally:
         server.should_exit = True
         thread.join()
+
+
+def request(port, path, body=None, **headers):
+    """The response and its content; header_name for header-name."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+    method = "GET" if body is None else "POST"
+    connection.request(method, path, body, {k.replace("_", "-"): v
+                                            for k, v in headers.items()})  # fmt: skip
+    response = connection.getresponse()
+    content = response.read()
+    connection.close()
+    return response, content
+
+
+def png(pixels):
+    """Pixels as a PNG file's bytes."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()

@@ -20,8 +20,9 @@ import pytest
 
 from benchmarks.robustness import fuzz, kill
 from fof_jax import files
-from fof_jax.training import checkpoint, preemption, train
+from fof_jax.training import checkpoint, preemption
 from fof_jax.training import state as training_state
+from tests.support.at_step import when_step
 from tests.support.small_runs import ROOT, assert_same, launch
 
 # --- Locks ---
@@ -81,19 +82,6 @@ def test_folds_as_jobs_of_their_own_end_as_one_run(finished, data, tmp_path):
 
 
 # --- Signals ---
-
-
-def when_step(number, action, monkeypatch):
-    """Does something when the metrics of this step, from 1, are read."""
-    read, count = train.DelayedMetrics._read, [0]
-
-    def counted(metrics, pending):
-        count[0] += pending is not None
-        if pending is not None and count[0] == number:
-            action()
-        return read(metrics, pending)
-
-    monkeypatch.setattr(train.DelayedMetrics, "_read", counted)
 
 
 @pytest.mark.parametrize(

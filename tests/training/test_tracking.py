@@ -8,18 +8,17 @@ offline.
 import json
 import os
 import signal
-import struct
 import sys
 import time
 
 import numpy as np
 import pytest
-from tensorboardX.proto import event_pb2
 
 from fof_jax.configs import phantom
 from fof_jax.training import option_ranges, tracking
+from tests.support.at_step import when_step
+from tests.support.event_files import values_of
 from tests.support.small_runs import launch
-from tests.training.test_survival import when_step
 
 PICTURE = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
 WANDB = """
@@ -43,21 +42,6 @@ def init(**words):
     note("init", words)
     return Run()
 """
-
-
-def events_of(folder):
-    """Events of the only file of a folder, by the framing of TFRecord."""
-    (path,) = folder.glob("events*")
-    data, found, at = path.read_bytes(), [], 0
-    while at < len(data):
-        (length,) = struct.unpack_from("<Q", data, at)
-        found.append(event_pb2.Event.FromString(data[at + 12 : at + 12 + length]))
-        at += 16 + length
-    return found
-
-
-def values_of(folder):
-    return [(e.step, v) for e in events_of(folder) for v in e.summary.value]
 
 
 @pytest.fixture

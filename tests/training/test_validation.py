@@ -32,9 +32,9 @@ from fof_jax.training import (
     weights,
 )
 from fof_jax.training.run_fields import VALIDATION_FIELDS
+from tests.support.at_step import when_step
+from tests.support.event_files import values_of
 from tests.support.small_runs import launch
-from tests.training.test_survival import when_step
-from tests.training.test_tracking import values_of
 
 WORDS = (
     "--config.validation=0.2",

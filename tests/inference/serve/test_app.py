@@ -21,6 +21,7 @@ from fof_jax.cli.main import main
 from fof_jax.inference import exported
 from fof_jax.inference.serve import app, results, uploads
 from tests.support import pages
+from tests.support.pages import png, request
 
 OPTIONS = app.Options(hosts=())
 
@@ -34,23 +35,6 @@ def model(small_run):
 def port(model):
     with pages.served(model, max_bytes=200_000, max_pixels=40_000) as port:
         yield port
-
-
-def request(port, path, body=None, **headers):
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
-    method = "GET" if body is None else "POST"
-    connection.request(method, path, body, {k.replace("_", "-"): v
-                                            for k, v in headers.items()})  # fmt: skip
-    response = connection.getresponse()
-    content = response.read()
-    connection.close()
-    return response, content
-
-
-def png(pixels):
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def bomb(width, height):

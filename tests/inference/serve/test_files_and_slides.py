@@ -22,8 +22,8 @@ from fof_jax.cli.serve import TOKEN
 from fof_jax.evaluation.predictions import read_predictions
 from fof_jax.inference import slides
 from fof_jax.inference.serve import access, uploads
-from tests.inference.serve.test_app import png, request
 from tests.support import pages
+from tests.support.pages import png, request
 from tests.support.slide_files import on_glass, write_slide
 
 
