@@ -56,10 +56,10 @@ def get_config(arg: str = "") -> ConfigDict:
     config.data.image_size = 64
     config.pathgcn.mpp = 2.0  # 128 um in 64 pixels
     config.pathgcn.bucket = 32  # about 40 nuclei
+    config.batch_size = 16
     # From scratch, more regions help more than more epochs. The first run has the
     # smallest encoder, of two blocks, whose step takes less than a third of the time.
     config.encoder = "mu/8" if size else "nano/8"
-    config.batch_size = 16
     config.epochs = {"": 12, "tables": 6, "study": 10}[size]
     # At 64 pixels a nucleus is four pixels wide, and resampling would blur what
     # distinguishes the grades. Stains are normalized, so color jitter is off, too.
