@@ -47,6 +47,7 @@ def test_case_on_real_images():
     _assert_within_tolerance(release_replay.replay(path), 34)
 
 
+@pytest.mark.slow  # case a has the same operations in whole steps
 def test_units():
     rows = release_replay.replay(GOLDEN / "release_units.npz")
     _assert_within_tolerance(rows, 17)
