@@ -5,10 +5,7 @@ import importlib.metadata
 COMPILE_FAST = (
     "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 )
-# XLA ends the process at a flag that it does not know. The first one was removed
-# between jaxlib 0.10 and 0.12; of the others nothing is known there.
+# XLA ends the process at a flag that it does not know. This one was removed between
+# jaxlib 0.10 and 0.12.
 if tuple(map(int, importlib.metadata.version("jaxlib").split(".")[:2])) < (0, 11):
     COMPILE_FAST += " --xla_cpu_use_fusion_emitters=false"
-    # A program is one module for LLVM, not up to 32: a tenth of the time to compile it.
-    COMPILE_FAST += " --xla_cpu_parallel_codegen_split_count=1"
-    COMPILE_FAST += " --xla_llvm_force_inline_before_split=false"

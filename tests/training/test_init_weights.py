@@ -513,7 +513,8 @@ def test_a_run_begins_with_an_imported_encoder_and_is_exported(tmp_path, capsys)
     run = [
         "--config=phantom", f"--config.data.dir={tmp_path}/data",
         "--config.data.regions=36", "--config.folds=2", "--config.fold=0",
-        "--config.epochs=1", "--config.batch_size=4", f"--workdir={tmp_path}/run",
+        "--config.encoder=mu/8", "--config.epochs=1", "--config.batch_size=4",
+        f"--workdir={tmp_path}/run",
         f"--config.init.checkpoint={folder}", "--config.init.class_token=keep",
         "--config.optimizer.layer_decay=0.8", "--config.optimizer.freeze_blocks=1",
         "--config.optimizer.head_factor=10",
