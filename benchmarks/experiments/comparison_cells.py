@@ -31,6 +31,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from fof_jax import files
+from fof_jax.data.csv_reader import TableReader
+from fof_jax.data.errors import raise_errors
 from fof_jax.evaluation import published
 from fof_jax.training.cells import Cell, Folder
 
@@ -55,8 +57,11 @@ class Names:
     @classmethod
     def numbers(cls, table: Path) -> "Names":
         """Numbers in the place of the names of a cohort's table."""
-        with table.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
+        reader = TableReader(table)
+        reader.load()
+        reader.require(("image", "patient"))
+        raise_errors(table, reader.errors)
+        rows = [cells for _, cells in reader.lines]
         patients = sorted({row["patient"] for row in rows})
         return cls(
             image={row["image"]: str(i) for i, row in enumerate(rows)},

@@ -52,7 +52,7 @@ def find(
         and optional columns `patient`, `grade`, `slide` (file of the slide) and `mpp`
         (of a slide that states none).
       exclude: a folder to skip, such as the output folder.
-      form: of the table, where the model's run had one of its own.
+      form: column names and words of the run's table; None: the standard names.
 
     Raises:
       ValueError: there is none, or a faulty table.

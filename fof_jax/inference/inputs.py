@@ -70,7 +70,7 @@ def find(
       source: an image; a folder, searched recursively; or a CSV with a column `image`
         (relative to the CSV) and optional columns `patient`, `grade` and `mpp`.
       exclude: a folder to skip, such as the output folder.
-      form: of the table, where the model's run had one of its own.
+      form: column names and words of the run's table; None: the standard names.
 
     Warns:
       DataWarning: files and folders that are left out, see `image_folder`.

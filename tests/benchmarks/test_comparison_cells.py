@@ -60,8 +60,8 @@ def test_names_of_a_cohort_become_numbers_and_come_back(tmp_path):
         (run / name).write_text("table")
     names = Names.numbers(table)
     assert comparison_cells.collect(folder, results, names) == 1
-    kept = (results / "fof-42-0.csv").read_text()
-    assert kept == "patient,image,fold,p_0\n0,1,0,0.25\n1,0,0,0.5\n"
+    by_number = (results / "fof-42-0.csv").read_text()
+    assert by_number == "patient,image,fold,p_0\n0,1,0,0.25\n1,0,0,0.5\n"
     assert comparison_cells.restore(Folder(other), results, names) == 1
     assert Folder(other).predictions(Cell(42, 0, "fof")).read_text() == text
     trained.write_text(text.replace("P9", "P8"))

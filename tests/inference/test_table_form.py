@@ -37,12 +37,12 @@ def table(tmp_path):
 
 
 def test_images_are_found_by_the_names_of_the_run(table):
-    found = inputs.find(table, form=FORM)
-    assert [one.name for one in found] == [f"{i}.png" for i in range(6)]
-    assert [one.patient for one in found] == ["C0", "C0", "C1", "C1", "C2", "C2"]
-    assert [one.grade for one in found] == ["II", "II", "III", "III", "II", "II"]
+    images = inputs.find(table, form=FORM)
+    assert [one.name for one in images] == [f"{i}.png" for i in range(6)]
+    assert [one.patient for one in images] == ["C0", "C0", "C1", "C1", "C2", "C2"]
+    assert [one.grade for one in images] == ["II", "II", "III", "III", "II", "II"]
     vectors = [
-        one.omics for one in inputs.with_omics(found, table, ["codel"], "scnn", FORM)
+        one.omics for one in inputs.with_omics(images, table, ["codel"], "scnn", FORM)
     ]
     assert vectors[:2] == [(1.0,), (0.0,)]
     assert math.isnan(vectors[2][0])
@@ -52,8 +52,8 @@ def test_standard_names_are_read_where_the_runs_are_missing(table):
     text = table.read_text().splitlines()
     text[0] = "image,patient,grade,other,codel"
     table.write_text("\n".join(text))
-    found = inputs.find(table, form=FORM)
-    assert [one.patient for one in found] == ["C0", "C0", "C1", "C1", "C2", "C2"]
+    images = inputs.find(table, form=FORM)
+    assert [one.patient for one in images] == ["C0", "C0", "C1", "C1", "C2", "C2"]
 
 
 def test_a_table_without_either_name_is_refused(table):
@@ -64,8 +64,8 @@ def test_a_table_without_either_name_is_refused(table):
 
 def test_bags_are_found_by_the_names_of_the_run(tmp_path):
     (tmp_path / "t.csv").write_text("File,Case\na.h5,C0\n")
-    (found,) = bags.find(tmp_path / "t.csv", form=FORM)
-    assert (found.name, found.patient) == ("a.h5", "C0")
+    (bag,) = bags.find(tmp_path / "t.csv", form=FORM)
+    assert (bag.name, bag.patient) == ("a.h5", "C0")
 
 
 def test_eval_and_predict_read_the_runs_own_table(table, tmp_path):

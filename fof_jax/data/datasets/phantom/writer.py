@@ -57,11 +57,11 @@ def write_cohort(
       PhantomError: a size, seed or count out of range; or a process that failed.
     """
     directory = Path(directory)
-    drawn = list(cohort.cohort(regions=regions, seed=seed))
+    members = list(cohort.cohort(regions=regions, seed=seed))
     processes = max(1, min(cores, regions // SHARE))
     job = (str(directory), regions, image_size, seed, processes)
-    with contextlib.ExitStack() as held:
-        others = [held.enter_context(_process(job, k)) for k in range(1, processes)]
+    with contextlib.ExitStack() as stack:
+        others = [stack.enter_context(_process(job, k)) for k in range(1, processes)]
         write_images(*job, part=0, progress=progress)
         failed = [code for other in others if (code := other.wait())]
     if failed:
@@ -74,7 +74,7 @@ def write_cohort(
     table = csv.writer(text, lineterminator="\n")
     header = ["image", "patient", "grade", *cohort.BIOMARKERS, *cohort.FLOAT_MARKERS]
     table.writerow([*header, "mask", *omics_.OMIC_NAMES * omics])
-    for patient, index in drawn:
+    for patient, index in members:
         image, mask = _paths(patient, index)
         markers = ["" if b is None else b for b in patient.biomarkers]
         floats = [f"{value:.4f}" for value in patient.floats]
@@ -108,11 +108,11 @@ def write_images(
       progress: called with (position in the cohort, regions) after each region.
       parent: process with which this one ends; None for none.
     """
-    drawn = list(cohort.cohort(regions=regions, seed=seed))
+    members = list(cohort.cohort(regions=regions, seed=seed))
     for position in range(part, regions, parts):
         if parent is not None and os.getppid() != parent:
             return  # it was killed
-        patient, index = drawn[position]
+        patient, index = members[position]
         region = cohort.draw_region(patient, index, image_size=image_size)
         image, mask = _paths(patient, index)
         _write_png(Path(directory, image), region.image)
