@@ -59,8 +59,10 @@ COMMON: dict[str, Any] = {
     "batch_size": 16,
     "data.max_tokens": TOKENS,
     "optimizer.learning_rate": 2e-3,
-    "attention": "naive",
     "remat": "none",
+    # Of seed 42 naive and 1: the same figures but for rounding, a quarter slower.
+    "attention": "chunked",
+    "unroll": 2,
 }
 # Row -> argument of configs/slides.py, and fields that differ.
 ROWS: dict[str, tuple[str, dict[str, Any]]] = {
