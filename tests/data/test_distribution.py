@@ -142,6 +142,7 @@ def test_a_patient_that_differs_is_reported_by_id(raw, tmp_path, capsys):
     assert f"{patient} ({count}, {count - 1} here)" in output
 
 
+@pytest.mark.slow  # one more store of the true size
 def test_a_patient_without_markers_or_row_is_reported_by_id(raw, tmp_path, capsys):
     patient = next(
         p for p, (_, idh, _) in patients_of_true_size().items() if idh == "1"

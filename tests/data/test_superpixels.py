@@ -86,6 +86,7 @@ def _open(store, queue):
     queue.put(np.array(superpixels.open_maps(store, 12).labels).sum())
 
 
+@pytest.mark.slow  # two processes that import everything
 def test_two_processes_compute_them_once(store):
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()

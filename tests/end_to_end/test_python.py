@@ -26,6 +26,7 @@ TABLE = Predictions(
 )
 
 
+@pytest.mark.slow  # one more run
 def test_training_from_python_equals_the_command(small_folder, tmp_path):
     fields = dict(
         word.removeprefix("--config.").split("=")

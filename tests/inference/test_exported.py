@@ -134,7 +134,9 @@ def run_example(tmp_path, *words):
     )
 
 
-@pytest.mark.parametrize("rule", ["macenko", "none"])
+@pytest.mark.parametrize(
+    "rule", [pytest.param("macenko", marks=pytest.mark.slow), "none"]
+)
 def test_the_example_runs_without_fof_jax(small_run, file, images, tmp_path, rule):
     """The phantom uses macenko, as README's first run does; raw images, two sizes."""
     model = fof_jax.load(small_run)

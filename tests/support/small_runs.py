@@ -13,6 +13,7 @@ SMALL = [
     "--config.folds=2",
     "--config.batch_size=4",
     "--config.encoder=mu/16",
+    "--config.eval_batch_size=5",
 ]
 # Six steps a fold, three checkpoints; an odd batch of evaluation is padded.
 RESUMABLE = [
@@ -22,7 +23,6 @@ RESUMABLE = [
     "--config.save_every=2",
     "--config.log_every=1",
     "--config.eval_every=1",
-    "--config.eval_batch_size=5",
 ]
 WORDS = {
     "small": [*SMALL, "--config.data.regions=18", "--config.epochs=1"],

@@ -25,6 +25,7 @@ def test_a_run_from_device_memory_is_the_run_from_ram(data, finished, tmp_path):
     assert_same(tmp_path / "run", finished)
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_from_device_memory(data, finished, tmp_path):
     """A fold killed after its second checkpoint, and one that had not begun."""
     run = shutil.copytree(finished, tmp_path / "run")

@@ -167,7 +167,9 @@ def test_two_devices_compute_what_one_computes(stage, published):
         )
 
 
-@pytest.mark.parametrize("stage", ["teacher", "student"])
+@pytest.mark.parametrize(
+    "stage", [pytest.param("teacher", marks=pytest.mark.slow), "student"]
+)
 def test_the_state_moves_and_keeps_its_form(stage):
     method, variables = methods()[stage]
     _, aux = step(method, variables, batch(), at=0)[0]
@@ -298,6 +300,7 @@ def test_a_small_batch_is_learned(stage):
     assert history[-1] < 0.8 * history[0]
 
 
+@pytest.mark.slow  # one more program
 def test_dropout_changes_the_loss_of_the_teacher():
     teacher, _ = build(dropout=0.5)
     variables = methods()["teacher"][1]
