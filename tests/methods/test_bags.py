@@ -252,6 +252,22 @@ def test_views_divide_the_features(fill):
     np.testing.assert_array_equal(neg.valid, bag.valid)
 
 
+@pytest.mark.parametrize("fill", ["zero", "mean"])
+def test_views_are_the_network_on_the_divided_features(fill):
+    """Tolerance 1e-5: the products are embedded in another order."""
+    m, batch = make(views__fill=fill), make_batch()
+    variables = variables_of(m)
+    got = jax.jit(m.views)(variables, batch)
+    for own, bag in zip(
+        (got.pos, got.neg),
+        views.split_bag(batch.bag, got.keep[..., 0], fill=fill),
+        strict=True,
+    ):
+        want = m.network.apply({"params": variables.params}, bag)
+        np.testing.assert_allclose(own.feature, want.feature, atol=1e-5)
+        np.testing.assert_allclose(own.logits, want.logits, atol=1e-5)
+
+
 def test_positions_are_sine_and_cosine_of_both_axes():
     coords = np.array([[[0, 0], [3, 1], [2.5, 700]]], np.float32)
     got = jax.device_get(bag_vit.sincos_positions(jnp.asarray(coords), 16))

@@ -57,12 +57,13 @@ def forward(
     elif fill == "token":
         shown = jnp.concatenate([keep, ~keep])
         both = apply(_stacked(image, image), shown, method="masked")
+    elif isinstance(image, Bag):
+        shown = jnp.concatenate([keep, ~keep])[..., 0]
+        blank = views.blank_feature(image, fill)
+        both = apply(image, blank, shown, method="masked_bag")
     else:
-        if isinstance(image, Bag):
-            pair: Any = views.split_bag(image, keep[..., 0], fill=fill)
-        else:
-            pair = views.split(image, keep, patch=patch, fill=fill)
-        both = apply(_stacked(*pair), method="__call__")
+        pair = views.split(image, keep, patch=patch, fill=fill)
+        both = apply(jnp.concatenate(pair), method="__call__")
     rows = len(keep)
     pos = jax.tree.map(lambda a: a[:rows], both)
     neg = jax.tree.map(lambda a: a[rows:], both)

@@ -3,6 +3,7 @@
 Parameters are one tree: `encoder`, `classifier`, `projectors`.
 """
 
+import dataclasses
 from typing import Any
 
 import flax.struct
@@ -109,6 +110,27 @@ class Model(nn.Module):
         kept = keep.reshape(keep.shape[0], -1, 1)
         tokens = jnp.where(kept, tokens, self.token.astype(tokens.dtype)[None, None])
         return self._encode(tokens, image)
+
+    def masked_bag(
+        self, bag: Bag, blank: Float[Array, "B 1 C"], keep: Bool[Array, "2*B T"]
+    ) -> Output:
+        """Both views of a bag, `views.split_bag`, with each patch embedded once.
+
+        The embedding is linear, so M may choose between embedded features as well; it
+        is most of the products of a step where features are long.
+
+        Args:
+          bag: x_glb.
+          blank: feature that stands in masked patches.
+          keep: patches that the positive views show, then those that the negative do.
+        """
+        shown, hidden = (
+            self.encoder.embed(dataclasses.replace(bag, features=features))
+            for features in (bag.features, blank)
+        )
+        twice = jax.tree.map(lambda a: jnp.concatenate([a, a]), (bag, shown, hidden))
+        both, shown, hidden = twice
+        return self._encode(jnp.where(keep[..., None], shown, hidden), both)
 
     def packed(
         self, image: Float[Array, "B H W C"] | Bag, keep: Bool[Array, "B h w"]

@@ -103,6 +103,14 @@ def split(
     return jnp.where(pixels, image, blank), jnp.where(pixels, blank, image)
 
 
+def blank_feature(bag: Bag, fill: str) -> Float[Array, "B 1 C"]:
+    """What stands in the masked patches of a bag: 0, or the mean of its patches."""
+    features = jnp.asarray(bag.features)
+    if fill == "mean":
+        return valid_mean(features, jnp.asarray(bag.valid))[:, None]
+    return jnp.zeros_like(features[:, :1])
+
+
 @jax.named_scope("views")
 def split_bag(
     bag: Bag, keep: Bool[Array, "B T"], *, fill: str = "zero"
@@ -120,11 +128,8 @@ def split_bag(
     Returns:
       x_pos, x_neg.
     """
-    features = jnp.asarray(bag.features)
-    blank = jnp.zeros((), features.dtype)
-    if fill == "mean":
-        blank = valid_mean(features, jnp.asarray(bag.valid))[:, None]
-    kept = keep[..., None]
+    features, kept = jnp.asarray(bag.features), keep[..., None]
+    blank = blank_feature(bag, fill)
     return (
         dataclasses.replace(bag, features=jnp.where(kept, features, blank)),
         dataclasses.replace(bag, features=jnp.where(kept, blank, features)),
