@@ -31,6 +31,7 @@ def measure(flags: argparse.Namespace) -> dict:
         attention=flags.attention,
         compute_dtype=flags.dtype,
         views_fill=flags.fill,
+        unroll=flags.unroll,
     )
     before = conditions.conditions()
     step = program.compile_step(config)
@@ -75,6 +76,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument(
         "--fill", default="zero", help="views.fill; flops_account is of zero"
     )
+    parser.add_argument("--unroll", type=int, default=1, help="blocks per iteration")
     result = measure(parser.parse_args(argv))
     conditions.report(result, result)
 
