@@ -15,21 +15,12 @@ import numpy as np
 from jax.interpreters import partial_eval
 from ml_collections import ConfigDict
 
-from fof_jax.data import (
-    loader,
-    metadata,
-    prepare,
-    splits,
-    store,
-    superpixels,
-    validation,
-)
-from fof_jax.data.cache import decoding_threads
-from fof_jax.methods import registry
+from fof_jax.data import store
 from fof_jax.methods.base import Method, parameter_count, standardize
-from fof_jax.training import build, cell_graphs, flops, fold_constants, parallel
-from fof_jax.training.state import Schedule, TrainState, initial_state
-from fof_jax.types import Batch, Params, Variables
+from fof_jax.training import first_step, flops, parallel
+from fof_jax.training.first_step import FirstStep
+from fof_jax.training.state import Schedule
+from fof_jax.types import Batch, Variables
 
 REPETITIONS = 10
 
@@ -55,7 +46,9 @@ def measure(
       allocator on an accelerator), `batch_size`, `needs_at_test`, `device`, `load` (of
       the machine); None where there is no figure.
     """
-    program = _prepare(config, data)
+    config = ConfigDict(config.to_dict())
+    config.devices = 1
+    *_, program = first_step.of_stages(config, data)  # the last is tested
     result = _of_test(program, repetitions) | _of_step(program, repetitions)
     return result | {
         "peak_bytes": _peak(),
@@ -66,82 +59,7 @@ def measure(
     }
 
 
-@dataclasses.dataclass(frozen=True)
-class _Program:
-    """What the last stage of a fold computes with, on one device."""
-
-    setup: build.Setup
-    state: TrainState
-    frozen: Params
-    batch: Batch  # of training
-    tested: Batch
-
-
-def _prepare(config: ConfigDict, data: store.Store) -> _Program:
-    """Initializes the last stage of a fold, after stages with random weights."""
-    config = ConfigDict(config.to_dict())
-    config.devices = 1
-    folds = splits.make_splits(
-        data,
-        scheme=config.data.scheme,
-        folds=config.folds,
-        seed=prepare.data_seed(config),
-    )
-    folds = validation.with_validation(
-        folds, data, fraction=config.validation, seed=prepare.data_seed(config)
-    )
-    rows, test_rows = folds.folds[config.fold or 0]
-    # Batches on the host, as a step is measured without its input.
-    cached = "ram" if config.data.cache == "device" else config.data.cache
-    images = loader.open_cache(data, config.data.image_size, cached)
-    options: Any = {
-        "image_size": config.data.image_size,
-        "cache": images,
-        "threads": decoding_threads(config),
-    }
-    earlier: Params = {}
-    for name in (*config.stages[:-1], ""):
-        stage_config = registry.stage_config(config, name) if name else config
-        if not name and config.stages:
-            stage_config = registry.stage_config(config, config.stages[-1])
-        setup = build.build(stage_config, metadata.dataset_info(data))
-        inputs = setup.method.inputs
-        of_graphs = cell_graphs.open_for(stage_config, inputs, data)
-        batch = next(
-            loader.train_batches(
-                data,
-                rows,
-                batch_size=stage_config.batch_size,
-                epochs=1,
-                seed=stage_config.seed,
-                omics="omics" in inputs.train,
-                superpixels=superpixels.open_maps(data, inputs.superpixels),
-                **cell_graphs.loading(inputs.train, of_graphs),
-                **options,
-            )
-        )
-        frozen = earlier | fold_constants.measure(
-            stage_config, inputs, data, of_graphs, rows, taught=bool(earlier)
-        )
-        state = initial_state(
-            setup.method, setup.optimizer, jax.random.key(0), batch, frozen
-        )
-        host = jax.device_get(state)
-        earlier |= {name: Variables(params=host.params, state=host.state)}
-    tested = next(
-        loader.eval_batches(
-            data,
-            test_rows[: config.eval_batch_size],
-            batch_size=config.eval_batch_size,
-            omics="omics" in inputs.test,
-            **cell_graphs.loading(inputs.test, of_graphs),
-            **options,
-        )
-    )
-    return _Program(setup, state, frozen, batch, tested)
-
-
-def _of_test(program: _Program, repetitions: int) -> dict[str, Any]:
+def _of_test(program: FirstStep, repetitions: int) -> dict[str, Any]:
     """Parameters, FLOPs and rate of the prediction of one batch."""
     method, state = program.setup.method, program.state
     variables = state.variables(program.frozen)
@@ -163,7 +81,7 @@ def _of_test(program: _Program, repetitions: int) -> dict[str, Any]:
     }
 
 
-def _of_step(program: _Program, repetitions: int) -> dict[str, Any]:
+def _of_step(program: FirstStep, repetitions: int) -> dict[str, Any]:
     """FLOPs, time and memory of one training step."""
     placed = parallel.place(program.batch, program.setup.devices)
     schedule = Schedule(learning_rate=np.float32(1e-4))

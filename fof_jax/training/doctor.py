@@ -3,14 +3,11 @@
 Nothing here writes, and nothing raises on what it finds.
 """
 
-import concurrent.futures.process
 import dataclasses
 import importlib.metadata
-import multiprocessing
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -19,11 +16,16 @@ from packaging.requirements import Requirement
 
 from fof_jax.data import cache, prepare
 from fof_jax.data.store import open_store
-from fof_jax.training import backend_error, init_weights, parallel, weights
-from fof_jax.training import state as training_state
-from fof_jax.training.build import build, config_info, validate
+from fof_jax.training import (
+    backend_error,
+    first_step,
+    init_weights,
+    memory_estimate,
+    parallel,
+    weights,
+)
+from fof_jax.training.build import validate
 from fof_jax.training.device_cache import NAME, fit
-from fof_jax.types import Batch
 
 PASS, WARN, FAIL = "PASS", "WARN", "FAIL"
 _NVIDIA = Path("/proc/driver/nvidia")
@@ -149,22 +151,57 @@ def initial_weights(config: ConfigDict) -> Finding:
 
 
 def tiny_step(config: ConfigDict) -> Finding:
-    """Compiles and runs one step of the method, with the smallest encoder."""
-    small = ConfigDict(config.to_dict())
-    patch = int(config.encoder.partition("/")[2])
-    small.encoder, small.data.image_size = f"mu/{patch}", 4 * patch
-    metrics = _run(small)
-    bad = [name for name, value in metrics.items() if not np.isfinite(value)]
+    """Compiles and runs one step of each stage, with the smallest encoder of images."""
+    if not _has_inputs(config):
+        return _not_yet("step", config)
+    bad, losses = set(), []
+    for step, arguments in memory_estimate.programs(_small(config)):
+        metrics = {k: float(v) for k, v in step(*arguments)[1].items()}
+        bad |= {name for name, value in metrics.items() if not np.isfinite(value)}
+        losses.append(f"{metrics['total']:.3f}")
     if bad:
-        return Finding(
-            FAIL, "step", f"{', '.join(bad)} not finite", "Reinstall jax and jaxlib."
-        )
-    return Finding(PASS, "step", f"compiled and run, loss {metrics['total']:.3f}")
+        found = f"{', '.join(sorted(bad))} not finite"
+        return Finding(FAIL, "step", found, "Reinstall jax and jaxlib.")
+    return Finding(PASS, "step", f"compiled and run, loss {', '.join(losses)}")
+
+
+def _small(config: ConfigDict) -> ConfigDict:
+    """Of four patches by four where noise will do, and of two records a device."""
+    small = ConfigDict(config.to_dict())
+    small.steps_per_call = 1
+    _, _, patch = config.encoder.partition("/")
+    if patch.isdigit() and first_step.reads_images_alone(config):
+        small.encoder, small.data.image_size = f"mu/{patch}", 4 * int(patch)
+        return small
+    count = len(parallel.choose_devices(config.batch_size, config.devices))
+    small.batch_size = min(config.batch_size, 2 * count)
+    return small
+
+
+def _has_inputs(config: ConfigDict) -> bool:
+    """Whether a step can be compiled: by noise, or as the store is there."""
+    if first_step.reads_images_alone(config):
+        return True
+    try:
+        open_store(config.data.dir, config.data.name)
+    except ValueError:
+        return False
+    return True
+
+
+def _not_yet(subject: str, config: ConfigDict) -> Finding:
+    return Finding(
+        WARN, subject,
+        f"not looked at: {config.method} reads more than images, and there is no store",
+        "Build it, data build with the same --config, and ask again.",
+    )  # fmt: skip
 
 
 def memory(config: ConfigDict) -> Finding:
     """Compares the memory of a training step with the free memory."""
-    need = estimate(config)
+    if not _has_inputs(config):
+        return _not_yet("memory", config)
+    need = memory_estimate.estimate(config)
     statistics = jax.local_devices()[0].memory_stats() or {}
     # On a CPU the estimate is of a process of its own, beside this one.
     free = statistics.get("bytes_limit", cache.available_memory())
@@ -180,101 +217,6 @@ def memory(config: ConfigDict) -> Finding:
     return Finding(PASS, "memory", text)
 
 
-def estimate(config: ConfigDict) -> int:
-    """Peak bytes of a training process, without cached images.
-
-    The step of this very configuration is compiled, not run. On a CPU the whole process
-    counts, and memory that compiling has taken once stays: another process compiles, so
-    that nothing which was done here before is in the figure.
-
-    Raises:
-      RuntimeError: XLA reports no memory analysis, or the system ended the process
-        that compiles.
-    """
-    if jax.default_backend() != "cpu":  # memory of the device alone
-        step, _ = _compiled(config)
-        analysis = _memory_analysis(step)
-        return analysis.argument_size_in_bytes + _arrays(analysis)
-    with concurrent.futures.ProcessPoolExecutor(
-        1, multiprocessing.get_context("spawn")
-    ) as alone:
-        peak = alone.submit(_peak_of_compiling, config, jax.local_device_count())
-        try:
-            return peak.result()
-        except concurrent.futures.process.BrokenProcessPool:
-            raise RuntimeError(
-                "the system ended the process that compiles the step, as it does where "
-                "memory is short"
-            ) from None
-
-
-def _peak_of_compiling(config: ConfigDict, devices: int) -> int:
-    """max(peak of compilation, resident memory + arrays of the step).
-
-    Args:
-      devices: that the CPU is divided into, which the process that asks has settled.
-    """
-    from fof_jax.training import crossval  # noqa: F401  # training has it in memory
-
-    if devices > 1:
-        jax.config.update("jax_num_cpu_devices", devices)
-    # The peak is that of compiling, which a kept program would leave out.
-    jax.config.update("jax_enable_compilation_cache", False)
-    step, arguments = _compiled(config)
-    stays = _status("VmRSS")  # the arguments among it
-    del arguments
-    return max(_peak(), stays + _arrays(_memory_analysis(step)))
-
-
-def _memory_analysis(step: Any) -> Any:
-    analysis = step.memory_analysis()
-    if analysis is None:
-        raise RuntimeError("XLA reports no memory analysis here; try the run itself.")
-    return analysis
-
-
-def _arrays(analysis: Any) -> int:
-    """Bytes of results and temporaries; the state is donated to the results."""
-    return analysis.temp_size_in_bytes + analysis.output_size_in_bytes
-
-
-def _run(config: ConfigDict) -> dict[str, float]:
-    step, arguments = _compiled(config)
-    return {k: float(v) for k, v in step(*arguments)[1].items()}
-
-
-def _compiled(config: ConfigDict) -> tuple[Any, tuple]:
-    """The compiled training step, and random arguments for it."""
-    setup = build(config, config_info(config))
-    batch = _noise(config)
-    state = training_state.initial_state(
-        setup.method, setup.optimizer, jax.random.key(0), batch
-    )
-    arguments: tuple[Any, ...] = (
-        state,
-        parallel.to_devices(batch, len(setup.devices)),
-        training_state.Schedule(learning_rate=np.float32(1e-4)),
-        {},
-    )
-    return setup.train_step.compiled(*arguments), arguments  # type: ignore[attr-defined]
-
-
-def _noise(config: ConfigDict) -> Batch:
-    rng = np.random.default_rng(0)
-    rows, side = config.batch_size, config.data.image_size
-    n, floats = len(config.data.biomarkers), len(config.data.float_markers)
-    return Batch(
-        image=rng.integers(0, 256, (rows, side, side, 3), np.uint8),
-        grade=rng.integers(0, len(config.data.classes), rows).astype(np.int32),
-        biomarkers=rng.integers(0, 2, (rows, n)).astype(np.int32),
-        known=np.ones((rows, n), bool),
-        floats=rng.normal(size=(rows, floats)).astype(np.float32),
-        index=np.arange(rows, dtype=np.int32),
-        epoch=np.zeros(rows, np.int32),
-        valid=np.ones(rows, bool),
-    )
-
-
 def _requirements() -> list[str]:
     """Dependencies of this version: from the checkout, or else as installed."""
     project = Path(__file__).resolve().parents[2] / "pyproject.toml"
@@ -282,15 +224,3 @@ def _requirements() -> list[str]:
         return tomllib.loads(project.read_text())["project"]["dependencies"]
     listed = importlib.metadata.requires("fof-jax") or []
     return [line for line in listed if "extra ==" not in line]
-
-
-def _peak() -> int:
-    """Peak of this process alone; getrusage's includes that of its parent."""
-    return _status("VmHWM")
-
-
-def _status(name: str) -> int:
-    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
-        if line.startswith(f"{name}:"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError(f"/proc/self/status has no {name}; try the run itself.")

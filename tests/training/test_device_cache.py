@@ -66,7 +66,7 @@ def test_crops_are_refused(data):
 
 def test_doctor_says_whether_it_fits(data, monkeypatch):
     config = config_flag.load([*RESUMABLE, f"--config.data.dir={data}", DEVICE])
-    monkeypatch.setattr(doctor, "estimate", lambda _: 0)
+    monkeypatch.setattr(doctor.memory_estimate, "estimate", lambda _: 0)
     found = doctor.memory(config)
     assert found.verdict == doctor.PASS
     assert "24 images take 0.00 GiB on each of 2 device(s)" in found.found

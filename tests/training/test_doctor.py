@@ -9,13 +9,15 @@ import pytest
 
 from fof_jax.cli import config as config_flag
 from fof_jax.cli.main import main
-from fof_jax.training import doctor
+from fof_jax.training import doctor, memory_estimate
+from tests.support import bag_files
 
 ROOT = Path(__file__).parents[2]
 
 
-def load(name, *more):
-    return config_flag.load([f"--config={ROOT}/configs/{name}.py", *more])
+def load(name, *more, arg=""):
+    file = f"{ROOT}/configs/{name}.py" + (f":phantom-{arg}" if arg else "")
+    return config_flag.load([f"--config={file}", *more])
 
 
 @pytest.mark.slow
@@ -63,9 +65,10 @@ def test_another_version_is_a_warning_and_a_missing_package_a_failure(monkeypatc
 @pytest.mark.slow
 def test_what_was_computed_here_before_is_not_in_the_estimate(monkeypatch):
     """It compiles elsewhere, on as many devices, and hands its figure back."""
-    monkeypatch.setattr(doctor, "_peak", lambda: 2**60)  # of this process alone
+    # Of this process alone.
+    monkeypatch.setattr(memory_estimate, "_peak", lambda: 2**60)
     config = load("phantom", "--config.encoder=mu/16", "--config.batch_size=4")
-    assert 2**28 < doctor.estimate(config) < 2**32
+    assert 2**28 < memory_estimate.estimate(config) < 2**32
 
 
 def ended(*_):
@@ -73,14 +76,69 @@ def ended(*_):
 
 
 def test_a_compilation_that_the_system_ends_is_a_failure(monkeypatch):
-    monkeypatch.setattr(doctor, "_peak_of_compiling", ended)
+    monkeypatch.setattr(memory_estimate, "_peak_of_compiling", ended)
     config = load("phantom")
     with pytest.raises(RuntimeError, match="memory is short"):
-        doctor.estimate(config)
+        memory_estimate.estimate(config)
+
+
+def test_a_student_is_looked_at_when_there_are_data(tmp_path):
+    config = load("comparison", f"--config.data.dir={tmp_path}", arg="distill.kl")
+    for question in (doctor.tiny_step, doctor.memory):
+        finding = question(config)
+        assert finding.verdict == doctor.WARN
+        assert "distill.kl reads more than images" in finding.found
+
+
+@pytest.mark.slow  # large programs
+@pytest.mark.parametrize("row", ["image.resnet18", "distill.kl", "omics"])
+def test_a_step_of_every_kind_of_row_is_taken(row, tmp_path, capsys):
+    """Of images alone without data; of a teacher and its student on a store."""
+    words = [f"--config.data.dir={tmp_path}", "--config.data.regions=24"]
+    config = load("comparison", *words, arg=row)
+    if row != "image.resnet18":
+        file = f"--config={ROOT}/configs/comparison.py:phantom-{row}"
+        assert main(["data", "build", file, *words]) == 0
+    losses = doctor.tiny_step(config)
+    assert losses.verdict == doctor.PASS, losses
+    assert losses.found.count(",") == (2 if row == "distill.kl" else 1)
+    with_memory = doctor.memory(config)
+    assert with_memory.verdict == doctor.PASS, with_memory
+
+
+@pytest.mark.slow  # a store of bags, and a program
+def test_a_step_of_bags_is_taken(tmp_path, capsys):
+    table = bag_files.write_cohort(tmp_path, [5, 9, 14, 3, 8, 17, 6, 4, 12, 7, 10, 1])
+    words = [
+        "--config=slides",
+        f"--config.data.table={table}",
+        f"--config.data.dir={tmp_path}/data",
+        "--config.data.classes=('0', '1', '2')",
+        "--config.data.biomarkers=()",
+        "--config.folds=2",
+        "--config.batch_size=2",
+    ]
+    assert main(["data", "build", *words]) == 0
+    config = config_flag.load(words)
+    assert doctor.tiny_step(config).verdict == doctor.PASS
+    assert doctor.memory(config).verdict == doctor.PASS
+
+
+@pytest.mark.slow  # two programs
+def test_several_steps_per_call_are_in_the_estimate():
+    """Seven more batches of 4 images of 512 px, half of each on one of two devices."""
+    words = ("--config.data.image_size=512", "--config.encoder=mu/16")
+    one = load("phantom", *words, "--config.batch_size=4")
+    several = load("phantom", *words, "--config.batch_size=4")
+    several.steps_per_call = 8
+    ((step, _),) = memory_estimate.programs(one)
+    ((steps, _),) = memory_estimate.programs(several)
+    sizes = [p.memory_analysis().argument_size_in_bytes for p in (step, steps)]
+    assert sizes[1] - sizes[0] > 7 * 2 * 512 * 512 * 3
 
 
 def test_too_little_memory_fails(monkeypatch):
-    monkeypatch.setattr(doctor, "estimate", lambda config: 10 * 2**30)
+    monkeypatch.setattr(doctor.memory_estimate, "estimate", lambda config: 10 * 2**30)
     monkeypatch.setattr(doctor.cache, "available_memory", lambda: 2**30)
     finding = doctor.memory(load("phantom"))
     assert finding.verdict == doctor.FAIL
