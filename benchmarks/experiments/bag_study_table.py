@@ -1,4 +1,9 @@
-"""Tables of the study on bags, as Markdown."""
+"""Tables of the study on bags, as Markdown.
+
+Intervals are of a bootstrap over bags and seeds together: in each replicate both are
+drawn with replacement, the same ones for all rows. They cover the choice of bags and
+the variation of training; with one seed, the bags alone.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -8,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from fof_jax.evaluation import paired
-from fof_jax.evaluation.patient_mean import patient_mean
 from fof_jax.evaluation.predictions import Predictions
 
 RESULTS = Path(__file__).parents[1] / "results" / "bag_study"
@@ -64,7 +68,7 @@ def table(folder: Path, rows: Sequence[str]) -> str:
         f"Share {folder.name}%: {len(keys)} cells a row, folds "
         f"{', '.join(map(str, folds))}, seeds {', '.join(map(str, seeds))}; deciding "
         f"patches {100 * area:.1f}% of a bag of the upper grades; median seconds of a "
-        "cell in brackets.",
+        "cell in brackets; ± between seeds.",
         "",
         "| row | AUC | accuracy | pointing | patch AP | "
         + " | ".join(f"AUC less {one}" for one in REFERENCES)
@@ -72,10 +76,17 @@ def table(folder: Path, rows: Sequence[str]) -> str:
         "|" + "---|" * (5 + len(REFERENCES)),
     ]
     for row, own in cells.items():
-        means = [scores[row].mean(metric)[0] for metric in METRICS]
-        means += [np.mean(_known(own, figure)) for figure in FIGURES]
+        by_seed = [
+            [np.mean([scores[row].values[metric][s, f] for f in folds]) for s in seeds]
+            for metric in METRICS
+        ]
+        by_seed += [
+            [np.mean(_known({k: c for k, c in own.items() if k[0] == s}, figure))
+             for s in seeds]
+            for figure in FIGURES
+        ]  # fmt: skip
         seconds = np.median([c["seconds"]["wall"] for c in own.values()])
-        shown = [f"{100 * value:.1f}" for value in means]
+        shown = [_mean_and_deviation(values) for values in by_seed]
         shown += [_auc_difference(scores, row, other) for other in REFERENCES]
         lines.append(f"| {row} ({seconds:.0f} s) | " + " | ".join(shown) + " |")
     lines += ["", "Differences in pointing, then in patch AP, of the same bags:", ""]
@@ -120,26 +131,41 @@ def _scores(cells: Mapping[str, Cells]) -> dict[str, paired.Replicates]:
     return {row: paired.replicates(own, weights) for row, own in tested.items()}
 
 
+def _mean_and_deviation(values: Sequence[float]) -> str:
+    """In percent; the standard deviation (ddof 1) where there are several."""
+    mean = f"{100 * np.mean(values):.1f}"
+    if len(values) == 1:
+        return mean
+    return f"{mean} ± {100 * np.std(values, ddof=1):.1f}"
+
+
 def _auc_difference(
     scores: Mapping[str, paired.Replicates], row: str, other: str
 ) -> str:
     if row == other or other not in scores:
         return ""
-    found = paired.difference(scores[row], scores[other], "auc")
-    if found is None:
-        return ""
-    ends = (found.value, found.low, found.high)
-    value, low, high = (f"{100 * x:+.1f}" for x in ends)
-    return f"{value} ({low}, {high})"
+    ours, reference = scores[row], scores[other]
+    keys = list(ours.values["auc"])
+    seeds, folds = sorted({s for s, _ in keys}), sorted({f for _, f in keys})
+
+    def of_seeds(of: str) -> np.ndarray:
+        both = [getattr(one, of)["auc"] for one in (ours, reference)]
+        each = [[both[0][s, f] - both[1][s, f] for f in folds] for s in seeds]
+        return np.nanmean(each, axis=1)  # a replicate may have no bag of a class
+
+    drawn = of_seeds("draws")  # [S, R]
+    means = np.einsum("rs,sr->r", _multiplicity(len(seeds)), drawn) / len(seeds)
+    return _shown(float(of_seeds("values").mean()), means)
 
 
 def _figure_difference(
     cells: Mapping[str, Cells], row: str, other: str, figure: str
 ) -> str:
-    """Mean over seeds of each bag's difference, with an interval by patient."""
-    differences: dict[tuple[int, int], list[float]] = {}
-    for key, cell in cells[row].items():
-        reference = cells[other][key]
+    """Mean over seeds and bags of the difference of each."""
+    seeds = sorted({seed for seed, _ in cells[row]})
+    of_bag: dict[tuple[int, int], list[float]] = {}
+    for key in sorted(cells[row]):  # seed by seed, so that a list is in their order
+        cell, reference = cells[row][key], cells[other][key]
         for i, patient, a, b in zip(
             cell["rows"],
             cell["patient"],
@@ -148,14 +174,29 @@ def _figure_difference(
             strict=True,
         ):
             if a is not None:  # no patch decides in the lowest grade
-                differences.setdefault((i, patient), []).append(a - b)
-    found = patient_mean(
-        [float(np.mean(each)) for each in differences.values()],
-        [str(patient) for _, patient in differences],
-        replicates=REPLICATES,
+                of_bag.setdefault((i, patient), []).append(a - b)
+    differences = np.array(list(of_bag.values()))  # [bags, S]
+    _, number = np.unique([patient for _, patient in of_bag], return_inverse=True)
+    sums = np.zeros((number.max() + 1, len(seeds)))
+    np.add.at(sums, number, differences)
+    sizes = np.bincount(number)
+    rng = np.random.default_rng(0)
+    drawn = rng.multinomial(
+        len(sizes), np.full(len(sizes), 1 / len(sizes)), size=REPLICATES
     )
-    if found is None or found.low is None or found.high is None:
-        return "-"
-    ends = (found.mean, found.low, found.high)
-    value, low, high = (f"{100 * x:+.1f}" for x in ends)
+    totals = np.einsum("rp,ps,rs->r", drawn, sums, _multiplicity(len(seeds)))
+    means = totals / (drawn @ sizes) / len(seeds)
+    return _shown(float(differences.mean()), means)
+
+
+def _multiplicity(seeds: int) -> np.ndarray:
+    """How often each replicate has each seed, [R, S]."""
+    rng = np.random.default_rng(1)
+    return rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=REPLICATES)
+
+
+def _shown(value: float, means: np.ndarray) -> str:
+    """A difference with its 95% interval, in points."""
+    low, high = np.nanpercentile(means, [2.5, 97.5])
+    value, low, high = (f"{100 * x:+.1f}" for x in (value, low, high))
     return f"{value} ({low}, {high})"

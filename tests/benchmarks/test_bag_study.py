@@ -65,6 +65,46 @@ def test_cells_and_table(table, tmp_path, capsys):
     assert "| ABMIL (" in shown
 
 
+def write_cell(folder, row, seed, fold, *, right):
+    """Twelve bags whose grades are known, or not at all, by a row that points so."""
+    y = [i % 3 for i in range(12)]
+    cell = {
+        "row": row,
+        "seed": seed,
+        "fold": fold,
+        "rows": list(range(12 * fold, 12 * fold + 12)),
+        "patient": list(range(12 * fold, 12 * fold + 12)),
+        "y": y,
+        "prob": [
+            [float(right and k == grade) or 0.01 for k in range(3)] for grade in y
+        ],
+        "seconds": {"wall": 1.0},
+    }
+    for figure in ("pointing", "precision", "area"):
+        cell[figure] = [float(right) if grade else None for grade in y]
+    path = folder / bag_study_table.name_of(row, seed, fold)
+    path.write_text(json.dumps(cell))
+
+
+def test_intervals_cover_the_seeds(tmp_path):
+    """Two seeds: one in which all bags differ alike, one in which none does.
+
+    Replicates have the mean of two draws of the two: 0, a half or all of the
+    difference, with probabilities 1/4, 1/2, 1/4.
+    """
+    folder = tmp_path / "10"
+    folder.mkdir()
+    for seed in (1, 2):
+        for fold in (0, 1):
+            write_cell(folder, "baseline", seed, fold, right=False)
+            write_cell(folder, "FoF", seed, fold, right=seed == 1)
+    shown = bag_study_table.table(folder, ["baseline", "FoF"])
+    assert "| FoF (1 s) | 75.0 ± 35.4 |" in shown  # AUC 1 and, of ties, 1/2
+    assert "| +25.0 (+0.0, +50.0) |" in shown
+    both = "+50.0 (+0.0, +100.0)"
+    assert f"* FoF less baseline: {both}; {both}" in shown
+
+
 def test_every_row_has_a_config(table):
     from fof_jax.types import DatasetInfo
 
