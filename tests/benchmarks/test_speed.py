@@ -143,6 +143,7 @@ def test_the_encoder_is_measured(capsys):
     assert result["both_ms"] > 0
 
 
+@pytest.mark.slow  # a process that imports everything
 def test_growth_is_of_the_run_and_not_of_the_compiler():
     if not Path("/proc/self/clear_refs").exists():
         pytest.skip("the high-water mark of memory is set back through Linux's /proc")

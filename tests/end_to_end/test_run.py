@@ -148,6 +148,7 @@ def test_class_weights_change_the_loss(finished, data, tmp_path):
     assert lines[0] != lines[1]
 
 
+@pytest.mark.slow  # one more run
 def test_a_run_begins_with_given_weights(finished, data, tmp_path, capsys):
     given = f"--config.init.checkpoint={finished}/fold_0"
     more = ("--config.fold=0", "--config.epochs=1", given)

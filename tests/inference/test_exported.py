@@ -173,6 +173,7 @@ def test_the_example_rejects_what_it_does_not_prepare(file, images, tmp_path):
         assert "launch.py predict" in done.stderr
 
 
+@pytest.mark.slow  # a program for each size
 def test_the_stain_program_is_the_normalization_of_training(file, images, tmp_path):
     """Against NumPy: single levels where the last digit of float64 decides."""
     with zipfile.ZipFile(file) as whole:

@@ -108,6 +108,17 @@ def name(request):
     return request.param
 
 
+# The release's programs are large, and its two processes are replayed.
+WITHOUT_RELEASE = pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name == "release"))
+        for name in sorted(COUNTS)
+    ],
+    indirect=True,
+)
+
+
 @pytest.fixture(scope="module")
 def case(name):
     """The method, its variables, a batch, and loss and gradient on it."""
@@ -154,7 +165,8 @@ def test_the_order_of_the_batch_does_not_matter(name, case):
         np.testing.assert_allclose(again, value, rtol=1e-5)
 
 
-def test_two_devices_are_one(case):
+@WITHOUT_RELEASE
+def test_two_devices_are_one(name, case):
     m, variables, batch, ((value, _), gradient) = case
     # Plain gradient descent at rate 1: the parameters' change is the gradient.
     descent = optimizer_that_returns_the_gradient()
@@ -218,6 +230,7 @@ def test_explanation_is_a_map_of_the_image(case):
     assert keep.dtype == bool
 
 
+@WITHOUT_RELEASE
 def test_no_biomarkers_and_five_classes(name):
     m = make(name, classes=5, biomarkers=0)
     batch = make_batch(classes=5, biomarkers=0)

@@ -167,9 +167,8 @@ def test_two_devices_compute_what_one_computes(stage, published):
         )
 
 
-@pytest.mark.parametrize(
-    "stage", [pytest.param("teacher", marks=pytest.mark.slow), "student"]
-)
+@pytest.mark.slow  # two programs; the recording has the moved state
+@pytest.mark.parametrize("stage", ["teacher", "student"])
 def test_the_state_moves_and_keeps_its_form(stage):
     method, variables = methods()[stage]
     _, aux = step(method, variables, batch(), at=0)[0]
@@ -241,7 +240,9 @@ def test_the_teacher_moves_only_as_published():
     )
 
 
-@pytest.mark.parametrize("stage", ["teacher", "student"])
+@pytest.mark.parametrize(
+    "stage", [pytest.param("teacher", marks=pytest.mark.slow), "student"]
+)
 def test_at_step_0_the_average_is_the_student_unless_as_published(stage):
     method, variables = methods()[stage]
     stale = jax.tree.map(np.zeros_like, variables.state["average"])
@@ -252,6 +253,7 @@ def test_at_step_0_the_average_is_the_student_unless_as_published(stage):
     assert later[0] != later[1]
 
 
+@pytest.mark.slow  # the recording has it
 def test_masking_begins_at_its_share_of_the_training():
     teacher, first = methods(as_published=True)["teacher"]
     (early, aux), _ = step(teacher, first, batch(), progress=0.05)
