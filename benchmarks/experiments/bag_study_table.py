@@ -32,7 +32,8 @@ def name_of(row: str, seed: int, fold: int) -> str:
 def read(folder: Path, rows: Sequence[str]) -> dict[str, Cells]:
     """Cells by row, of the (seed, fold) that all rows with a cell have.
 
-    Rows are compared on the same cells; what only some have is left out.
+    Rows are compared on the same cells; what only some have is left out, and so is a
+    seed that lacks a fold which another has.
     """
     found: dict[str, dict[tuple[int, int], dict[str, Any]]] = {}
     for path in sorted(folder.glob("*.json")):
@@ -40,6 +41,9 @@ def read(folder: Path, rows: Sequence[str]) -> dict[str, Cells]:
         if cell["row"] in rows:
             found.setdefault(cell["row"], {})[cell["seed"], cell["fold"]] = cell
     common = set.intersection(*map(set, found.values())) if found else set()
+    folds = {fold for _, fold in common}
+    whole = {s for s, _ in common if all((s, fold) in common for fold in folds)}
+    common = {(seed, fold) for seed, fold in common if seed in whole}
     return {
         row: {key: found[row][key] for key in sorted(common)}
         for row in rows

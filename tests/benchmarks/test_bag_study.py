@@ -98,7 +98,10 @@ def test_intervals_cover_the_seeds(tmp_path):
         for fold in (0, 1):
             write_cell(folder, "baseline", seed, fold, right=False)
             write_cell(folder, "FoF", seed, fold, right=seed == 1)
+    for row in ("baseline", "FoF"):  # of a seed that is not finished
+        write_cell(folder, row, 3, 1, right=True)
     shown = bag_study_table.table(folder, ["baseline", "FoF"])
+    assert "4 cells a row, folds 0, 1, seeds 1, 2;" in shown
     assert "| FoF (1 s) | 75.0 ± 35.4 |" in shown  # AUC 1 and, of ties, 1/2
     assert "| +25.0 (+0.0, +50.0) |" in shown
     both = "+50.0 (+0.0, +100.0)"
