@@ -33,6 +33,8 @@ FUSION_COUNTS = {
 }
 # GPDBN's published 289,381 include two constants that nothing trains.
 ROWS = tuple(FUSION_COUNTS)
+# Their recordings, which replay by default, hold the gradients.
+REPLAYED = ("pathomic", "gpdbn", "ddmnet")
 
 
 def count(params):
@@ -70,6 +72,11 @@ def test_permuting_the_batch_permutes_the_logits(row):
     assert out.logits.shape == (4, method.num_classes)
 
 
+@pytest.mark.parametrize(
+    "row",
+    [pytest.param(row, marks=[pytest.mark.slow] * (row in REPLAYED)) for row in ROWS],
+    indirect=True,
+)
 def test_gradients_are_finite_and_reach_every_trained_tensor(row):
     name, method, variables, _ = row
     batch = fusion_rows.batch(6)

@@ -349,6 +349,7 @@ def test_other_readings_of_p3_and_p4_are_checked(field):
         make("fof", **{field: "no"})
 
 
+@pytest.mark.slow  # one more program, as the next
 def test_the_mask_token_stands_in_masked_patches():
     m, batch = make("fof", views_fill="token"), make_batch()
     variables = variables_of(m, batch)
@@ -376,6 +377,7 @@ def test_the_mask_token_stands_in_masked_patches():
     assert np.abs(gradient["mask_token"]).max() > 0
 
 
+@pytest.mark.slow
 def test_masks_may_follow_the_prediction_in_place_of_the_grade():
     batch = make_batch(rows=8)
     usual, other = make("fof"), make("fof", cam_target="predicted")

@@ -56,8 +56,9 @@ def _traced_anew():
 
 
 # The losses are also compared with loops, in tests/methods/distill; the frame of a
-# student of DGKD is that of the other rows.
-COVERED = ("distill_units_small", "dgkd_student_small")
+# student of DGKD is that of the other rows, and its teacher a fusion like those that
+# replay by default.
+COVERED = ("distill_units_small", "dgkd_student_small", "dgkd_teacher_small")
 
 
 @pytest.mark.parametrize(

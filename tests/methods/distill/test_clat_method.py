@@ -191,6 +191,7 @@ def test_the_state_moves_and_keeps_its_form(stage):
     )
 
 
+@pytest.mark.slow  # the program of a step, which nothing else here needs
 def test_rows_of_the_banks_that_move_are_those_of_the_batch():
     method, variables = methods()["student"]
     data = batch()
