@@ -157,8 +157,8 @@ def _auc_difference(
         each = [[both[0][s, f] - both[1][s, f] for f in folds] for s in seeds]
         return np.nanmean(each, axis=1)  # a replicate may have no bag of a class
 
-    drawn = of_seeds("draws")  # [S, R]
-    means = np.einsum("rs,sr->r", _multiplicity(len(seeds)), drawn) / len(seeds)
+    replicates = of_seeds("draws")  # [S, R]
+    means = np.einsum("rs,sr->r", _multiplicity(len(seeds)), replicates) / len(seeds)
     return _shown(float(of_seeds("values").mean()), means)
 
 
@@ -185,11 +185,11 @@ def _figure_difference(
     np.add.at(sums, number, differences)
     sizes = np.bincount(number)
     rng = np.random.default_rng(0)
-    drawn = rng.multinomial(
+    counts = rng.multinomial(
         len(sizes), np.full(len(sizes), 1 / len(sizes)), size=REPLICATES
     )
-    totals = np.einsum("rp,ps,rs->r", drawn, sums, _multiplicity(len(seeds)))
-    means = totals / (drawn @ sizes) / len(seeds)
+    totals = np.einsum("rp,ps,rs->r", counts, sums, _multiplicity(len(seeds)))
+    means = totals / (counts @ sizes) / len(seeds)
     return _shown(float(differences.mean()), means)
 
 

@@ -68,11 +68,11 @@ def _of_test(program: FirstStep, repetitions: int) -> dict[str, Any]:
         pixels = jnp.asarray(example.image, jnp.float32)
         example = dataclasses.replace(example, image=pixels)
     example = standardize(example, program.frozen)
-    batch = parallel.to_devices(program.tested, 1)
+    batch = parallel.to_devices(program.test_batch, 1)
     step: Any = program.setup.predict_step
     compiled = step.lower(variables, batch).compile()
     seconds = _median_s(lambda: compiled(variables, batch), repetitions)
-    flop, count = _flop(compiled), len(program.tested.grade)
+    flop, count = _flop(compiled), len(program.test_batch.grade)
     return {
         "parameters": parameter_count(state.params),
         "test_parameters": _test_parameters(method, variables, example),

@@ -160,8 +160,8 @@ def tiny_step(config: ConfigDict) -> Finding:
         bad |= {name for name, value in metrics.items() if not np.isfinite(value)}
         losses.append(f"{metrics['total']:.3f}")
     if bad:
-        found = f"{', '.join(sorted(bad))} not finite"
-        return Finding(FAIL, "step", found, "Reinstall jax and jaxlib.")
+        text = f"{', '.join(sorted(bad))} not finite"
+        return Finding(FAIL, "step", text, "Reinstall jax and jaxlib.")
     return Finding(PASS, "step", f"compiled and run, loss {', '.join(losses)}")
 
 

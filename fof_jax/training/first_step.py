@@ -36,14 +36,14 @@ class FirstStep:
       state: initialized.
       frozen: constants of the fold, and earlier stages with random weights.
       batch: of training.
-      tested: of the test rows; of noise, the same batch.
+      test_batch: of the test rows; of noise, the same batch.
     """
 
     setup: build.Setup
     state: TrainState
     frozen: Params
     batch: Batch
-    tested: Batch
+    test_batch: Batch
 
 
 def reads_images_alone(config: ConfigDict) -> bool:
@@ -113,7 +113,7 @@ def of_stages(config: ConfigDict, data: store.Store) -> Iterator[FirstStep]:
         )
         host = jax.device_get(state)
         earlier |= {name: Variables(params=host.params, state=host.state)}
-        tested = next(
+        test_batch = next(
             loader.eval_batches(
                 data,
                 test_rows[: config.eval_batch_size],
@@ -123,7 +123,7 @@ def of_stages(config: ConfigDict, data: store.Store) -> Iterator[FirstStep]:
                 **options,
             )
         )
-        yield FirstStep(setup, state, frozen, batch, tested)
+        yield FirstStep(setup, state, frozen, batch, test_batch)
 
 
 def _noise(config: ConfigDict) -> Batch:

@@ -128,9 +128,9 @@ def split_bag(
     Returns:
       x_pos, x_neg.
     """
-    features, kept = jnp.asarray(bag.features), keep[..., None]
+    features, mask = jnp.asarray(bag.features), keep[..., None]
     blank = blank_feature(bag, fill)
     return (
-        dataclasses.replace(bag, features=jnp.where(kept, features, blank)),
-        dataclasses.replace(bag, features=jnp.where(kept, blank, features)),
+        dataclasses.replace(bag, features=jnp.where(mask, features, blank)),
+        dataclasses.replace(bag, features=jnp.where(mask, blank, features)),
     )
