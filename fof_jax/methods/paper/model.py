@@ -114,10 +114,10 @@ class Model(nn.Module):
     def masked_bag(
         self, bag: Bag, blank: Float[Array, "B 1 C"], keep: Bool[Array, "2*B T"]
     ) -> Output:
-        """Both views of a bag, `views.split_bag`, with each patch embedded once.
+        """Both views of a bag, with features of masked patches replaced (P4).
 
-        The embedding is linear, so M may choose between embedded features as well; it
-        is most of the products of a step where features are long.
+        A patch of a bag is a token, so that M needs no enlarged map. The embedding is
+        linear, so that M may choose between embedded features: each is embedded once.
 
         Args:
           bag: x_glb.

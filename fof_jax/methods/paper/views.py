@@ -1,7 +1,5 @@
 """Eq. (2): the mask M of patches, and the positive and negative views."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
@@ -109,28 +107,3 @@ def blank_feature(bag: Bag, fill: str) -> Float[Array, "B 1 C"]:
     if fill == "mean":
         return valid_mean(features, jnp.asarray(bag.valid))[:, None]
     return jnp.zeros_like(features[:, :1])
-
-
-@jax.named_scope("views")
-def split_bag(
-    bag: Bag, keep: Bool[Array, "B T"], *, fill: str = "zero"
-) -> tuple[Bag, Bag]:
-    """The views of a bag: features of masked patches replaced, coordinates kept.
-
-    The token of a masked patch stays in the sequence with its position (P4). A patch of
-    a bag is a token, so that M needs no enlarged map.
-
-    Args:
-      bag: x_glb.
-      keep: M; padding is in neither view.
-      fill: "zero", or "mean" of the features of the bag's patches.
-
-    Returns:
-      x_pos, x_neg.
-    """
-    features, mask = jnp.asarray(bag.features), keep[..., None]
-    blank = blank_feature(bag, fill)
-    return (
-        dataclasses.replace(bag, features=jnp.where(mask, features, blank)),
-        dataclasses.replace(bag, features=jnp.where(mask, blank, features)),
-    )
