@@ -139,7 +139,7 @@ def test_several_files_a_slide_and_downloads(
         page.goto(f"http://127.0.0.1:{port}/")
         page.fill("#token", "wrong")
         page.click("#access button")
-        page.wait_for_function("document.querySelector('#status').textContent")
+        page.wait_for_selector("#status:not(:empty)")
         assert not page.is_visible("#drop")
         page.fill("#token", "s3cret")
         page.click("#access button")
