@@ -108,7 +108,10 @@ def make_plan(words: Sequence[str], out: Out) -> Plan:
         if store is not None and row.config is not None and first is None:
             first = store, row.config
     if first is None:
-        reasons = "\n".join(f"  {row.name}: {row.reason}" for row in made)
+        rows_of: dict[str, list[str]] = {}
+        for row in made:
+            rows_of.setdefault(row.reason, []).append(row.name)
+        reasons = "\n".join(f"  {', '.join(r)}: {why}" for why, r in rows_of.items())
         raise ValueError(f"compare: no row can be trained on this data:\n{reasons}")
     store, config = first
     seed = prepare.data_seed(config)

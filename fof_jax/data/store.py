@@ -237,13 +237,13 @@ def _build(
 
 
 def build_command(name: str) -> str:
-    """The command that builds a store, for messages."""
-    if name in ("gbmlgg", "cohort", "phantom"):
+    """The command that builds a store, for messages.
+
+    A table's store depends on its file, classes and columns, which the name cannot tell.
+    """
+    if name in ("gbmlgg", "phantom"):
         return f"python launch.py data build --config=configs/{name}.py"
-    return (
-        "python launch.py data build --config=configs/cohort.py "
-        f"--config.data.name={name}"
-    )
+    return "python launch.py data build --config=…, with the same --config arguments"
 
 
 def open_store(directory: Path | str, name: str, *, build: str | None = None) -> Store:

@@ -138,7 +138,7 @@ def test_what_is_not_set_or_not_there(tmp_path):
     for name in ("", "../mine", "a b", ".hidden"):
         with pytest.raises(ValueError, match="data.name is .*; expected letters"):
             act("build", config_for(tmp_path, name=name), out=io.StringIO())
-    with pytest.raises(MissingDataError, match="data build --config=configs/cohort"):
+    with pytest.raises(MissingDataError, match="data build --config=…, with the same"):
         prepare(config_for(tmp_path))
     config = config_for(tmp_path, name="gbmlgg")
     for call_it in (lambda: prepare(config), lambda: act("build", config)):

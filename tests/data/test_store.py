@@ -217,7 +217,7 @@ def test_a_store_travels_to_another_process_and_folder(cohort, tmp_path):
 
 
 def test_missing_and_damaged_stores(cohort, tmp_path):
-    remedy = "python launch.py data build --config=configs/cohort.py"
+    remedy = "data build --config=…, with the same --config arguments"
     with pytest.raises(MissingDataError, match=remedy):
         open_store(tmp_path / "data", "cohort")
     folder = build(cohort, tmp_path).folder

@@ -128,6 +128,17 @@ def test_rows_whose_inputs_a_cohort_lacks_are_named_and_left_out(
     assert "release: left out. data.float_markers is" in out
 
 
+def test_rows_that_a_missing_store_stops_are_named_with_one_reason(tmp_path, capsys):
+    flags = ["compare", f"{FILE}:cohort", f"--config.data.dir={tmp_path}"]
+    assert main([*flags, f"--workdir={tmp_path}/x"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].endswith("compare: no row can be trained on this data:")
+    assert len(lines) == 2
+    assert lines[1].startswith("  fof, wo_frl, wo_mca, vit, ")
+    assert "data build --config=…, with the same --config arguments" in lines[1]
+    assert not (tmp_path / "x").exists()
+
+
 @pytest.fixture(scope="module")
 def small_cohort_words(words, tmp_path_factory):
     """A cohort of the phantom's regions with biomarkers and without omics."""
