@@ -239,7 +239,7 @@ def _build(
 def build_command(name: str) -> str:
     """The command that builds a store, for messages.
 
-    A table's store depends on its file, classes and columns, which the name cannot tell.
+    That of a table depends on its file, classes and columns, not on its name alone.
     """
     if name in ("gbmlgg", "phantom"):
         return f"python launch.py data build --config=configs/{name}.py"
