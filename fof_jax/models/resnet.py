@@ -1,10 +1,10 @@
 """ResNet-18 with torchvision's layers, and PathCNN's projection behind it.
 
 Names of the parameters are torchvision's with the block number joined by an underscore:
-`layer2_0/conv1`. Padding is explicit, because XLA's "SAME" pads strided layers with one
-row less on the upper side of even maps.
+`layer2_0/conv1`.
 """
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -13,27 +13,8 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from fof_jax.models.batch_norm import BatchNorm
+from fof_jax.models.convolution import Convolution
 from fof_jax.models.linear import Linear
-
-# He et al. 2015 over the outputs, as torchvision initializes its ResNets.
-_kernel_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
-
-
-def convolution(
-    features: int, kernel: int, stride: int, dtype: Any, name: str
-) -> nn.Conv:
-    """A convolution without bias, padded by half its kernel on every side."""
-    padding = kernel // 2
-    return nn.Conv(
-        features,
-        (kernel, kernel),
-        strides=(stride, stride),
-        padding=((padding, padding), (padding, padding)),
-        use_bias=False,
-        dtype=dtype,
-        kernel_init=_kernel_init,
-        name=name,
-    )
 
 
 def max_pool(x: Float[Array, "B H W C"]) -> Float[Array, "B h w C"]:
@@ -70,14 +51,13 @@ class BasicBlock(nn.Module):
     ) -> Float[Array, "B h w D"]:
         """Applies the block; `train` is of the batch statistics."""
         residual = x
-        y = convolution(self.features, 3, self.stride, self.dtype, "conv1")(x)
+        layer = partial(Convolution, self.features, dtype=self.dtype)
+        y = layer(3, self.stride, name="conv1")(x)
         y = jax.nn.relu(BatchNorm(name="bn1")(y, train=train))
-        y = convolution(self.features, 3, 1, self.dtype, "conv2")(y)
+        y = layer(3, name="conv2")(y)
         y = BatchNorm(name="bn2")(y, train=train)
         if self.stride != 1 or x.shape[-1] != self.features:
-            residual = convolution(
-                self.features, 1, self.stride, self.dtype, "downsample_conv"
-            )(x)
+            residual = layer(1, self.stride, name="downsample_conv")(x)
             residual = BatchNorm(name="downsample_bn")(residual, train=train)
         return jax.nn.relu(y + residual)
 
@@ -113,7 +93,7 @@ class ResNet(nn.Module):
 
         Source: He et al. 2016; METHODS.md A2.
         """
-        x = convolution(self.width, 7, 2, self.dtype, "conv1")(image)
+        x = Convolution(self.width, 7, 2, dtype=self.dtype, name="conv1")(image)
         x = jax.nn.relu(BatchNorm(name="bn1")(x, train=train))
         x = max_pool(x)  # [B, H/4, W/4, width]
         for stage, count in enumerate(self.blocks):

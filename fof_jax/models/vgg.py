@@ -10,6 +10,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from fof_jax.models.batch_norm import BatchNorm
+from fof_jax.models.convolution import Convolution
 from fof_jax.models.dropout import Dropout
 from fof_jax.models.linear import Linear
 
@@ -18,7 +19,6 @@ VGG19 = (64, 64, 0, 128, 128, 0, *(256,) * 4, 0, *(512,) * 4, 0, *(512,) * 4, 0)
 POOLED = 7  # side of the map that the head reads
 HIDDEN = 1024
 RATES = (0.25, 0.25, 0.05)  # of the head's three dropouts
-_kernel_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
 def check_image_size(size: tuple[int, int], widths: tuple[int, ...]) -> None:
@@ -91,14 +91,8 @@ class Trunk(nn.Module):
             if not width:
                 x = nn.max_pool(x, (2, 2), strides=(2, 2))
                 continue
-            x = nn.Conv(
-                width,
-                (3, 3),
-                padding=((1, 1), (1, 1)),
-                dtype=self.dtype,
-                kernel_init=_kernel_init,
-                name=f"conv{number}",
-            )(x)
+            name = f"conv{number}"
+            x = Convolution(width, 3, use_bias=True, dtype=self.dtype, name=name)(x)
             x = jax.nn.relu(BatchNorm(name=f"bn{number}")(x, train=train))
             number += 1
         return x
