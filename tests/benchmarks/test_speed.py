@@ -14,6 +14,7 @@ from jax import lax
 
 from benchmarks.speed import (
     attention,
+    convolution,
     encoder,
     parts,
     program,
@@ -141,6 +142,13 @@ def test_the_encoder_is_measured(capsys):
     encoder.main(["--image=16", "--reps=1", "--encoder=mu/8"])
     result = last_line(capsys)
     assert result["both_ms"] > 0
+
+
+def test_convolutions_are_measured(capsys):
+    convolution.main(["--batch=1", "--reps=1"])
+    layers = last_line(capsys)["layers"]
+    assert len(layers) == len(convolution.LAYERS)
+    assert all(set(one) == {"ours", "xla"} for one in layers.values())
 
 
 @pytest.mark.slow  # a process that imports everything
