@@ -144,6 +144,7 @@ def test_the_encoder_is_measured(capsys):
     assert result["both_ms"] > 0
 
 
+@pytest.mark.slow  # compiles sixteen convolutions
 def test_convolutions_are_measured(capsys):
     convolution.main(["--batch=1", "--reps=1"])
     layers = last_line(capsys)["layers"]

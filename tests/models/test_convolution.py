@@ -1,6 +1,6 @@
 """Convolution against a loop over places, on maps larger and smaller than the kernel.
 
-Tolerance 2e-6 of the maximum, float32 rounding of sums of up to 245 products.
+Tolerance 2e-6 of the maximum, float32 rounding of sums of up to 125 products.
 """
 
 import jax
@@ -13,14 +13,11 @@ from fof_jax.models.convolution import Convolution, convolve
 # height, width, side of the kernel, stride
 SHAPES = [
     (6, 5, 3, 1),
-    (6, 5, 3, 2),
     (4, 4, 3, 2),
     (2, 2, 3, 1),
     (2, 8, 3, 1),
-    (1, 1, 3, 1),
     (1, 3, 3, 2),
-    (5, 5, 3, 2),
-    (6, 6, 7, 2),
+    (4, 4, 5, 2),
     (2, 2, 1, 2),
 ]
 
