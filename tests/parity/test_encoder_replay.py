@@ -13,9 +13,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
+from jax import lax
 
 from fof_jax.cli import parity as parity_verb
-from fof_jax.models import batch_norm, dropout, resnet, swin, swin_window
+from fof_jax.models import (
+    batch_norm,
+    convolution,
+    dropout,
+    resnet,
+    swin,
+    swin_window,
+)
 from fof_jax.parity import comparison
 from fof_jax.parity.rows import (
     encoder_cases,
@@ -174,18 +182,16 @@ def test_a_mistake_in_an_operation_is_seen(monkeypatch, units, mistake, quantity
 
 
 def _stem_padding(monkeypatch):
-    def wrong(features, kernel, stride, dtype, name):
-        return nn.Conv(
-            features,
-            (kernel, kernel),
-            strides=(stride, stride),
-            padding="SAME",
-            use_bias=False,
-            dtype=dtype,
-            name=name,
+    def wrong(x, kernel, stride):
+        return lax.conv_general_dilated(
+            x,
+            kernel,
+            (stride, stride),
+            "SAME",
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
 
-    monkeypatch.setattr(resnet, "convolution", wrong)
+    monkeypatch.setattr(convolution, "convolve", wrong)
 
 
 def _no_mask(monkeypatch):
