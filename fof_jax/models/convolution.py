@@ -56,9 +56,9 @@ def convolve(
 ) -> Float[Array, "B h w D"]:
     """Convolution with zeros around the map, by half the kernel.
 
-    XLA takes a hundred times as long on the CPU where the map before or after is
-    smaller than the kernel (docs/performance.md). There the neighborhoods of all places
-    are multiplied with the kernel as one matrix: the same sums in another order.
+    XLA takes up to 65 times as long on the CPU where the map before or after is smaller
+    than the kernel (docs/performance.md). There the neighborhoods of all places are
+    multiplied with the kernel as one matrix: the same sums in another order.
 
     Args:
       x: channels last.
