@@ -24,6 +24,9 @@ def test_cells_of_a_seed_differ_in_the_fields_of_their_row_only(which):
         assert (config.seed, config.fold) == (7, 1)
         spec = focus_study.ROWS[row]
         allowed = {"method", "frl", "lambda_mca", "paper_row", *spec.fields}
+        longer = focus_study.LONGER.get(row, 1)
+        assert config.epochs == longer * rows["FoF"].epochs
+        allowed |= {"epochs"} if longer > 1 else set()
         assert differences(config, rows["FoF"]) <= allowed
         info = DatasetInfo(
             classes=tuple(config.data.classes),
