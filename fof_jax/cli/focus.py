@@ -89,7 +89,7 @@ def run(flags: argparse.Namespace) -> int:
         explainers,
         curves=not flags.no_curves,
         log=lambda line: print(line, file=sys.stderr),
-        report_progress=progress_to("scored", sys.stderr),
+        report_progress=progress_to("scored", sys.stderr, "maps"),
     )
     alignment = focus_alignment.of_store(model, data) if data is not None else []
     summaries = _write_scores(out, rows)

@@ -59,7 +59,7 @@ def progress_to(verb: str, out: Out, what: str = "images") -> Progress:
                 bar.close()
             return
         now = time.monotonic()
-        if done < total and now - last < _LOG_INTERVAL:
+        if done < total and (not done or now - last < _LOG_INTERVAL):
             return
         last = now
         rate = done / max(now - start, 1e-9)

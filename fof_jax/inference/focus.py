@@ -45,7 +45,7 @@ def measure(
       explainers: of `registry.choose`.
       curves: whether to measure deletion and insertion, most of the time.
       log: told which explainers the model does not have, and why.
-      report_progress: called with (done, total) images times folds.
+      report_progress: called with (done, total) maps.
 
     Returns:
       Rows with the figures of `focus_table.FIGURES` but `above_blind`.
@@ -54,7 +54,8 @@ def measure(
       ValueError: the model has none of the explainers.
     """
     usable = _usable(model, explainers, cases[0], log)
-    total = sum(len(case.folds) for case in cases)
+    total = len(usable) * sum(len(case.folds) for case in cases)
+    report_progress(0, total)
     rows: list[Row] = []
     maps: Maps = {}
     for fold, variables in model.folds.items():
@@ -66,7 +67,7 @@ def measure(
                 rows.append(row)
                 key = (row.image, row.tile, row.explainer)
                 maps.setdefault(key, {})[fold] = A
-            report_progress(len(rows) // len(usable), total)
+                report_progress(len(rows), total)
     for row in rows:
         each = [*maps[row.image, row.tile, row.explainer].values()]
         row.figures["stability"] = focus_scores.agreement(each)

@@ -79,6 +79,18 @@ def test_progress_is_lines_elsewhere(monkeypatch):
     ]
 
 
+def test_progress_has_no_rate_before_the_first(monkeypatch):
+    """A caller may report 0 long after the beginning: no line and no division."""
+    clock = iter((0.0, 100.0, 200.0))
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    out = io.StringIO()
+    report_progress = progress_to("scored", out, "maps")
+    report_progress(0, 10)
+    assert out.getvalue() == ""
+    report_progress(5, 10)
+    assert out.getvalue().startswith("scored 5/10 maps, ")
+
+
 def test_errors_write_nothing(tmp_path):
     write_cohort_files(tmp_path, 4)
     (tmp_path / "img/001.png").unlink()
