@@ -63,8 +63,9 @@ def progress_to(verb: str, out: Out, what: str = "images") -> Progress:
             return
         last = now
         rate = done / max(now - start, 1e-9)
-        left = tqdm.format_interval((total - done) / rate)
-        left = f", {left} left" if done < total else ""
+        left = ""
+        if done < total:
+            left = f", {tqdm.format_interval((total - done) / rate)} left"
         print(f"{verb} {done}/{total} {what}, {rate:.3g}/s{left}", file=out, flush=True)
 
     return report_progress

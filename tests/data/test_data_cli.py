@@ -81,7 +81,7 @@ def test_progress_is_lines_elsewhere(monkeypatch):
 
 def test_progress_has_no_rate_before_the_first(monkeypatch):
     """A caller may report 0 long after the beginning: no line and no division."""
-    clock = iter((0.0, 100.0, 200.0))
+    clock = iter((0.0, 100.0, 200.0, 300.0))
     monkeypatch.setattr(time, "monotonic", lambda: next(clock))
     out = io.StringIO()
     report_progress = progress_to("scored", out, "maps")
@@ -89,6 +89,8 @@ def test_progress_has_no_rate_before_the_first(monkeypatch):
     assert out.getvalue() == ""
     report_progress(5, 10)
     assert out.getvalue().startswith("scored 5/10 maps, ")
+    report_progress(0, 0)
+    assert out.getvalue().endswith("scored 0/0 maps, 0/s\n")
 
 
 def test_errors_write_nothing(tmp_path):
