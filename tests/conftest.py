@@ -17,8 +17,10 @@ os.environ.setdefault(
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # The same small programs are compiled again and again, by several runs in one test and
-# by both processes; most take 10 to 50 ms, of which there are thousands.
-CACHE = Path(__file__).parents[1] / ".pytest_cache" / "xla"
+# by both processes; most take 10 to 50 ms, of which there are thousands. A folder for
+# each number of cores, on which the sums of a program depend.
+CORES = len(os.sched_getaffinity(0))
+CACHE = Path(__file__).parents[1] / ".pytest_cache" / f"xla-{CORES}"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 

@@ -3,12 +3,13 @@
 `use` sets JAX's persistent compilation cache for one command, by the variables that JAX
 reads when it is imported, so that child processes share the folder. JAX names an entry
 by program, versions and devices: an old one is never wrong, and the folder may be
-removed at any time. It is the first of
+removed at any time. Programs for a CPU divide sums among the cores, whose number JAX
+does not name: the default is a folder for that number. The folder is the first of
 
 1. `--compiled`: a folder, or `off`;
 2. what JAX itself was told: `JAX_COMPILATION_CACHE_DIR`, or
    `JAX_ENABLE_COMPILATION_CACHE=false` for none;
-3. `fof_jax/compiled/<processor>` in `$XDG_CACHE_HOME`, or `~/.cache`.
+3. `fof_jax/compiled/<processor>-<cores>` in `$XDG_CACHE_HOME`, or `~/.cache`.
 """
 
 import argparse
@@ -100,15 +101,24 @@ def use(choice: str | None) -> Path | None:
 
 
 def default_folder() -> Path:
-    """The user's folder for this kind of processor.
+    """The user's folder for this kind of processor and number of cores.
 
     Programs for a CPU use its instructions, and home folders are shared by machines:
-    one with fewer instructions would end in the middle of a program.
+    one with fewer instructions would end in the middle of a program. They also divide
+    sums among the cores that this process may use: from one folder for all, the last
+    digits of a run would depend on which run compiled first.
     """
     cache = os.environ.get("XDG_CACHE_HOME", "")
     # The specification ignores relative paths.
     home = Path(cache) if os.path.isabs(cache) else Path("~/.cache").expanduser()
-    return home / "fof_jax" / "compiled" / _processor()
+    return home / "fof_jax" / "compiled" / f"{_processor()}-{usable_cores()}"
+
+
+def usable_cores() -> int:
+    """Number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def sweep(folder: Path, limit: int = LIMIT) -> None:

@@ -53,6 +53,15 @@ def test_a_relative_cache_home_is_ignored(unset, tmp_path):
     assert compiled.default_folder().is_relative_to(tmp_path / ".cache")
 
 
+def test_processes_with_other_cores_share_no_programs(unset):
+    folders = []
+    for cores in ({0, 1, 2}, {5}):
+        unset.setattr(os, "sched_getaffinity", lambda process, cores=cores: cores)
+        folders.append(compiled.default_folder())
+    assert folders[0] != folders[1]
+    assert [folder.name[-2:] for folder in folders] == ["-3", "-1"]
+
+
 def test_jax_s_own_variables_win_over_the_default(unset, tmp_path):
     unset.setenv(compiled.FOLDER, str(tmp_path / "mine"))
     assert compiled.use(None) == tmp_path / "mine"
