@@ -95,7 +95,6 @@ SETS: dict[str, dict[str, Any]] = {
 PACKED = {"views.fill": "drop"}
 REMEDIES = {
     "views.keep_share": 0.25,
-    "views.warmup_epochs": 2.0,
     "views.stop_gradient": True,
     "lambda_pos": 0.25,
     "lambda_neg": 0.25,
@@ -113,6 +112,8 @@ ROWS = {
 REFERENCE = "baseline"
 # Epochs of a row, times those of its set: FoF passes the encoder three times a step.
 LONGER = {"baseline, equal compute": 3}
+# Share of a row's epochs in which the weight of its masked views grows.
+RAMP = {"FoF packed, remedies": 0.4}
 
 
 def cell_config(
@@ -122,6 +123,8 @@ def cell_config(
     config = cohort_config.get_config(ROWS[row].argument)
     fields = COMMON | SETS[which] | ROWS[row].fields | changes
     fields["epochs"] *= LONGER.get(row, 1)
+    if row in RAMP:
+        fields["views.warmup_epochs"] = RAMP[row] * fields["epochs"]
     config.update_from_flattened_dict(fields)
     config.seed, config.fold = seed, fold
     return config

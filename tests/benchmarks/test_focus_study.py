@@ -27,6 +27,9 @@ def test_cells_of_a_seed_differ_in_the_fields_of_their_row_only(which):
         longer = focus_study.LONGER.get(row, 1)
         assert config.epochs == longer * rows["FoF"].epochs
         allowed |= {"epochs"} if longer > 1 else set()
+        ramp = focus_study.RAMP.get(row, 0)
+        assert config.views.warmup_epochs == ramp * config.epochs
+        allowed |= {"views.warmup_epochs"} if ramp else set()
         assert differences(config, rows["FoF"]) <= allowed
         info = DatasetInfo(
             classes=tuple(config.data.classes),
@@ -73,9 +76,7 @@ def test_a_cell_holds_no_path_and_has_a_table(tmp_path):
         "folds": 2,
     }
     row = "FoF packed, remedies"
-    config = focus_study.cell_config(
-        "mosaic", row, 42, 0, changes | {"views.warmup_epochs": 0.5}
-    )
+    config = focus_study.cell_config("mosaic", row, 42, 0, changes)
     result = focus_study.run_cell(config, tmp_path / "run")
     assert str(tmp_path) not in json.dumps(result)
     assert result["regions"]["image"] == list(range(12))  # fold 0 is the first
