@@ -112,25 +112,35 @@ def _score(
     """Prints, and writes to confounder.txt, what the mark does to each model."""
     from fof_jax.data.cohort import read_cohort
     from fof_jax.inference import focus_cases, focus_confounder, load
+    from fof_jax.inference.table_form import TableForm
 
-    runs = {}
+    accuracy, rows, seen = {}, {}, {}
     for name, path in paths.items():
         model = require_map(load.load(path))
         grade = _class_index(model.classes, flags.mark_class)
-        cohort = read_cohort(table, classes=model.classes, biomarkers=())
+        form = TableForm.of(model.config).cohort_arguments(table)
+        cohort = read_cohort(table, classes=model.classes, biomarkers=(), **form)
         clean, marked = focus_cases.with_mark(
             model, cohort, flags.mark, limit=flags.limit
         )
-        accuracy = focus_confounder.accuracy(model, clean, marked, grade)
-        maps = focus_confounder.on_mark(
+        seen[name] = focus_confounder.seen_pairs(marked)
+        focus_confounder.check_pair(seen["planted"], seen[name])
+        accuracy[name] = focus_confounder.accuracy(model, clean, marked, grade)
+        rows[name] = focus_confounder.on_mark(
             model,
             marked,
             explainers(flags, model),
             grade=grade,
             log=lambda line: print(line, file=sys.stderr),
         )
-        runs[name] = (accuracy, maps)
-    text = focus_confounder.format_report(flags.mark, flags.mark_class, runs)
+    control = rows.get("control")
+    found = {
+        name: (accuracy[name], focus_confounder.summarize(some, control))
+        for name, some in rows.items()
+    }
+    text = focus_confounder.format_report(
+        flags.mark, flags.mark_class, found["planted"], found.get("control")
+    )
     out.mkdir(parents=True, exist_ok=True)
     files.write_text(out / "confounder.txt", text + "\n")
     print(text)

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from fof_jax.evaluation.patient_mean import MeanInterval, patient_mean
 from fof_jax.evaluation.tables import align
 from fof_jax.explainers.registry import Explainer
 from fof_jax.inference import focus
-from fof_jax.inference.focus_cases import Case
+from fof_jax.inference.focus_cases import Case, fold_number
 from fof_jax.inference.model import TrainedModel
 
 
@@ -34,33 +34,45 @@ class OnMark(NamedTuple):
     """Where the map of one explainer lies on marked images of the class.
 
     Attributes:
-      explainer, title: as in `registry.Explainer`.
-      inside: share of the map's sum on the mark.
+      explainer, title, blind: as in `registry.Explainer`.
+      inside: share of the map's sum on the mark; 0 of a map that is 0 everywhere.
       area: the mark's share of the image.
-      above: their difference; None where every map is 0.
+      above: their difference.
+      more: inside, less that of the control's map of the same image; None without a
+        control, or where it has no such map.
     """
 
     explainer: str
     title: str
-    inside: MeanInterval | None
+    blind: bool
+    inside: MeanInterval
     area: float
-    above: MeanInterval | None
+    above: MeanInterval
+    more: MeanInterval | None
 
     @property
     def shows(self) -> bool:
-        """Whether more of the map lies on the mark than on as large a part at random.
+        """Whether the map shows that the model uses the mark.
 
-        False where the interval of the difference reaches 0, or has no lower end.
+        More of it must lie on the mark than on as large a part at random, and more
+        than of the control's map, which shows what the mark merely looks like; without
+        a control, a blind rule shows nothing. A difference is more where its interval
+        lies above 0.
         """
-        return (
-            self.above is not None and self.above.low is not None and self.above.low > 0
-        )
+        uses = not self.blind if self.more is None else _is_positive(self.more)
+        return uses and _is_positive(self.above)
+
+
+def _is_positive(difference: MeanInterval) -> bool:
+    return difference.low is not None and difference.low > 0
 
 
 def accuracy(
     model: TrainedModel, clean: Sequence[Case], marked: Sequence[Case], grade: int
 ) -> Accuracy:
     """Accuracy with and without the mark, on images that a fold has not seen.
+
+    The class of an image is that of the mean probability of its tiles, as in `predict`.
 
     Args:
       model: whose folds predict; mean over folds times images.
@@ -73,11 +85,16 @@ def accuracy(
         if not held_out:
             continue
         one = dataclasses.replace(model, folds={fold: model.folds[fold]})
+        names = [clean[k].image for k in held_out]
+        _, first, image = np.unique(names, return_index=True, return_inverse=True)
         pred = []
         for some in (clean, marked):
             tiles = np.stack([some[k].pixels for k in held_out])
-            pred.append(one.fold_probabilities(tiles)[:, 0].argmax(axis=1))
-        truth = np.array([clean[k].grade for k in held_out])
+            each = one.fold_probabilities(tiles)[:, 0]
+            sums = np.zeros((len(first), each.shape[1]))
+            np.add.at(sums, image, each)  # all images' tiles count alike
+            pred.append(sums.argmax(axis=1))
+        truth = np.array([clean[held_out[k]].grade for k in first])
         carries = truth == grade
         clean_hits += (pred[0] == truth).tolist()
         marked_hits += (np.where(carries, pred[1], pred[0]) == truth).tolist()
@@ -96,8 +113,8 @@ def on_mark(
     *,
     grade: int,
     log: Callable[[str], None] = print,
-) -> list[OnMark]:
-    """Where each explainer's map lies on the marked images of the class.
+) -> list[Row]:
+    """Figures of each explainer's map on the marked images of the class.
 
     Args:
       model, explainers, log: as in `focus.measure`.
@@ -113,36 +130,92 @@ def on_mark(
             "focus: no image of the marked class is new to a fold. Pass another table "
             "as --table."
         )
-    rows = focus.measure(model, of_class, explainers, curves=False, log=log)
-    return summarize(rows)
+    return focus.measure(model, of_class, explainers, curves=False, log=log)
 
 
-def summarize(rows: Sequence[Row]) -> list[OnMark]:
-    """`OnMark` of every explainer from the rows of `focus.measure`."""
+def seen_pairs(cases: Sequence[Case]) -> set[tuple[str, int]]:
+    """Images of the cases, each with the number of every fold that scores it."""
+    return {(case.image, fold_number(fold)) for case in cases for fold in case.folds}
+
+
+def check_pair(planted: set[tuple[str, int]], control: set[tuple[str, int]]) -> None:
+    """Checks that two models are scored on the same images by the same folds.
+
+    Args:
+      planted, control: of `seen_pairs`.
+
+    Raises:
+      ValueError: they are not.
+    """
+    if planted != control:
+        counts = [
+            f"{len({image for image, _ in some})} images by folds "
+            + ", ".join(map(str, sorted({fold for _, fold in some})))
+            for some in (planted, control)
+        ]
+        raise ValueError(
+            f"focus: --checkpoint is scored on {counts[0]}, --control on {counts[1]}, "
+            "expected the same. Pass runs of the same folds and splits."
+        )
+
+
+def summarize(
+    rows: Sequence[Row], control: Sequence[Row] | None = None
+) -> list[OnMark]:
+    """`OnMark` of every explainer.
+
+    Args:
+      rows: of `on_mark`.
+      control: the same of the model that was trained without the mark, on the images
+        and folds that `check_pair` found equal.
+    """
+    before = {_key(row): _inside(row) for row in control or ()}
     summaries = []
     for name in dict.fromkeys(row.explainer for row in rows):
-        of_explainer = [row for row in rows if row.explainer == name]
-        inside = np.array([row.figures["inside"] for row in of_explainer])
-        area = np.array([row.figures["area"] for row in of_explainer])
-        patients = [row.patient for row in of_explainer]
+        chosen = [row for row in rows if row.explainer == name]
+        patients = [row.patient for row in chosen]
+        inside = np.array([_inside(row) for row in chosen])
+        area = np.array([row.figures["area"] for row in chosen])
+        less = np.array([before.get(_key(row), np.nan) for row in chosen])
         summaries.append(
             OnMark(
                 name,
-                of_explainer[0].title,
-                patient_mean(inside, patients),
+                chosen[0].title,
+                chosen[0].blind,
+                _mean(inside, patients),
                 float(area.mean()),
-                patient_mean(inside - area, patients),
+                _mean(inside - area, patients),
+                patient_mean(inside - less, patients),
             )
         )
     return summaries
 
 
+def _key(row: Row) -> tuple[str, str, int, str]:
+    return row.explainer, row.image, row.tile, row.fold
+
+
+def _inside(row: Row) -> float:
+    """Share on the mark; 0 of a map without evidence, which shows nothing."""
+    return float(np.nan_to_num(row.figures["inside"]))
+
+
+def _mean(values: np.ndarray, patients: Sequence[str]) -> MeanInterval:
+    return cast("MeanInterval", patient_mean(values, patients))  # all are finite
+
+
 def format_report(
-    kind: str, class_name: str, runs: dict[str, tuple[Accuracy, list[OnMark]]]
+    kind: str,
+    class_name: str,
+    planted: tuple[Accuracy, list[OnMark]],
+    control: tuple[Accuracy, list[OnMark]] | None = None,
 ) -> str:
-    """The confounder's table: one block per model."""
+    """The confounder's table: a block per model, verdicts on the planted one's maps."""
     blocks = []
-    for name, (accuracy, maps) in runs.items():
+    for name, found in (("planted", planted), ("control", control)):
+        if found is None:
+            continue
+        accuracy, maps = found
         taken = "" if accuracy.taken is None else (
             f"; {100 * accuracy.taken:.1f}% of the other classes' images become "
             f"{class_name} with it"
@@ -152,15 +225,24 @@ def format_report(
             f"{class_name}, {100 * accuracy.clean:.1f}% without, fall "
             f"{100 * (accuracy.marked - accuracy.clean):.1f}{taken}"
         )
-        lines = [["", "on the mark (%)", "area (%)", "shows it"]]
-        for one in maps:
-            text = "no map"
-            if one.inside is not None:
-                text = f"{100 * one.inside.mean:.1f}"
-                if one.inside.low is not None and one.inside.high is not None:
-                    ends = f"{100 * one.inside.low:.1f}, {100 * one.inside.high:.1f}"
-                    text += f" [{ends}]"
-            verdict = "yes" if one.shows else "fails"
-            lines.append([one.title, text, f"{100 * one.area:.1f}", verdict])
+        lines = [["", "on the mark (%)", "area (%)"]]
+        lines += [[m.title, _percent(m.inside), f"{100 * m.area:.1f}"] for m in maps]
+        if name == "planted":
+            columns = [["shows it", *("yes" if m.shows else "fails" for m in maps)]]
+            if control is not None:
+                more = [_percent(m.more) if m.more else "no map" for m in maps]
+                columns.insert(0, ["more than control", *more])
+            lines = [
+                line + list(extra)
+                for line, extra in zip(lines, zip(*columns, strict=True), strict=True)
+            ]
         blocks.append("\n".join([head, *align(lines)]))
     return "\n\n".join(blocks)
+
+
+def _percent(value: MeanInterval) -> str:
+    """A mean in percent with its interval."""
+    text = f"{100 * value.mean:.1f}"
+    if value.low is not None and value.high is not None:
+        text += f" [{100 * value.low:.1f}, {100 * value.high:.1f}]"
+    return text

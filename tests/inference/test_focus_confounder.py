@@ -1,10 +1,12 @@
 """The planted confounder: marks, planted cohorts, and maps that cannot show a cause.
 
 The model is made by hand: its only class-2 evidence is the yellow of a patch, so that
-the cause is known. Maps that read it have to lie on the mark; edges have to fail.
+the cause is known. Maps that read it have to lie on the mark; edges have to fail. The
+control reads no pixel.
 """
 
 import csv
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +18,7 @@ from PIL import Image
 from fof_jax.cli.main import main
 from fof_jax.data import marks
 from fof_jax.data.cohort import read_cohort
+from fof_jax.evaluation.focus_table import Row
 from fof_jax.explainers import registry
 from fof_jax.inference import focus_confounder
 from fof_jax.inference.focus_cases import Case
@@ -74,18 +77,32 @@ def model():
 
 
 @pytest.fixture(scope="module")
-def cases():
-    """Gray noise with a texture at the bottom right, and the same with a tint."""
+def control(model):
+    """The model without its only evidence."""
+    params = model.method.params()
+    params["embedding"] = jax.tree.map(lambda a: 0 * a, params["embedding"])
+    return dataclasses.replace(
+        model, folds={"fold_0": Variables(params=params, state={})}
+    )
+
+
+def marked_pair(kind):
+    """Gray noise with a texture at the bottom right, and the same with a mark."""
     rng = np.random.default_rng(0)
     clean, marked = [], []
     for i in range(12):
         gray = rng.integers(120, 130, (32, 32, 1))
         gray[16:, 16:] = rng.integers(0, 256, (16, 16, 1))
         pixels = np.repeat(gray, 3, axis=2).astype(np.uint8)
-        painted, mask = marks.add_mark(pixels, "tint", f"{i}.png")
+        painted, mask = marks.add_mark(pixels, kind, f"{i}.png")
         for found, shown in ((clean, pixels), (marked, painted)):
             found.append(Case(f"{i}.png", 0, f"p{i}", i % 3, shown, mask, ("fold_0",)))
     return clean, marked
+
+
+@pytest.fixture(scope="module")
+def cases():
+    return marked_pair("tint")
 
 
 def test_accuracy_falls_when_the_mark_is_removed(model, cases):
@@ -94,26 +111,96 @@ def test_accuracy_falls_when_the_mark_is_removed(model, cases):
     assert found == (pytest.approx(2 / 3), pytest.approx(1 / 3), 1.0)
 
 
-def test_maps_of_the_model_lie_on_the_mark_and_edges_fail(model, cases):
+def test_an_image_of_several_tiles_is_one_prediction(model, cases):
+    """One of two tiles has the mark: by hand, p(IV) is (0.92 + 0.17) / 2."""
+    clean, marked = cases
+    second = [dataclasses.replace(case, tile=1) for case in clean]
+    found = focus_confounder.accuracy(model, clean + second, marked + second, GRADE)
+    assert found == (pytest.approx(2 / 3), pytest.approx(1 / 3), 1.0)
+
+
+def test_maps_of_the_model_lie_on_the_mark_and_edges_fail(model, control, cases):
     names = ["eq1", "integrated_gradients", "occlusion", "edges", "random", "center"]
     chosen = registry.choose(names, depth=2, cam_block=-1)
-    found = {
-        one.explainer: one
-        for one in focus_confounder.on_mark(model, cases[1], chosen, grade=GRADE)
-    }
-    for name in names[:3]:
-        assert found[name].shows, name
-        assert found[name].inside.mean > 3 * found[name].area
-    for name in names[3:]:
-        assert not found[name].shows, name
+    rows, of_control = (
+        focus_confounder.on_mark(one, cases[1], chosen, grade=GRADE)
+        for one in (model, control)
+    )
+    for without_mark in (None, of_control):
+        maps = focus_confounder.summarize(rows, without_mark)
+        found = {one.explainer: one for one in maps}
+        for name in names[:3]:
+            assert found[name].shows, name
+            assert found[name].inside.mean > 3 * found[name].area
+        for name in names[3:]:
+            assert not found[name].shows, name
     text = focus_confounder.format_report(
         "tint",
         "IV",
-        {"planted": (focus_confounder.Accuracy(0.9, 0.6, None), [*found.values()])},
+        (focus_confounder.Accuracy(0.9, 0.6, None), maps),
+        (
+            focus_confounder.Accuracy(0.6, 0.6, None),
+            focus_confounder.summarize(of_control),
+        ),
     )
-    assert "fall 30.0" in text
-    assert "most edges" in text
-    assert text.count("fails") == 3
+    planted, of_control = text.split("\n\n")
+    assert "fall 30.0" in planted
+    assert "more than control" in planted
+    edges = next(line for line in planted.splitlines() if "most edges" in line)
+    assert "0.0 [0.0, 0.0] | fails" in " ".join(edges.split())
+    assert planted.count("fails") == 3
+    assert "shows it" not in of_control
+
+
+@pytest.mark.parametrize("kind", marks.KINDS)
+def test_no_blind_rule_shows_a_mark(model, control, kind):
+    """Also where its map lies on the mark, as edges on a checkered stamp."""
+    chosen = registry.choose(["blind"], depth=2, cam_block=-1)
+    marked = marked_pair(kind)[1]
+    rows, of_control = (
+        focus_confounder.on_mark(one, marked, chosen, grade=GRADE)
+        for one in (model, control)
+    )
+    for without_mark in (None, of_control):
+        maps = focus_confounder.summarize(rows, without_mark)
+        assert len(maps) == 5
+        assert not any(one.shows for one in maps)
+    if kind == "stamp":
+        above = {one.explainer: one.above for one in maps}
+        assert above["edges"].low > 0
+
+
+def test_a_map_that_is_mostly_empty_shows_nothing():
+    """5 of 100 images have a map, half of it on a mark of 3%: 0.025 less 0.03."""
+    rows = [
+        Row(
+            image=f"{i}",
+            tile=0,
+            patient=f"p{i}",
+            fold="fold_0",
+            grade="IV",
+            explainer="eq1",
+            title="Eq. (1)",
+            blind=False,
+            figures={"inside": 0.5 if i < 5 else np.nan, "area": 0.03},
+        )
+        for i in range(100)
+    ]
+    (found,) = focus_confounder.summarize(rows)
+    assert found.inside.mean == pytest.approx(0.025)
+    assert found.above.mean == pytest.approx(-0.005)
+    assert found.inside.images == 100
+    assert not found.shows
+
+
+def test_a_control_of_other_folds_is_refused(cases):
+    mine = focus_confounder.seen_pairs(cases[0])
+    focus_confounder.check_pair(mine, set(mine))
+    other = {(image, 1) for image, _ in mine}
+    with pytest.raises(
+        ValueError, match=r"12 images by folds 0, .*12 images by folds 1"
+    ):
+        focus_confounder.check_pair(mine, other)
 
 
 @pytest.mark.parametrize("kind", marks.KINDS)
