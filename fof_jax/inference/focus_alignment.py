@@ -122,8 +122,9 @@ def _features(
     one = dataclasses.replace(model, folds={fold: model.folds[fold]})
     parts = []
     for first in range(0, count, BATCH):
+        # The store's pixels are stain-normalized already, so no `preprocess`.
         batch = [next(pixels) for _ in range(min(BATCH, count - first))]
-        parts.append(one.features(batch)[0])
+        parts.append(one.fold_features(np.stack(batch))[:, 0])
     v = np.concatenate(parts)
     if not isinstance(model.method, Aligner):
         return v, None

@@ -6,6 +6,7 @@ of another table.
 
 import dataclasses
 import json
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from jaxtyping import Bool, UInt8
 
 from fof_jax.data import images
 from fof_jax.data.cohort import Cohort, Row
+from fof_jax.data.errors import DataWarning
 from fof_jax.data.marks import add_mark
 from fof_jax.data.store import Store
 from fof_jax.evaluation.predictions import read_predictions
@@ -213,9 +215,19 @@ def unseen_folds(model: TrainedModel) -> Callable[[str, str], tuple[str, ...]]:
     An image that splits.json names belongs to the folds that do not train on it, nor
     select their model on it. Any other is new to a fold unless its patient is in the
     fold's training or validation set.
+
+    Warns:
+      DataWarning: there is no splits.json, so that every image counts as new.
     """
     splits = _splits(model)
     if splits is None:
+        warnings.warn(
+            "focus: the checkpoint has no splits.json, so that images of its training "
+            "are scored, too. Pass the run's own folder as --checkpoint, or a table of "
+            "new patients.",
+            DataWarning,
+            stacklevel=2,
+        )
         return lambda image, patient: model.fold_names
     sides = {}
     for name in model.fold_names:

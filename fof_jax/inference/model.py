@@ -181,16 +181,32 @@ class TrainedModel(Predictor):
         of_tiles = omics_of_tiles(prepared)
         tiles = np.concatenate([one.tiles for one in prepared])
         ends = np.cumsum([len(one.tiles) for one in prepared])[:-1]
+        if self.reads_graphs:
+            of_fold = [
+                self._apply_to_graphs(v, prepared)[1] for v in self.folds.values()
+            ]
+            each = np.stack(of_fold, axis=1)
+        else:
+            each = self.fold_features(tiles, of_tiles)
+        parts = np.split(each, ends)
+        return np.stack([part.mean(axis=0) for part in parts], axis=1)
 
-        def fold_features(variables: Variables) -> np.ndarray:
-            if self.reads_graphs:
-                _, v = self._apply_to_graphs(variables, prepared)
-            else:
-                feature = functools.partial(self._feature, variables)
-                v = in_batches(feature, tiles, of_tiles)
-            return np.stack([part.mean(axis=0) for part in np.split(v, ends)])
+    def fold_features(
+        self,
+        tiles: UInt8[np.ndarray, "n S S 3"],
+        omics: Float[np.ndarray, "n M"] | None = None,
+    ) -> Float[np.ndarray, "n F D"]:
+        """v = g(x) of each tile by each fold, of a method that reads images.
 
-        return np.stack([*map(fold_features, self.folds.values())])
+        Args:
+          tiles: as the network reads them, after `preprocess`.
+          omics: of each tile.
+        """
+        per_fold = [
+            in_batches(functools.partial(self._feature, variables), tiles, omics)
+            for variables in self.folds.values()
+        ]
+        return np.stack(per_fold, axis=1)
 
     def fold_probabilities(
         self,

@@ -1,14 +1,17 @@
 """The command focus on a small run and on a table with masks."""
 
 import csv
+import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.metrics import silhouette_score
 
 from fof_jax.cli.main import main
 from fof_jax.evaluation import focus_table
-from fof_jax.inference import focus_cases, load
+from fof_jax.inference import focus_alignment, focus_cases, load
+from fof_jax.inference.table_form import TableForm
 
 
 def summary(folder):
@@ -86,6 +89,61 @@ def test_images_of_the_run_belong_to_the_folds_that_test_them(small_run, small_d
     assert {case.folds[0] for case in cases} == set(model.fold_names)
     one = focus_cases.of_store(load.load(small_run / "fold_0"), data)
     assert {c.image for c in one} == {c.image for c in cases if "fold_0" in c.folds[0]}
+
+
+def test_alignment_reads_the_stores_pixels_as_they_are(small_run, small_data):
+    """They are stain-normalized; the model's own normalization would be the second."""
+    from fof_jax.data import store
+
+    model = load.load(small_run / "fold_0")
+    assert model.config.data.stain == "macenko"
+    data = store.open_store(small_data, "phantom")
+    assert data.options.stain is not None
+    found = focus_alignment.of_store(model, data)
+    unseen = focus_cases.unseen_folds(model)
+    test = [i for i, n in enumerate(data.images) if unseen(n, data.patients[i])]
+    tiles = np.stack([data.read(i, model.image_size) for i in test])
+    v = model.fold_features(tiles)[:, 0]
+    for k, one in enumerate(found):
+        known = data.known[test][:, k]
+        status = data.biomarker_values[test][known, k]
+        assert one.images == known.sum()
+        if one.silhouette_v is not None:
+            want = silhouette_score(v[known], status, metric="cosine")
+            assert one.silhouette_v == pytest.approx(want, abs=1e-6)
+    assert any(one.silhouette_v is not None for one in found)
+
+
+def test_a_checkpoint_without_splits_is_scored_with_a_warning(
+    small_run, table, tmp_path, capsys
+):
+    fold = shutil.copytree(small_run / "fold_0", tmp_path / "fold_0")
+    words = ["focus", f"--checkpoint={fold}", f"--table={table}", "--no_curves"]
+    words += ["--explainers=random", f"--out={tmp_path / 'out'}"]
+    assert main(words) == 0
+    warning = "warning: focus: the checkpoint has no splits.json, so that images of its"
+    assert warning in capsys.readouterr().err
+
+
+def test_a_planted_mark_is_scored_on_a_table_with_the_runs_words(
+    small_run, table, tmp_path, monkeypatch, capsys
+):
+    """The grade's column has the name that the run's own table gave it."""
+    text = table.read_text().replace(
+        "image,patient,grade", "image,patient,diagnosis", 1
+    )
+    own = table.with_name("own.csv")
+    own.write_text(text)
+    form = TableForm(columns={"grade": "diagnosis"})
+    monkeypatch.setattr(TableForm, "of", classmethod(lambda cls, config: form))
+    words = ["focus", "--mark=stamp", "--mark_class=IV", f"--table={own}"]
+    words += [f"--checkpoint={small_run}/fold_0", f"--out={tmp_path / 'out'}"]
+    words += [f"--control={small_run}/fold_0", "--explainers=eq1,edges"]
+    assert main(words) == 0
+    planted, _ = (tmp_path / "out/confounder.txt").read_text().split("\n\n")
+    # A pair of the same model: nothing is more than in the control.
+    assert planted.count("fails") == 2
+    assert planted in capsys.readouterr().out
 
 
 def test_limit_takes_the_grades_in_turn():
