@@ -1,0 +1,108 @@
+"""Deletion and insertion of `focus`, and what stands in hidden patches.
+
+The model is made by hand: the score of its class is the mean yellow of the patches, so
+that the perfect order is known.
+"""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+from scipy import ndimage
+
+from fof_jax.explainers.registry import Explainer
+from fof_jax.inference import focus
+from fof_jax.inference.focus_cases import Case
+from fof_jax.inference.focus_perturbation import blank_images
+from fof_jax.inference.model import TrainedModel
+from fof_jax.models.vit_classifier import ViTClassifier
+from fof_jax.types import Variables
+from tests.inference.test_focus_confounder import GRADE, YellowDetector
+
+
+class Additive(YellowDetector):
+    """Method whose logit of class 2 is small enough for no probability to saturate."""
+
+    def vit_classifier(self, variables):
+        def logits_of(tokens):
+            score = 4 * tokens[..., 0].mean(axis=1)
+            return jnp.stack([0 * score, 0 * score, score], axis=1)
+
+        return ViTClassifier(
+            encoder=self.encoder, params=variables.params, logits_of=logits_of
+        )
+
+
+@pytest.fixture
+def model():
+    method = Additive()
+    data = {"classes": ("II", "III", "IV"), "color": True, "image_size": 32}
+    return TrainedModel(
+        method=method,
+        folds={"fold_0": Variables(params=method.params(), state={})},
+        config=ConfigDict({"data": data, "method": "vit"}),
+        sides=None,
+    )
+
+
+def yellow(classifier, query):
+    """Evidence of each patch of 8 pixels: what the score sums."""
+    r, g, b = jnp.moveaxis(query.pixels.astype(jnp.float32), -1, 0)
+    count = len(query.pixels)
+    return (r + g - 2 * b).reshape(count, 4, 8, 4, 8).mean(axis=(2, 4))
+
+
+EXPLAINERS = [
+    Explainer("best", "best order", False, yellow),
+    Explainer("worst", "worst order", False, lambda c, q: -yellow(c, q)),
+    Explainer("none", "no order", True, lambda c, q: 0 * yellow(c, q)),
+]
+
+
+def test_an_order_by_evidence_gains_and_its_reverse_loses(model):
+    rng = np.random.default_rng(1)
+    cases = []
+    for i in range(16):
+        # Yellow of 0 to 60 in each patch, in no spatial order.
+        strength = rng.permutation(np.linspace(0, 60, 16)).reshape(4, 4)
+        pixels = np.full((32, 32, 3), 128.0)
+        pixels[..., 2] -= np.kron(strength, np.ones((8, 8)))
+        mask = np.ones((32, 32), bool)
+        pixels = pixels.astype(np.uint8)
+        cases.append(Case(f"{i}", 0, f"p{i}", GRADE, pixels, mask, ("fold_0",)))
+    rows = focus.measure(model, cases, EXPLAINERS)
+    for figure in (
+        "deletion_mean",
+        "insertion_mean",
+        "deletion_blur",
+        "insertion_blur",
+    ):
+        gain = {
+            one.name: np.array(
+                [r.figures[figure] for r in rows if r.explainer == one.name]
+            )
+            for one in EXPLAINERS
+        }
+        assert (gain["best"] > 0.01).all(), figure
+        assert (gain["worst"] < -0.01).all(), figure
+        assert abs(gain["none"].mean()) < 0.25 * gain["best"].mean(), figure
+
+
+@pytest.mark.parametrize("side", [32, 64])
+def test_what_stands_in_hidden_patches(side):
+    """The mean color by a loop; the blur by scipy, to the width that RISE names."""
+    image = np.random.default_rng(0).normal(size=(2, side, side, 3)).astype(np.float32)
+    mean = np.asarray(blank_images(jnp.asarray(image), "mean", side))
+    for b in range(2):
+        for c in range(3):
+            np.testing.assert_allclose(
+                mean[b, ..., c], image[b, ..., c].mean(), atol=1e-6
+            )
+    sigma = side / 22
+    want = image.astype(np.float64)
+    for axis in (1, 2):
+        want = ndimage.gaussian_filter1d(
+            want, sigma, axis=axis, mode="nearest", radius=int(3 * sigma)
+        )
+    blur = blank_images(jnp.asarray(image), "blur", side)
+    np.testing.assert_allclose(np.asarray(blur), want, atol=1e-5)
