@@ -21,8 +21,14 @@ FIGURES = {
         "above best blind",
         "pointing, less that of the best blind rule on the same images",
     ),
-    "inside": ("inside", "share of the map's sum on the structure"),
-    "area": ("area", "share of the image that is structure: what no map gets inside"),
+    "inside": (
+        "inside",
+        "share of the map's sum on the structure, of the maps that are not 0",
+    ),
+    "area": (
+        "area",
+        "share of the image that is structure: inside of a map that knows nothing",
+    ),
     "iou": ("IoU", "of the structure and as many of the map's highest pixels"),
     "precision": ("pixel AP", "average precision of pixels"),
     "deletion_mean": (
