@@ -9,10 +9,8 @@ import csv
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 from PIL import Image
 
 from fof_jax.cli.main import main
@@ -22,58 +20,14 @@ from fof_jax.evaluation.focus_table import Row
 from fof_jax.explainers import registry
 from fof_jax.inference import focus_confounder
 from fof_jax.inference.focus_cases import Case
-from fof_jax.inference.model import TrainedModel
-from fof_jax.models import vit
-from fof_jax.models.vit_classifier import ViTClassifier
-from fof_jax.types import Output, Variables
+from tests.support.yellow_detector import YellowDetector, trained
 
-SIZE = vit.Size(width=8, depth=2, heads=2, mlp=8)
 GRADE = 2
-
-
-class YellowDetector:
-    """Method whose logit of class 2 is the mean of red + green - 2 blue."""
-
-    encoder = vit.ViT(size=SIZE, patch=8, image_size=(32, 32))
-
-    def params(self):
-        image = jnp.zeros((1, 32, 32, 3))
-        params = self.encoder.init(jax.random.key(0), image)["params"]
-        blocks = jax.tree.map(lambda a: 0 * a, params["blocks"])  # x + 0
-        yellow = jnp.tile(jnp.array([1.0, 1.0, -2.0]), 64) / 64
-        kernel = jnp.zeros((192, 8)).at[:, 0].set(yellow)
-        embedding = {"kernel": kernel, "bias": jnp.zeros(8)}
-        position = 0 * params["position"]
-        return {**params, "blocks": blocks, "embedding": embedding} | {
-            "position": position
-        }
-
-    def vit_classifier(self, variables):
-        def logits_of(tokens):
-            score = 60 * tokens[..., 0].mean(axis=1)
-            # Gray images score about -34, tinted ones about -30.
-            gray = jnp.full_like(score, -32.4)
-            return jnp.stack([gray, gray - 20, score], axis=1)
-
-        return ViTClassifier(
-            encoder=self.encoder, params=variables.params, logits_of=logits_of
-        )
-
-    def apply(self, variables, batch):
-        logits = self.vit_classifier(variables).logits(batch.image)
-        return Output(features=logits, logits=logits)
 
 
 @pytest.fixture(scope="module")
 def model():
-    method = YellowDetector()
-    data = {"classes": ("II", "III", "IV"), "color": True, "image_size": 32}
-    return TrainedModel(
-        method=method,
-        folds={"fold_0": Variables(params=method.params(), state={})},
-        config=ConfigDict({"data": data, "method": "vit"}),
-        sides=None,
-    )
+    return trained(YellowDetector())
 
 
 @pytest.fixture(scope="module")
@@ -81,9 +35,7 @@ def control(model):
     """The model without its only evidence."""
     params = model.method.params()
     params["embedding"] = jax.tree.map(lambda a: 0 * a, params["embedding"])
-    return dataclasses.replace(
-        model, folds={"fold_0": Variables(params=params, state={})}
-    )
+    return trained(model.method, params)
 
 
 def marked_pair(kind):

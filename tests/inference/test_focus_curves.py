@@ -7,42 +7,15 @@ that the perfect order is known.
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 from scipy import ndimage
 
 from fof_jax.explainers.registry import Explainer
 from fof_jax.inference import focus
 from fof_jax.inference.focus_cases import Case
 from fof_jax.inference.focus_perturbation import blank_images
-from fof_jax.inference.model import TrainedModel
-from fof_jax.models.vit_classifier import ViTClassifier
-from fof_jax.types import Variables
-from tests.inference.test_focus_confounder import GRADE, YellowDetector
+from tests.support.yellow_detector import Additive, trained
 
-
-class Additive(YellowDetector):
-    """Method whose logit of class 2 is small enough for no probability to saturate."""
-
-    def vit_classifier(self, variables):
-        def logits_of(tokens):
-            score = 4 * tokens[..., 0].mean(axis=1)
-            return jnp.stack([0 * score, 0 * score, score], axis=1)
-
-        return ViTClassifier(
-            encoder=self.encoder, params=variables.params, logits_of=logits_of
-        )
-
-
-@pytest.fixture
-def model():
-    method = Additive()
-    data = {"classes": ("II", "III", "IV"), "color": True, "image_size": 32}
-    return TrainedModel(
-        method=method,
-        folds={"fold_0": Variables(params=method.params(), state={})},
-        config=ConfigDict({"data": data, "method": "vit"}),
-        sides=None,
-    )
+GRADE = 2
 
 
 def yellow(classifier, query):
@@ -59,7 +32,7 @@ EXPLAINERS = [
 ]
 
 
-def test_an_order_by_evidence_gains_and_its_reverse_loses(model):
+def test_an_order_by_evidence_gains_and_its_reverse_loses():
     rng = np.random.default_rng(1)
     cases = []
     for i in range(16):
@@ -70,7 +43,7 @@ def test_an_order_by_evidence_gains_and_its_reverse_loses(model):
         mask = np.ones((32, 32), bool)
         pixels = pixels.astype(np.uint8)
         cases.append(Case(f"{i}", 0, f"p{i}", GRADE, pixels, mask, ("fold_0",)))
-    rows = focus.measure(model, cases, EXPLAINERS)
+    rows = focus.measure(trained(Additive()), cases, EXPLAINERS)
     for figure in (
         "deletion_mean",
         "insertion_mean",
