@@ -89,7 +89,7 @@ def test_both_models_are_scored(pair, small_run, capsys):
     with (small_run / "fold_1/predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     right = 100 * np.mean([row["y"] == row["pred"] for row in rows])
-    control = text[text.index("control") :].splitlines()[0]
+    control = text[text.index("control: ") :].splitlines()[0]
     assert f"{right:.1f}" in control
     # A second call finds everything done.
     finished = out / "run/fold_1/predictions.csv"
