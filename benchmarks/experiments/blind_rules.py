@@ -74,11 +74,11 @@ def points(pixels: np.ndarray, mask: np.ndarray, index: int) -> dict[str, float]
     h, w = mask.shape
     masks = np.repeat(mask[None], DRAWS, axis=0)
     evidence = compiled((h // PATCH, w // PATCH))(query)
-    found = {
+    scores = {
         name: float(focus_scores.pointing(np.asarray(one), masks).mean())
         for name, one in evidence.items()
     }
-    return found | {"area": float(mask.mean())}
+    return scores | {"area": float(mask.mean())}
 
 
 def main(argv: list[str] | None = None) -> None:

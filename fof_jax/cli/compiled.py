@@ -24,6 +24,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+from fof_jax.data.cores import usable_cores
 from fof_jax.data.errors import DataWarning
 
 FOLDER, ENABLED = "JAX_COMPILATION_CACHE_DIR", "JAX_ENABLE_COMPILATION_CACHE"
@@ -112,13 +113,6 @@ def default_folder() -> Path:
     # The specification ignores relative paths.
     home = Path(cache) if os.path.isabs(cache) else Path("~/.cache").expanduser()
     return home / "fof_jax" / "compiled" / f"{_processor()}-{usable_cores()}"
-
-
-def usable_cores() -> int:
-    """Number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # not on macOS
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def sweep(folder: Path, limit: int = LIMIT) -> None:

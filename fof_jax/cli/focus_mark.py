@@ -114,7 +114,7 @@ def _score(
     from fof_jax.inference import focus_cases, focus_confounder, load
     from fof_jax.inference.table_form import TableForm
 
-    accuracy, rows, seen = {}, {}, {}
+    accuracy, rows, pairs = {}, {}, {}
     for name, path in paths.items():
         model = require_map(load.load(path))
         grade = _class_index(model.classes, flags.mark_class)
@@ -123,8 +123,8 @@ def _score(
         clean, marked = focus_cases.with_mark(
             model, cohort, flags.mark, limit=flags.limit
         )
-        seen[name] = focus_confounder.seen_pairs(marked)
-        focus_confounder.check_pair(seen["planted"], seen[name])
+        pairs[name] = focus_confounder.image_folds(marked)
+        focus_confounder.check_pair(pairs["planted"], pairs[name])
         accuracy[name] = focus_confounder.accuracy(model, clean, marked, grade)
         rows[name] = focus_confounder.on_mark(
             model,
@@ -134,12 +134,12 @@ def _score(
             log=lambda line: print(line, file=sys.stderr),
         )
     control = rows.get("control")
-    found = {
+    results = {
         name: (accuracy[name], focus_confounder.summarize(some, control))
         for name, some in rows.items()
     }
     text = focus_confounder.format_report(
-        flags.mark, flags.mark_class, found["planted"], found.get("control")
+        flags.mark, flags.mark_class, results["planted"], results.get("control")
     )
     out.mkdir(parents=True, exist_ok=True)
     files.write_text(out / "confounder.txt", text + "\n")

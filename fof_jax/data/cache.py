@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from fof_jax.data import squares
 from fof_jax.data.bags.cache import BagCache
+from fof_jax.data.cores import usable_cores
 from fof_jax.data.store import Store
 
 CACHES = ("ram", "none")
@@ -38,7 +39,7 @@ def available_memory() -> int:
 
 def decoding_threads(config: ConfigDict) -> int:
     """Threads that decode images: `data.threads`, or one for each core where unset."""
-    return config.data.threads or len(os.sched_getaffinity(0))
+    return config.data.threads or usable_cores()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

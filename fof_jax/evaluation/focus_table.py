@@ -27,7 +27,7 @@ FIGURES = {
     ),
     "area": (
         "area",
-        "share of the image that is structure: inside of a map that knows nothing",
+        "share of the image that is structure; a map that knows nothing has it inside",
     ),
     "iou": ("IoU", "of the structure and as many of the map's highest pixels"),
     "precision": ("pixel AP", "average precision of pixels"),

@@ -92,7 +92,7 @@ def accuracy(
             tiles = np.stack([some[k].pixels for k in held_out])
             each = one.fold_probabilities(tiles)[:, 0]
             sums = np.zeros((len(first), each.shape[1]))
-            np.add.at(sums, image, each)  # all images' tiles count alike
+            np.add.at(sums, image, each)  # every tile of an image counts alike
             pred.append(sums.argmax(axis=1))
         truth = np.array([clean[held_out[k]].grade for k in first])
         carries = truth == grade
@@ -133,8 +133,8 @@ def on_mark(
     return focus.measure(model, of_class, explainers, curves=False, log=log)
 
 
-def seen_pairs(cases: Sequence[Case]) -> set[tuple[str, int]]:
-    """Images of the cases, each with the number of every fold that scores it."""
+def image_folds(cases: Sequence[Case]) -> set[tuple[str, int]]:
+    """Pairs of an image and the number of a fold that scores it."""
     return {(case.image, fold_number(fold)) for case in cases for fold in case.folds}
 
 
@@ -142,7 +142,7 @@ def check_pair(planted: set[tuple[str, int]], control: set[tuple[str, int]]) -> 
     """Checks that two models are scored on the same images by the same folds.
 
     Args:
-      planted, control: of `seen_pairs`.
+      planted, control: of `image_folds`.
 
     Raises:
       ValueError: they are not.
@@ -212,10 +212,10 @@ def format_report(
 ) -> str:
     """The confounder's table: a block per model, verdicts on the planted one's maps."""
     blocks = []
-    for name, found in (("planted", planted), ("control", control)):
-        if found is None:
+    for name, of_model in (("planted", planted), ("control", control)):
+        if of_model is None:
             continue
-        accuracy, maps = found
+        accuracy, maps = of_model
         taken = "" if accuracy.taken is None else (
             f"; {100 * accuracy.taken:.1f}% of the other classes' images become "
             f"{class_name} with it"
@@ -228,20 +228,24 @@ def format_report(
         lines = [["", "on the mark (%)", "area (%)"]]
         lines += [[m.title, _percent(m.inside), f"{100 * m.area:.1f}"] for m in maps]
         if name == "planted":
-            columns = [["shows it", *("yes" if m.shows else "fails" for m in maps)]]
             if control is not None:
-                more = [_percent(m.more) if m.more else "no map" for m in maps]
-                columns.insert(0, ["more than control", *more])
-            lines = [
-                line + list(extra)
-                for line, extra in zip(lines, zip(*columns, strict=True), strict=True)
-            ]
+                _append(lines, "more than control", [_percent(m.more) for m in maps])
+            verdicts = ["yes" if m.shows else "fails" for m in maps]
+            _append(lines, "shows it", verdicts)
         blocks.append("\n".join([head, *align(lines)]))
     return "\n\n".join(blocks)
 
 
-def _percent(value: MeanInterval) -> str:
+def _append(lines: list[list[str]], heading: str, cells: Sequence[str]) -> None:
+    """Adds a column to a table."""
+    for line, cell in zip(lines, [heading, *cells], strict=True):
+        line.append(cell)
+
+
+def _percent(value: MeanInterval | None) -> str:
     """A mean in percent with its interval."""
+    if value is None:
+        return "no map"
     text = f"{100 * value.mean:.1f}"
     if value.low is not None and value.high is not None:
         text += f" [{100 * value.low:.1f}, {100 * value.high:.1f}]"

@@ -11,7 +11,7 @@ overlapping tiles, whose probabilities are averaged.
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeGuard
 
 import jax
@@ -202,11 +202,7 @@ class TrainedModel(Predictor):
           tiles: as the network reads them, after `preprocess`.
           omics: of each tile.
         """
-        per_fold = [
-            in_batches(functools.partial(self._feature, variables), tiles, omics)
-            for variables in self.folds.values()
-        ]
-        return np.stack(per_fold, axis=1)
+        return self._by_fold(self._feature, tiles, omics)
 
     def fold_probabilities(
         self,
@@ -220,8 +216,17 @@ class TrainedModel(Predictor):
         """
         if self.reads_graphs:
             raise ValueError(graph_input.only_regions(self.config.method))
+        return self._by_fold(self._probabilities, tiles, omics)
+
+    def _by_fold(
+        self,
+        function: Callable[..., jax.Array],
+        tiles: UInt8[np.ndarray, "n S S 3"],
+        omics: Float[np.ndarray, "n M"] | None,
+    ) -> Float[np.ndarray, "n F X"]:
+        """A compiled function of variables and tiles, of each tile by each fold."""
         per_fold = [
-            in_batches(functools.partial(self._probabilities, variables), tiles, omics)
+            in_batches(functools.partial(function, variables), tiles, omics)
             for variables in self.folds.values()
         ]
         return np.stack(per_fold, axis=1)

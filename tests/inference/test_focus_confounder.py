@@ -146,7 +146,7 @@ def test_a_map_that_is_mostly_empty_shows_nothing():
 
 
 def test_a_control_of_other_folds_is_refused(cases):
-    mine = focus_confounder.seen_pairs(cases[0])
+    mine = focus_confounder.image_folds(cases[0])
     focus_confounder.check_pair(mine, set(mine))
     other = {(image, 1) for image, _ in mine}
     with pytest.raises(
