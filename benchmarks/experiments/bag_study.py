@@ -81,11 +81,17 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
 class Runner:
     """One row: its config, method and programs, which all of its cells share."""
 
-    def __init__(self, row: str, info: DatasetInfo, changes: dict[str, Any]):
-        """Compiles nothing yet."""
-        argument, fields = ROWS[row]
+    def __init__(self, argument: str, fields: dict[str, Any], info: DatasetInfo):
+        """Compiles nothing yet.
+
+        Args:
+          argument: of configs/slides.py.
+          fields: what differs from it; at most `data.max_tokens` patches of a bag are
+            trained on.
+          info: of the bags.
+        """
         self.config: ConfigDict = slides.get_config(argument)
-        self.config.update_from_flattened_dict(COMMON | fields | changes)
+        self.config.update_from_flattened_dict(fields)
         self.method: Any = registry.create(self.config, info)
         self.optimizer = optimizer.from_config(self.config)
         self.step = parallel.train_step(
@@ -111,7 +117,8 @@ class Runner:
         size, epochs = self.config.batch_size, self.config.epochs
         steps = len(rows) // size
         key = jax.random.fold_in(jax.random.key(seed), fold)
-        example = bags.batch(rows[:size], TOKENS, np.random.default_rng(0))
+        length = self.config.data.max_tokens
+        example = bags.batch(rows[:size], length, np.random.default_rng(0))
         features = column_statistics.measure(bags.values[i].features for i in rows)
         frozen = {"features": features._asdict()}
         state = initial_state(self.method, self.optimizer, key, example, frozen)
@@ -137,7 +144,8 @@ class Runner:
             rng = np.random.default_rng([seed, fold, epoch])
             order = rng.permutation(rows)
             for first in range(0, len(order) - size + 1, size):
-                yield bags.batch(order[first : first + size], TOKENS, rng)
+                length = self.config.data.max_tokens
+                yield bags.batch(order[first : first + size], length, rng)
 
     def test(self, bags: Bags, rows: np.ndarray, variables: Any) -> dict[str, Any]:
         """Probabilities of whole bags, and where their maps point."""
@@ -204,7 +212,12 @@ def main(argv: list[str] | None = None) -> None:
     if len(names) > 1:
         flags.error(f"--table: biomarkers differ: {names}")
     info = DatasetInfo(CLASSES, names.pop(), ())
-    runner = functools.cache(lambda row: Runner(row, info, changes))
+
+    @functools.cache
+    def runner(row: str) -> Runner:
+        argument, fields = ROWS[row]
+        return Runner(argument, COMMON | fields | changes, info)
+
     for seed in args.seeds or SEEDS:
         for fold in args.folds or range(5):
             for share, bags in sets.items():

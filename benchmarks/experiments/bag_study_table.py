@@ -20,6 +20,7 @@ REFERENCES = ("baseline", "FoF")
 METRICS = ("auc", "accuracy")
 FIGURES = ("pointing", "precision")
 REPLICATES = 2000
+UPPER = "deciding patches {area} of a bag of the upper grades"
 Cells = Mapping[tuple[int, int], dict[str, Any]]
 
 
@@ -56,23 +57,31 @@ def tables(results: Path, rows: Sequence[str]) -> str:
     found = results.iterdir() if results.is_dir() else ()
     folders = [p for p in found if p.name.replace(".", "").isdigit()]
     order = sorted(folders, key=lambda p: float(p.name))
-    return "\n\n".join(table(folder, rows) for folder in order)
+    return "\n\n".join(
+        table(folder, rows, f"Share {folder.name}%", UPPER) for folder in order
+    )
 
 
-def table(folder: Path, rows: Sequence[str]) -> str:
-    """One share: means over cells, and differences to `REFERENCES` with intervals."""
+def table(folder: Path, rows: Sequence[str], title: str, masked: str) -> str:
+    """One set: means over cells, and differences to `REFERENCES` with intervals.
+
+    Args:
+      folder: of the cells.
+      rows: names, in order.
+      title: of the set.
+      masked: what the mean share of masked patches says, with `{area}`.
+    """
     cells = read(folder, rows)
     if not cells or not next(iter(cells.values())):
-        return f"Share {folder.name}%: no cell that all rows have."
+        return f"{title}: no cell that all rows have."
     keys = list(next(iter(cells.values())))
     seeds, folds = sorted({s for s, _ in keys}), sorted({f for _, f in keys})
     scores = _scores(cells)
     area = np.mean(_known(_first(cells), "area"))
     lines = [
-        f"Share {folder.name}%: {len(keys)} cells a row, folds "
-        f"{', '.join(map(str, folds))}, seeds {', '.join(map(str, seeds))}; deciding "
-        f"patches {100 * area:.1f}% of a bag of the upper grades; median seconds of a "
-        "cell in brackets; ± between seeds.",
+        f"{title}: {len(keys)} cells a row, folds {', '.join(map(str, folds))}, seeds "
+        f"{', '.join(map(str, seeds))}; {masked.format(area=f'{100 * area:.1f}%')}; "
+        "median seconds of a cell in brackets; ± between seeds.",
         "",
         "| row | AUC | accuracy | pointing | patch AP | "
         + " | ".join(f"AUC less {one}" for one in REFERENCES)
@@ -100,6 +109,15 @@ def table(folder: Path, rows: Sequence[str]) -> str:
                 each = [_figure_difference(cells, row, other, f) for f in FIGURES]
                 lines.append(f"* {row} less {other}: {each[0]}; {each[1]}")
     return "\n".join(lines)
+
+
+def mean_auc(folder: Path, rows: Sequence[str]) -> dict[str, float]:
+    """Mean AUC over the cells that all rows have."""
+    cells = read(folder, rows)
+    return {
+        row: float(np.mean(list(one.values["auc"].values())))
+        for row, one in (_scores(cells) if cells else {}).items()
+    }
 
 
 def _known(cells: Cells, figure: str) -> list[float]:

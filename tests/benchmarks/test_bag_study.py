@@ -100,8 +100,8 @@ def test_intervals_cover_the_seeds(tmp_path):
             write_cell(folder, "FoF", seed, fold, right=seed == 1)
     for row in ("baseline", "FoF"):  # of a seed that is not finished
         write_cell(folder, row, 3, 1, right=True)
-    shown = bag_study_table.table(folder, ["baseline", "FoF"])
-    assert "4 cells a row, folds 0, 1, seeds 1, 2;" in shown
+    shown = bag_study_table.table(folder, ["baseline", "FoF"], "Set", "{area}")
+    assert "Set: 4 cells a row, folds 0, 1, seeds 1, 2; 0.0%; median" in shown
     assert "| FoF (1 s) | 75.0 ± 35.4 |" in shown  # AUC 1 and, of ties, 1/2
     assert "| +25.0 (+0.0, +50.0) |" in shown
     both = "+50.0 (+0.0, +100.0)"
@@ -112,7 +112,7 @@ def test_every_row_has_a_config(table):
     from fof_jax.types import DatasetInfo
 
     info = DatasetInfo(bag_study.CLASSES, ("idh",), ())
-    for row in bag_study.ROWS:
-        config = bag_study.Runner(row, info, {}).config
+    for argument, fields in bag_study.ROWS.values():
+        config = bag_study.Runner(argument, bag_study.COMMON | fields, info).config
         assert config.epochs == 8
         assert config.views.warmup_epochs <= config.epochs
