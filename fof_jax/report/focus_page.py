@@ -64,6 +64,12 @@ def table(summaries: Sequence[Summary], grade: str) -> Table:
     )
 
 
+def grade_tables(summaries: Sequence[Summary]) -> tuple[Table, ...]:
+    """The same for each grade; none where all images are of one."""
+    grades = dict.fromkeys(one.grade for one in summaries if one.grade != ALL)
+    return tuple(table(summaries, grade) for grade in grades)
+
+
 def plots(summaries: Sequence[Summary], folder: Path) -> tuple[Plot, ...]:
     """One dot plot per figure: each explainer on all images, with its interval."""
     rows = [one for one in summaries if one.grade == ALL]
@@ -169,7 +175,6 @@ def write(
       shown: examples.
       more: sections after the scores.
     """
-    grades = list(dict.fromkeys(one.grade for one in summaries))
     parts = [
         Section(
             "scores",
@@ -179,8 +184,7 @@ def write(
             plots(summaries, path.parent / "figures"),
         )
     ]
-    if len(grades) > 1:
-        tables = tuple(table(summaries, grade) for grade in grades if grade != ALL)
+    if tables := grade_tables(summaries):
         parts.append(Section("grades", "By grade", tables=tables))
     if shown:
         text = (
@@ -236,6 +240,6 @@ def section(workdir: Path, folder: Path) -> Section:
         "explainers",
         title,
         (*meaning(), *warnings(summaries)),
-        (table(summaries, ALL),),
+        (table(summaries, ALL), *grade_tables(summaries)),
         plots(summaries, folder),
     )

@@ -22,7 +22,7 @@ from fof_jax.report import (
     training_plots,
 )
 from fof_jax.report.run import read_run
-from tests.support.run_files import write_run
+from tests.support.run_files import write_focus_scores, write_run
 
 LONG = (
     'Astrocytoma, IDH-mutant, CNS WHO grade 2 <b>&"quoted"</b>',
@@ -286,6 +286,26 @@ def test_without_store_patients_and_masks(tmp_path):
     assert "has no checkpoints" in page.section("regions")
     assert "has no checkpoints" in page.section("features")
     assert "no localization metrics" in page.section("focus")
+
+
+@pytest.mark.usefixtures("without_plots")
+def test_scores_of_explainers_by_grade(tmp_path):
+    run = write_run(tmp_path / "run", finished=1, history=False)
+    rows = write_focus_scores(run, ("II", "III"))
+    page = make(run)
+    tables = [table for table in page.tables if "darkest patch (blind)" in str(table)]
+    assert len(tables) == 3
+    for grades, table in zip((("II", "III"), ("II",), ("III",)), tables, strict=True):
+        inside = [
+            row.figures["inside"]
+            for row in rows
+            if row.grade in grades and row.explainer == "eq1"
+        ]
+        shown = dict(zip(table[0], table[1], strict=True))
+        assert shown[""] == "Eq. (1), block 3"
+        expected = f"{100 * sum(inside) / len(inside):.1f}"
+        assert shown["inside (%)"].split()[0] == expected
+    assert "Grade III: 4 maps of 2 patients." in page.section("explainers")
 
 
 @pytest.mark.parametrize("classes", [LONG, ("a", "b", "c", "d", "e")])

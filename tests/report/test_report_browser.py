@@ -10,7 +10,7 @@ from fof_jax.data.errors import MissingDataError
 from fof_jax.report import build
 from fof_jax.report.comparison import build as comparison_build
 from fof_jax.report.comparison import runs as comparison_runs
-from tests.support.run_files import write_run
+from tests.support.run_files import write_focus_scores, write_run
 
 axe = pytest.importorskip(
     "axe_playwright_python.sync_playwright",
@@ -53,6 +53,8 @@ def pages(tmp_path_factory):
         "paper": write_run(folder / "paper", paper_row="FoF", folds=5, finished=4),
         "long": write_run(folder / "long", classes=LONG, biomarkers=()),
     }
+    write_focus_scores(runs["paper"], ("II", "III", "IV"))
+    write_focus_scores(runs["long"], LONG)
     versus = write_run(folder / "versus", paper_row="Baseline", seed=1)
     made = {
         name: build.report(

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from fof_jax.cli import config as config_flag
+from fof_jax.evaluation import focus_table
 from fof_jax.evaluation.predictions import Predictions, write_predictions
 from fof_jax.training.build import flatten_fields
 
@@ -92,3 +93,28 @@ def write_run(
             )
             write_predictions(home / "predictions.csv", table)
     return folder
+
+
+def write_focus_scores(run: Path, classes, images: int = 4) -> list[focus_table.Row]:
+    """Writes scores of `focus` below a run: a map and a blind rule, random figures."""
+    rng = np.random.default_rng(1)
+    maps = (("eq1", "Eq. (1), block 3", False), ("darkest", "darkest patch", True))
+    rows = [
+        focus_table.Row(
+            image=f"f0-{grade}-{i}.png",
+            tile=0,
+            patient=f"f0-{grade}-{i // 2}",
+            fold="fold_0",
+            grade=grade,
+            explainer=name,
+            title=title,
+            blind=blind,
+            figures=dict(zip(focus_table.FIGURES, rng.random(20), strict=False))
+            | {"pointing": float(rng.random() < 0.5)},
+        )
+        for grade in classes
+        for i in range(images)
+        for name, title, blind in maps
+    ]
+    focus_table.write(run / "focus" / focus_table.FILE_NAME, rows)
+    return rows
