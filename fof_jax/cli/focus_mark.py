@@ -109,8 +109,12 @@ def _train_and_score(flags: argparse.Namespace) -> int:
 def _score(
     flags: argparse.Namespace, paths: dict[str, Path], table: Path, out: Path
 ) -> None:
-    """Prints, and writes to confounder.txt, what the mark does to each model."""
+    """Prints, and writes to confounder.txt, what the mark does to each model.
+
+    The figures of every map against the mark are confounder_NAME.csv, one per model.
+    """
     from fof_jax.data.cohort import read_cohort
+    from fof_jax.evaluation import focus_table
     from fof_jax.inference import focus_cases, focus_confounder, load
     from fof_jax.inference.table_form import TableForm
 
@@ -142,6 +146,8 @@ def _score(
         flags.mark, flags.mark_class, results["planted"], results.get("control")
     )
     out.mkdir(parents=True, exist_ok=True)
+    for name, some in rows.items():
+        focus_table.write(out / f"confounder_{name}.csv", some)
     files.write_text(out / "confounder.txt", text + "\n")
     print(text)
 

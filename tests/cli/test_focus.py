@@ -144,6 +144,15 @@ def test_a_planted_mark_is_scored_on_a_table_with_the_runs_words(
     # A pair of the same model: nothing is more than in the control.
     assert planted.count("fails") == 2
     assert planted in capsys.readouterr().out
+    rows = focus_table.read(tmp_path / "out/confounder_planted.csv")
+    control = focus_table.read(tmp_path / "out/confounder_control.csv")
+    assert {row.grade for row in rows} == {"IV"}
+    assert [row.figures["inside"] for row in rows] == pytest.approx(
+        [row.figures["inside"] for row in control], nan_ok=True
+    )
+    mean = 100 * np.mean([row.figures["area"] for row in rows])
+    (line,) = [line for line in planted.splitlines() if line.startswith("most edges")]
+    assert f"{mean:.1f}" in line.split()
 
 
 def test_limit_takes_the_grades_in_turn():
