@@ -72,13 +72,17 @@ def cell_fields(
     return fields
 
 
-def chosen_rate(folder: Path, row: str) -> float:
-    """The rate with the largest AUC of the row's family, of the cells of `--choose`.
+def family_of(row: str) -> str:
+    """The row whose rate a row takes."""
+    return "baseline" if row in WITHOUT_VIEWS else "FoF"
+
+
+def best_rate(folder: Path, family: str) -> float:
+    """The rate with the largest AUC of a family, of the cells of `--choose`.
 
     Raises:
       FileNotFoundError: a cell is missing.
     """
-    family = "baseline" if row in WITHOUT_VIEWS else "FoF"
     names = [rate_name(family, rate) for rate in RATES]
     for name in names:
         path = folder / bag_study_table.name_of(name, SEEDS[0], 0)
@@ -106,7 +110,7 @@ def main(argv: list[str] | None = None) -> None:
     flags.add_argument("--show", action="store_true", help="print the tables only")
     args = flags.parse_args(argv)
     if args.show:
-        print(shown(args.results, args.rows or list(ROWS)))
+        print(tables(args.results, args.rows or list(ROWS)))
         return
     if not (args.set and args.table and args.weights):
         flags.error("expected --set, --table and --weights, or --show")
@@ -131,6 +135,8 @@ def main(argv: list[str] | None = None) -> None:
         own = cell_fields(args.set, row, rate, tokens, args.epochs)
         return bag_study.Runner(ROWS[row][0], own, info)
 
+    rate_of = functools.cache(functools.partial(best_rate, choices))
+
     def run(path: Path, name: str, row: str, rate: float, seed: int, fold: int) -> None:
         if path.exists():
             return
@@ -150,15 +156,15 @@ def main(argv: list[str] | None = None) -> None:
         for fold in args.folds or range(5):
             for row in args.rows or ROWS:
                 path = folder / bag_study_table.name_of(row, seed, fold)
-                run(path, row, row, chosen_rate(choices, row), seed, fold)
+                run(path, row, row, rate_of(family_of(row)), seed, fold)
 
 
-def shown(results: Path, rows: list[str]) -> str:
+def tables(results: Path, rows: list[str]) -> str:
     """The table of each set that has cells, and of the rates that were tried."""
     parts = []
     for which in EPOCHS:
-        tried = [rate_name(row, rate) for row in ("baseline", "FoF") for rate in RATES]
-        aucs = bag_study_table.mean_auc(results / "rates" / which, tried)
+        names = [rate_name(row, rate) for row in ("baseline", "FoF") for rate in RATES]
+        aucs = bag_study_table.mean_auc(results / "rates" / which, names)
         if aucs:
             each = ", ".join(f"{name} {100 * auc:.1f}" for name, auc in aucs.items())
             parts.append(f"{which}: AUC of fold 0, seed {SEEDS[0]}: {each}.")

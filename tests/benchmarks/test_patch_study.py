@@ -98,8 +98,8 @@ def test_a_patch_is_masked_if_half_of_it_is(tmp_path):
     mask[:4, 5:7] = 255  # half of the second
     mask[4, :4] = 255  # a quarter of the third
     Image.fromarray(mask).save(tmp_path / "mask.png")
-    found = data.patch_mask(tmp_path / "mask.png", 8, 2)
-    assert found.tolist() == [True, True, False, False]
+    patches = data.patch_mask(tmp_path / "mask.png", 8, 2)
+    assert patches.tolist() == [True, True, False, False]
     assert data.patch_mask(None, 8, 2).tolist() == [False] * 4
 
 
@@ -125,10 +125,10 @@ def test_the_best_rate_of_each_family(tmp_path):
         last = write_cell(tmp_path, patch_study.rate_name("FoF", rate), 12 - right)
     for row in patch_study.ROWS:
         expected = 1e-3 if row in patch_study.WITHOUT_VIEWS else 4e-3
-        assert patch_study.chosen_rate(tmp_path, row) == expected
+        assert patch_study.best_rate(tmp_path, patch_study.family_of(row)) == expected
     last.unlink()
     with pytest.raises(FileNotFoundError, match="Run with --choose first"):
-        patch_study.chosen_rate(tmp_path, "FoF ramp")
+        patch_study.best_rate(tmp_path, "FoF")
 
 
 @pytest.mark.parametrize("which", patch_study.EPOCHS)
