@@ -1,11 +1,13 @@
 """Measurement conditions, timing and memory."""
 
 import contextlib
+import functools
 import json
 import os
 import platform
 import resource
 import statistics
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,9 +19,10 @@ import jaxlib
 
 
 def conditions() -> dict[str, Any]:
-    """Device, versions and current load of the machine."""
+    """Commit of the code, device, versions and current load of the machine."""
     device = jax.local_devices()[0]
     return {
+        "commit": commit(),
         "device": f"{device.platform}: {device.device_kind}",
         "processor": processor(),
         "cores": len(os.sched_getaffinity(0)),
@@ -28,6 +31,16 @@ def conditions() -> dict[str, Any]:
         "jax": jax.__version__,
         "jaxlib": jaxlib.__version__,
     }
+
+
+@functools.cache
+def commit() -> str:
+    """The commit that this process began with; `-dirty` where files were changed."""
+    words = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    done = subprocess.run(
+        [*words, "--abbrev=40", "--exclude=*"], capture_output=True, text=True
+    )
+    return done.stdout.strip() or "unknown"
 
 
 def processor() -> str:

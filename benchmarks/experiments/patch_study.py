@@ -35,7 +35,7 @@ SEEDS = (42, 43, 44)
 # About 400 steps of 16 images, as in `bag_study`; set before the first cell.
 EPOCHS = {"ebhi_gray": 4, "mosaic": 12, "ph2": 40}
 MASKED = "structures {area} of the patches of an image that has any"
-RATES = (5e-4, 1e-3, 2e-3, 4e-3)
+RATES = (5e-4, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2)
 LONGER = focus_study.LONGER  # epochs of a row, times those of its set
 RAMP = {"FoF, ramp": 0.4} | focus_study.RAMP  # see there
 # Row -> argument of configs/slides.py, and fields that differ.
