@@ -91,6 +91,11 @@ SETS: dict[str, dict[str, Any]] = {
             "veil",
         ),
     },
+    # By `phantom_table.py`; twice the pixels, so that a patch is one of `mu/8`'s.
+    "phantom": {
+        "data.image_size": 112,
+        "data.biomarkers": ("idh", "codeletion", "PTEN", "EGFR", "CARD11", "FGFR2"),
+    },
 }
 PACKED = {"views.fill": "drop"}
 REMEDIES = {

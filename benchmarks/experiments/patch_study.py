@@ -33,7 +33,7 @@ from fof_jax.types import DatasetInfo
 RESULTS = bag_study_table.RESULTS.parent / "patch_study"
 SEEDS = (42, 43, 44)
 # About 400 steps of 16 images, as in `bag_study`; set before the first cell.
-EPOCHS = {"ebhi_gray": 4, "mosaic": 12, "ph2": 40}
+EPOCHS = {"ebhi_gray": 4, "mosaic": 12, "ph2": 40, "phantom": 4}
 MASKED = "structures {area} of the patches of an image that has any"
 RATES = (5e-4, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2)
 LONGER = focus_study.LONGER  # epochs of a row, times those of its set
