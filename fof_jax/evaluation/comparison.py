@@ -156,13 +156,20 @@ def compare(
         for entry in entries
     ]
     patients = {p for table in by_fold.values() for p in table.patient}
+    lines = list(conditions)
+    named = {p for e in entries for table in e.cells.values() for p in table.patient}
+    if unit == "patient" and (left_out := named - patients):
+        lines.append(
+            f"{len(left_out)} of {len(named)} patients are left out: their regions "
+            "have two grades, or none of them could be read"
+        )
     return Comparison(
         rows=_in_the_papers_order(rows) if paper else tuple(rows),
         references=tuple(references),
         unit=unit,
         counts=(sum(map(len, by_fold.values())), len(patients)),
         replicates=replicates,
-        conditions=tuple(conditions),
+        conditions=tuple(lines),
     )
 
 

@@ -187,3 +187,15 @@ def test_patients_are_scored_by_the_mean_of_their_regions():
     expected = metrics.scores(table.y, table.prob, average="micro")["auc"]
     row = next(row for row in made.rows if row.name == "fof")
     assert row.per_cell[42, 0]["auc"] == pytest.approx(expected, abs=1e-12)
+    assert "left out" not in " ".join(made.conditions)
+
+
+def test_patients_that_cannot_be_scored_are_counted():
+    """A patient of two grades has none of its own."""
+    tables = cells(0)
+    tables[42, 1].y[1] = 2  # of patient 1-0, whose other region is of grade 0
+    made = comparison.compare(
+        [Entry("fof", "I", tables, 2)], references=(), unit="patient", replicates=20
+    )
+    assert made.counts == (29, 29)
+    assert made.conditions[-1].startswith("1 of 30 patients are left out")
