@@ -6,7 +6,8 @@
     python launch.py --config=configs/comparison.py:distill.crd,as_published
 
 The argument is a data set, a row of `ROWS`, or both joined by a dash; none is
-phantom-fof. `compare` takes the data set and trains every row.
+phantom-fof. `compare` takes the data set and trains every row; `gbmlgg,as_published`
+gives those rows their other form that have one.
 
 * `phantom`: the synthetic cohort with its omics columns; small images, few epochs.
 * `gbmlgg`: TCGA GBM-LGG, the 664 patients with molecular data, 1,024 pixels.
@@ -54,7 +55,11 @@ ENCODERS = {
 SMALL_IMAGES = {"swinv2_tiny/8": "swinv2_tiny/4"}
 # Row -> fields that make it what it is: `compare` keeps them where --config.FIELD sets
 # them for all rows.
-FIXED = dict.fromkeys(ENCODERS, ("method", "encoder"))
+FIXED: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(ENCODERS, ("method", "encoder")),
+    "image.vgg19bn": ("method", "encoder", "optimizer.learning_rate"),
+    "pathgcn": tuple(published_forms.PATHGCN_OPTIMIZER),
+}
 # Reads cell graphs, which `data graphs` builds first.
 GRAPHS = ("pathgcn",)
 DIRECT = (
@@ -80,8 +85,9 @@ STUDENTS = (
     "distill.dgkd_student",
     "distill.clat",
 )
-FORMS = ("common", "as_published")
 ROWS = (*IMAGE, *ENCODERS, *GRAPHS, *DIRECT, *STUDENTS)
+# Form -> the rows that have it; in `compare` the others keep the common one.
+FORMS = {"common": ROWS, "as_published": tuple(published_forms.FIELDS)}
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -231,11 +237,11 @@ def _parse(arg: str) -> tuple[str, str, str]:
             f"configs/comparison.py: form {form!r} does not exist. Expected one of "
             f"{', '.join(FORMS)}, as in distill.crd,as_published."
         )
-    if form == "as_published" and row not in published_forms.FIELDS:
+    if row not in FORMS[form]:
         raise ValueError(
             f"configs/comparison.py: row {row!r} has no other form than the common "
             "one. Leave out ,as_published; gbmlgg.py and gbmlgg_release.py are the "
-            f"paper's own. Rows with one: {', '.join(published_forms.FIELDS)}."
+            f"paper's own. Rows with one: {', '.join(FORMS[form])}."
         )
     return data, row, form
 

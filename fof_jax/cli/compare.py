@@ -33,13 +33,16 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         metavar="WORKDIR",
         help="compare these finished runs instead, with the first one",
     )
-    parser.add_argument("--rows", type=_names, help="names, with commas; default: all")
+    parser.add_argument(
+        "--rows", type=_some_names, help="names, with commas; default: all"
+    )
     parser.add_argument("--folds", type=_numbers, help="e.g. 0,1; default: all")
     parser.add_argument("--seeds", type=_numbers, help="e.g. 42,43; default: seed")
     parser.add_argument(
         "--dry_run",
         action="store_true",
-        help="print what is done, what would run, and the time left; train nothing",
+        help="print what is done, what would run, and the time left; train nothing, "
+        "but build the data set if it is not there yet",
     )
     parser.add_argument(
         "--unit",
@@ -65,14 +68,18 @@ def run(flags: argparse.Namespace) -> int:
             f"compare: --replicates is {flags.replicates}; expected 1 or more."
         )
     if flags.runs is not None:
-        if flags.config_words or flags.workdir or flags.dry_run:
+        others = ("config_words", "workdir", "dry_run", "rows", "folds", "seeds")
+        if any(getattr(flags, name) not in (None, False, []) for name in others):
             raise ValueError(
                 "compare: --runs compares finished runs; leave out --config, "
-                "--workdir and --dry_run, or leave out --runs."
+                "--workdir, --rows, --folds, --seeds and --dry_run, or leave out "
+                "--runs."
             )
         return _compare_runs(flags)
     if flags.workdir is None:
         raise ValueError("compare: pass --workdir=FOLDER, e.g. --workdir=runs/tables.")
+    if any(word.startswith("--config.fold=") for word in flags.config_words):
+        raise ValueError("compare: --config.fold is of one run; pass --folds instead.")
     return _compare_rows(flags)
 
 
@@ -102,8 +109,8 @@ def _compare_rows(flags: argparse.Namespace) -> int:
     from fof_jax.training import cells, preemption
 
     plan = compare_rows.make_plan(flags.config_words, sys.stdout)
-    seeds = flags.seeds or (plan.seed,)
-    job = compare_cells.Job(plan, cells.Folder(flags.workdir), tuple(seeds), _print)
+    seeds = tuple(dict.fromkeys(flags.seeds or (plan.seed,)))
+    job = compare_cells.Job(plan, cells.Folder(flags.workdir), seeds, _print)
     selected = job.select(flags.rows, flags.folds)
     job.print_plan(selected)
     if flags.dry_run:
@@ -125,6 +132,7 @@ def _compare_rows(flags: argparse.Namespace) -> int:
 
     try:
         cells.run(job.folder, selected, job.words, after=after, log=_print)
+        job.measure_costs(selected)
     finally:
         result = write()
     print(comparison_tables.text(result))
@@ -137,9 +145,15 @@ def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
+def _some_names(text: str) -> list[str]:
+    if names := _names(text):
+        return names
+    raise argparse.ArgumentTypeError("expected names with commas")
+
+
 def _numbers(text: str) -> list[int]:
     try:
-        return [int(part) for part in _names(text)]
+        return [int(part) for part in _some_names(text)]
     except ValueError:
         raise argparse.ArgumentTypeError(
             f"{text!r} is not numbers with commas"

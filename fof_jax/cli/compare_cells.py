@@ -1,6 +1,8 @@
 """Cells of a comparison: selection, states, costs, and the results of finished ones."""
 
+import collections
 import dataclasses
+import itertools
 import json
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,6 +12,7 @@ from fof_jax.cli import compare_rows
 from fof_jax.evaluation import comparison, metrics, published
 from fof_jax.evaluation.predictions import read_predictions
 from fof_jax.training import cells, preemption
+from fof_jax.training import workdir as run_folder
 from fof_jax.training.cells import Cell, State
 
 
@@ -58,12 +61,12 @@ class Job:
             for row in self.plan.rows
             if not row.reason and (rows is None or row.name in rows)
         ]
-        ordered = [name for name in rows or names if name in usable]
+        ordered = [name for name in dict.fromkeys(rows or names) if name in usable]
         refusals = self._refusals()
         return [
             Cell(seed, fold, name)
             for seed in self.seeds
-            for fold in (range(count) if folds is None else folds)
+            for fold in (range(count) if folds is None else dict.fromkeys(folds))
             for name in ordered
             if not refusals[name, seed]
         ]
@@ -81,6 +84,9 @@ class Job:
         for row in self.plan.rows:
             if row.reason:
                 self.log(f"{row.name}: left out. {row.reason}")
+        for (name, seed), reason in self._refusals().items():
+            if reason:
+                self.log(f"{name}, seed {seed}: not trained. {reason}")
         for name in dict.fromkeys(cell.row for cell in selected):
             row_cells = [cell for cell in selected if cell.row == name]
             states = [cells.state(self.folder, cell) for cell in row_cells]
@@ -135,6 +141,19 @@ class Job:
             if path.exists():
                 by_row[row.name] = json.loads(path.read_text(encoding="utf-8"))
         return by_row
+
+    def measure_costs(self, selected: Sequence[Cell]) -> None:
+        """Measures the cost of each row that has a finished cell and no cost yet.
+
+        Raises:
+          preemption.Stopped: by a signal.
+        """
+        rows = [c.row for c in selected if self.folder.predictions(c).exists()]
+        with preemption.signal_handlers() as stop:
+            for name in dict.fromkeys(rows):
+                self.measure_cost(name, stop)
+                if stop.code:
+                    raise preemption.Stopped(stop.code)
 
     def measure_cost(self, name: str, stop: preemption.StopRequest) -> None:
         """Measures the cost of a row in its own process, unless that was done."""
@@ -197,19 +216,30 @@ class Job:
         )
 
     def _origins(self) -> list[str]:
-        """By which code and versions the finished cells were trained."""
-        origins = set()
-        for row in self.plan.rows:
-            for seed in self.seeds:
-                path = self.folder.workdir(row.name, seed) / "config.json"
-                if path.exists():
-                    origin = json.loads(path.read_text(encoding="utf-8"))["made_with"]
-                    commit = (origin["commit"] or "unknown commit")[:12]
-                    changed = " with changes" if origin["uncommitted_changes"] else ""
-                    jax = origin["packages"]["jax"]
-                    devices = f"{origin['devices']} {origin['device']} device(s)"
-                    origins.add(f"{commit}{changed}, JAX {jax}, {devices}")
-        return [f"trained by {'; '.join(sorted(origins))}"] if origins else []
+        """By which code and versions the finished cells were trained, and how many.
+
+        Of cells whose predictions were put there alone this is not known.
+        """
+        count: collections.Counter[str] = collections.Counter()
+        for cell in itertools.chain(*map(self._cells_of, self.plan.rows)):
+            path = self.folder.predictions(cell)
+            if path.exists():
+                count[self._origin(cell)] += 1
+        return [
+            f"{number} of {count.total()} cells trained by {origin}"
+            for origin, number in sorted(count.items())
+        ]
+
+    def _origin(self, cell: Cell) -> str:
+        workdir = self.folder.workdir(cell.row, cell.seed)
+        fold = self.folder.predictions(cell).parent
+        if not (fold / run_folder.MODEL_FILE).exists():
+            return "code that is not recorded here"
+        origin = run_folder.read_config(workdir)["made_with"]
+        commit = (origin["commit"] or "unknown commit")[:12]
+        changed = " with changes" if origin["uncommitted_changes"] else ""
+        devices = f"{origin['devices']} {origin['device']} device(s)"
+        return f"{commit}{changed}, JAX {origin['packages']['jax']}, {devices}"
 
 
 def _duration(seconds: float) -> str:

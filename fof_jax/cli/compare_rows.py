@@ -75,7 +75,8 @@ def make_plan(words: Sequence[str], out: Out) -> Plan:
     """Resolves the config of every row, and opens or builds the data.
 
     Args:
-      words: --config arguments; the argument of the file is a data set, or none.
+      words: --config arguments; the argument of the file is a data set or none, and
+        may end with a comma and a form, which the rows that have it take.
       out: stream for progress of the data.
 
     Raises:
@@ -86,21 +87,27 @@ def make_plan(words: Sequence[str], out: Out) -> Plan:
     if base is None:
         config_flag.load(words)  # raises, with the remedy
         raise AssertionError
-    path, data, names, fixed = _tables_of(config_flag.resolve(base))
+    tables = _tables_of(config_flag.resolve(base))
     argument = base.partition("=")[2].partition(":")[2]
-    if argument and argument not in data:
+    argument, _, form = argument.partition(",")
+    if argument and argument not in tables.data:
         raise ValueError(
-            f"compare: the argument {argument!r} of {path.name} is no data set; "
-            f"expected one of {', '.join(data)}, or none. Rows go to --rows."
+            f"compare: the argument {argument!r} of {tables.path.name} is no data set; "
+            f"expected one of {', '.join(tables.data)}, or none. Rows go to --rows."
+        )
+    if form and form not in tables.forms:
+        raise ValueError(
+            f"compare: the form {form!r} of {tables.path.name} does not exist; "
+            f"expected one of {', '.join(tables.forms)}, or none."
         )
     others = [w for w in words if w != base]
     stores: dict[str, Store] = {}
     made: list[Row] = []
     first: tuple[Store, ConfigDict] | None = None
-    for name in names:
-        kept = tuple(f"--config.{field}=" for field in fixed.get(name, ()))
+    for name in tables.rows:
+        kept = tuple(f"--config.{field}=" for field in tables.fixed.get(name, ()))
         own = (
-            f"--config={path}:{argument}{'-' if argument else ''}{name}",
+            f"--config={tables.path}:{tables.argument(argument, name, form)}",
             *(word for word in others if not word.startswith(kept)),
         )
         row, store = _row(name, own, stores, first and first[0], out)
@@ -191,10 +198,32 @@ def _field(config: ConfigDict, name: str) -> object:
     return value
 
 
-def _tables_of(
-    word: str,
-) -> tuple[Path, tuple[str, ...], tuple[str, ...], dict[str, tuple[str, ...]]]:
-    """Path of a config file, and its tables `DATA`, `ROWS` and, if any, `FIXED`."""
+@dataclasses.dataclass(frozen=True)
+class _Tables:
+    """A config file and its tables.
+
+    Attributes:
+      path: of the file.
+      data: names of data sets, `DATA`.
+      rows: names of rows, `ROWS`.
+      fixed: row -> fields that it keeps, `FIXED` or none.
+      forms: form -> the rows that have it, `FORMS` or none.
+    """
+
+    path: Path
+    data: tuple[str, ...]
+    rows: tuple[str, ...]
+    fixed: dict[str, tuple[str, ...]]
+    forms: dict[str, tuple[str, ...]]
+
+    def argument(self, data: str, row: str, form: str) -> str:
+        """Argument of the file for a row."""
+        words = f"{data}-{row}" if data else row
+        return f"{words},{form}" if row in self.forms.get(form, ()) else words
+
+
+def _tables_of(word: str) -> _Tables:
+    """The tables of a config file."""
     path = Path(word.partition("=")[2].partition(":")[0])
     spec = importlib.util.spec_from_file_location("_compared_config", path)
     if spec is None or spec.loader is None:
@@ -207,7 +236,8 @@ def _tables_of(
             f"compare: {path} has no tables DATA and ROWS. Pass "
             "--config=configs/comparison.py, or a file that has them, too."
         )
-    return path, data, rows, getattr(module, "FIXED", {})
+    fixed, forms = (getattr(module, name, {}) for name in ("FIXED", "FORMS"))
+    return _Tables(path, data, rows, fixed, forms)
 
 
 def _row(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fof_jax.cli import compare_rows
+from fof_jax.cli import compare_cells, compare_rows
 from fof_jax.cli import config as config_flag
 from fof_jax.cli.main import main
 from fof_jax.data import prepare
@@ -63,7 +63,11 @@ def finish(words, root, row, seed=42, skill=1.0):
 
 
 def test_rows_that_are_encoders_keep_theirs(words):
-    plan = compare_rows.make_plan([FILE, *words], sys.stdout)
+    rate = "--config.optimizer.learning_rate=0.002"
+    plan = compare_rows.make_plan([FILE, *words, rate], sys.stdout)
+    rates = {r.name: r.config.optimizer.learning_rate for r in plan.rows if r.config}
+    assert rates.pop("image.vgg19bn") == 5e-4  # published
+    assert set(rates.values()) == {0.002}
     encoders = {row.name: row.config.encoder for row in plan.rows if row.config}
     assert encoders.pop("image.resnet18") == "resnet18"
     assert encoders.pop("image.vgg19bn") == "vgg19bn_unfrozen"
@@ -72,10 +76,36 @@ def test_rows_that_are_encoders_keep_theirs(words):
     assert set(encoders.values()) == {"mu/16"}
 
 
+def test_rows_take_the_other_form_where_they_have_one(words, capsys):
+    plan = compare_rows.make_plan([f"{FILE}:phantom,as_published", *words], sys.stdout)
+    made = {row.name: row.config for row in plan.rows if row.config}
+    assert made["distill.kl"].optimizer.name == "adam_l2"
+    assert made["fof"].optimizer.name == "adamw"
+    assert made["distill.kl"].epochs == 1  # --config.FIELD is of all rows
+    flags = ["compare", f"{FILE}:phantom,other", *words, "--workdir=unused"]
+    assert main(flags) == 2
+    assert "expected one of common, as_published, or none" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--runs", "a", "b", "--rows=fof"], "--runs compares finished runs"),
+        (["--runs", "a", "b", "--seeds=1"], "--runs compares finished runs"),
+        (["--workdir=x", FILE, "--config.fold=1"], "pass --folds instead"),
+        (["--workdir=x", FILE, "--rows="], "--rows: expected names with commas"),
+        (["--workdir=x", FILE, "--folds=1;2"], "'1;2' is not numbers with commas"),
+    ],
+)
+def test_flags_that_would_be_ignored_are_refused(more, message, capsys):
+    assert main(["compare", *more]) == 2
+    assert message in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_a_dry_run_trains_nothing(words, tmp_path, capsys):
     flags = ["compare", FILE, *words, f"--workdir={tmp_path}/x", "--rows=fof,omics"]
-    assert main([*flags, "--seeds=1,2", "--dry_run"]) == 0
+    assert main([*flags, "--seeds=1,2,1", "--dry_run"]) == 0
     out = capsys.readouterr().out
     assert "fof: 4 of 4 not finished" in out
     assert "8 of 8 cells to train; time left in one process: unknown" in out
@@ -89,15 +119,21 @@ def test_a_dry_run_trains_nothing(words, tmp_path, capsys):
 
 
 def test_finished_cells_are_tables_and_other_configurations_are_not(
-    words, tmp_path, capsys
+    words, tmp_path, capsys, monkeypatch
 ):
     root = tmp_path / "x"
+    measured = set()
+    monkeypatch.setattr(
+        compare_cells.Job, "measure_cost", lambda _, name, stop: measured.add(name)
+    )
     for row, skill in (("fof", 2.0), ("vit", 0.0), ("distill.sp", 1.0)):
         finish(words, root, row, skill=skill)
     flags = ["compare", FILE, *words, f"--workdir={root}", "--rows=fof,vit,distill.sp"]
     assert main([*flags, "--replicates=50"]) == 0
     out = capsys.readouterr().out
     assert "0 of 6 cells to train" in out
+    assert measured == {"fof", "vit", "distill.sp"}  # of rows that have no cost yet
+    assert "6 of 6 cells trained by code that is not recorded here" in out
     document = json.loads((root / "comparison.json").read_text())
     finished = [row["row"] for row in document["rows"] if row["cells"]]
     assert finished == ["vit", "distill.sp", "fof", "fof"]
@@ -106,7 +142,9 @@ def test_finished_cells_are_tables_and_other_configurations_are_not(
     assert (root / "comparison.txt").read_bytes() == before
     # Predictions of another budget are not mixed in: the row says why it has none.
     assert main([*flags, "--config.epochs=2", "--dry_run"]) == 0
-    assert "0 of 0 cells to train" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "0 of 0 cells to train" in out
+    assert re.search(r"fof, seed 42: not trained. (?s:.*)epochs: 1 there, 2 now", out)
     assert main([*flags, "--config.epochs=2", "--replicates=50"]) == 0
     text = capsys.readouterr().out
     assert "another configuration: epochs: 1 there, 2 now" in text
