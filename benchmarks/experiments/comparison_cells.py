@@ -24,7 +24,7 @@ import io
 import json
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from fof_jax import files
 from fof_jax.data.csv_reader import TableReader
 from fof_jax.data.errors import raise_errors
 from fof_jax.evaluation import published
+from fof_jax.evaluation.comparison_tables import NAMES
 from fof_jax.training.cells import Cell, Folder
 
 REFERENCES = ("fof", "vit")
@@ -148,30 +149,47 @@ def show(results: Path, *, short: bool) -> str:
     """The collected tables as Markdown, rows in the paper's order, in percent."""
     document = json.loads((results / "comparison.json").read_text(encoding="utf-8"))
     costs = json.loads((results / "cost.json").read_text(encoding="utf-8"))
-    names = ["row", "folds", "AUC", "accuracy"]
-    if not short:
-        names += ["kappa", "AUC less FoF", "p", "AUC less Baseline", "p"]
-        names += ["GFLOP a step"]
-    lines = []
+    parts = []
     for table in ("I", "II"):
-        lines += [f"Table {table}:", "", _line(names), _line(["---"] * len(names))]
-        for row in document["rows"]:
-            if row["table"] == table:
-                cells = _cells(row, costs.get(row["row"]))
-                lines.append(_line(cells[: len(names)]))
-        lines.append("")
-    return "\n".join(lines)
+        rows = [row for row in document["rows"] if row["table"] == table]
+        if short:
+            names = ("row", "folds", "AUC", "accuracy")
+            lines = [_figures(row, ("auc", "accuracy")) for row in rows]
+        else:
+            names = ("row", "folds", *NAMES.values())
+            names += tuple(f"paper: {name}" for name in NAMES.values())
+            lines = [[*_figures(row, NAMES), *_published(row)] for row in rows]
+        parts.append(f"Table {table}:\n\n{_markdown(names, lines)}")
+    if not short:
+        unique = {row["row"]: row for row in document["rows"]}.values()
+        names = ("row", "AUC less FoF", "p", "AUC less Baseline", "p")
+        names += ("GFLOP a step", "seconds a step")
+        lines = [[*_differences(row), *_cost(costs.get(row["row"]))] for row in unique]
+        parts.append(f"Differences and costs:\n\n{_markdown(names, lines)}")
+    return "\n\n".join(parts)
 
 
-def _cells(row: dict[str, Any], cost: dict[str, Any] | None) -> list[str]:
-    """One row: name, folds, metrics, differences in AUC, cost."""
+def _figures(row: dict[str, Any], metrics: Iterable[str]) -> list[str]:
+    """Name, folds, and mean ± standard deviation of metrics."""
     cells = [published.name_of(row["row"]), str(len(row["cells"]))]
-    for metric in ("auc", "accuracy", "kappa"):
+    for metric in metrics:
         score = row["scores"].get(metric)
         text = f"{100 * score['mean']:.1f}" if score else ""
         if score and score["std"] is not None:
             text += f" ± {100 * score['std']:.1f}"
         cells.append(text)
+    return cells
+
+
+def _published(row: dict[str, Any]) -> list[str]:
+    """The paper's figures of a row, in its order; empty where it has none."""
+    pairs = ((row["paper_percent"] or {}).get(metric) for metric in NAMES)
+    return [f"{pair[0]:.2f} ± {pair[1]:.2f}" if pair else "" for pair in pairs]
+
+
+def _differences(row: dict[str, Any]) -> list[str]:
+    """Name, and the differences in AUC to both references."""
+    cells = [published.name_of(row["row"])]
     for reference in REFERENCES:
         one = row["differences"].get(reference, {}).get("auc")
         if one is None:
@@ -179,7 +197,16 @@ def _cells(row: dict[str, Any], cost: dict[str, Any] | None) -> list[str]:
             continue
         value, low, high = (100 * one[name] for name in ("value", "low", "high"))
         cells += [f"{value:+.1f} ({low:+.1f}, {high:+.1f})", f"{one['p_holm']:.3f}"]
-    return [*cells, f"{cost['step_gflop']:.1f}" if cost else ""]
+    return cells
+
+
+def _cost(cost: dict[str, Any] | None) -> list[str]:
+    """GFLOP and seconds of a step."""
+    return [f"{cost['step_gflop']:.1f}", f"{cost['step_s']:.2f}"] if cost else ["", ""]
+
+
+def _markdown(names: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    return "\n".join(map(_line, (names, ["---"] * len(names), *rows)))
 
 
 def _line(cells: Sequence[str]) -> str:

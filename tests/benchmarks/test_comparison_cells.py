@@ -75,10 +75,14 @@ def test_the_markdown_has_the_figures_of_the_collected_tables(tmp_path):
     row = {"table": "I", "method": "Baseline", "row": "vit", "cells": [{}]}
     row |= {"scores": {"auc": score, "accuracy": score | {"std": 0.02}}}
     row |= {"differences": {"fof": {"auc": difference}}}
+    row |= {"paper_percent": {"auc": [90.37, 0.82]}}
     (tmp_path / "comparison.json").write_text(json.dumps({"rows": [row]}))
-    (tmp_path / "cost.json").write_text(json.dumps({"vit": {"step_gflop": 1.46}}))
+    cost = {"step_gflop": 1.46, "step_s": 0.057}
+    (tmp_path / "cost.json").write_text(json.dumps({"vit": cost}))
     lines = comparison_cells.show(tmp_path, short=False).split("\n")
-    start = "| Baseline | 1 | 82.2 | 82.2 ± 2.0 |"
-    assert lines[4] == f"{start}  | +3.3 (+1.5, +5.2) | 0.024 |  |  | 1.5 |"
+    assert lines[4] == (
+        "| Baseline | 1 | 82.2 |  | 82.2 ± 2.0 |  | 90.37 ± 0.82 |  |  |  |"
+    )
+    assert lines[-1] == ("| Baseline | +3.3 (+1.5, +5.2) | 0.024 |  |  | 1.5 | 0.06 |")
     short = comparison_cells.show(tmp_path, short=True).split("\n")
-    assert short[4] == start
+    assert short[4] == "| Baseline | 1 | 82.2 | 82.2 ± 2.0 |"
