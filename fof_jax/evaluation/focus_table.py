@@ -103,6 +103,14 @@ class Summary:
         randomized = self.figures["randomized"]
         return randomized is not None and randomized.mean > RANDOMIZED_LIMIT
 
+    @property
+    def is_constant(self) -> bool:
+        """Whether no map of these images, or none of the shuffled network, varies.
+
+        Then there is no order of patches whose correlation could be measured.
+        """
+        return self.figures["randomized"] is None
+
 
 def summarize(rows: Sequence[Row], *, replicates: int = 2000) -> list[Summary]:
     """Means with 95% intervals by patient, of all images and of each grade."""

@@ -41,6 +41,12 @@ def format_focus(summaries: Sequence[Summary]) -> str:
             f"Do not depend on the model (randomized above {RANDOMIZED_LIMIT}): "
             + ", ".join(failed)
         )
+    constant = [one.title for one in summaries if one.grade == ALL and one.is_constant]
+    if constant:
+        blocks.append(
+            "Constant maps, of which nothing is known (randomized is undefined): "
+            + ", ".join(constant)
+        )
     return "\n\n".join(blocks)
 
 

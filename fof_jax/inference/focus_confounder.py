@@ -29,6 +29,11 @@ class Accuracy(NamedTuple):
     clean: float
     taken: float | None
 
+    @property
+    def fall(self) -> float:
+        """How far the accuracy falls when the mark is removed."""
+        return self.marked - self.clean
+
 
 class OnMark(NamedTuple):
     """Where the map of one explainer lies on marked images of the class.
@@ -210,7 +215,12 @@ def format_report(
     planted: tuple[Accuracy, list[OnMark]],
     control: tuple[Accuracy, list[OnMark]] | None = None,
 ) -> str:
-    """The confounder's table: a block per model, verdicts on the planted one's maps."""
+    """The confounder's table: a block per model, verdicts on the planted one's maps.
+
+    Where its accuracy falls no further than the control's, or not at all, the planted
+    model has not learned the mark, and there is nothing for a map to show.
+    """
+    learned = planted[0].fall > (control[0].fall if control else 0.0)
     blocks = []
     for name, of_model in (("planted", planted), ("control", control)):
         if of_model is None:
@@ -223,16 +233,22 @@ def format_report(
         head = (
             f"{name}: accuracy {100 * accuracy.marked:.1f}% with {kind} on "
             f"{class_name}, {100 * accuracy.clean:.1f}% without, fall "
-            f"{100 * (accuracy.marked - accuracy.clean):.1f}{taken}"
+            f"{100 * accuracy.fall:.1f}{taken}"
         )
         lines = [["", "on the mark (%)", "area (%)"]]
         lines += [[m.title, _percent(m.inside), f"{100 * m.area:.1f}"] for m in maps]
         if name == "planted":
             if control is not None:
                 _append(lines, "more than control", [_percent(m.more) for m in maps])
-            verdicts = ["yes" if m.shows else "fails" for m in maps]
-            _append(lines, "shows it", verdicts)
+            words = ("fails", "yes") if learned else ("no cause", "no cause")
+            _append(lines, "shows it", [words[m.shows] for m in maps])
         blocks.append("\n".join([head, *align(lines)]))
+    if not learned:
+        least = "further than the control's" if control else "when the mark is removed"
+        blocks.append(
+            f"The planted model has not learned the mark: its accuracy does not fall "
+            f"{least}. No map has anything to show."
+        )
     return "\n\n".join(blocks)
 
 

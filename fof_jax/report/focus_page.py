@@ -211,6 +211,12 @@ def warnings(summaries: Sequence[Summary]) -> list[str]:
             f"The map hardly changes when the network's blocks are shuffled "
             f"(correlation above {RANDOMIZED_LIMIT}): {', '.join(same)}."
         )
+    constant = [one.title for one in rows if one.is_constant]
+    if constant:
+        messages.append(
+            "The map is constant, so that whether it depends on the model is not "
+            f"known: {', '.join(constant)}."
+        )
     below = [
         one.title
         for one in rows

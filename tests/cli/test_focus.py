@@ -140,9 +140,11 @@ def test_a_planted_mark_is_scored_on_a_table_with_the_runs_words(
     words += [f"--checkpoint={small_run}/fold_0", f"--out={tmp_path / 'out'}"]
     words += [f"--control={small_run}/fold_0", "--explainers=eq1,edges"]
     assert main(words) == 0
-    planted, _ = (tmp_path / "out/confounder.txt").read_text().split("\n\n")
-    # A pair of the same model: nothing is more than in the control.
-    assert planted.count("fails") == 2
+    text = (tmp_path / "out/confounder.txt").read_text()
+    planted, _, verdict = text.split("\n\n")
+    # A pair of the same model, which has not learned the mark.
+    assert planted.count("no cause") == 2
+    assert "does not fall further than the control's" in verdict
     assert planted in capsys.readouterr().out
     rows = focus_table.read(tmp_path / "out/confounder_planted.csv")
     control = focus_table.read(tmp_path / "out/confounder_control.csv")

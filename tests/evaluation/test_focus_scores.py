@@ -4,9 +4,10 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 from sklearn import metrics as sk
 
-from fof_jax.evaluation import focus_scores, focus_table
+from fof_jax.evaluation import focus_scores, focus_table, focus_text
 from fof_jax.evaluation.patient_mean import patient_mean
 
 
@@ -111,6 +112,18 @@ def test_rank_correlation_against_a_loop():
     assert focus_scores.rank_correlation(a, a)[0] == pytest.approx(1)
 
 
+def test_stability_is_the_mean_over_pairs_of_folds():
+    """Against scipy; a constant map has no rank correlation and is left out."""
+    rng = np.random.default_rng(5)
+    maps = [rng.integers(0, 9, (4, 4)).astype(float) for _ in range(3)]
+    pairs = [(0, 1), (0, 2), (1, 2)]
+    want = [stats.spearmanr(maps[a], maps[b], axis=None).statistic for a, b in pairs]
+    assert focus_scores.agreement(maps) == pytest.approx(np.mean(want))
+    with_constant = [*maps, np.ones((4, 4))]
+    assert focus_scores.agreement(with_constant) == pytest.approx(np.mean(want))
+    assert math.isnan(focus_scores.agreement(maps[:1]))
+
+
 def test_order_ranks_patches_and_breaks_ties_by_the_image():
     evidence = np.array([[[3.0, 1.0], [2.0, 5.0]]])
     assert focus_scores.order(evidence, np.array([0])).tolist() == [[[1, 3], [2, 0]]]
@@ -192,6 +205,11 @@ def test_summary_compares_with_the_best_blind_rule_of_the_grade():
     assert found["all", "eq1"].figures["ms"] is None
     assert not found["all", "eq1"].ignores_model
     assert found["all", "edges"].ignores_model
+    assert not found["all", "edges"].is_constant
+    assert found["all", "dark"].is_constant  # no correlation of any of its maps
+    text = focus_text.format_focus(list(found.values()))
+    assert "Constant maps, of which nothing is known" in text
+    assert text.endswith(": Dark")
 
 
 def test_scores_are_written_and_read(tmp_path):

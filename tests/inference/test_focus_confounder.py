@@ -103,6 +103,14 @@ def test_maps_of_the_model_lie_on_the_mark_and_edges_fail(model, control, cases)
     assert planted.count("fails") == 3
     assert "shows it" not in of_control
 
+    # A model that is no worse without the mark has not learned it.
+    for fall in (0.0, -0.1):
+        planted = focus_confounder.Accuracy(0.6 + fall, 0.6, None)
+        text = focus_confounder.format_report("tint", "IV", (planted, maps))
+        table, verdict = text.split("\n\n")
+        assert table.count("no cause") == len(names)
+        assert "not fall when the mark is removed. No map has anything" in verdict
+
 
 @pytest.mark.parametrize("kind", marks.KINDS)
 def test_no_blind_rule_shows_a_mark(model, control, kind):

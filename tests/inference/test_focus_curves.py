@@ -4,15 +4,18 @@ The model is made by hand: the score of its class is the mean yellow of the patc
 that the perfect order is known.
 """
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import ndimage
 
+from fof_jax.evaluation import focus_scores
 from fof_jax.explainers.registry import Explainer
 from fof_jax.inference import focus
 from fof_jax.inference.focus_cases import Case
 from fof_jax.inference.focus_perturbation import blank_images
+from fof_jax.types import Batch
 from tests.support.yellow_detector import Additive, trained
 
 GRADE = 2
@@ -59,6 +62,57 @@ def test_an_order_by_evidence_gains_and_its_reverse_loses():
         assert (gain["best"] > 0.01).all(), figure
         assert (gain["worst"] < -0.01).all(), figure
         assert abs(gain["none"].mean()) < 0.25 * gain["best"].mean(), figure
+
+
+def test_the_gains_against_a_loop():
+    """Hidden and shown patch by patch, and integrated by hand, for one image."""
+    rng = np.random.default_rng(2)
+    pixels = rng.integers(60, 200, (32, 32, 3)).astype(np.uint8)
+    case = Case("a", 0, "p", GRADE, pixels, np.ones((32, 32), bool), ("fold_0",))
+    model = trained(Additive())
+    (row,) = focus.measure(model, [case], EXPLAINERS[:1])
+    query = focus._query(model, [(0, case)])
+    image = np.asarray(query.image, np.float64)[0]
+    blank = {"mean": np.broadcast_to(image.mean(axis=(0, 1)), image.shape)}
+    blank["blur"] = np.asarray(blank_images(query.image, "blur", 32), np.float64)[0]
+    corners = [(8 * i, 8 * j) for i in range(4) for j in range(4)]
+
+    @jax.jit
+    def logits_of(image):
+        return model.method.apply(model.folds["fold_0"], Batch(image=image)).logits
+
+    def probability(shown, fill):
+        mixed = blank[fill].copy()
+        for n in shown:
+            y, x = corners[n]
+            mixed[y : y + 8, x : x + 8] = image[y : y + 8, x : x + 8]
+        logits = np.asarray(logits_of(jnp.asarray(mixed[None], jnp.float32)))[0]
+        return np.exp(logits)[GRADE] / np.exp(logits).sum()
+
+    def areas(order, fill):
+        """Of deletion and insertion, in ten steps of 16 patches."""
+        counts = [round(1.6 * step) for step in range(11)]
+        total = [0.0, 0.0]
+        for a, b in zip(counts, counts[1:], strict=False):
+            for which, chosen in enumerate((lambda n: order[n:], lambda n: order[:n])):
+                ends = probability(chosen(a), fill) + probability(chosen(b), fill)
+                total[which] += (b - a) / 16 * ends / 2
+        return total
+
+    evidence = np.asarray(yellow(None, query))[0].ravel()
+    best = sorted(range(16), key=lambda n: -evidence[n])
+    numbers = 1000 * np.arange(1, 1 + focus.RANDOM_ORDERS)
+    equal = np.zeros((1, 4, 4))
+    ranks = [focus_scores.order(equal, np.array([n]))[0].ravel() for n in numbers]
+    for fill in ("mean", "blur"):
+        deletion, insertion = areas(best, fill)
+        drawn = np.mean([areas(np.argsort(rank), fill) for rank in ranks], axis=0)
+        assert row.figures[f"deletion_{fill}"] == pytest.approx(
+            drawn[0] - deletion, abs=1e-6
+        )
+        assert row.figures[f"insertion_{fill}"] == pytest.approx(
+            insertion - drawn[1], abs=1e-6
+        )
 
 
 @pytest.mark.parametrize("side", [32, 64])

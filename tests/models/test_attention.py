@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.pallas import tpu as pltpu
 
 from fof_jax.models import attention, segment_tiles
 from tests.support.compiled import run
@@ -103,6 +104,35 @@ def test_a_token_attends_within_its_segment_only():
             implementation=name,
         )
         assert_close(got, want, 1e-5)
+
+
+def test_the_mask_of_cudnn_is_that_of_the_segments(monkeypatch):
+    """On the CPU the same call runs in XLA; without cuDNN its mask is all of it."""
+    original = jax.nn.dot_product_attention
+    monkeypatch.setattr(
+        jax.nn,
+        "dot_product_attention",
+        lambda *a, implementation, **k: original(*a, **k),
+    )
+    q, k, v, _ = qkv(37)
+    segments = jnp.asarray(np.random.default_rng(1).integers(0, 3, (2, 37)), jnp.int32)
+    assert_close(
+        attention.cudnn(q, k, v, segments), attention.naive(q, k, v, segments), 1e-5
+    )
+
+
+@pytest.mark.parametrize("segmented", [False, True])
+def test_pallas_in_interpret_mode_agrees_with_naive(segmented):
+    """Padded to 128 tokens; the backward pass needs a TPU."""
+    q, k, v, _ = qkv(37, width=64)
+    segments = None
+    if segmented:
+        segments = jnp.asarray(
+            np.random.default_rng(1).integers(0, 3, (2, 37)), jnp.int32
+        )
+    with pltpu.force_tpu_interpret_mode():
+        found = attention.pallas(q, k, v, segments)
+    assert_close(found, attention.naive(q, k, v, segments), 1e-5)
 
 
 def test_tiles_between_two_segments_are_skipped(monkeypatch):
