@@ -128,13 +128,8 @@ def get_config(arg: str = "") -> ConfigDict:
     # learned embedding); or drop: they leave the sequence, and both views are one
     # sequence of all patches, a pass of the encoder less per step. Not in the paper.
     config.views.fill = "zero"
-    # [n] Fraction of the patches in M, those with the highest means of A; 0 uses theta.
-    # Not in the paper.
-    config.views.keep_share = 0.0
     # [n] Epochs in which the masked views' weight grows from 0 to 1. Not in the paper.
     config.views.warmup_epochs = 0.0
-    # [n] True: Eq. (4) has no gradient with respect to x_glb. Not in the paper.
-    config.views.stop_gradient = False
     config.mca = ConfigDict()
     # [n] P9: Eq. (5) sums over positives; True divides by their number.
     config.mca.normalize_positives = False

@@ -186,10 +186,7 @@ class BagPredictor:
         """M of a map without padding; None where the method has none."""
         if not hasattr(self.model.method, "patch_mask"):
             return None
-        valid = jnp.ones((1, len(A)), bool)
-        mask = self.model.method.patch_mask(
-            jnp.asarray(A, jnp.float32)[None, :, None], valid
-        )
+        mask = self.model.method.patch_mask(jnp.asarray(A, jnp.float32)[None, :, None])
         return np.asarray(mask)[0, :, 0]
 
     def _vector(self, variables: Variables, bag: Bag) -> jax.Array:

@@ -16,7 +16,7 @@ from fof_jax.inference import exported, hub
 from fof_jax.inference.model import TrainedModel
 from fof_jax.inference.predictor import Predictor
 from fof_jax.training import build, weights
-from fof_jax.training.run_fields import ADDED_FIELDS, FREE_FIELDS
+from fof_jax.training.run_fields import ABSENT_FIELDS, FREE_FIELDS
 from fof_jax.training.workdir import (
     MODEL_FILE,
     SPLITS_FILE,
@@ -101,7 +101,7 @@ def _require_same_model(
         the training images do.
     """
     there, here = (
-        ADDED_FIELDS
+        ABSENT_FIELDS
         | build.flatten_fields(one["config"])
         | {"sides of the training images": one.get("sides")}
         | {"cell graphs": one.get("graphs", {}).get("origin")}

@@ -146,11 +146,8 @@ class Baseline(FixedState):
             valid=valid,
         ).A
 
-    def patch_mask(
-        self, cam: Float[Array, "B H W"], valid: Bool[Array, "B T"] | None = None
-    ) -> Bool[Array, "B h w"]:
-        """The paper's M for a map; the threshold needs no `valid`."""
-        del valid
+    def patch_mask(self, cam: Float[Array, "B H W"]) -> Bool[Array, "B h w"]:
+        """The paper's M for a map."""
         return views.keep_mask(cam, patch=self.network.encoder.patch, theta=self.theta)
 
     def vit_classifier(self, variables: Variables) -> ViTClassifier:

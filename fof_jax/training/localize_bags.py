@@ -51,8 +51,7 @@ def measure(
         A = bag_map(variables, batch.bag, jnp.asarray(batch.grade))
         keep = None
         if hasattr(method, "patch_mask"):
-            valid = jnp.asarray(batch.bag.valid) if batch.bag else None
-            keep = np.asarray(method.patch_mask(A[..., None], valid))[0, :count, 0]
+            keep = np.asarray(method.patch_mask(A[..., None]))[0, :count, 0]
         figures = bag_scores.score(np.asarray(A)[0, :count], masks[i], keep)
         row = {"image": data.images[i], "patient": data.patients[i], "fold": fold}
         row["grade"] = data.classes[int(data.grades[i])]

@@ -63,8 +63,8 @@ OPTIONAL_FIELDS: dict[str, Any] = {
     "trackers": "",
     "unroll": 1,
 }
-# Fields that later versions added, with the value that earlier runs had.
-ADDED_FIELDS: dict[str, Any] = {
+# Fields that not every version has, with the value that their absence means.
+ABSENT_FIELDS: dict[str, Any] = {
     "bags_standardize": False,
     "data_max_tokens": None,
     "data_omics": [],

@@ -22,7 +22,7 @@ from fof_jax.data import splits, store, training_data
 from fof_jax.data.graphs.folder import GraphFolder, open_folder
 from fof_jax.training import cell_graphs
 from fof_jax.training.build import flatten_fields, method_of
-from fof_jax.training.run_fields import ADDED_FIELDS, FREE_FIELDS
+from fof_jax.training.run_fields import ABSENT_FIELDS, FREE_FIELDS
 from fof_jax.types import Params
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
@@ -49,8 +49,8 @@ def require_same_run(config: ConfigDict, data: store.Store, workdir: Path) -> No
                 f"but {', '.join(strange[:5])}. Pass a new or empty --workdir."
             )
         return
-    before = ADDED_FIELDS | read_config(workdir)["fields"]
-    fields = ADDED_FIELDS | identity(config, data)
+    before = ABSENT_FIELDS | read_config(workdir)["fields"]
+    fields = ABSENT_FIELDS | identity(config, data)
     changed = [
         f"  {name}: {before.get(name)!r} there, {fields.get(name)!r} now"
         for name in sorted(set(before) | set(fields))

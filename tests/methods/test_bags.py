@@ -114,13 +114,12 @@ def assert_equal(got, want):
 ROWS = pytest.mark.parametrize("row", PARAMETERS)
 # wo_mca is FoF with another weight: the same program.
 PROGRAMS = pytest.mark.parametrize("row", [r for r in PARAMETERS if r != "wo_mca"])
-# Every way to hide a patch, and a mask of a given size. Each is a program with both
-# gradients: three seconds to compile.
+# Every way to hide a patch. Each is a program with both gradients: three seconds to
+# compile.
 FILLS = [
     {"views__fill": "mean"},
     {"views__fill": "token"},
     {"views__fill": "drop"},
-    {"views__keep_share": 0.3},
 ]
 VIEWS = pytest.mark.parametrize(
     "fields",

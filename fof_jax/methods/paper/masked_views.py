@@ -70,29 +70,6 @@ def forward(
     return pos, neg
 
 
-def patch_mask(
-    A: Float[Array, "B H W"],
-    *,
-    patch: int,
-    theta: float,
-    share: float,
-    valid: Bool[Array, "B T"] | None,
-) -> Bool[Array, "B h w"]:
-    """M of Eq. (2), or of the `share` of patches where A is largest.
-
-    Args:
-      A: maps; [B, T, 1] of bags.
-      patch: p, in pixels.
-      theta: threshold.
-      share: fraction of the patches; 0 for Eq. (2).
-      valid: of bags.
-    """
-    if share:
-        counted = None if valid is None else valid[..., None]
-        return views.keep_share(A, patch=patch, share=share, valid=counted)
-    return views.keep_mask(A, patch=patch, theta=theta)
-
-
 def kept_fraction(
     keep: Bool[Array, "B h w"], valid: Bool[Array, "B T"] | None
 ) -> Float[Array, " B"]:

@@ -19,6 +19,7 @@ from fof_jax.methods.paper import (
     masked_views,
     model,
     options,
+    views,
 )
 from fof_jax.models import bag_vit
 from fof_jax.models.vit_classifier import ViTClassifier
@@ -51,10 +52,8 @@ class FocusOnFocus(FixedState):
       target: whose evidence Eq. (1) seeks in training: the grade's (Sec. III-B), or
         that of the class predicted from x_glb, so that M does not know the grade.
       lambda_pos, lambda_neg: see `losses.classification`.
-      keep_share: fraction of the patches in M, in place of theta; 0 for Eq. (2).
       warmup: fraction of the training in which w grows linearly from 0 to 1; the loss
         is w times Eq. (6) plus 1 - w times that without FRL. 0: w is 1.
-      stop_gradient: True keeps Eq. (4)'s gradient from the global view.
     """
 
     network: model.Model
@@ -69,9 +68,7 @@ class FocusOnFocus(FixedState):
     target: str = "grade"
     lambda_pos: float = 1.0
     lambda_neg: float = 1.0
-    keep_share: float = 0.0
     warmup: float = 0.0
-    stop_gradient: bool = False
 
     @property
     def inputs(self) -> Inputs:
@@ -100,7 +97,7 @@ class FocusOnFocus(FixedState):
         if self.target == "predicted":
             sought = glb.logits[:, : self.num_classes].argmax(axis=1)
         activation = self._activation(variables, tokens, sought, valid)
-        keep = self.patch_mask(activation.A, valid)
+        keep = self.patch_mask(activation.A)
         pos, neg = masked_views.forward(
             lambda *a, method: self._apply(variables, *a, method=method),
             image,
@@ -165,9 +162,8 @@ class FocusOnFocus(FixedState):
             lambda_pos=self.lambda_pos,
             lambda_neg=self.lambda_neg,
         )
-        anchor = lax.stop_gradient(glb.feature) if self.stop_gradient else glb.feature
         terms["frl"] = losses.focus_consistency(
-            glb=anchor, pos=pos.feature, neg=neg.feature, tau=self.tau
+            glb=glb.feature, pos=pos.feature, neg=neg.feature, tau=self.tau
         )
         # Sec. III-C: the negative view is labelled normal, which is always known.
         status = jnp.concatenate([biomarkers, biomarkers, jnp.zeros_like(biomarkers)])
@@ -211,17 +207,9 @@ class FocusOnFocus(FixedState):
         tokens = self._apply(variables, bag, method="head")
         return self._activation(variables, tokens, target, bag.valid).A[..., 0]
 
-    def patch_mask(
-        self, cam: Float[Array, "B H W"], valid: Bool[Array, "B T"] | None = None
-    ) -> Bool[Array, "B h w"]:
-        """M of Eq. (2), or of `keep_share`; `valid` of bags, whose map is [B, T, 1]."""
-        return masked_views.patch_mask(
-            cam,
-            patch=self.network.encoder.patch,
-            theta=self.theta,
-            share=self.keep_share,
-            valid=valid,
-        )
+    def patch_mask(self, cam: Float[Array, "B H W"]) -> Bool[Array, "B h w"]:
+        """M of Eq. (2); of a bag the map is [B, T, 1]."""
+        return views.keep_mask(cam, patch=self.network.encoder.patch, theta=self.theta)
 
     def vit_classifier(self, variables: Variables) -> ViTClassifier:
         """Encoder, pooling and the logits of the K grades."""

@@ -9,6 +9,8 @@ from fof_jax.methods.paper import cam, model, views
 from fof_jax.types import DatasetInfo
 
 TARGETS = ("grade", "predicted")
+# Fields below `views` that earlier versions had, with the values that changed nothing.
+REMOVED = {"keep_share": 0.0, "stop_gradient": False}
 
 
 def network(config: ConfigDict, info: DatasetInfo) -> model.Model:
@@ -26,20 +28,20 @@ def view_options(config: ConfigDict) -> dict[str, Any]:
     """Fields of `FocusOnFocus` about the views.
 
     Raises:
-      ValueError: a scale, fill or target that does not exist, a share outside [0, 1),
-        or a warmup that is negative or longer than the training.
+      ValueError: a scale, fill or target that does not exist, a warmup that is
+        negative or longer than the training, or a run of a removed field.
     """
     _check_choice("cam.scale", config.cam.scale, cam.SCALES)
     _check_choice("views.fill", config.views.fill, views.FILLS)
     _check_choice("cam.target", config.cam.target, TARGETS)
-    # Configs of earlier runs have no fields but `fill`.
-    share = config.views.get("keep_share", 0.0)
-    epochs = config.views.get("warmup_epochs", 0.0)
-    if not 0 <= share < 1:
-        raise ValueError(
-            f"views.keep_share: got {share}, expected a fraction of the patches in "
-            "(0, 1), or 0 for theta. Pass another --config.views.keep_share."
-        )
+    for name, neutral in REMOVED.items():
+        value = config.views.get(name, neutral)
+        if value != neutral:
+            raise ValueError(
+                f"views.{name}: got {value}, and this version has no such field. Use "
+                "the version that the run was trained with."
+            )
+    epochs = config.views.get("warmup_epochs", 0.0)  # earlier runs have no such field
     if not 0 <= epochs <= config.epochs:
         raise ValueError(
             f"views.warmup_epochs: got {epochs}, expected 0 … {config.epochs}, the "
@@ -49,9 +51,7 @@ def view_options(config: ConfigDict) -> dict[str, Any]:
         "scale": config.cam.scale,
         "fill": config.views.fill,
         "target": config.cam.target,
-        "keep_share": share,
         "warmup": epochs / config.epochs,
-        "stop_gradient": config.views.get("stop_gradient", False),
     }
 
 

@@ -43,36 +43,6 @@ def keep_mask(
 
 
 @jax.named_scope("views")
-def keep_share(
-    A: Float[Array, "B H W"],
-    *,
-    patch: int,
-    share: float,
-    valid: Bool[Array, "B h w"] | None = None,
-) -> Bool[Array, "B h w"]:
-    """A mask of a given size, in place of Eq. (2)'s threshold; not in the paper.
-
-    Args:
-      A: contribution scores, at least 0.
-      patch: p, in pixels.
-      share: q, fraction of the patches, in (0, 1).
-      valid: False on padding of a bag, which is not among the P; None for images.
-
-    Returns:
-      True on the round(q P) patches with the highest means; ties in row-major order.
-      A patch without any evidence (mean 0) is never among them.
-    """
-    mean = patch_mean(A, patch=patch)
-    b, h, w = mean.shape
-    order = jnp.argsort(-mean.reshape(b, -1), axis=1, stable=True)
-    rank = jnp.argsort(order, axis=1).reshape(b, h, w)
-    if valid is None:
-        return (rank < round(share * h * w)) & (mean > 0)
-    kept = jnp.round(share * valid.sum(axis=(1, 2), keepdims=True))
-    return (rank < kept) & (mean > 0)
-
-
-@jax.named_scope("views")
 def split(
     image: Float[Array, "B H W C"],
     keep: Bool[Array, "B h w"],

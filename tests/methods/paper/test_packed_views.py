@@ -1,4 +1,4 @@
-"""`views.fill = "drop"`, `keep_share`, `warmup_epochs`, `stop_gradient`.
+"""`views.fill = "drop"` and `views.warmup_epochs`.
 
 The reference of the packed views runs each view of each image alone, on its kept
 tokens, in a plain loop. Tolerance: 1e-5 of the largest value or gradient, float32.
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from fof_jax.methods import base
-from fof_jax.methods.paper import losses, views
+from fof_jax.methods.paper import losses, options
 from fof_jax.models import vit
 from fof_jax.training import parallel
 from fof_jax.training import state as training_state
@@ -179,14 +179,9 @@ def test_the_loss_reads_the_packed_views():
     "fields",
     [
         {"views_fill": "drop"},
-        {
-            "views_fill": "drop",
-            "views_keep_share": 0.3,
-            "views_warmup_epochs": 35.0,
-            "views_stop_gradient": True,
-        },
+        {"views_fill": "drop", "views_warmup_epochs": 35.0},
     ],
-    ids=["drop", "all options"],
+    ids=["drop", "drop and warmup"],
 )
 def test_two_devices_are_one(fields):
     import optax
@@ -217,27 +212,6 @@ def test_two_devices_are_one(fields):
         np.testing.assert_allclose(got, want, atol=1e-5 * largest, rtol=0)
 
 
-def test_a_share_keeps_the_highest_patches():
-    r = np.random.default_rng(3)
-    A = r.random((3, *SIDE)).astype(np.float32)
-    A[1] = 0.0  # no evidence at all
-    A[2, 4:] = 0.0  # in three patches only
-    keep = np.asarray(views.keep_share(jnp.asarray(A), patch=4, share=0.4))
-    for b in range(3):
-        means = {
-            (i, j): A[b, 4 * i : 4 * i + 4, 4 * j : 4 * j + 4].mean()
-            for i in range(4)
-            for j in range(3)
-        }
-        best = sorted(means, key=means.get, reverse=True)[:5]  # round(0.4 * 12)
-        want = {at for at in best if means[at] > 0}
-        assert {tuple(at) for at in np.argwhere(keep[b])} == want
-    assert [int(k.sum()) for k in keep] == [5, 0, 3]
-    # The method's own mask.
-    m = make(views_keep_share=0.4)
-    np.testing.assert_array_equal(m.patch_mask(jnp.asarray(A)), keep)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("progress", [0.0, 0.05, 0.1, 0.7])
 def test_warmup_goes_from_without_frl_to_the_whole_loss(progress):
@@ -255,32 +229,9 @@ def test_warmup_goes_from_without_frl_to_the_whole_loss(progress):
     close(gradient, jax.tree.map(lambda a, b: (1 - w) * a + w * b, down, up))
 
 
-@pytest.mark.slow
-def test_eq4_without_the_gradient_of_the_global_view():
-    batch = make_batch()
-    usual, stopped = make(), make(views_stop_gradient=True)
-    variables = initial.filled(usual, batch, {})
-    (a, _), whole = loss_of(usual)(variables.params, batch)
-    (b, _), part = loss_of(stopped)(variables.params, batch)
-    assert float(a) == pytest.approx(float(b), rel=1e-6)
-    seen = usual.views(variables, batch)
-
-    def of_global(params):
-        feature = usual.network.apply({"params": params}, batch.image).feature
-        return usual.lambda_frl * losses.focus_consistency(
-            glb=feature, pos=seen.pos.feature, neg=seen.neg.feature, tau=usual.tau
-        )
-
-    left_out = jax.jit(jax.grad(of_global))(variables.params)
-    assert max(float(jnp.abs(g).max()) for g in jax.tree.leaves(left_out)) > 1e-3
-    close(part, jax.tree.map(lambda x, y: x - y, whole, left_out))
-
-
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("views_keep_share", 1.0, "views.keep_share: got 1.0, expected a fraction"),
-        ("views_keep_share", -0.1, "views.keep_share: got -0.1"),
         (
             "views_warmup_epochs",
             71.0,
@@ -292,3 +243,15 @@ def test_eq4_without_the_gradient_of_the_global_view():
 def test_values_that_mean_nothing_are_errors(field, value, message):
     with pytest.raises(ValueError, match=message):
         make(**{field: value})
+
+
+def test_a_run_of_a_removed_field_is_an_error():
+    config = methods.settings("fof")
+    with config.unlocked():
+        config.views.stop_gradient = False  # what it computes anyway
+        config.views.keep_share = 0.3
+    message = "views.keep_share: got 0.3, and this version has no such field"
+    with pytest.raises(ValueError, match=message):
+        options.view_options(config)
+    config.views.keep_share = 0.0
+    assert options.view_options(config)["fill"] == "zero"
