@@ -55,36 +55,50 @@ def run(data, workdir, *more, script=PLAIN):
     return done.returncode, done.stdout + done.stderr
 
 
-@pytest.mark.slow  # four runs, two programs of two numbers of devices
+@pytest.fixture(scope="module")
+def single(data, tmp_path_factory):
+    """Finished runs of single steps on one device and on two."""
+    runs = {}
+    for devices in (1, 2):
+        runs[devices] = tmp_path_factory.mktemp("single") / f"{devices}"
+        code, text = run(data, runs[devices], f"--config.devices={devices}")
+        assert code == 0, text
+    return runs
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("devices", [1, 2])
-def test_the_run_is_that_of_single_steps(data, tmp_path, devices):
-    one = f"--config.devices={devices}"
-    code, text = run(data, tmp_path / "single", one)
-    assert code == 0, text
+def test_the_run_is_that_of_single_steps(data, tmp_path, single, devices):
     # Steps 1-2, 3 (the epoch ends), 4 (saved), 5-6.
-    code, text = run(data, tmp_path / "several", one, *SEVERAL)
+    code, text = run(data, tmp_path, f"--config.devices={devices}", *SEVERAL)
     assert code == 0, text
     assert text.count("compiling 2 steps …") == 1  # once for both folds
-    assert_same(tmp_path / "several", tmp_path / "single")
+    assert_same(tmp_path, single[devices])
 
-    # Killed after its second checkpoint; the other fold had not begun.
-    killed = shutil.copytree(tmp_path / "single", tmp_path / "killed")
+
+@pytest.mark.slow
+def test_a_run_of_single_steps_goes_on_with_several(data, tmp_path, single):
+    """Killed after its second checkpoint; the other fold had not begun."""
+    killed = shutil.copytree(single[2], tmp_path / "killed")
     shutil.rmtree(killed / "fold_1")
     (killed / "results.json").unlink()
     (killed / "fold_0/predictions.csv").unlink()
     shutil.rmtree(killed / "fold_0/checkpoints/6")
-    code, text = run(data, killed, one, *SEVERAL)
+    code, text = run(data, killed, *SEVERAL)
     assert code == 0, text
     assert "resumes from step 4 of 6" in text
-    assert_same(killed, tmp_path / "single")
+    assert_same(killed, single[2])
 
-    # A signal once the first call is saved; the second, of one step, ends.
-    code, text = run(data, tmp_path / "stopped", one, *SEVERAL, script=SIGNALED)
+
+@pytest.mark.slow
+def test_a_signal_once_the_first_call_is_saved(data, tmp_path, single):
+    """The second call, of one step, ends."""
+    code, text = run(data, tmp_path, *SEVERAL, script=SIGNALED)
     assert code == 143, text
     assert "saved at step 3 of 6" in text
-    code, text = run(data, tmp_path / "stopped", one, *SEVERAL)
+    code, text = run(data, tmp_path, *SEVERAL)
     assert code == 0, text
-    assert_same(tmp_path / "stopped", tmp_path / "single")
+    assert_same(tmp_path, single[2])
 
 
 def fold_of(cache=None, setup=None, log=print, **fields):
