@@ -104,10 +104,10 @@ class Summary:
         return randomized is not None and randomized.mean > RANDOMIZED_LIMIT
 
     @property
-    def is_constant(self) -> bool:
-        """Whether no map of these images, or none of the shuffled network, varies.
+    def is_unchecked(self) -> bool:
+        """Whether `randomized` is undefined for all images.
 
-        Then there is no order of patches whose correlation could be measured.
+        The map, or that of the shuffled network, is constant: it has no ranks.
         """
         return self.figures["randomized"] is None
 

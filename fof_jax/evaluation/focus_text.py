@@ -41,11 +41,11 @@ def format_focus(summaries: Sequence[Summary]) -> str:
             f"Do not depend on the model (randomized above {RANDOMIZED_LIMIT}): "
             + ", ".join(failed)
         )
-    constant = [one.title for one in summaries if one.grade == ALL and one.is_constant]
-    if constant:
+    open_ones = [o.title for o in summaries if o.grade == ALL and o.is_unchecked]
+    if open_ones:
         blocks.append(
-            "Constant maps, of which nothing is known (randomized is undefined): "
-            + ", ".join(constant)
+            "Not checked for dependence on the model (the map or that of the shuffled "
+            "network is constant): " + ", ".join(open_ones)
         )
     return "\n\n".join(blocks)
 

@@ -211,11 +211,11 @@ def warnings(summaries: Sequence[Summary]) -> list[str]:
             f"The map hardly changes when the network's blocks are shuffled "
             f"(correlation above {RANDOMIZED_LIMIT}): {', '.join(same)}."
         )
-    constant = [one.title for one in rows if one.is_constant]
-    if constant:
+    open_ones = [one.title for one in rows if one.is_unchecked]
+    if open_ones:
         messages.append(
-            "The map is constant, so that whether it depends on the model is not "
-            f"known: {', '.join(constant)}."
+            "Not checked for dependence on the model, because the map or that of the "
+            f"shuffled network is constant: {', '.join(open_ones)}."
         )
     below = [
         one.title

@@ -205,10 +205,10 @@ def test_summary_compares_with_the_best_blind_rule_of_the_grade():
     assert found["all", "eq1"].figures["ms"] is None
     assert not found["all", "eq1"].ignores_model
     assert found["all", "edges"].ignores_model
-    assert not found["all", "edges"].is_constant
-    assert found["all", "dark"].is_constant  # no correlation of any of its maps
+    assert not found["all", "edges"].is_unchecked
+    assert found["all", "dark"].is_unchecked  # no correlation of any of its maps
     text = focus_text.format_focus(list(found.values()))
-    assert "Constant maps, of which nothing is known" in text
+    assert "Not checked for dependence on the model" in text
     assert text.endswith(": Dark")
 
 
