@@ -75,7 +75,7 @@ def test_a_cell_holds_no_path_and_has_a_table(tmp_path):
         "batch_size": 4,
         "folds": 2,
     }
-    row = "FoF packed, remedies"
+    row = "FoF packed, views 0.25, ramp"
     config = focus_study.cell_config("mosaic", row, 42, 0, changes)
     result = focus_study.run_cell(config, tmp_path / "run")
     assert str(tmp_path) not in json.dumps(result)
