@@ -7,7 +7,6 @@ import os
 import platform
 import resource
 import statistics
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import jaxlib
+
+from fof_jax.training import workdir
 
 
 def conditions() -> dict[str, Any]:
@@ -36,11 +37,8 @@ def conditions() -> dict[str, Any]:
 @functools.cache
 def commit() -> str:
     """The commit that this process began with; `-dirty` where files were changed."""
-    words = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
-    done = subprocess.run(
-        [*words, "--abbrev=40", "--exclude=*"], capture_output=True, text=True
-    )
-    return done.stdout.strip() or "unknown"
+    version, changes = workdir.code_version()
+    return f"{version or 'unknown'}{'-dirty' if changes else ''}"
 
 
 def processor() -> str:

@@ -206,21 +206,25 @@ def version_differences(before: dict[str, Any], now: dict[str, Any]) -> Iterator
 
 def provenance(data: store.Store) -> dict[str, Any]:
     """Provenance of the results: versions, commit and machine."""
-    here = Path(__file__).resolve().parents[2]
-    commit, changes = (
-        _git(here, *words) for words in (("rev-parse", "HEAD"), ("status", "--short"))
-    )
+    commit, changes = code_version()
     return {
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
         "python": platform.python_version(),
         "commit": commit,
-        "uncommitted_changes": None if changes is None else bool(changes),
+        "uncommitted_changes": changes,
         "platform": jax.default_backend(),
         "device": jax.local_devices()[0].device_kind,
         "devices": jax.device_count(),
         "processes": jax.process_count(),
         "store": str(data.folder),
     }
+
+
+def code_version() -> tuple[str | None, bool | None]:
+    """Commit of this code, and whether files were changed since; None if not known."""
+    here = Path(__file__).resolve().parents[2]
+    changes = _git(here, "status", "--short")
+    return _git(here, "rev-parse", "HEAD"), None if changes is None else bool(changes)
 
 
 def _git(folder: Path, *words: str) -> str | None:
