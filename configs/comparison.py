@@ -6,8 +6,8 @@
     python launch.py --config=configs/comparison.py:distill.crd,as_published
 
 The argument is a data set, a row of `ROWS`, or both joined by a dash; none is
-phantom-fof. `compare` takes the data set and trains every row; `gbmlgg,as_published`
-gives those rows their other form that have one.
+phantom-fof. `compare` takes the data set and trains every row, with a form behind it
+(`gbmlgg,as_published`) in that form where the row has it.
 
 * `phantom`: the synthetic cohort with its omics columns; small images, few epochs.
 * `gbmlgg`: TCGA GBM-LGG, the 664 patients with molecular data, 1,024 pixels.

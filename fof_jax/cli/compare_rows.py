@@ -105,10 +105,10 @@ def make_plan(words: Sequence[str], out: Out) -> Plan:
     made: list[Row] = []
     first: tuple[Store, ConfigDict] | None = None
     for name in tables.rows:
-        kept = tuple(f"--config.{field}=" for field in tables.fixed.get(name, ()))
+        fixed = tuple(f"--config.{field}=" for field in tables.fixed.get(name, ()))
         own = (
             f"--config={tables.path}:{tables.argument(argument, name, form)}",
-            *(word for word in others if not word.startswith(kept)),
+            *(word for word in others if not word.startswith(fixed)),
         )
         row, store = _row(name, own, stores, first and first[0], out)
         made.append(row)

@@ -35,17 +35,16 @@ def format_focus(summaries: Sequence[Summary]) -> str:
             [one.title, *(focus_cell(f, one.figures[f]) for f in shown)] for one in rows
         ]
         blocks.append("\n".join([f"{title}: {counted}", *align(lines)]))
-    failed = [one.title for one in summaries if one.grade == ALL and one.ignores_model]
-    if failed:
+    all_images = [one for one in summaries if one.grade == ALL]
+    if failed := [one.title for one in all_images if one.ignores_model]:
         blocks.append(
             f"Do not depend on the model (randomized above {RANDOMIZED_LIMIT}): "
             + ", ".join(failed)
         )
-    open_ones = [o.title for o in summaries if o.grade == ALL and o.is_unchecked]
-    if open_ones:
+    if unchecked := [one.title for one in all_images if one.is_unchecked]:
         blocks.append(
             "Not checked for dependence on the model (the map or that of the shuffled "
-            "network is constant): " + ", ".join(open_ones)
+            "network is constant): " + ", ".join(unchecked)
         )
     return "\n\n".join(blocks)
 

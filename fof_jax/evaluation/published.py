@@ -10,13 +10,12 @@ Figures = tuple[tuple[float, float], ...]  # (mean, std) of AUC, AP, accuracy, k
 
 # METHODS.md sections 0 and 2.
 PROTOCOLS = (
-    "The paper's figures mix two protocols. Those of FoF, its ablations, Baseline and "
-    "SwinV2-Tiny are of its own: ViT-Tiny or SwinV2, whole regions of 1,024 pixels, in "
-    "its code the 1,458 of 736 patients, folds that split regions, so that patients "
-    "are in both training and test. Those of the other rows are very probably of the "
-    "distillation literature: ResNet-18, crops of 512 pixels of the 1,325 regions of "
-    "664 patients, its own folds, models selected on the test fold. Ours are of one "
-    "protocol."
+    "The paper's figures mix two protocols. FoF, its ablations, Baseline and "
+    "SwinV2-Tiny: a ViT-Tiny or SwinV2 on whole regions of 1,024 pixels; 1,458 regions "
+    "of 736 patients in the authors' code; folds split regions, so that patients are "
+    "in both training and test. The other rows, very probably as in the distillation "
+    "literature: ResNet-18 on crops of 512 pixels; 1,325 regions of 664 patients; "
+    "other folds; models selected on the test fold. Our rows have one protocol."
 )
 
 

@@ -211,11 +211,11 @@ def warnings(summaries: Sequence[Summary]) -> list[str]:
             f"The map hardly changes when the network's blocks are shuffled "
             f"(correlation above {RANDOMIZED_LIMIT}): {', '.join(same)}."
         )
-    open_ones = [one.title for one in rows if one.is_unchecked]
-    if open_ones:
+    unchecked = [one.title for one in rows if one.is_unchecked]
+    if unchecked:
         messages.append(
             "Not checked for dependence on the model, because the map or that of the "
-            f"shuffled network is constant: {', '.join(open_ones)}."
+            f"shuffled network is constant: {', '.join(unchecked)}."
         )
     below = [
         one.title

@@ -191,7 +191,7 @@ def test_patients_are_scored_by_the_mean_of_their_regions():
 
 
 def test_patients_that_cannot_be_scored_are_counted():
-    """A patient of two grades has none of its own."""
+    """A patient whose regions have two grades is not scored."""
     tables = cells(0)
     tables[42, 1].y[1] = 2  # of patient 1-0, whose other region is of grade 0
     made = comparison.compare(

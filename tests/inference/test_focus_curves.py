@@ -106,12 +106,12 @@ def test_the_gains_against_a_loop():
     ranks = [focus_scores.order(equal, np.array([n]))[0].ravel() for n in numbers]
     for fill in ("mean", "blur"):
         deletion, insertion = areas(best, fill)
-        drawn = np.mean([areas(np.argsort(rank), fill) for rank in ranks], axis=0)
+        random = np.mean([areas(np.argsort(rank), fill) for rank in ranks], axis=0)
         assert row.figures[f"deletion_{fill}"] == pytest.approx(
-            drawn[0] - deletion, abs=1e-6
+            random[0] - deletion, abs=1e-6
         )
         assert row.figures[f"insertion_{fill}"] == pytest.approx(
-            insertion - drawn[1], abs=1e-6
+            insertion - random[1], abs=1e-6
         )
 
 

@@ -131,8 +131,8 @@ def test_pallas_in_interpret_mode_agrees_with_naive(segmented):
             np.random.default_rng(1).integers(0, 3, (2, 37)), jnp.int32
         )
     with pltpu.force_tpu_interpret_mode():
-        found = attention.pallas(q, k, v, segments)
-    assert_close(found, attention.naive(q, k, v, segments), 1e-5)
+        output = attention.pallas(q, k, v, segments)
+    assert_close(output, attention.naive(q, k, v, segments), 1e-5)
 
 
 def test_tiles_between_two_segments_are_skipped(monkeypatch):

@@ -78,7 +78,7 @@ def test_the_run_is_that_of_single_steps(data, tmp_path, single, devices):
 
 @pytest.mark.slow
 def test_a_run_of_single_steps_goes_on_with_several(data, tmp_path, single):
-    """Killed after its second checkpoint; the other fold had not begun."""
+    """The process ended after the second checkpoint, before the other fold began."""
     killed = shutil.copytree(single[2], tmp_path / "killed")
     shutil.rmtree(killed / "fold_1")
     (killed / "results.json").unlink()
